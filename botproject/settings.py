@@ -1,0 +1,213 @@
+"""Settings in the order of the flow: who we are, storing, wakes, handling, delivering, people, logs.
+
+Read from the environment; what is missing and needed fails loudly (``conversations.checks``).
+A value that nobody changes is a constant beside its use, not a setting.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / ".data"))
+
+# `make run` writes its variables down, so that a second terminal finds the same servers.
+if "DATABASE_URL" not in os.environ and (DATA_DIR / "local.env").exists():
+    for line in (DATA_DIR / "local.env").read_text().splitlines():
+        name, _, value = line.partition("=")
+        os.environ.setdefault(name, value)
+
+env = environ.Env()
+
+# ---------------------------------------------------------------- who we are
+SECRET_KEY = env("SECRET_KEY", default="")
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# Fernet keys, newest first; all decrypt, the first encrypts. Apart from SECRET_KEY on purpose.
+CREDENTIALS_KEYS = env.list("CREDENTIALS_KEYS", default=[])
+DEBUG = env.bool("DEBUG", default=False)
+LOCAL = env.bool("LOCAL", default=False)  # `make run` and tests: plain http on this machine
+PUBLIC_URL = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+ALLOW_PRIVATE_OUTBOUND = env.bool("ALLOW_PRIVATE_OUTBOUND", default=False)
+# A copy of production must not write to people; these platform user ids may be written to all the same.
+SEND_ONLY_TO = env.list("SEND_ONLY_TO", default=[])
+
+ALLOWED_HOSTS = [urlsplit(PUBLIC_URL).hostname or "localhost", *env.list("EXTRA_HOSTS", default=[])]
+if LOCAL:
+    ALLOWED_HOSTS += ["127.0.0.1", "localhost", "testserver"]
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+
+ROOT_URLCONF = "botproject.urls"
+WSGI_APPLICATION = "botproject.wsgi.application"
+CELERY_APP = "botproject"
+APPEND_SLASH = False  # a redirect loses the body of a POST
+
+INSTALLED_APPS = [
+    "conversations",
+    "channels_ingest",
+    "botproject",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_celery_results",
+    "axes",
+]
+
+# Webhooks, chat pages and health checks use neither sessions nor cookies: see conversations.edge.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# ---------------------------------------------------------------- storing: Postgres is the queue
+DATABASE_URL = env("DATABASE_URL", default="")
+DATABASES = {"default": env.db_url_config(DATABASE_URL)} if DATABASE_URL else {"default": {}}
+# Off behind a PgBouncer older than 1.22 in transaction mode.
+PREPARED_STATEMENTS = env.bool("PREPARED_STATEMENTS", default=True)
+BOT_CONNECTIONS = env.int("BOT_CONNECTIONS", default=2)
+ORM_CONNECTIONS = env.int("ORM_CONNECTIONS", default=2)
+if DATABASES["default"]:
+    DATABASES["default"].update(
+        ENGINE="django.db.backends.postgresql",
+        CONN_HEALTH_CHECKS=True,
+        DISABLE_SERVER_SIDE_CURSORS=True,
+    )
+    DATABASES["default"].setdefault("OPTIONS", {}).update(
+        pool={"min_size": 0, "max_size": ORM_CONNECTIONS, "timeout": 5},
+        connect_timeout=3,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=15_000,
+    )
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+WEBHOOK_BODY_CAP = 8 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = WEBHOOK_BODY_CAP
+RAW_BODY_DAYS = env.int("RAW_BODY_DAYS", default=30)
+
+ADAPTERS = {
+    "telegram": "channels_ingest.adapters.telegram.Telegram",
+    "generic": "channels_ingest.adapters.generic.Generic",
+    "web": "channels_ingest.adapters.web.Web",
+}
+
+# ---------------------------------------------------------------- wakes: Celery on Redis, a lossy doorbell
+REDIS_URL = env("REDIS_URL", default="")
+# Heroku's Redis has a self-signed certificate: REDIS_CERTS=none accepts it, knowingly. Never silent.
+REDIS_CERTS = env("REDIS_CERTS", default="required")
+REDIS_TLS = {"ssl_cert_reqs": ssl.CERT_NONE if REDIS_CERTS == "none" else ssl.CERT_REQUIRED}
+
+CELERY_BROKER_URL = env("CELERY_BROKER_URL", default=REDIS_URL)
+CELERY_BROKER_USE_SSL = REDIS_TLS if CELERY_BROKER_URL.startswith("rediss://") else None
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_POOL_LIMIT = 1
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 120,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": True,
+    "priority_steps": [0],
+}
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = False
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_CREATE_MISSING_QUEUES = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_EXTENDED = False
+CELERY_TIMEZONE = "UTC"
+
+# ---------------------------------------------------------------- handling
+TURN_SECONDS = env.float("TURN_SECONDS", default=60.0)
+TURN_THREADS = env.int("TURN_THREADS", default=64)
+
+# ---------------------------------------------------------------- people
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+ADMIN_PATH = env("ADMIN_PATH", default="admin/")
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static" if LOCAL else BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher", "django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SECURE_HSTS_SECONDS = 31_536_000 if PUBLIC_URL.startswith("https://") else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = bool(SECURE_HSTS_SECONDS)
+SECURE_SSL_REDIRECT = False  # a redirected webhook is a lost webhook; the router speaks https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_ROUTER", default=False) else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:", "https:"],
+        "style-src": ["'self'"],
+        "script-src": ["'self'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+    }
+}
+
+# ---------------------------------------------------------------- logs and errors
+SENTRY_DSN = env("SENTRY_DSN", default="")
+LOG_LEVEL = env("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env("LOG_FORMAT", default="json")
+LOGGING_CONFIG = None  # conversations.logs sets it up, for web and workers alike
+FAILPOINTS = env("FAILPOINTS", default="") if LOCAL else ""

@@ -1,0 +1,13 @@
+"""The sample project's URLs: webhooks, chat page, health, admin."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path(settings.ADMIN_PATH, admin.site.urls),
+    # channels
+    path("", include("conversations.urls")),
+]

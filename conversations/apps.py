@@ -1,0 +1,15 @@
+"""The core as a Django app: checks and logs are set up here, nothing else."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ConversationsConfig(AppConfig):
+    name = "conversations"
+
+    def ready(self) -> None:
+        from conversations import checks  # noqa: F401  (registers itself)
+        from conversations import logs
+
+        logs.configure()

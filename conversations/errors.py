@@ -1,0 +1,40 @@
+"""Errors that cross a module's border.
+
+    CoreError
+    ├── Busy             the process has more to do than it may queue: answer 503, come back
+    ├── NotStored        storing failed for a reason of ours: answer 503
+    ├── LaneMoved        a compare-and-set found another state: what was computed is void
+    ├── BadOutput        a bot wrote something that cannot be stored
+    ├── UnknownBot       no bot of that name is registered
+    └── UnknownPlatform  no adapter of that name is registered
+"""
+
+from __future__ import annotations
+
+
+class CoreError(Exception):
+    """Base of the core's own errors."""
+
+
+class Busy(CoreError):
+    """The bounded queue is full, or the request's deadline passed while waiting."""
+
+
+class NotStored(CoreError):
+    """The database could not take it now; nothing was stored."""
+
+
+class LaneMoved(CoreError):
+    """The lane was moved by somebody else since it was read."""
+
+
+class BadOutput(CoreError):
+    """State or replies of a bot that cannot be stored (NUL, not JSON, too large)."""
+
+
+class UnknownBot(CoreError):
+    """A channel names a bot that no installed app registers."""
+
+
+class UnknownPlatform(CoreError):
+    """A channel names a platform that has no adapter."""

@@ -1,0 +1,90 @@
+"""`manage.py run_worker`: one supervised Celery process per role (or several).
+
+A role has its own processes and queues, so that slow bots never hold up delivery
+and nothing holds up sweeping. It is supervised also where it is the only one: a
+process that ends by design (after a turn that never ends) must be back in a
+second, and a platform's own restarts back off to minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from conversations.supervisor import Command as Process
+from conversations.supervisor import exec_supervisor
+
+SHARDS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What a process serves, and how many tasks it runs at once."""
+
+    queues: tuple[str, ...]
+    concurrency: int
+
+
+ROLES = {
+    "handle": Role(queues=tuple(f"handle-{n}" for n in range(SHARDS)), concurrency=4),
+    "send": Role(queues=tuple(f"send-{n}" for n in range(SHARDS)), concurrency=4),
+    "sweep": Role(queues=("maintenance",), concurrency=1),
+}
+
+
+class Command(BaseCommand):
+    help = "Run the workers: handle, send and sweep, each in a process of its own."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--roles",
+            default=os.environ.get("WORKER_ROLES") or ",".join(ROLES),
+            help="comma separated (default: WORKER_ROLES or %(default)s)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        roles = chosen_roles(options["roles"])
+        exec_supervisor([process for name in roles for process in processes(name)])
+
+
+def chosen_roles(text: str) -> list[str]:
+    """In the order given, each once."""
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in ROLES]
+    if unknown or not names:
+        raise CommandError(f"--roles takes {', '.join(ROLES)}; not {text!r}")
+    return names
+
+
+def processes(name: str) -> Iterator[Process]:
+    for number in range(process_count(name)):
+        process_name = f"{name}-{number}"
+        yield Process(
+            name=process_name,
+            argv=celery_command(ROLES[name], process_name),
+            # Hosts send SIGTERM to every process at once: then Celery's soft shutdown.
+            environment={"WORKER_ROLE": name, "REMAP_SIGTERM": "SIGQUIT"},
+        )
+
+
+def process_count(name: str) -> int:
+    variable = f"WORKER_{name.upper()}_PROCESSES"
+    text = os.environ.get(variable) or "1"
+    if not text.isdigit() or int(text) < 1:
+        raise CommandError(f"{variable} is {text!r}, not a number of processes")
+    return int(text)
+
+
+def celery_command(role: Role, process_name: str) -> list[str]:
+    command = [sys.executable, "-m", "celery", "-A", settings.CELERY_APP, "worker"]
+    command += ["--pool", "threads", "--concurrency", str(role.concurrency)]
+    command += ["-Q", ",".join(role.queues), "-n", f"{process_name}@%h"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    return [*command, "--loglevel", settings.LOG_LEVEL]

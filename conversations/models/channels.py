@@ -1,0 +1,139 @@
+"""Who the installation serves, and through which bot accounts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations import crypto
+
+
+def new_public_id() -> str:
+    """192 random bits: it stands in a webhook's URL and must not be guessed."""
+    return secrets.token_urlsafe(24)
+
+
+class Tenant(models.Model):
+    """A customer of the installation."""
+
+    name = models.CharField(max_length=100, unique=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "tenant"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SealedCredentials(models.Model):
+    """Credentials encrypted field by field; written, never shown."""
+
+    sealed = models.JSONField(default=dict, db_default={}, blank=True)
+
+    class Meta:
+        abstract = True
+
+    def place(self) -> str:
+        raise NotImplementedError
+
+    def open_credentials(self) -> dict[str, str]:
+        """Every credential in clear. Raises ``cryptography.fernet.InvalidToken`` for another key."""
+        return {name: crypto.unseal(token, self.place()) for name, token in self.sealed.items()}
+
+    def set_credentials(self, values: Mapping[str, str]) -> None:
+        """Seal ``values`` beside those that are there; an empty value removes its name. Does not save."""
+        sealed = dict(self.sealed)
+        for name, value in values.items():
+            sealed.pop(name, None)
+            if value:
+                sealed[name] = crypto.seal(value, self.place())
+        self.sealed = sealed
+
+
+class App(SealedCredentials):
+    """Credentials shared by several channels: one Meta app has one webhook for many pages."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    platform = models.CharField(max_length=20)
+    name = models.CharField(max_length=100)
+    public_id = models.CharField(max_length=40, unique=True, default=new_public_id)
+
+    class Meta:
+        db_table = "app"
+
+    def __str__(self) -> str:
+        return f"{self.platform} app {self.name}"
+
+    def place(self) -> str:
+        return f"app:{self.public_id}"
+
+
+class Channel(SealedCredentials):
+    """One bot account on one platform, of one tenant."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    app = models.ForeignKey(App, on_delete=models.PROTECT, null=True, blank=True)
+    platform = models.CharField(max_length=20)
+    name = models.CharField(max_length=100)
+    public_id = models.CharField(max_length=40, unique=True, default=new_public_id, editable=False)
+    bot = models.CharField(max_length=100, default="echo")
+    options = models.JSONField(default=dict, db_default={}, blank=True)
+    active = models.BooleanField(default=True, db_default=True)
+    api_base = models.CharField(max_length=500, blank=True, default="", db_default="")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "channel"
+        constraints = [
+            # `apply_channels` names a channel by tenant and name.
+            models.UniqueConstraint(fields=["tenant", "name"], name="channel_name_once_per_tenant"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.platform})"
+
+    def place(self) -> str:
+        return f"channel:{self.public_id}"
+
+    @property
+    def webhook_path(self) -> str:
+        return f"/webhooks/{self.platform}/{self.public_id}/"
+
+
+class Pause(models.Model):
+    """Something fails for everybody, or was stopped: one row with the cause, no row when all is well."""
+
+    class Scope(models.TextChoices):
+        BOT = "bot"  # target: the bot's name
+        CHANNEL = "channel"  # target: the channel's id
+        TENANT = "tenant"  # target: the tenant's id
+
+    class Stops(models.TextChoices):
+        HANDLING = "handling"
+        SENDING = "sending"
+
+    scope = models.CharField(max_length=10, choices=Scope)
+    target = models.CharField(max_length=100)
+    stops = models.CharField(max_length=10, choices=Stops)
+    reason = models.TextField(db_default="")
+    failures = models.IntegerField(db_default=0)
+    first_conversation = models.BigIntegerField(null=True)
+    several = models.BooleanField(db_default=False)  # failures in two conversations or more
+    by_staff = models.BooleanField(db_default=False)  # ended by staff only
+    since = models.DateTimeField(null=True)  # null: still counting
+    probe_at = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "pause"
+        constraints = [
+            # One row says why; counting and stopping are the same row.
+            models.UniqueConstraint(fields=["scope", "target", "stops"], name="pause_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.target}: {self.stops}"

@@ -1,0 +1,120 @@
+"""The lane: the unit of order. Its row is narrow, locked first, and written only by compare-and-set."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+
+class Conversation(models.Model):
+    """One contact in one chat on one channel. Never ``save()``d: every step writes it in its own SQL.
+
+    Numbers of messages: ``next_sequence`` is the head, ``last_sequence`` the newest given.
+    Numbers of replies: ``next_reply_sequence`` is the first unsettled one.
+    """
+
+    class Mode(models.TextChoices):
+        BOT = "bot"  # turns run
+        HUMAN = "human"  # a person answers; hand back to return
+
+    channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    chat = models.TextField(db_collation="C")
+    user = models.TextField(db_collation="C", db_default="")  # '' where a group is one lane
+    contact = models.ForeignKey("Contact", on_delete=models.PROTECT, null=True, db_constraint=False)
+    is_group = models.BooleanField(db_default=False)
+    mode = models.CharField(max_length=5, choices=Mode, db_default=Mode.BOT)
+    last_sequence = models.BigIntegerField(db_default=0)
+    next_sequence = models.BigIntegerField(db_default=1)
+    last_reply_sequence = models.BigIntegerField(db_default=0)
+    next_reply_sequence = models.BigIntegerField(db_default=1)
+    epoch = models.BigIntegerField(db_default=0)  # bumped by every act of a person; older turns are void
+    attempts = models.SmallIntegerField(db_default=0)  # of the head
+    not_before = models.DateTimeField(null=True)  # retry time of the head
+    paused_at = models.DateTimeField(null=True)
+    blocked = models.BooleanField(db_default=False)  # head parked under policy block
+    suspect = models.BooleanField(db_default=False)  # its last worker died: next turn in a child process
+    last_key = models.BigIntegerField(null=True)  # greatest order key or external number released
+    gap_since = models.DateTimeField(null=True)
+    wait_until = models.DateTimeField(null=True)  # earliest end of what waits: window, base or gap
+    cancelled_through = models.BigIntegerField(db_default=0)  # bot replies up to here never start
+    unreachable_since = models.DateTimeField(null=True)  # the person blocked us
+    last_sent_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True)  # handling: when a machine should look
+    send_due_at = models.DateTimeField(null=True)  # delivering: likewise
+    address = models.JSONField(db_default={})
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "conversation"
+        constraints = [
+            # A person in a chat on a channel has one lane.
+            models.UniqueConstraint(fields=["channel", "chat", "user"], name="conversation_once"),
+            # The head is a number that was given, or the one after the newest.
+            models.CheckConstraint(
+                condition=Q(next_sequence__gte=1, next_sequence__lte=F("last_sequence") + 1), name="head_is_in_the_lane"
+            ),
+            models.CheckConstraint(
+                condition=Q(next_reply_sequence__gte=1, next_reply_sequence__lte=F("last_reply_sequence") + 1),
+                name="reply_head_is_in_the_lane",
+            ),
+            models.CheckConstraint(
+                condition=Q(cancelled_through__lte=F("last_reply_sequence")), name="only_given_replies_are_cancelled"
+            ),
+        ]
+        indexes = [
+            # serves sql/claim_due.sql
+            models.Index(fields=["channel", "due_at"], condition=Q(due_at__isnull=False), name="conversation_due"),
+            # serves sql/claim_send_due.sql
+            models.Index(
+                fields=["channel", "send_due_at"], condition=Q(send_due_at__isnull=False), name="conversation_send_due"
+            ),
+            # serves the sweeper's look at suspects and the admin's "blocked" filter
+            models.Index(fields=["id"], condition=Q(suspect=True), name="conversation_suspect"),
+        ]
+
+    def __str__(self) -> str:
+        return f"conversation {self.pk}"
+
+
+class ConversationState(models.Model):
+    """What the bot remembers. Written only by turns, in the turn's own transaction."""
+
+    conversation = models.OneToOneField(Conversation, on_delete=models.PROTECT, primary_key=True)
+    state = models.JSONField(db_default={})
+    bot = models.TextField(db_default="")
+    version = models.IntegerField(db_default=1)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "conversation_state"
+
+
+class Timer(models.Model):
+    """Something that a bot wants to be reminded of; when due it becomes a message of its lane."""
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, db_index=False)
+    name = models.TextField()
+    due_at = models.DateTimeField(db_index=True)
+    data = models.JSONField(db_default={})
+
+    class Meta:
+        db_table = "timer"
+        constraints = [
+            # Setting a timer again moves it.
+            models.UniqueConstraint(fields=["conversation", "name"], name="timer_once"),
+        ]
+
+
+class Desk(models.Model):
+    """What people write about a conversation; it never touches the lane's row."""
+
+    conversation = models.OneToOneField(Conversation, on_delete=models.PROTECT, primary_key=True)
+    assignee = models.ForeignKey("auth.User", on_delete=models.SET_NULL, null=True, blank=True)
+    tags = models.JSONField(db_default=[])
+    notes = models.TextField(db_default="", blank=True)
+    unread = models.IntegerField(db_default=0)
+    snoozed_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "desk"

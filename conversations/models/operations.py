@@ -1,0 +1,70 @@
+"""The installation itself: its one key, its processes, who did what."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class Installation(models.Model):
+    """One row. The identity key is made at the first migrate and never changed: another would re-open de-duplication."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    identity_key = models.TextField()  # sealed
+    public_url = models.TextField(db_default="")
+    credentials_fingerprint = models.TextField(db_default="")
+    adopted_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "installation"
+        constraints = [
+            # One database is one installation.
+            models.CheckConstraint(condition=Q(id=1), name="one_installation"),
+        ]
+
+
+class Worker(models.Model):
+    """One life of a process. A row that stays behind, without a beat, is a death."""
+
+    incarnation = models.UUIDField(primary_key=True)
+    kind = models.CharField(max_length=10)  # handle, send, sweep
+    host = models.TextField(db_default="")
+    pid = models.IntegerField(db_default=0)
+    version = models.TextField(db_default="")
+    started_at = models.DateTimeField(db_default=Now())
+    beat = models.BigIntegerField(db_default=0)  # a count, not a time: clocks are never compared
+    beat_at = models.DateTimeField(db_default=Now())  # for people to read
+    dead = models.BooleanField(db_default=False)
+    running = models.JSONField(db_default=[])  # conversation ids of the batch in hand
+
+    class Meta:
+        db_table = "worker"
+
+
+class Audit(models.Model):
+    """Who did or read what, when and why. Append-only by a database rule."""
+
+    at = models.DateTimeField(db_default=Now())
+    staff = models.ForeignKey("auth.User", on_delete=models.PROTECT, null=True)
+    verb = models.CharField(max_length=30)
+    conversation_id = models.BigIntegerField(null=True, db_index=True)
+    subject = models.TextField(db_default="")
+    reason = models.TextField(db_default="")
+
+    class Meta:
+        db_table = "audit"
+        verbose_name_plural = "audit"
+
+
+class SearchTerm(models.Model):
+    """What staff may search a conversation by; filled by the sweeper, never in the hot path."""
+
+    conversation = models.ForeignKey("Conversation", on_delete=models.PROTECT)
+    term = models.TextField(db_collation="C")  # lower case; phones as digits
+
+    class Meta:
+        db_table = "search_term"
+        constraints = [
+            models.UniqueConstraint(fields=["term", "conversation"], name="search_term_once"),
+        ]

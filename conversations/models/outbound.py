@@ -1,0 +1,119 @@
+"""What goes out, and what platforms say of it."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from conversations.models.sql import RandomUUID
+
+
+class Reply(models.Model):
+    """An outbound message with its own number: one in flight per lane, in order."""
+
+    class Author(models.TextChoices):
+        BOT = "bot"
+        SYSTEM = "system"  # sorry_text
+        PERSON = "person"
+
+    class Status(models.TextChoices):
+        PENDING = "pending"  # outbox commits an intent, or take-over cancels
+        SENDING = "sending"  # a sender committed its intent; only its result moves it
+        SENT = "sent"  # the platform has it
+        UNKNOWN = "unknown"  # it may have been taken; staff decide (unknown_policy ask)
+        PARKED = "parked"  # refused for good, or failed too often
+        CANCELLED = "cancelled"  # a draft now: a person took over before it started
+        EXPIRED = "expired"  # valid_until passed
+        FAILED = "failed"  # the platform took it and later said that it failed
+
+    class Delivered(models.TextChoices):
+        NONE = "none"
+        DELIVERED = "delivered"
+        READ = "read"
+
+    conversation = models.ForeignKey("Conversation", on_delete=models.PROTECT, db_index=False)
+    channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    sequence = models.BigIntegerField()
+    message_id = models.BigIntegerField(null=True)
+    author = models.CharField(max_length=6, choices=Author, db_default=Author.BOT)
+    staff = models.ForeignKey("auth.User", on_delete=models.PROTECT, null=True, db_index=False)
+    body = models.JSONField()
+    status = models.CharField(max_length=9, choices=Status, db_default=Status.PENDING)
+    delivered = models.CharField(max_length=9, choices=Delivered, db_default=Delivered.NONE)
+    claimed_by = models.UUIDField(null=True)
+    attempts = models.SmallIntegerField(db_default=0)
+    not_before = models.DateTimeField(null=True)
+    valid_until = models.DateTimeField(null=True)
+    key = models.UUIDField(db_default=RandomUUID())
+    external_key = models.TextField(null=True)  # given by an http bot with a late reply
+    platform_id = models.TextField(db_default="")
+    error = models.TextField(db_default="")
+    created_at = models.DateTimeField(db_default=Now())
+    intent_at = models.DateTimeField(null=True)
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "reply"
+        verbose_name_plural = "replies"
+        constraints = [
+            # A number of a lane's replies is given once.
+            models.UniqueConstraint(fields=["conversation", "sequence"], name="reply_sequence_once"),
+            # A late reply that an http bot repeats is the same reply.
+            models.UniqueConstraint(
+                fields=["channel", "external_key"], condition=Q(external_key__isnull=False), name="reply_external_key_once"
+            ),
+            # Who sends is known exactly while it is being sent.
+            models.CheckConstraint(
+                condition=(Q(status="sending") & Q(claimed_by__isnull=False))
+                | (~Q(status="sending") & Q(claimed_by__isnull=True)),
+                name="claimed_while_sending",
+            ),
+        ]
+        indexes = [
+            # serves sql/find_claimed.sql: a sender looks for rows in its name; the sweeper for the dead's
+            models.Index(fields=["claimed_by"], condition=Q(status="sending"), name="reply_claimed"),
+            # serves statuses and the search by platform message id
+            models.Index(fields=["channel", "platform_id"], condition=~Q(platform_id=""), name="reply_platform_id"),
+            # serves the admin's list of what staff must look at
+            models.Index(
+                fields=["conversation"], condition=Q(status__in=["parked", "unknown", "failed"]), name="reply_for_staff"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"reply {self.conversation_id}/{self.sequence}"
+
+
+class Status(models.Model):
+    """What a platform said of one of our replies: unordered, upgrade-only, kept until its reply is known."""
+
+    channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    platform_id = models.TextField()
+    status = models.CharField(max_length=10)
+    error = models.TextField(db_default="")
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "status"
+        verbose_name_plural = "statuses"
+        constraints = [
+            # A platform repeats itself; we keep one of each.
+            models.UniqueConstraint(fields=["channel", "platform_id", "status"], name="status_once"),
+        ]
+
+
+class Bucket(models.Model):
+    """What a platform told us to wait for (Retry-After), shared by all senders and kept over FLUSHALL."""
+
+    channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    key = models.TextField()
+    blocked_until = models.DateTimeField()
+    words = models.TextField(db_default="")
+
+    class Meta:
+        db_table = "bucket"
+        constraints = [
+            # One bucket, one time.
+            models.UniqueConstraint(fields=["channel", "key"], name="bucket_once"),
+        ]

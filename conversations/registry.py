@@ -1,0 +1,136 @@
+"""The one place where the core meets adapters, bots and channels; nobody imports them directly.
+
+Adapters come from ``settings.ADAPTERS`` (platform -> dotted path), bots from ``bots.py`` of any
+installed app, channels from the database with a cache of ``CHANNEL_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from django.apps import apps
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from conversations import crypto, database
+from conversations.contracts import Adapter, ChannelConfig
+from conversations.errors import UnknownBot, UnknownPlatform
+
+CHANNEL_SECONDS = 1.0
+
+_bots: dict[str, Callable[..., Any]] = {}
+_channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
+_loading = threading.Lock()
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@functools.cache
+def adapter(platform: str) -> Adapter:
+    """The adapter of ``platform``, made once per process. Raises ``UnknownPlatform``."""
+    path = settings.ADAPTERS.get(platform)
+    if path is None:
+        raise UnknownPlatform(f"no adapter for {platform!r}; known: {', '.join(sorted(settings.ADAPTERS))}")
+    return import_string(path)()
+
+
+# ---------------------------------------------------------------- bots
+
+
+def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a bot: ``@bot("orders") def orders(turn): ...`` in any installed app's ``bots.py``."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        there = _bots.get(name)
+        if there is not None and there.__module__ != function.__module__:
+            raise ValueError(f"two bots are named {name!r}: in {there.__module__} and {function.__module__}")
+        _bots[name] = function
+        return function
+
+    return register
+
+
+@functools.cache
+def load_bots() -> None:
+    """Import every ``bots.py`` once. An error in one is raised: a bot that is half there must not start."""
+    for config in apps.get_app_configs():
+        name = f"{config.name}.bots"
+        if importlib.util.find_spec(name) is not None:
+            importlib.import_module(name)
+
+
+def find_bot(name: str) -> Callable[..., Any]:
+    """The function of a bot. Raises ``UnknownBot`` with the names that exist."""
+    load_bots()
+    try:
+        return _bots[name]
+    except KeyError:
+        raise UnknownBot(f"no bot named {name!r}; known: {', '.join(sorted(_bots))}") from None
+
+
+def bot_names() -> list[str]:
+    load_bots()
+    return sorted(_bots)
+
+
+# ---------------------------------------------------------------- channels
+
+
+def channel(channel_id: int) -> ChannelConfig | None:
+    """A channel by its number; at most ``CHANNEL_SECONDS`` old."""
+    return _cached(("id", channel_id), "c.id = %s", channel_id)
+
+
+def channel_by_public_id(platform: str, public_id: str) -> ChannelConfig | None:
+    """A channel by what stands in its webhook's URL; None for an unknown one."""
+    if not public_id.isascii() or "\0" in public_id or len(public_id) > 40:
+        return None
+    found = _cached(("public", public_id), "c.public_id = %s", public_id)
+    return found if found is not None and found.platform == platform else None
+
+
+def forget_channels() -> None:
+    """Drop the cache, in tests and where a process has just changed a channel."""
+    _channels.clear()
+
+
+def _cached(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
+    now = time.monotonic()
+    known = _channels.get(key)
+    if known is not None and now - known[0] < CHANNEL_SECONDS:
+        return known[1]
+    with _loading:
+        known = _channels.get(key)
+        if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
+            return known[1]
+        config = _load(where, value)
+        if config is None and len(_channels) > 100_000:
+            _channels.clear()
+        _channels[key] = (time.monotonic(), config)
+    return config
+
+
+def _load(where: str, value: str | int) -> ChannelConfig | None:
+    query = f"""SELECT c.id, c.public_id, c.platform, c.tenant_id, c.name, c.bot, c.active, c.sealed, c.options, c.api_base
+                FROM channel c WHERE {where}"""  # noqa: S608  (two constants, above)
+    rows = database.read(query, (value,))
+    return _open(rows[0]) if rows else None
+
+
+def _open(row: tuple[Any, ...]) -> ChannelConfig:
+    fields = dict(zip(("id", "public_id", "platform", "tenant_id", "name", "bot", "active"), row, strict=False))
+    place = f"channel:{row[1]}"
+    credentials = {name: crypto.unseal(token, place) for name, token in row[7].items()}
+    return ChannelConfig(**fields, credentials=credentials, options=row[8], api_base=row[9])
+
+
+def describe(config: ChannelConfig) -> bytes:
+    """A channel without its credentials, for logs and child processes."""
+    return msgspec.json.encode(msgspec.structs.replace(config, credentials={}))

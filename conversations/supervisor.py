@@ -1,0 +1,338 @@
+"""Keep named commands running: one readable log, restart what dies, stop all in time.
+
+Used by `manage.py run_worker` (which turns itself into it, see `exec_supervisor`)
+and by `make run`. Needs neither Django nor any package, so it costs a few MB.
+
+One thread runs everything but the writing: it starts, reads, restarts and stops.
+Linux ties a child's life to the *thread* that started it (PR_SET_PDEATHSIG), so
+that thread must be the main one.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import BinaryIO
+
+STOP_SECONDS = 22.0
+BACKOFF_SECONDS = (0.2, 5.0)
+# A process that lived this long begins again with the shortest wait.
+STEADY_SECONDS = 10.0
+POLL_SECONDS = 0.1
+LONGEST_LINE = 1 << 20
+READ_BYTES = 1 << 16
+COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)
+
+PR_SET_PDEATHSIG = 1
+_prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What to keep running. `environment` is added to our own."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class LineWriter:
+    """Writes lines from its own thread: a reader that stalls never stalls the children.
+
+    Nothing is dropped: what the reader has not taken yet waits in memory.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        with self._changed:
+            self._waiting.append(line)
+            self._changed.notify()
+
+    def close(self, timeout_seconds: float) -> None:
+        """Write what is left, for at most `timeout_seconds`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while lines := self._take():
+            # A reader that went away (`make run | head`) must not stop the work.
+            with suppress(OSError, ValueError):
+                self._stream.write(lines)
+                self._stream.flush()
+
+    def _take(self) -> bytes:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            lines = b"".join(self._waiting)
+            self._waiting.clear()
+            return lines
+
+
+class Child:
+    """One command, its current process, and when it may start again."""
+
+    def __init__(self, command: Command, prefix: bytes) -> None:
+        self.command = command
+        self.prefix = prefix
+        self.process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._wait_seconds = BACKOFF_SECONDS[0]
+
+    def due(self) -> bool:
+        return self.process is None and time.monotonic() >= self._start_at
+
+    def start(self) -> BinaryIO:
+        """Start it; returns its output (stdout and stderr together)."""
+        self._started_at = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command.argv,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.command.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            # Its own session: Ctrl-C reaches us alone, and we pass on one SIGTERM.
+            start_new_session=True,
+            preexec_fn=die_with_parent(os.getpid()),
+        )
+        assert self.process.stdout is not None
+        return self.process.stdout  # type: ignore[return-value]
+
+    def reap(self) -> int | None:
+        """The exit code if it has ended since the last look; decides when it starts again."""
+        if self.process is None or self.process.poll() is None:
+            return None
+        # What it left behind (its own workers) would hold its port.
+        self._signal(signal.SIGKILL)
+        code, self.process = self.process.returncode, None
+        self.delay_start()
+        return code
+
+    def delay_start(self) -> None:
+        now = time.monotonic()
+        if now - self._started_at >= STEADY_SECONDS:
+            self._wait_seconds = BACKOFF_SECONDS[0]
+        self._start_at = now + self._wait_seconds
+        self._wait_seconds = min(self._wait_seconds * 2, BACKOFF_SECONDS[1])
+
+    def terminate(self) -> None:
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.process:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+
+class Output:
+    """A child's output, cut into lines."""
+
+    def __init__(self, child: Child, stream: BinaryIO) -> None:
+        self.child = child
+        self.stream = stream
+        self._rest = b""
+        os.set_blocking(stream.fileno(), False)
+
+    def read(self) -> tuple[list[bytes], bool]:
+        """Whole lines that have come, and whether there may be more."""
+        try:
+            data = os.read(self.stream.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return [], True
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._rest and (not data or len(self._rest) > LONGEST_LINE):
+            lines.append(self._rest)
+            self._rest = b""
+        return lines, bool(data)
+
+
+class Supervisor:
+    """Runs `commands` until SIGTERM or SIGINT (or `stop`)."""
+
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        *,
+        stream: BinaryIO | None = None,
+        colour: bool | None = None,
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
+        stream = stream or sys.stdout.buffer
+        colours = wants_colour(stream) if colour is None else colour
+        width = max(len(command.name) for command in commands)
+        self._children = [
+            Child(command, prefix(command.name, width, index if colours else None))
+            for index, command in enumerate(commands)
+        ]
+        self._own_prefix = prefix("", width, None)
+        self._writer = LineWriter(stream)
+        self._selector = selectors.DefaultSelector()
+        self._stop_seconds = stop_seconds
+        self._stopping = False
+
+    def run(self) -> int:
+        """0 if all ended in time after the stop, 1 if some had to be killed."""
+        previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        try:
+            while not self._stopping:
+                self._start_due()
+                self._turn()
+            return self._end()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def say(self, text: str) -> None:
+        """A line of our own in the log."""
+        self._writer.write(self._own_prefix + f"* {text}\n".encode())
+
+    def write(self, text: str) -> None:
+        """As it is, without a prefix."""
+        self._writer.write(text.encode())
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    def _start_due(self) -> None:
+        for child in self._children:
+            if child.due():
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        try:
+            stream = child.start()
+        except OSError as error:
+            self._report(child, f"cannot start: {error}")
+            child.delay_start()
+        else:
+            self._selector.register(stream, selectors.EVENT_READ, Output(child, stream))
+
+    def _turn(self) -> None:
+        """Pass on what has been written, note who died."""
+        for key, _ in self._selector.select(POLL_SECONDS):
+            self._pass_on(key.data)
+        for child in self._children:
+            code = child.reap()
+            if code is not None:
+                self._report(child, ending(code, restarts=not self._stopping))
+
+    def _pass_on(self, output: Output) -> None:
+        lines, more = output.read()
+        for line in lines:
+            self._writer.write(output.child.prefix + line + b"\n")
+        if not more:
+            self._selector.unregister(output.stream)
+            output.stream.close()
+
+    def _report(self, child: Child, text: str) -> None:
+        self._writer.write(child.prefix + f"* {text}\n".encode())
+
+    def _end(self) -> int:
+        """One SIGTERM each, then wait, then SIGKILL."""
+        for child in self._children:
+            child.terminate()
+        in_time = self._wait_for_all(self._stop_seconds)
+        if not in_time:
+            for child in self._children:
+                child.kill()
+            self._wait_for_all(2.0)
+        self._drain()
+        self._writer.close(timeout_seconds=5.0)
+        return 0 if in_time else 1
+
+    def _wait_for_all(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while running := any(child.process for child in self._children):
+            if time.monotonic() >= deadline:
+                break
+            self._turn()
+        return not running
+
+    def _drain(self) -> None:
+        """The last words of processes that have ended."""
+        while ready := self._selector.select(0):
+            for key, _ in ready:
+                self._pass_on(key.data)
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def prefix(name: str, width: int, colour_index: int | None) -> bytes:
+    text = f"{name:<{width}} | "
+    if colour_index is None:
+        return text.encode()
+    colour = COLOURS[colour_index % len(COLOURS)]
+    return f"\x1b[{colour}m{text}\x1b[0m".encode()
+
+
+def wants_colour(stream: BinaryIO) -> bool:
+    return stream.isatty() and "NO_COLOR" not in os.environ
+
+
+def ending(code: int, *, restarts: bool) -> str:
+    reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return reason + ("; starting it again" if restarts else "")
+
+
+def die_with_parent(parent: int) -> Callable[[], None] | None:
+    """A function for the child, before exec: the kernel kills it when its parent dies."""
+    if _prctl is None:
+        return None
+
+    def bind() -> None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # The parent may have died before the call above.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return bind
+
+
+def exec_supervisor(commands: Iterable[Command]) -> None:
+    """Become a supervisor of `commands`: the caller's imports are freed with its process image."""
+    listed = [
+        {"name": each.name, "argv": list(each.argv), "environment": dict(each.environment)}
+        for each in commands
+    ]
+    sys.stdout.flush()
+    # -I: the folder of this file must not shadow the standard library.
+    os.execv(sys.executable, [sys.executable, "-I", __file__, json.dumps(listed)])
+
+
+def main(arguments: Sequence[str]) -> int:
+    return Supervisor([Command(**each) for each in json.loads(arguments[0])]).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
