@@ -321,10 +321,7 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 
 def exec_supervisor(commands: Iterable[Command]) -> None:
     """Become a supervisor of `commands`: the caller's imports are freed with its process image."""
-    listed = [
-        {"name": each.name, "argv": list(each.argv), "environment": dict(each.environment)}
-        for each in commands
-    ]
+    listed = [{"name": each.name, "argv": list(each.argv), "environment": dict(each.environment)} for each in commands]
     sys.stdout.flush()
     # -I: the folder of this file must not shadow the standard library.
     os.execv(sys.executable, [sys.executable, "-I", __file__, json.dumps(listed)])

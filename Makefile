@@ -1,0 +1,79 @@
+# Needs python3 (3.11 or newer), make and git; everything else comes into .venv.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench chaos install lock format clean
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes
+PORT ?= 8000
+PYTEST_ARGS ?=
+# Checks need settings that load, and no server.
+CHECK_ENV := LOCAL=1 SECRET_KEY=only-for-checks DATABASE_URL=postgresql://nobody@127.0.0.1:1/none \
+	REDIS_URL=redis://127.0.0.1:1/0 CREDENTIALS_KEYS=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+run: .venv/local.stamp  ## everything on this machine, on http://127.0.0.1:8000 (PORT=...)
+	@PORT=$(PORT) $(BIN)/python -m botproject.local --with-parent
+
+test: .venv/dev.stamp  ## all tests, on real Postgres and Valkey (PYTEST_ARGS="-k name -n 0")
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, missing migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(CHECK_ENV) $(BIN)/mypy
+	$(BIN)/lint-imports
+	$(CHECK_ENV) $(BIN)/python manage.py check
+	$(CHECK_ENV) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+bench: .venv/dev.stamp  ## measure the parts and the whole
+	@$(call script,bench)
+
+chaos: .venv/dev.stamp  ## kill and flush everything while messages flow
+	@$(call script,chaos)
+
+install: .venv/dev.stamp  ## all that development needs, in .venv
+
+format: .venv/dev.stamp  ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/dev.stamp  ## pin the requirements again (LOCK_ARGS=--upgrade for newer ones)
+	$(call compile,requirements)
+	$(call compile,requirements-local)
+	$(call compile,requirements-dev)
+
+clean:  ## remove .venv and caches; data in .data stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+define script
+if test -e tools/$(1); then PORT=$(PORT) $(BIN)/python -m tools.$(1); \
+else echo "make $(1): tools/$(1) comes with a later change." >&2; exit 1; fi
+endef
+
+define compile
+$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	$(LOCK_ARGS) $(1).in --output-file $(1).txt
+endef
+
+.venv/pip.stamp:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "· virtual environment in .venv, with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/local.stamp: .venv/pip.stamp requirements-local.txt
+	@echo "· pinned packages for make run (a minute the first time)"
+	@$(PIP) -r requirements-local.txt
+	@touch $@
+
+.venv/dev.stamp: .venv/pip.stamp requirements-dev.txt
+	@echo "· pinned packages for development (a minute or two the first time)"
+	@$(PIP) -r requirements-dev.txt
+	@touch .venv/local.stamp $@

@@ -1,0 +1,206 @@
+"""`make run`: servers, tables, the demo, then the Procfile's web and worker, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from botproject.local.binaries import NoBinary
+from botproject.local.environment import (
+    RUN_MARK,
+    data_directory,
+    environment_of,
+    write_environment,
+)
+from botproject.local.places import keep_secret
+from botproject.local.processes import ServerFailed, port_is_free, send
+from botproject.local.servers import AlreadyRunning, Servers, local_servers
+from conversations.supervisor import PR_SET_PDEATHSIG, Command, Supervisor, wants_colour
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROCESSES = ("web", "worker")
+UP_SECONDS = 60.0
+
+
+class Refused(RuntimeError):
+    """This run cannot begin; the text says what to do."""
+
+
+def main() -> int:
+    if "--with-parent" in sys.argv[1:]:
+        stop_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run(data_directory(), wanted_port())
+    except KeyboardInterrupt:
+        return 130
+    except (AlreadyRunning, NoBinary, Refused, ServerFailed) as error:
+        print(f"make run: {error}", file=sys.stderr)
+        return 1
+
+
+def run(directory: Path, port: int) -> int:
+    with contextlib.ExitStack() as stack:
+        with timed("Postgres and Valkey"):
+            servers = stack.enter_context(servers_of(directory))
+        end_leftovers(directory)
+        require_free(port)
+        report_other_data(servers)
+        environment = environment_of(directory, servers, port)
+        write_environment(directory, environment)
+        os.environ.update(environment)
+        prepare_database(directory)
+        code = supervise(directory, servers, port)
+        say("stopping the servers")
+    return code
+
+
+def servers_of(directory: Path) -> contextlib.AbstractContextManager[Servers]:
+    return local_servers(
+        directory,
+        database_url=os.environ.get("DATABASE_URL", ""),
+        redis_url=os.environ.get("REDIS_URL", ""),
+        wait_seconds=30.0,
+    )
+
+
+def prepare_database(directory: Path) -> None:
+    with timed("tables"):
+        manage("migrate", "--noinput", "--verbosity=0")
+    keep_secret(directory / "admin_password")
+    with timed("demo"):
+        manage("setup_demo")
+
+
+def manage(*arguments: str) -> None:
+    result = subprocess.run([sys.executable, CHECKOUT / "manage.py", *arguments], cwd=CHECKOUT)
+    if result.returncode:
+        raise Refused(f"`manage.py {arguments[0]}` failed, see above.")
+
+
+def supervise(directory: Path, servers: Servers, port: int) -> int:
+    os.chdir(CHECKOUT)
+    supervisor = Supervisor(commands(directory, port))
+    servers.watch(supervisor.say)
+    box = welcome(directory, port)
+    threading.Thread(target=announce, args=(supervisor, port, box), daemon=True).start()
+    return supervisor.run()
+
+
+def commands(directory: Path, port: int) -> list[Command]:
+    environment = {
+        "PORT": str(port),
+        "BIND": "127.0.0.1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+        RUN_MARK: str(directory),
+    }
+    if not wants_colour(sys.stdout.buffer):
+        environment["NO_COLOR"] = "1"
+    lines = procfile()
+    return [
+        Command(name=name, argv=["/bin/sh", "-c", f"exec {lines[name]}"], environment=environment) for name in PROCESSES
+    ]
+
+
+def procfile() -> dict[str, str]:
+    lines = (CHECKOUT / "Procfile").read_text().splitlines()
+    pairs = (line.partition(":") for line in lines if line and not line.startswith("#"))
+    return {name.strip(): command.strip() for name, _, command in pairs}
+
+
+def announce(supervisor: Supervisor, port: int, box: str) -> None:
+    """The box comes when the pages do: before, it would scroll away and promise too much."""
+    deadline = time.monotonic() + UP_SECONDS
+    while time.monotonic() < deadline:
+        if answers(port):
+            supervisor.write(box)
+            return
+        time.sleep(0.1)
+    supervisor.say(f"no answer on port {port} after {UP_SECONDS:.0f} s; see above")
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/", timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def welcome(directory: Path, port: int) -> str:
+    address = f"http://127.0.0.1:{port}"
+    password = (directory / "admin_password").read_text().strip()
+    rows = [
+        f"Chat      {address}/",
+        f"Admin     {address}/admin/",
+        f"          user admin, password {password}",
+        f"Health    {address}/healthz/",
+        f"Data      {directory}",
+        "Ctrl-C stops everything; the data stays.",
+    ]
+    width = max(len(row) for row in rows)
+    edge = "─" * (width + 2)
+    middle = "".join(f"│ {row:<{width}} │\n" for row in rows)
+    return f"┌{edge}┐\n{middle}└{edge}┘\n"
+
+
+def wanted_port() -> int:
+    text = os.environ.get("PORT") or "8000"
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise Refused(f"PORT is {text!r}, not a port number.")
+    return int(text)
+
+
+def require_free(port: int) -> None:
+    if not port_is_free(port):
+        raise Refused(f"port {port} is taken. Stop what uses it, or choose: make run PORT=8001")
+
+
+def report_other_data(servers: Servers) -> None:
+    if servers.postgres:
+        for folder in servers.postgres.data_of_other_versions():
+            say(f"data of PostgreSQL {folder.name} stays untouched in {folder}; it is not used")
+
+
+def end_leftovers(directory: Path) -> None:
+    """Processes of a run that was killed; the servers themselves are reused."""
+    mark = f"{RUN_MARK}={directory}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                send(int(process.name), signal.SIGKILL)
+
+
+def stop_with_parent() -> None:
+    """Linux: when make is killed, stop in order, as for Ctrl-C."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    print(f"· {what} ... ", end="", flush=True)
+    begun = time.monotonic()
+    yield
+    print(f"{time.monotonic() - begun:.1f} s", flush=True)
+
+
+def say(text: str) -> None:
+    print(f"· {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""A Postgres of our own: its data, its password, its process."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+from botproject.local.binaries import Binary, find_postgres
+from botproject.local.places import (
+    give_to,
+    keep_secret,
+    others_may_enter,
+    readable_copy,
+    server_user,
+)
+from botproject.local.processes import Server, ServerFailed
+
+# The promise stands on the first three; the rest keeps a developer's machine quiet.
+SETTINGS = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "lc_messages": "C",
+}
+
+
+class Postgres(Server):
+    name = "postgres"
+    # "Fast": ends sessions, then checkpoints. SIGTERM would wait for clients to leave.
+    graceful = signal.SIGINT
+    immediate = signal.SIGQUIT
+    passing_troubles = ("Address already in use", "shared memory block", "lock file")
+
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(directory)
+        self._binary = find_postgres()
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._user = server_user()
+        self.password = keep_secret(self.room / "password")
+
+    @property
+    def data(self) -> Path:
+        """One directory per major version: another version's data is left alone."""
+        return self.room / str(self._binary.version)
+
+    @property
+    def pid_file(self) -> Path:
+        return self.data / "postmaster.pid"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres:{quote(self.password)}@127.0.0.1:{self.port}/postgres"
+
+    def data_of_other_versions(self) -> list[Path]:
+        found = (each.parent for each in self.room.glob("*/PG_VERSION"))
+        return sorted(each for each in found if each != self.data)
+
+    def prepare(self) -> None:
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise()
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
+        command = [str(self._program("postgres")), "-D", str(self.data), f"-cport={self.port}", *options]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=clean_environment(),
+                # Ctrl-C must not stop the server before those who use it.
+                start_new_session=True,
+                **as_user(self._user),
+            )
+
+    def answers(self) -> bool:
+        try:
+            with psycopg.connect(self.url, connect_timeout=5) as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and Path(row[0]) == self.data
+
+    def _initialise(self) -> None:
+        """Into a fresh directory that is renamed when complete: a killed initdb leaves no half."""
+        fresh = self.room / f"{self._binary.version}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        give_to(self._user, fresh)
+        with readable_copy(self.password, self.room, self._user) as password_file:
+            self._run_initdb(fresh, password_file)
+        fresh.rename(self.data)
+
+    def _run_initdb(self, folder: Path, password_file: Path) -> None:
+        command = [
+            str(self._program("initdb")),
+            f"--pgdata={folder}",
+            "--username=postgres",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--data-checksums",
+            "--encoding=UTF8",
+            *locale_options(self._binary.version),
+        ]
+        with self.log.open("ab") as log:
+            result = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=clean_environment(),
+                **as_user(self._user),
+            )
+        if result.returncode:
+            raise ServerFailed(f"initdb failed; {self.log} ends with:\n{self._last_words()}")
+
+    def _program(self, name: str) -> Path:
+        return self._reachable_folder(self._binary) / name
+
+    def _reachable_folder(self, binary: Binary) -> Path:
+        if self._user is None or others_may_run(binary.path):
+            return binary.folder
+        if not binary.bundle:
+            raise ServerFailed(f"{self._user} cannot run {binary.path}")
+        return self._copied_folder(binary)
+
+    def _copied_folder(self, binary: Binary) -> Path:
+        """The programs, where the server's user can run them: a venv may be below a 0700 folder."""
+        package = binary.bundle[0]
+        stamp = binary.path.stat()
+        copy = self.room / f"programs-{stamp.st_mtime_ns:x}-{stamp.st_size:x}"
+        if not copy.exists():
+            copy_readable(binary.bundle, copy)
+        return copy / binary.folder.relative_to(package.parent)
+
+
+def locale_options(version: int) -> list[str]:
+    if version >= 17:
+        return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    return ["--locale=C.UTF-8"]
+
+
+def clean_environment() -> dict[str, str]:
+    """PGDATA, PGPORT and the like of the caller must not reach a server of ours."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def as_user(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
+
+
+def others_may_run(path: Path) -> bool:
+    return others_may_enter(path.parent) and bool(path.stat().st_mode & 0o001)
+
+
+def copy_readable(folders: tuple[Path, ...], target: Path) -> None:
+    fresh = target.with_name(target.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for folder in folders:
+        shutil.copytree(folder, fresh / folder.name, symlinks=True)
+    for path in (fresh, *fresh.rglob("*")):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if executable else 0o644)
+    fresh.rename(target)

@@ -1,0 +1,225 @@
+"""One server process: started, found again after a killed run, stopped, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from botproject.local.places import make_room, write_private
+
+READY_SECONDS = 120.0
+# A crashed Postgres frees its shared memory and its port only when its last child is gone.
+RETRY_SECONDS = 20.0
+STOP_SECONDS = 20.0
+PAUSE_SECONDS = 0.02
+LONGEST_LOG = 20 << 20
+
+
+class ServerFailed(RuntimeError):
+    """A server did not come up or did not go."""
+
+
+class Server(ABC):
+    """A server of ours, with its data in `directory`/`name`."""
+
+    name: str
+    graceful = signal.SIGTERM
+    immediate = signal.SIGKILL
+    # Words in its log after which another try may succeed.
+    passing_troubles: tuple[str, ...] = ()
+
+    def __init__(self, directory: Path) -> None:
+        self.room = make_room(directory, self.name)
+        self.log = self.room / f"{self.name}.log"
+        self._port_file = self.room / "port"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = self._known_port() or free_port()
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def data(self) -> Path: ...
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the data directory if there is none."""
+
+    @abstractmethod
+    def launch(self) -> subprocess.Popen[bytes]: ...
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether a server with our data listens on our port."""
+
+    @property
+    @abstractmethod
+    def pid_file(self) -> Path: ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process that has our data open, whoever started it."""
+        if self._process and self._process.poll() is None:
+            return self._process.pid
+        pid = first_number(self.pid_file)
+        return pid if pid and works_in(pid, self.data) else None
+
+    def alive(self) -> bool:
+        return self.pid is not None
+
+    def start(self) -> None:
+        """Up and answering when this returns: reused if it still runs, else started."""
+        if self.alive():
+            if self.answers():
+                return
+            self.stop()
+        self.prepare()
+        self._start_until_it_stays()
+
+    def stop(self) -> None:
+        self._end(self.graceful)
+
+    def stop_immediately(self) -> None:
+        self._end(self.immediate)
+
+    def kill(self) -> None:
+        """As a crash: SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _start_until_it_stays(self) -> None:
+        deadline = time.monotonic() + RETRY_SECONDS
+        while not self._start_once():
+            trouble = self._last_words()
+            passing = any(words in trouble for words in self.passing_troubles)
+            if not passing or time.monotonic() > deadline:
+                raise ServerFailed(f"{self.name} did not start; {self.log} ends with:\n{trouble}")
+            time.sleep(0.1)
+
+    def _start_once(self) -> bool:
+        """False if it ended before it answered."""
+        self._settle_port()
+        self.pid_file.unlink(missing_ok=True)
+        self._cut_log()
+        self._process = self.launch()
+        deadline = time.monotonic() + READY_SECONDS
+        while self._process.poll() is None:
+            if self.answers():
+                return True
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{self.name} does not answer; see {self.log}")
+            time.sleep(PAUSE_SECONDS)
+        return False
+
+    def _settle_port(self) -> None:
+        """Keep the port, so that addresses stay good, unless somebody else took it."""
+        if self._known_port() != self.port:
+            write_private(self._port_file, f"{self.port}\n")
+        elif not port_is_free(self.port) and not self._process:
+            self.port = free_port()
+            write_private(self._port_file, f"{self.port}\n")
+
+    def _known_port(self) -> int | None:
+        return first_number(self._port_file)
+
+    def _cut_log(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
+            self.log.replace(self.log.with_suffix(".log.1"))
+
+    def _last_words(self) -> str:
+        if not self.log.exists():
+            return "(nothing)"
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-8:])
+
+    def _end(self, number: int) -> None:
+        pid = self.pid
+        if pid is None:
+            return
+        send(pid, number)
+        if not self._gone_within(pid, STOP_SECONDS):
+            send(pid, signal.SIGKILL)
+            if not self._gone_within(pid, STOP_SECONDS):
+                raise ServerFailed(f"{self.name} (process {pid}) cannot be stopped")
+
+    def _gone_within(self, pid: int, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._runs(pid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PAUSE_SECONDS)
+        return True
+
+    def _runs(self, pid: int) -> bool:
+        if self._process and self._process.pid == pid:
+            return self._process.poll() is None
+        return exists(pid)
+
+
+def send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def works_in(pid: int, folder: Path) -> bool:
+    """Whether this process is the server of `folder`: a pid in a file may long be another's."""
+    if not exists(pid):
+        return False
+    if not Path("/proc/self").exists():
+        return lsof_cwd(pid) == folder
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")) == folder
+    except OSError:
+        return False
+
+
+def lsof_cwd(pid: int) -> Path | None:
+    """macOS has no /proc."""
+    command = ["lsof", "-a", "-p", str(pid), "-d", "cwd", "-Fn"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    names = [line[1:] for line in answer.stdout.splitlines() if line.startswith("n")]
+    return Path(names[0]) if names else None
+
+
+def first_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text().split("\n")[0])
+    except (OSError, ValueError):
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,91 @@
+"""A Valkey (or Redis) of our own: its data, its password, its process."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from botproject.local.binaries import find_valkey
+from botproject.local.places import keep_secret, make_folder, write_private
+from botproject.local.processes import Server
+
+CONFIGURATION = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir "{data}"
+pidfile "{pid_file}"
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+daemonize no
+"""
+
+
+class Valkey(Server):
+    name = "valkey"
+    passing_troubles = ("Address already in use", "bind:")
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._binary = find_valkey()
+        self.password = keep_secret(self.room / "password")
+
+    @property
+    def data(self) -> Path:
+        """By program and version: an older one can't read a newer one's file."""
+        return self.room / f"{self._binary.path.name}-{self._binary.version}"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.data / "server.pid"
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def prepare(self) -> None:
+        make_folder(self.data)
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [self._binary.path, self._write_configuration()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data,
+                # Ctrl-C must not stop the server before those who use it.
+                start_new_session=True,
+            )
+
+    def answers(self) -> bool:
+        try:
+            with self._client() as client:
+                # Refused while the server still reads its file.
+                client.exists("ready")
+                return bool(client.config_get("dir") == {"dir": str(self.data)})
+        except redis.RedisError:
+            return False
+
+    def flush(self) -> None:
+        with self._client() as client:
+            client.flushall()
+
+    def _client(self) -> redis.Redis:
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis.from_url(self.url, socket_timeout=5, retry=once, decode_responses=True)
+
+    def _write_configuration(self) -> Path:
+        """A file, not arguments: those would show the password to every user."""
+        path = self.room / "valkey.conf"
+        write_private(
+            path,
+            CONFIGURATION.format(port=self.port, password=self.password, data=self.data, pid_file=self.pid_file),
+        )
+        return path

@@ -1,0 +1,156 @@
+"""The local servers: up, down, killed, found again, apart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from botproject.local.servers import AlreadyRunning, Servers, local_servers
+
+HOWS = ("stop", "stop_immediately", "kill")
+
+
+def test_postgres_keeps_the_promise_and_listens_here_only(private_servers: Servers) -> None:
+    wanted = {
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        "data_checksums": "on",
+        "listen_addresses": "127.0.0.1",
+        "server_encoding": "UTF8",
+    }
+    with psycopg.connect(private_servers.database_url) as connection:
+        found = {name: setting(connection, name) for name in wanted}
+    assert found == wanted
+
+
+def test_valkey_keeps_what_it_is_told_and_never_evicts(private_servers: Servers) -> None:
+    client = redis.Redis.from_url(private_servers.redis_url, decode_responses=True)
+    names = ("appendonly", "appendfsync", "save", "maxmemory-policy", "bind")
+    values = [client.config_get(name)[name] for name in names]
+    assert values == ["yes", "everysec", "", "noeviction", "127.0.0.1"]
+
+
+def test_both_ask_for_a_password(private_servers: Servers) -> None:
+    assert private_servers.postgres
+    assert private_servers.valkey
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(private_servers.database_url.replace(private_servers.postgres.password, "x"))
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=private_servers.valkey.port).ping()
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_server_comes_back_on_its_port_with_its_data(private_servers: Servers, how: str) -> None:
+    write(private_servers, "kept")
+    before = [server.port for server in private_servers.started]
+    for server in private_servers.started:
+        getattr(server, how)()
+        assert not server.alive()
+        server.start()
+    assert [server.port for server in private_servers.started] == before
+    assert read(private_servers) == ("kept", "kept")
+
+
+def test_servers_left_by_a_killed_run_are_found(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from botproject.local.servers import local_servers
+with local_servers(Path({str(tmp_path)!r})) as servers:
+    print(*[server.pid for server in servers.started], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with local_servers(tmp_path) as servers:
+        assert [server.pid for server in servers.started] == [int(pid) for pid in killed.stdout.split()]
+    assert not any(server.alive() for server in servers.started)
+
+
+def test_a_stale_pid_file_of_a_living_stranger_is_no_obstacle(tmp_path: Path) -> None:
+    with local_servers(tmp_path) as servers:
+        files = [server.pid_file for server in servers.started]
+        texts = [file.read_text() for file in files]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text("\n".join([str(os.getpid()), *text.split("\n")[1:]]))
+    with local_servers(tmp_path) as servers:
+        assert all(server.answers() for server in servers.started)
+
+
+def test_another_major_versions_data_is_left_alone(tmp_path: Path) -> None:
+    with local_servers(tmp_path) as servers:
+        assert servers.postgres
+        older = servers.postgres.room / "9"
+        older.mkdir()
+        (older / "PG_VERSION").write_text("9\n")
+        assert servers.postgres.data_of_other_versions() == [older]
+        servers.postgres.restart()
+    assert list(older.iterdir()) == [older / "PG_VERSION"]
+
+
+def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
+    with local_servers(tmp_path), pytest.raises(AlreadyRunning), local_servers(tmp_path):
+        pass
+
+
+def test_given_urls_start_nothing(tmp_path: Path) -> None:
+    with local_servers(tmp_path, database_url="postgresql://a/b", redis_url="redis://c/0") as servers:
+        assert servers.started == []
+        assert servers.database_url == "postgresql://a/b"
+
+
+def test_addresses_and_passwords_are_private(tmp_path: Path) -> None:
+    with local_servers(tmp_path) as servers:
+        rooms = [server.room / "password" for server in servers.started]
+        files = [tmp_path / "servers.json", *rooms]
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+
+
+def test_what_dies_is_started_again(private_servers: Servers) -> None:
+    said: list[str] = []
+    private_servers.watch(said.append)
+    for server in private_servers.started:
+        pid = server.pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        wait_for_other_pid(server, pid)
+    assert len(said) == 2
+
+
+def wait_for_other_pid(server, pid: int) -> None:
+    import time
+
+    deadline = time.monotonic() + 10
+    while server.pid in (None, pid) or not server.answers():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def setting(connection: psycopg.Connection, name: str) -> str:
+    row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+    assert row
+    return str(row[0])
+
+
+def write(servers: Servers, text: str) -> None:
+    with psycopg.connect(servers.database_url) as connection:
+        connection.execute("CREATE TABLE kept (word text)")
+        connection.execute("INSERT INTO kept VALUES (%s)", [text])
+    client = redis.Redis.from_url(servers.redis_url)
+    client.set("kept", text)
+    client.execute_command("WAITAOF", 1, 0, 2000)
+
+
+def read(servers: Servers) -> tuple[str, str]:
+    with psycopg.connect(servers.database_url) as connection:
+        row = connection.execute("SELECT word FROM kept").fetchone()
+    assert row
+    return str(row[0]), redis.Redis.from_url(servers.redis_url).get("kept").decode()
