@@ -1,0 +1,331 @@
+"""The generic channel: any system that has no adapter, over Standard Webhooks 1.0.0, both directions.
+
+The contract is ours: ``docs/generic-channel.md`` and its JSON schema. In: one event, or a batch whose
+items stand and fall one by one. Out: ``message.reply`` to ``outbound_url``, with the reply's key as
+``webhook-id`` in every attempt, so that a repeat is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from channels_ingest import http
+from channels_ingest.adapters.base import (
+    Adapter,
+    Option,
+    Secret,
+    any_id,
+    bigint,
+    maybe_list,
+    maybe_text,
+    moment,
+    number,
+    obj,
+    text,
+)
+from channels_ingest.signatures import sign_webhook, verify_webhook
+from channels_ingest.strict_json import Unreadable, read_json, read_object, split_array, split_object
+from conversations.contracts import (
+    FOREVER,
+    Attachment,
+    ChannelConfig,
+    Entry,
+    Kind,
+    Note,
+    OutboundReply,
+    Outcome,
+    Parsed,
+    Rejected,
+    Scope,
+    Sender,
+    StatusUpdate,
+    Struct,
+    Unusable,
+    WebhookRequest,
+)
+
+Json = Mapping[str, Any]
+
+BATCH = "messages.batch"
+STATUSES = {
+    "message.sent": "sent",
+    "message.delivered": "delivered",
+    "message.read": "read",
+    "message.failed": "failed",
+}
+ATTACHMENT_KINDS = frozenset({"image", "audio", "voice", "video", "file", "sticker", "location", "contact"})
+
+
+class Event(Struct):
+    """One item of a request, with what its envelope says for it."""
+
+    type: str
+    data: Json
+    timestamp: Any
+    delivery_id: str  # the request's webhook-id
+    place: int  # in its batch
+
+
+class Generic(Adapter):
+    platform = "generic"
+    secrets = (
+        Secret(name="secret", help="whsec_... : signs both directions", rotates=True, generated=True),
+        Secret(name="outbound_url", help="where replies are posted; without it nothing can be sent", required=False),
+    )
+    options = (
+        Option(name="key_life_s", help="seconds for which the receiver remembers a webhook-id; default for ever"),
+    )
+
+    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+        headers = request.headers
+        try:
+            return verify_webhook(
+                channel.secrets("secret"),
+                headers.get("webhook-id", ""),
+                headers.get("webhook-timestamp", ""),
+                headers.get("webhook-signature", ""),
+                request.body,
+            )
+        except ValueError:  # a secret that is not base64
+            return False
+
+    def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
+        delivery_id = request.headers.get("webhook-id", "")
+        try:
+            members = split_object(request.body)
+            if read_json(members.get("type", b"null")) == BATCH:
+                return list(_read_batch(members, delivery_id))
+            event = read_object(request.body)
+        except Unreadable as error:
+            return [Unusable(reason=str(error), raw=request.body)]
+        return [_read_one(event, event.get("timestamp"), delivery_id, 0, request.body)]
+
+    def key_life(self, channel: ChannelConfig) -> float:
+        return float(channel.options.get("key_life_s") or FOREVER)
+
+    def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        url = channel.api_base or channel.credentials.get("outbound_url", "")
+        if not url or not channel.secrets("secret"):
+            return Rejected(reason="the channel has no outbound_url or no secret", scope=Scope.CHANNEL)
+        body = msgspec.json.encode(_event(reply))
+        try:
+            answered = http.call(
+                "POST",
+                url,
+                headers=signed_headers(channel.credentials["secret"], reply.key, body),
+                body=body,
+                read_timeout=self.read_timeout_seconds,
+            )
+        except http.CallFailed as failed:
+            return failed.outcome
+        # Statuses come back with our key: it is the platform's id of the reply too.
+        return http.outcome(answered, platform_id=reply.key)
+
+
+def signed_headers(secret: str, message_id: str, body: bytes) -> dict[str, str]:
+    """Headers of one attempt: the id is the message's, the time is now."""
+    timestamp = str(int(time.time()))
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": sign_webhook(secret, message_id, timestamp, body),
+    }
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Parsed]:
+    """Each item is read from its own bytes: a bad one leaves the others alone."""
+    timestamp = read_json(members.get("timestamp", b"null"))
+    items = split_array(split_object(members.get("data", b"{}")).get("messages", b"null"))
+    for place, raw in enumerate(items):
+        try:
+            item = read_object(raw)
+        except Unreadable as error:
+            yield Unusable(reason=f"item {place}: {error}", raw=raw)
+            continue
+        event = {"type": item.get("type", "message.created"), "data": item}
+        yield _read_one(event, item.get("timestamp", timestamp), delivery_id, place, raw)
+
+
+def _read_one(event: Json, timestamp: Any, delivery_id: str, place: int, raw: bytes) -> Parsed:
+    try:
+        kind = maybe_text(event, "type")
+        if kind not in READERS:
+            return Note(reason="an event of an unknown type", delivery_id=delivery_id)
+        data = obj(event, "data")
+        if data.get("timestamp") is not None:
+            timestamp = data["timestamp"]
+        return READERS[kind](Event(type=kind, data=data, timestamp=timestamp, delivery_id=delivery_id, place=place))
+    except Unreadable as error:
+        return Unusable(reason=str(error), raw=raw)
+
+
+def _message(event: Event) -> Entry:
+    data = event.data
+    attachments = tuple(map(_attachment, maybe_list(data, "attachments")))
+    message_id = any_id(data, "message_id")
+    return Entry(
+        kind=Kind.MESSAGE,
+        key=f"m:{message_id}",
+        platform_id=message_id,
+        starts_turn=True,
+        text=text(data, "text") if "text" in data or not attachments else "",
+        attachments=attachments,
+        target=any_id(data, "reply_to") if data.get("reply_to") is not None else "",
+        sequence=_sequence(data),
+        **_base(event),
+    )
+
+
+def _edit(event: Event) -> Entry:
+    message_id = any_id(event.data, "message_id")
+    edit_id = any_id(event.data, "edit_id") if "edit_id" in event.data else f"{message_id}:{event.timestamp}"
+    attachments = tuple(map(_attachment, maybe_list(event.data, "attachments")))
+    return Entry(
+        kind=Kind.EDIT,
+        key=f"e:{edit_id}",
+        platform_id=message_id,
+        target=message_id,
+        starts_turn=False,
+        text=text(event.data, "text"),
+        attachments=attachments,
+        sequence=_sequence(event.data),
+        **_base(event),
+    )
+
+
+def _deletion(event: Event) -> Entry:
+    message_id = any_id(event.data, "message_id")
+    return Entry(
+        kind=Kind.DELETE,
+        key=f"x:{message_id}",
+        target=message_id,
+        starts_turn=False,
+        sequence=_sequence(event.data),
+        **_base(event),
+    )
+
+
+def _button(event: Event) -> Entry:
+    button = obj(event.data, "button")
+    payload, known = text(button, "id"), "event_id" in event.data
+    return Entry(
+        kind=Kind.BUTTON,
+        key=f"b:{any_id(event.data, 'event_id')}" if known else f"d:{event.delivery_id}:{event.place}",
+        starts_turn=True,
+        text=maybe_text(button, "title") or payload,
+        payload=payload,
+        target=any_id(event.data, "message_id") if event.data.get("message_id") is not None else "",
+        sequence=_sequence(event.data),
+        **_base(event),
+    )
+
+
+def _status(event: Event) -> StatusUpdate:
+    outbound_id = any_id(event.data, "outbound_id")
+    return StatusUpdate(
+        platform_id=outbound_id,
+        key=outbound_id,
+        status=STATUSES[event.type],
+        chat=_chat(event.data) if "chat" in event.data else "",
+        error=maybe_text(event.data, "error"),
+        delivery_id=event.delivery_id,
+    )
+
+
+READERS = {
+    "message.created": _message,
+    "message.updated": _edit,
+    "message.deleted": _deletion,
+    "button.clicked": _button,
+    **dict.fromkeys(STATUSES, _status),
+}
+
+
+def _base(event: Event) -> dict[str, Any]:
+    """What every entry has: who, where, when."""
+    data, chat = event.data, _chat(event.data)
+    thread = any_id(data, "thread_id") if data.get("thread_id") is not None else ""
+    return {
+        "chat": chat,
+        "sender": _sender(obj(data, "user")),
+        "thread": thread,
+        "delivery_id": event.delivery_id,
+        "sent_at": moment(event.timestamp),
+        "address": {"thread_id": thread or None},
+        "group": obj(data, "chat").get("group") is True,
+        "data": {"extra": data["extra"]} if isinstance(data.get("extra"), dict) else {},
+    }
+
+
+def _chat(data: Json) -> str:
+    return any_id(obj(data, "chat"), "id", "chat id")
+
+
+def _sender(user: Json) -> Sender:
+    return Sender(
+        user=any_id(user, "id", "user id"),
+        name=maybe_text(user, "name"),
+        username=maybe_text(user, "username"),
+        phone=maybe_text(user, "phone"),
+        email=maybe_text(user, "email"),
+        language=maybe_text(user, "language"),
+    )
+
+
+def _sequence(data: Json) -> int | None:
+    """The producer's own number, dense per chat and user from any base."""
+    if data.get("seq") is None:
+        return None
+    sequence = bigint(data["seq"])
+    if sequence is None or sequence < 0:
+        raise Unreadable("seq is not a number between 0 and 2^63 - 1")
+    return sequence
+
+
+def _attachment(item: Json) -> Attachment:
+    kind = text(item, "kind")
+    if kind not in ATTACHMENT_KINDS:
+        raise Unreadable("attachment of an unknown kind")
+    return Attachment(
+        kind=kind,
+        mime_type=maybe_text(item, "mime_type"),
+        url=maybe_text(item, "url"),
+        file_id=maybe_text(item, "file_id"),
+        name=maybe_text(item, "name"),
+        size=bigint(item.get("size")),
+        width=bigint(item.get("width")),
+        height=bigint(item.get("height")),
+        latitude=number(item, "latitude") if kind == "location" else None,
+        longitude=number(item, "longitude") if kind == "location" else None,
+        phone=maybe_text(item, "phone"),
+    )
+
+
+# ---------------------------------------------------------------- sending
+
+
+def _event(reply: OutboundReply) -> dict[str, Any]:
+    thread = reply.address.get("thread_id")
+    return {
+        "type": "message.reply",
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "data": {
+            "outbound_id": reply.key,
+            "user": {"id": reply.user},
+            "chat": {"id": reply.chat},
+            **({"thread_id": thread} if thread else {}),
+            "sequence": reply.sequence,
+            "in_answer_to": reply.in_answer_to,
+            "text": reply.body.text,
+            "choices": [{"id": choice.id, "title": choice.title} for choice in reply.body.choices],
+            "attachments": [msgspec.to_builtins(reply.body.media)] if reply.body.media else [],
+        },
+    }

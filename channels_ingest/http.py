@@ -1,0 +1,252 @@
+"""One outbound call, and the only map from HTTP status to outcome.
+
+Where a call fails decides what is known: before the connection stood, nothing was taken
+(``Failed``); once the request may have been written, nobody knows (``Unknown``).
+
+Guard against SSRF: a name is resolved once per connection, every address that it has must be
+public, and the connection goes to the address that was looked at, with the name kept for ``Host``
+and TLS. No redirects, no credentials forwarded, no proxy. ``ALLOW_PRIVATE_OUTBOUND`` lifts it.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import urllib3
+from django.conf import settings
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import create_connection
+
+from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Struct, Unknown
+
+CONNECT_SECONDS = 3.0
+IDLE_SECONDS = 5.0  # a connection that rested longer may be dead at the other end: not used again
+ANSWER_CAP = 1024 * 1024
+POOL_CONNECTIONS = 64
+RETRY_AFTER_CAP_SECONDS = 3600.0
+# Where a 429 doesn't say how long.
+RETRY_AFTER_SECONDS = 5.0
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Statuses that say something of the whole channel rather than of this reply.
+CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
+
+
+class Answered(Struct):
+    """What came back. ``complete``: the body arrived whole and under the cap. Header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    complete: bool = True
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class CallFailed(Exception):
+    """No answer. ``outcome`` says what that means for a send; its words never hold a URL, which can hold a token."""
+
+    def __init__(self, outcome: Failed | Unknown | Rejected) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+class NotConnected(Exception):
+    """The connection never stood: nothing was written."""
+
+
+class AddressRefused(Exception):
+    """The guard: a private address, or plain http to a public one."""
+
+
+def call(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes = b"",
+    allow_private: bool | None = None,
+    read_timeout: float = 30.0,
+) -> Answered:
+    """One request, never repeated. Raises ``CallFailed``; any answer, whatever its status, is returned."""
+    private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
+    deadline = time.monotonic() + CONNECT_SECONDS + read_timeout
+    try:
+        check_url(url, private)
+        response = _pools(private).request(
+            method,
+            url,
+            body=body or None,
+            headers={"accept-encoding": "identity", "user-agent": "webhook-bot/1", **headers},
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_timeout),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+    except AddressRefused as error:
+        raise CallFailed(Rejected(reason=str(error), scope=Scope.CHANNEL)) from None
+    except NotConnected as error:
+        raise CallFailed(Failed(reason=f"no connection: {type(error.__cause__).__name__}")) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise CallFailed(Unknown(reason=f"no answer: {type(error).__name__}")) from None
+    return _read(response, deadline)
+
+
+def outcome(answered: Answered, platform_id: str = "") -> Outcome:
+    """What a status means where a platform says nothing more of its own."""
+    status, reason = answered.status, f"HTTP {answered.status}"
+    if answered.ok:
+        return Sent(platform_id=platform_id)
+    if status == 429 or (status == 503 and "retry-after" in answered.headers):
+        return Deferred(seconds=retry_after(answered), reason=reason)
+    if status in CHANNEL_STATUSES or 300 <= status < 400:
+        return Rejected(reason=reason, scope=Scope.CHANNEL)
+    if 400 <= status < 500:
+        return Rejected(reason=reason)
+    return Unknown(reason=reason)
+
+
+def retry_after(answered: Answered) -> float:
+    """Seconds to wait, from ``Retry-After`` in either form, between nothing and an hour."""
+    value = answered.headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value) if value[:1].isdigit() else _until(value)
+    except (ValueError, TypeError, OverflowError):
+        return RETRY_AFTER_SECONDS
+    return min(max(seconds, 0.0), RETRY_AFTER_CAP_SECONDS)
+
+
+def _until(http_date: str) -> float:
+    return email.utils.parsedate_to_datetime(http_date).timestamp() - time.time()
+
+
+def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> Answered:
+    """The body under the cap and before the deadline; the status stands even when the body is cut."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    body, complete = bytearray(), False
+    try:
+        while len(body) <= ANSWER_CAP and time.monotonic() < deadline:
+            chunk = response.read1(65536, decode_content=False)  # type: ignore[attr-defined]
+            if not chunk:
+                complete = True
+                break
+            body += chunk
+    except (urllib3.exceptions.HTTPError, OSError):
+        pass
+    if complete:
+        response.release_conn()
+    else:
+        response.close()
+    return Answered(status=response.status, headers=headers, body=bytes(body[:ANSWER_CAP]), complete=complete)
+
+
+# ---------------------------------------------------------------- the guard
+
+
+def check_url(url: str, allow_private: bool) -> None:
+    """https to a named host; plain http only where private addresses are allowed."""
+    try:
+        parts = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        raise AddressRefused("not a URL that may be called") from None
+    if parts.scheme not in ("https", "http") or not parts.host or parts.auth:
+        raise AddressRefused("not a URL that may be called")
+    if parts.scheme == "http" and not allow_private:
+        raise AddressRefused("plain http is refused")
+
+
+def public_address(host: str, port: int) -> str:
+    """The first address of ``host``; refused when any of its addresses is not public."""
+    found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for address in found:
+        if not is_public(address):
+            raise AddressRefused("a private address is refused")
+    return found[0]
+
+
+def is_public(address: str) -> bool:
+    """Not loopback, private, link-local, shared, reserved or multicast, also where IPv6 wraps IPv4."""
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        wrapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        if ip in NAT64:
+            wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if wrapped is not None:
+            return is_public(str(wrapped))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+class _Guarded:
+    """Mixed into a connection: looks at the address before connecting, and marks what failed before writing."""
+
+    rested_at = 0.0
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[misc]
+        except AddressRefused:
+            raise
+        except Exception as error:
+            raise NotConnected from error
+
+    def _new_conn(self) -> socket.socket:
+        address = self.find_address(self.host, self.port)  # type: ignore[attr-defined]
+        return create_connection((address, self.port), self.timeout, socket_options=self.socket_options)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def find_address(host: str, port: int) -> str:
+        return public_address(host, port)
+
+
+class _Open(_Guarded):
+    """The same without the guard, for servers of our own."""
+
+    @staticmethod
+    def find_address(host: str, port: int) -> str:
+        return host
+
+
+class _Rested:
+    """Mixed into a pool: a connection that rested too long is opened anew before it is used."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection = super()._get_conn(timeout)  # type: ignore[misc]
+        if time.monotonic() - connection.rested_at > IDLE_SECONDS:
+            connection.close()
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.rested_at = time.monotonic()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+@functools.cache
+def _pools(private: bool) -> urllib3.PoolManager:
+    """Keep-alive connections of this process, by scheme and host."""
+    mixin = _Open if private else _Guarded
+    manager = urllib3.PoolManager(
+        num_pools=256, maxsize=POOL_CONNECTIONS, block=False, ssl_context=ssl.create_default_context()
+    )
+    manager.pool_classes_by_scheme = {
+        "http": _pool(HTTPConnectionPool, type("Plain", (mixin, HTTPConnection), {})),
+        "https": _pool(HTTPSConnectionPool, type("Secure", (mixin, HTTPSConnection), {})),
+    }
+    return manager
+
+
+def _pool(base: type, connection: type) -> type:
+    return type("Pool", (_Rested, base), {"ConnectionCls": connection})
+
+
+os.register_at_fork(after_in_child=_pools.cache_clear)
