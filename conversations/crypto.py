@@ -51,7 +51,10 @@ def keyed_hash(key: bytes, *parts: str | bytes) -> bytes:
 
 
 def fingerprint() -> str:
-    """Names the set of credentials keys without giving it away (its oldest key: rotation adds newer ones)."""
-    if not settings.CREDENTIALS_KEYS:
-        return ""
-    return hashlib.sha256(b"fingerprint:" + settings.CREDENTIALS_KEYS[-1].encode()).hexdigest()[:32]
+    """Names the newest credentials key without giving it away; '' when there is none."""
+    return next(iter(fingerprints()), "")
+
+
+def fingerprints() -> list[str]:
+    """One name per key, newest first: during a rotation a database belongs to any of them."""
+    return [hashlib.sha256(b"fingerprint:" + key.encode()).hexdigest()[:32] for key in settings.CREDENTIALS_KEYS]

@@ -6,10 +6,14 @@
     ├── LaneMoved        a compare-and-set found another state: what was computed is void
     ├── BadOutput        a bot wrote something that cannot be stored
     ├── UnknownBot       no bot of that name is registered
-    └── UnknownPlatform  no adapter of that name is registered
+    ├── UnknownPlatform  no adapter of that name is registered
+    ├── WrongKeys        CREDENTIALS_KEYS do not open what this database holds
+    └── UnsafeDatabase   Postgres could lose what it has confirmed; also a psycopg.OperationalError
 """
 
 from __future__ import annotations
+
+import psycopg
 
 
 class CoreError(Exception):
@@ -38,3 +42,11 @@ class UnknownBot(CoreError):
 
 class UnknownPlatform(CoreError):
     """A channel names a platform that has no adapter."""
+
+
+class WrongKeys(CoreError):
+    """``CREDENTIALS_KEYS`` are not those that sealed what this database holds."""
+
+
+class UnsafeDatabase(CoreError, psycopg.OperationalError):
+    """A setting of Postgres breaks the promise. Handled like a database that is away: 503, and tried again."""

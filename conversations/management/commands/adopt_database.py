@@ -1,0 +1,75 @@
+"""`manage.py adopt_database`: this installation takes a database over that belonged to another one.
+
+Until then sending and timers are held, so that a copy of production writes to nobody. With
+`--new-keys` the copy needs none of production's keys: its credentials are emptied, and
+de-duplication begins anew.
+"""
+
+from __future__ import annotations
+
+import secrets
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.db.models.functions import Now
+
+from conversations import crypto, installation
+from conversations.errors import WrongKeys
+from conversations.models import App, Audit, Channel, Installation
+
+
+class Command(BaseCommand):
+    help = "Take over a database that belongs to another PUBLIC_URL or credentials key."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument(
+            "--new-keys",
+            action="store_true",
+            help="the keys of its credentials are gone: empty all credentials and make a new identity key",
+        )
+
+    def handle(self, *args: Any, yes: bool, new_keys: bool, **options: Any) -> None:
+        row = Installation.objects.get()
+        why = installation.reason(row.public_url, row.credentials_fingerprint)
+        if not why and not new_keys:
+            self.stdout.write("This database is ours already; nothing to do.")
+            return
+        require_readable(new_keys)
+        self.tell(row, new_keys)
+        if not yes and input("Take it over? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing was changed.")
+        adopt(row, why, new_keys)
+        self.stdout.write(self.style.SUCCESS("Taken over. Sending begins within a few seconds."))
+
+    def tell(self, row: Installation, new_keys: bool) -> None:
+        self.stdout.write(f"was   {row.public_url}   key {row.credentials_fingerprint[:8]}")
+        self.stdout.write(f"is    {settings.PUBLIC_URL}   key {crypto.fingerprint()[:8]}")
+        self.stdout.write("Whatever is pending will be sent to the people it is addressed to.")
+        if new_keys:
+            self.stdout.write("All credentials of channels and apps will be emptied; de-duplication begins anew.")
+
+
+def require_readable(new_keys: bool) -> None:
+    """Without the old key nothing opens; taking over would only move the failure to the webhooks."""
+    if new_keys:
+        return
+    try:
+        installation.identity_key()
+    except WrongKeys as error:
+        raise CommandError(f"{error}. Add the old key to CREDENTIALS_KEYS, or use --new-keys.") from None
+
+
+@transaction.atomic
+def adopt(row: Installation, why: str, new_keys: bool) -> None:
+    if new_keys:
+        row.identity_key = crypto.seal(secrets.token_hex(32), installation.PLACE)
+        Channel.objects.update(sealed={})
+        App.objects.update(sealed={})
+    row.public_url, row.credentials_fingerprint, row.adopted_at = settings.PUBLIC_URL, crypto.fingerprint(), Now()
+    row.save()
+    Audit.objects.create(verb="adopt_database", subject=settings.PUBLIC_URL, reason=why or "new keys")
+    installation.forget()

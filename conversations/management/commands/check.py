@@ -1,0 +1,32 @@
+"""`manage.py check`: Django's own, which also asks the database whenever it can be reached.
+
+A channel with the name of a bot that does not exist is found without having to know of `--database`.
+Other commands run their checks without it: they must be able to repair what is wrong there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.management.commands.check import Command as DjangoCheck
+
+from conversations import checks
+
+
+class Command(DjangoCheck):
+    def handle(self, *app_labels: str, **options: Any) -> None:
+        if not options["databases"] and database_answers():
+            options["databases"] = ["default"]
+        super().handle(*app_labels, **options)
+
+
+def database_answers() -> bool:
+    if not settings.DATABASE_URL:
+        return False
+    try:
+        checks.connect().close()
+    except psycopg.Error:
+        return False
+    return True
