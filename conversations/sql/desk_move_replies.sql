@@ -1,0 +1,15 @@
+-- Moves next_reply_sequence past what is settled, and says when a sender should look.
+-- No arguments. Indexes: conversation primary key, reply_sequence_once.
+WITH lane AS (
+  SELECT c.id, c.next_reply_sequence, c.last_reply_sequence, c.send_due_at FROM conversation c
+   WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint),
+head AS (
+  SELECT r.sequence, r.status, r.not_before FROM lane
+   CROSS JOIN LATERAL (SELECT * FROM reply WHERE conversation_id = lane.id AND sequence >= lane.next_reply_sequence
+                          AND status IN ('pending', 'sending', 'unknown') ORDER BY sequence LIMIT 1) r)
+UPDATE conversation c
+   SET next_reply_sequence = coalesce((SELECT sequence FROM head), lane.last_reply_sequence + 1),
+       send_due_at = CASE (SELECT status FROM head)
+                          WHEN 'pending' THEN greatest((SELECT not_before FROM head), now())
+                          WHEN 'sending' THEN lane.send_due_at END
+  FROM lane WHERE c.id = lane.id

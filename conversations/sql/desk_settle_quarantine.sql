@@ -1,0 +1,7 @@
+-- Staff looked at a quarantined item and it is settled. item: id; staff, reason. Rows: the item's id. Index: quarantine primary key.
+WITH settled AS (
+  UPDATE quarantine SET settled_at = now() WHERE id = %(item)s AND settled_at IS NULL RETURNING id),
+noted AS (
+  INSERT INTO audit (staff_id, verb, subject, reason)
+  SELECT %(staff)s, 'settle_quarantine', 'quarantine ' || id, %(reason)s FROM settled)
+SELECT id FROM settled

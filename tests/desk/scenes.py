@@ -1,0 +1,96 @@
+"""Lanes in the states that staff find them in, as short calls."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from conversations import desk
+from conversations.models import Channel, Contact, Conversation, Message, Reply, Tenant
+
+_numbers = itertools.count(1)
+
+
+def make_staff(name: str = "anna", **fields: Any) -> User:
+    return User.objects.create_user(name, password="words-of-anna-123", is_staff=True, **fields)
+
+
+def make_channel(tenant: str = "Shop", **fields: Any) -> Channel:
+    owner, _ = Tenant.objects.get_or_create(name=tenant)
+    defaults = {"platform": "generic", "name": f"{tenant} {next(_numbers)}"}
+    return Channel.objects.create(tenant=owner, **{**defaults, **fields})
+
+
+def make_lane(
+    messages: str = "", replies: str = "", *, channel: Channel | None = None, name: str = "Ada", **fields: Any
+) -> Conversation:
+    """A lane with one message per word of ``messages`` (its status) and one reply per word of ``replies``.
+
+    A reply's word is its status, ``person:`` or ``system:`` before it where the bot did not write it.
+    """
+    channel = channel or make_channel()
+    user = f"u{next(_numbers)}"
+    contact = Contact.objects.create(channel=channel, user=user, name=name)
+    lane = Conversation.objects.create(
+        channel=channel, chat=user, user=user, contact=contact, **_counters(messages, replies, fields)
+    )
+    for sequence, status in enumerate(messages.split(), 1):
+        make_message(lane, sequence, status)
+    for sequence, word in enumerate(replies.split(), 1):
+        make_reply(lane, sequence, word)
+    lane.refresh_from_db()
+    return lane
+
+
+def _counters(messages: str, replies: str, fields: dict[str, Any]) -> dict[str, Any]:
+    numbered = [status for status in messages.split() if status != "waiting"]
+    words = [word.partition(":")[2] or word for word in replies.split()]
+    unsettled = [place for place, status in enumerate(words, 1) if status in ("pending", "sending", "unknown")]
+    pending = [place for place, status in enumerate(numbered, 1) if status == "pending"]
+    counters = {
+        "last_sequence": len(numbered),
+        "next_sequence": pending[0] if pending else len(numbered) + 1,
+        "last_reply_sequence": len(words),
+        "next_reply_sequence": unsettled[0] if unsettled else len(words) + 1,
+    }
+    return {**counters, **fields}
+
+
+def make_message(lane: Conversation, sequence: int, status: str = "pending", **fields: Any) -> Message:
+    number = next(_numbers)
+    settled = None if status in ("waiting", "pending") else timezone.now()
+    values = {
+        "sequence": None if status == "waiting" else sequence,
+        "identity": number.to_bytes(16, "big"),
+        "content_hash": number.to_bytes(16, "big"),
+        "text": f"words {sequence}",
+        "settled_at": settled,
+    }
+    return Message.objects.create(conversation=lane, status=status, **{**values, **fields})
+
+
+def make_reply(lane: Conversation, sequence: int, word: str = "pending", **fields: Any) -> Reply:
+    author, _, status = word.rpartition(":")
+    claimed = "00000000-0000-0000-0000-000000000001" if status == "sending" else None
+    values = {"author": author or "bot", "body": {"text": f"reply {sequence}"}, "claimed_by": claimed, **fields}
+    return Reply.objects.create(conversation=lane, channel=lane.channel, sequence=sequence, status=status, **values)
+
+
+def seen(lane: Conversation) -> desk.Seen:
+    """What a page that shows ``lane`` now has seen."""
+    lane.refresh_from_db()
+    return desk.Seen(conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence)
+
+
+def messages(lane: Conversation) -> str:
+    """Every message's status, in order: what ``make_lane`` took."""
+    return " ".join(
+        Message.objects.filter(conversation=lane).order_by("sequence", "id").values_list("status", flat=True)
+    )
+
+
+def replies(lane: Conversation) -> str:
+    return " ".join(Reply.objects.filter(conversation=lane).order_by("sequence").values_list("status", flat=True))
