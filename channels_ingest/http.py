@@ -40,7 +40,7 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
 
-class Answered(Struct):
+class Answered(Struct, frozen=True):
     """What came back. ``complete``: the body arrived whole and under the cap. Header names in lower case."""
 
     status: int
@@ -136,7 +136,7 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> Answered:
     body, complete = bytearray(), False
     try:
         while len(body) <= ANSWER_CAP and time.monotonic() < deadline:
-            chunk = response.read1(65536, decode_content=False)  # type: ignore[attr-defined]
+            chunk = response.read1(65536, decode_content=False)
             if not chunk:
                 complete = True
                 break
@@ -153,8 +153,8 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> Answered:
 # ---------------------------------------------------------------- the guard
 
 
-def check_url(url: str, allow_private: bool) -> None:
-    """https to a named host; plain http only where private addresses are allowed."""
+def check_url(url: str, allow_private: bool) -> tuple[str, int]:
+    """https to a named host; plain http only where private addresses are allowed. Its host and port."""
     try:
         parts = urllib3.util.parse_url(url)
     except urllib3.exceptions.LocationParseError:
@@ -163,6 +163,7 @@ def check_url(url: str, allow_private: bool) -> None:
         raise AddressRefused("not a URL that may be called")
     if parts.scheme == "http" and not allow_private:
         raise AddressRefused("plain http is refused")
+    return parts.host.strip("[]"), parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def public_address(host: str, port: int) -> str:

@@ -41,6 +41,8 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = True
     rotates: bool = False  # `<name>_previous` verifies too
     generated: bool = False  # ours to invent when it is not given
+    prefix: str = ""  # of an invented one; base64 follows
+    pattern: str = ""  # what all of it must match
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,12 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     help: str
+    pattern: str = ".*"
+    number: bool = False
+
+
+class NotRegistered(Exception):
+    """The platform did not take our webhook; the words say why."""
 
 
 class Adapter(abc.ABC):
@@ -98,6 +106,20 @@ class Adapter(abc.ABC):
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Mapping[str, Any]) -> None:
         """An act that is no message and may fail silently (stop a button's spinner)."""
+        return
+
+    # ------------------------------------------------ for people who set a channel up, and for tests
+
+    def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
+        """Tell the platform our webhook's URL. What it said, and under ``options`` what to keep of it."""
+        raise NotRegistered(f"a webhook of {self.platform} is set where the account is managed, to {url}")
+
+    def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
+        """Headers with which the platform would send ``body``. LookupError without the secret."""
+        raise LookupError(f"nobody posts webhooks of {self.platform}")
+
+    def renew(self, body: dict[str, Any]) -> None:
+        """Give a sample body ids that were never seen, in place."""
         return
 
     def caption_room(self, media: Attachment) -> int:
@@ -197,7 +219,7 @@ def bigint(value: Any) -> int | None:
 
 
 def number(parent: Mapping[str, Any], name: str) -> float:
-    value = parent.get(name)
+    value: Any = parent.get(name)
     if type(value) not in (int, float) or not -1e15 < value < 1e15:
         raise Unreadable(f"{name} is not a number")
     return float(value)

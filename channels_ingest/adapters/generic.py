@@ -8,7 +8,8 @@ items stand and fall one by one. Out: ``message.reply`` to ``outbound_url``, wit
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -60,7 +61,7 @@ STATUSES = {
 ATTACHMENT_KINDS = frozenset({"image", "audio", "voice", "video", "file", "sticker", "location", "contact"})
 
 
-class Event(Struct):
+class Event(Struct, frozen=True):
     """One item of a request, with what its envelope says for it."""
 
     type: str
@@ -124,6 +125,17 @@ class Generic(Adapter):
             return failed.outcome
         # Statuses come back with our key: it is the platform's id of the reply too.
         return http.outcome(answered, platform_id=reply.key)
+
+    def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
+        return signed_headers(channel.credentials["secret"], f"msg_{uuid.uuid4().hex}", body)
+
+    def renew(self, body: dict[str, Any]) -> None:
+        data = body.get("data")
+        items = data.get("messages", [data]) if isinstance(data, dict) else []
+        for item in items:
+            for name in ("message_id", "event_id", "edit_id"):
+                if name in item:
+                    item[name] = f"{item[name]}-{uuid.uuid4().hex[:12]}"
 
 
 def signed_headers(secret: str, message_id: str, body: bytes) -> dict[str, str]:
@@ -240,7 +252,7 @@ def _status(event: Event) -> StatusUpdate:
     )
 
 
-READERS = {
+READERS: Mapping[str, Callable[[Event], Parsed]] = {
     "message.created": _message,
     "message.updated": _edit,
     "message.deleted": _deletion,

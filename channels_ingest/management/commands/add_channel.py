@@ -1,0 +1,56 @@
+"""``add_channel``: a bot account on a platform, ready for its webhooks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from channels_ingest import channels
+
+
+def add_settings(parser: CommandParser) -> None:
+    """Arguments that ``add_channel`` and ``set_channel`` share."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="VALUE may be env:NAME, or - for standard input"
+    )
+    parser.add_argument("--bot", help="who answers; default: echo")
+    parser.add_argument("--api-base", metavar="URL", help="where outbound calls go instead of the platform")
+
+
+def read_settings(pairs: list[str]) -> dict[str, str]:
+    """``KEY=VALUE`` pairs, with what VALUE stands for."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise channels.WrongSetting(f"--set takes KEY=VALUE, not {pair!r}")
+    return {name: channels.read_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+class Command(BaseCommand):
+    help = "Add a channel. Prints one JSON line: id, public_id, webhook_path."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("platform")
+        parser.add_argument("--name", required=True)
+        parser.add_argument("--tenant", default="default")
+        add_settings(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            given = read_settings(options["set"])
+            channel, _ = channels.apply(
+                options["platform"],
+                options["name"],
+                tenant=options["tenant"],
+                given=given,
+                bot=options["bot"],
+                api_base=options["api_base"],
+                fresh=True,
+            )
+        except channels.WrongSetting as error:
+            raise CommandError(str(error)) from None
+        for name in channels.missing(channel.platform, channel.sealed):
+            self.stderr.write(f"{name} is not set yet: set_channel {channel.public_id} --set {name}=...")
+        line = {"id": channel.pk, "public_id": channel.public_id, "webhook_path": channel.webhook_path}
+        self.stdout.write(json.dumps(line))

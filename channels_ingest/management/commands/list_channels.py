@@ -1,0 +1,63 @@
+"""``list_channels``: what there is, without any secret's value."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from channels_ingest import channels
+from conversations.models import Channel
+
+COLUMNS = ("id", "tenant", "name", "platform", "bot", "active", "missing", "webhook_path")
+
+
+def describe(channel: Channel) -> dict[str, Any]:
+    return {
+        "id": channel.pk,
+        "public_id": channel.public_id,
+        "tenant": channel.tenant.name,
+        "name": channel.name,
+        "platform": channel.platform,
+        "bot": channel.bot,
+        "active": channel.active,
+        "webhook_path": channel.webhook_path,
+        "api_base": channel.api_base,
+        "options": channel.options,
+        "credentials": sorted(channel.sealed),
+        "missing": _missing(channel),
+    }
+
+
+def _missing(channel: Channel) -> list[str]:
+    try:
+        return channels.missing(channel.platform, channel.sealed)
+    except channels.WrongSetting:
+        return ["adapter"]
+
+
+class Command(BaseCommand):
+    help = "List channels."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="one JSON line per channel")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rows = [
+            describe(channel) for channel in Channel.objects.select_related("tenant").order_by("tenant__name", "id")
+        ]
+        if options["json"]:
+            for row in rows:
+                self.stdout.write(json.dumps(row, ensure_ascii=False))
+            return
+        table = [COLUMNS, *([_cell(row[column]) for column in COLUMNS] for row in rows)]
+        widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS))]
+        for line in table:
+            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)

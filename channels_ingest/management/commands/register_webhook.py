@@ -1,0 +1,31 @@
+"""``register_webhook``: tell the platform where to post."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from channels_ingest import channels
+from channels_ingest.adapters.base import NotRegistered
+from channels_ingest.management.commands.set_channel import find_channel
+from conversations import registry
+
+
+class Command(BaseCommand):
+    help = "Register a channel's webhook with its platform, at PUBLIC_URL. Prints what the platform then says of it."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("public_id")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        channel = find_channel(options["public_id"])
+        adapter: Any = registry.adapter(channel.platform)
+        try:
+            said = adapter.register(channels.config(channel), settings.PUBLIC_URL + channel.webhook_path)
+        except NotRegistered as error:
+            raise CommandError(str(error)) from None
+        channels.change(channel, {name: value for name, value in said["options"].items() if value})
+        self.stdout.write(json.dumps(said["webhook"], indent=2, ensure_ascii=False))

@@ -1,0 +1,112 @@
+"""``send_webhook``: post a sample body to the running server, as the channel's platform would.
+
+    send_webhook text --channel <public id> --set text="hello" --fresh
+
+The fixture is a file, or a name in ``tests/fixtures/<platform>/``: ``{"headers": {...}, "body": {...}}``,
+``{"raw": "..."}`` instead of a body for bytes that are no JSON, or a bare body. It is signed with
+the channel's secret, now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from channels_ingest import channels, http
+from channels_ingest.management.commands.set_channel import find_channel
+from conversations import registry
+
+FIXTURES = Path("tests/fixtures")
+
+
+class Command(BaseCommand):
+    help = "Post a fixture, correctly signed, to the server at PUBLIC_URL."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("fixture")
+        parser.add_argument("--channel", required=True, metavar="PUBLIC_ID")
+        parser.add_argument("--url", help="another server than PUBLIC_URL")
+        parser.add_argument("--times", type=int, default=1)
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="text=..., or a path: message.text=..."
+        )
+        parser.add_argument("--fresh", action="store_true", help="ids that were never seen, each time")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        channel = channels.config(find_channel(options["channel"]))
+        adapter: Any = registry.adapter(channel.platform)
+        fixture = read_fixture(find_fixture(options["fixture"], channel.platform))
+        for pair in options["set"]:
+            put(fixture.get("body"), *pair.partition("=")[::2])
+        url = (options["url"] or settings.PUBLIC_URL).rstrip("/") + f"/webhooks/{channel.platform}/{channel.public_id}/"
+        refused = 0
+        for _ in range(options["times"]):
+            if options["fresh"] and "body" in fixture:
+                adapter.renew(fixture["body"])
+            answered = self._post(url, adapter, channel, fixture)
+            self.stdout.write(f"{answered.status} {answered.body.decode(errors='replace').strip()}".rstrip())
+            refused += not answered.ok
+        if refused:
+            raise CommandError(f"{refused} of {options['times']} were not taken")
+
+    def _post(self, url: str, adapter: Any, channel: Any, fixture: dict[str, Any]) -> http.Answered:
+        body = body_of(fixture)
+        try:
+            headers = {**fixture.get("headers", {}), **adapter.sign(channel, body)}
+            return http.call("POST", url, headers=headers, body=body, allow_private=True)
+        except LookupError as error:
+            raise CommandError(f"cannot sign: {error}") from None
+        except http.CallFailed as error:
+            raise CommandError(f"{url}: {error}") from None
+
+
+def find_fixture(name: str, platform: str) -> Path:
+    for path in (Path(name), settings.BASE_DIR / FIXTURES / platform / f"{name}.json"):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in (settings.BASE_DIR / FIXTURES / platform).glob("*.json"))
+    raise CommandError(f"no fixture {name!r}; known for {platform}: {', '.join(known)}")
+
+
+def read_fixture(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    wrapped = (
+        isinstance(content, dict) and content.keys() <= {"headers", "body", "raw"} and content.keys() & {"body", "raw"}
+    )
+    return content if wrapped else {"body": content}
+
+
+def body_of(fixture: dict[str, Any]) -> bytes:
+    if "raw" in fixture:
+        return str(fixture["raw"]).encode("latin-1")
+    return json.dumps(fixture["body"], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def put(body: Any, name: str, value: str) -> None:
+    """Set a member by its path, or the first one of that name, nearest to the top."""
+    *path, last = name.split(".")
+    for step in path:
+        body = body[int(step) if isinstance(body, list) else step]
+    for holder in _walk(body):
+        if path or last in holder:
+            holder[last] = value if isinstance(holder.get(last, ""), str) else json.loads(value)
+            return
+    raise CommandError(f"the fixture has no {name!r}")
+
+
+def _walk(body: Any) -> Iterator[dict[str, Any]]:
+    level = [body]
+    while level:
+        yield from (item for item in level if isinstance(item, dict))
+        level = [child for item in level for child in _children(item)]
+
+
+def _children(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else []

@@ -1,0 +1,62 @@
+"""`manage.py setup_demo`: what `make run` shows: a chat page with the demo bot, and an admin account. Only with LOCAL."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+
+from channels_ingest import channels
+from conversations import installation
+from conversations.models import Channel, Installation
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Command(BaseCommand):
+    help = "Create the demo's tenant, channel and admin account where they are missing."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.LOCAL:
+            raise CommandError("setup_demo is for `make run`: LOCAL is not set")
+        follow_port()
+        if not Channel.objects.filter(platform="web").exists():
+            channels.apply("web", "Demo", tenant="Demo", given={}, bot="demo")
+        make_admin()
+
+
+def follow_port() -> None:
+    """`make run PORT=8001` is still the same installation; one with a public name is not."""
+    row = Installation.objects.get()
+    if row.public_url != settings.PUBLIC_URL and is_here(row.public_url) and is_here(settings.PUBLIC_URL):
+        Installation.objects.update(public_url=settings.PUBLIC_URL)
+        installation.forget()
+
+
+def is_here(url: str) -> bool:
+    return urlsplit(url).hostname in LOOPBACK
+
+
+def make_admin() -> None:
+    """Its password is generated once; one that is given is set."""
+    rights = {"is_staff": True, "is_superuser": True}
+    admin, created = get_user_model().objects.get_or_create(username="admin", defaults=rights)
+    given = os.environ.get("ADMIN_PASSWORD", "")
+    if created or (given and not admin.check_password(given)):
+        admin.set_password(given or kept_password(settings.DATA_DIR / "admin_password"))
+        admin.save()
+
+
+def kept_password(path: Path) -> str:
+    """From its file, which only its owner may read; made if it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(12) + "\n")
+    return path.read_text().strip()
