@@ -376,11 +376,12 @@ def _is_in(member: Json) -> bool:
     )
 
 
-def _by_the_person(message: Json) -> bool:
-    """In a business account's chat the account's owner writes too; only the customer starts turns."""
-    return "business_connection_id" not in message or maybe_obj(message, "from").get("id") == obj(message, "chat").get(
-        "id"
-    )
+def _for_the_bot(name: str, message: Json) -> bool:
+    """A channel's posts are for its readers; in a business account's chat the account's owner writes too."""
+    if name == "channel_post":
+        return False
+    author = maybe_obj(message, "from").get("id")
+    return "business_connection_id" not in message or author == obj(message, "chat").get("id")
 
 
 # ---------------------------------------------------------------- what it says

@@ -17,6 +17,462 @@ SHARED = {"telegram": {"user": "7001", "chat": "7001"}, "generic": {"user": "cus
 ALWAYS = ("chat", "key", "payload", "command", "args", "target", "thread", "group_id", "new_chat", "sequence", "group")
 DATA = ("callback_query_id", "content", "removed", "users", "inline_message_id")
 
+TELEGRAM: dict[str, list[Row]] = {
+    "album_1_of_2": [("message", True, "both", {"attachments": [("image", "a1")], "group_id": "136", "key": "m:510"})],
+    "album_2_of_2": [("message", True, "", {"attachments": [("image", "a2")], "group_id": "136", "key": "m:511"})],
+    "animation": [("message", True, "", {"attachments": [("video", "an1")], "key": "m:516"})],
+    "anonymous_admin": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "key": "m:541", "user": "-1009876543210"},
+        )
+    ],
+    "audio": [("message", True, "", {"attachments": [("audio", "au1")], "key": "m:513"})],
+    "blocked": [
+        (
+            "blocked",
+            False,
+            "",
+            {"data": {"users": [{"id": "4242", "name": "Orders"}]}, "key": "c:4242:1790000058:member:kicked"},
+        )
+    ],
+    "bot_added": [
+        (
+            "joined",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"users": [{"id": "4242", "name": "Orders"}]},
+                "group": True,
+                "key": "c:4242:1790000060:left:member",
+                "user": "7001",
+            },
+        )
+    ],
+    "bot_kicked": [
+        (
+            "left",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"users": [{"id": "4242", "name": "Orders"}]},
+                "group": True,
+                "key": "c:4242:1790000061:administrator:kicked",
+                "user": "7001",
+            },
+        )
+    ],
+    "bot_promoted": [("note", "rights of a member changed")],
+    "business_connection": [("note", "a business account was connected or changed")],
+    "business_message": [("message", True, "are you open?", {"chat": "7001@bc1", "key": "m:543", "user": "7001"})],
+    "business_message_of_ours": [("note", "a message of a bot")],
+    "business_message_of_the_owner": [("message", False, "yes", {"chat": "7001@bc1", "key": "m:544", "user": "6000"})],
+    "button": [
+        (
+            "button",
+            True,
+            "Yes, please",
+            {
+                "data": {"callback_query_id": "9000000001"},
+                "key": "b:9000000001",
+                "payload": "confirm:7",
+                "target": "77",
+            },
+        )
+    ],
+    "button_group": [
+        (
+            "button",
+            True,
+            "Ok",
+            {
+                "chat": "-1009876543210",
+                "data": {"callback_query_id": "9000000004"},
+                "group": True,
+                "key": "b:9000000004",
+                "payload": "ok",
+                "target": "78",
+                "thread": "9",
+                "user": "7001",
+            },
+        )
+    ],
+    "button_inaccessible": [
+        (
+            "button",
+            True,
+            "cancel:7",
+            {"data": {"callback_query_id": "9000000002"}, "key": "b:9000000002", "payload": "cancel:7", "target": "12"},
+        )
+    ],
+    "button_inline": [
+        (
+            "button",
+            True,
+            "like",
+            {
+                "data": {"callback_query_id": "9000000003", "inline_message_id": "AAAA1"},
+                "key": "b:9000000003",
+                "payload": "like",
+            },
+        )
+    ],
+    "channel_post": [
+        ("message", False, "announcement", {"chat": "-100777", "group": True, "key": "m:31", "user": "-100777"})
+    ],
+    "chat_boost": [("note", "a chat was boosted")],
+    "chat_join_request": [
+        (
+            "unsupported",
+            False,
+            "hello",
+            {
+                "chat": "-1009876543210",
+                "data": {"content": ["chat_join_request"]},
+                "group": True,
+                "key": "j:7001:1790000000",
+                "user": "7001",
+            },
+        )
+    ],
+    "chosen_inline_result": [("note", "an inline result was chosen")],
+    "command_in_the_middle": [("message", True, "say /help please", {"key": "m:506"})],
+    "command_start": [("message", True, "/start ref_42", {"args": "ref_42", "command": "start", "key": "m:504"})],
+    "command_without_entities": [("message", True, "/help me", {"args": "me", "command": "help", "key": "m:505"})],
+    "contact": [("message", True, "", {"attachments": [("contact", "+4915112345")], "key": "m:521"})],
+    "deleted_business_messages": [
+        ("delete", False, "", {"chat": "7001@bc1", "key": "x:501", "target": "501", "user": "7001"}),
+        ("delete", False, "", {"chat": "7001@bc1", "key": "x:502", "target": "502", "user": "7001"}),
+    ],
+    "dice": [("message", True, "🎲", {"key": "m:522"})],
+    "document": [("message", True, "invoice", {"attachments": [("file", "d1")], "key": "m:517"})],
+    "edited_business_message": [
+        (
+            "edit",
+            False,
+            "are you open now?",
+            {"chat": "7001@bc1", "key": "e:546:1790000902", "target": "546", "user": "7001"},
+        )
+    ],
+    "edited_channel_post": [
+        (
+            "edit",
+            False,
+            "announcement!",
+            {"chat": "-100777", "group": True, "key": "e:31:1790000005", "target": "31", "user": "-100777"},
+        )
+    ],
+    "edited_photo": [
+        (
+            "edit",
+            False,
+            "very broken",
+            {"attachments": [("image", "large")], "key": "e:529:1790000901", "target": "529"},
+        )
+    ],
+    "edited_text": [("edit", False, "Where is my order 7?", {"key": "e:528:1790000900", "target": "528"})],
+    "empty_update": [("note", "an update without content")],
+    "group_command": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "key": "m:531", "user": "7001"},
+        )
+    ],
+    "group_command_for_another": [
+        (
+            "message",
+            False,
+            "/stock@other_bot",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "key": "m:533", "user": "7001"},
+        )
+    ],
+    "group_command_for_us": [
+        (
+            "message",
+            True,
+            "/stock@orders_bot 7",
+            {"args": "7", "chat": "-1009876543210", "command": "stock", "group": True, "key": "m:532", "user": "7001"},
+        )
+    ],
+    "group_mention": [
+        (
+            "message",
+            True,
+            "😀 ask @Orders_Bot now",
+            {"chat": "-1009876543210", "group": True, "key": "m:534", "user": "7001"},
+        )
+    ],
+    "group_mention_of_another": [
+        ("message", False, "@somebody hello", {"chat": "-1009876543210", "group": True, "key": "m:535", "user": "7001"})
+    ],
+    "group_plain": [
+        ("message", False, "just talking", {"chat": "-1009876543210", "group": True, "key": "m:530", "user": "7001"})
+    ],
+    "group_reply_to_another": [
+        (
+            "message",
+            False,
+            "yes",
+            {"chat": "-1009876543210", "group": True, "key": "m:538", "target": "61", "user": "7001"},
+        )
+    ],
+    "group_reply_to_us": [
+        (
+            "message",
+            True,
+            "yes",
+            {"chat": "-1009876543210", "group": True, "key": "m:537", "target": "60", "user": "7001"},
+        )
+    ],
+    "group_text_mention": [
+        ("message", True, "Orders, hello", {"chat": "-1009876543210", "group": True, "key": "m:536", "user": "7001"})
+    ],
+    "group_thread_without_topic": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "key": "m:540", "user": "7001"},
+        )
+    ],
+    "guest_message": [
+        (
+            "message",
+            True,
+            "@orders_bot price?",
+            {"chat": "-1009876543210@guest", "group": True, "key": "m:547", "user": "7001"},
+        )
+    ],
+    "id_beyond_float": [
+        ("message", True, "big", {"chat": "9007199254740993", "key": "m:9007199254740993", "user": "9007199254740993"})
+    ],
+    "inline_query": [("note", "an inline query")],
+    "left_chat_member": [
+        (
+            "left",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"users": [{"id": "7002", "name": "Bob Byron"}]},
+                "group": True,
+                "key": "m:549",
+                "user": "7001",
+            },
+        )
+    ],
+    "location": [("message", True, "", {"attachments": [("location", "52.52")], "key": "m:519"})],
+    "lone_surrogate": [("message", True, "cut \ud83d here", {"key": "m:901"})],
+    "member_joined": [
+        (
+            "joined",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"users": [{"id": "7002", "name": "Bob Byron"}]},
+                "group": True,
+                "key": "c:7002:1790000063:left:member",
+                "user": "7002",
+            },
+        )
+    ],
+    "member_left": [
+        (
+            "left",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"users": [{"id": "7002", "name": "Bob Byron"}]},
+                "group": True,
+                "key": "c:7002:1790000064:restricted:left",
+                "user": "7002",
+            },
+        )
+    ],
+    "message_of_a_bot": [("note", "a message of a bot")],
+    "migrate_from": [
+        (
+            "chat_migrated",
+            False,
+            "",
+            {"chat": "-555", "group": True, "key": "g:-1009876543210", "new_chat": "-1009876543210", "user": "7001"},
+        )
+    ],
+    "migrate_to": [
+        (
+            "chat_migrated",
+            False,
+            "",
+            {"chat": "-555", "group": True, "key": "g:-1009876543210", "new_chat": "-1009876543210", "user": "7001"},
+        )
+    ],
+    "new_chat_members": [
+        (
+            "joined",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"users": [{"id": "7002", "name": "Bob Byron"}, {"id": "7003", "name": "Cy Byron"}]},
+                "group": True,
+                "key": "m:548",
+                "user": "7001",
+            },
+        )
+    ],
+    "nul_in_text": [("message", True, "a\x00b", {"key": "m:902"})],
+    "photo": [("message", True, "broken", {"attachments": [("image", "large")], "key": "m:509"})],
+    "pinned_message": [("note", "a service message")],
+    "poll": [("message", True, "When?", {"key": "m:523"})],
+    "poll_answer": [("note", "an answer to a poll")],
+    "poll_state": [("note", "a poll changed")],
+    "pre_checkout_query": [("note", "a pre-checkout query")],
+    "purchased_paid_media": [("note", "paid media was bought")],
+    "reaction": [
+        ("reaction", False, "👍", {"data": {"removed": False}, "key": "r:501:7001:1790000000::👍", "target": "501"})
+    ],
+    "reaction_count": [("note", "counts of anonymous reactions")],
+    "reaction_custom": [
+        (
+            "reaction",
+            False,
+            "5368 paid",
+            {
+                "chat": "-1009876543210",
+                "data": {"removed": False},
+                "group": True,
+                "key": "r:501:-1009876543210:1790000002::5368 paid",
+                "target": "501",
+                "user": "-1009876543210",
+            },
+        )
+    ],
+    "reaction_removed": [
+        ("reaction", False, "", {"data": {"removed": True}, "key": "r:501:7001:1790000001:👍:", "target": "501"})
+    ],
+    "removed_chat_boost": [("note", "a boost was removed")],
+    "reply": [("message", True, "this one", {"key": "m:508", "target": "507"})],
+    "shipping_query": [("note", "a shipping query")],
+    "sticker": [("message", True, "", {"attachments": [("sticker", "st1")], "key": "m:518"})],
+    "story": [("unsupported", True, "", {"data": {"content": ["story"]}, "key": "m:527"})],
+    "successful_payment": [("message", True, "order-7", {"key": "m:525"})],
+    "text": [("message", True, "Where is my order?", {"key": "m:501"})],
+    "text_entities": [("message", True, "👋 hi @orders_bot see https://example.org", {"key": "m:503"})],
+    "text_unicode": [("message", True, "Grüße 👩\u200d👩\u200d👧 שלום \u202eabc \u200d zalgó", {"key": "m:502"})],
+    "topic_created": [("note", "a service message")],
+    "topic_text": [
+        (
+            "message",
+            False,
+            "in a topic",
+            {"chat": "-1009876543210", "group": True, "key": "m:539", "thread": "9", "user": "7001"},
+        )
+    ],
+    "truncated": [("unusable", "JSON cannot be read: Expecting property name enclosed in double quotes at 51")],
+    "unblocked": [
+        (
+            "followed",
+            False,
+            "",
+            {"data": {"users": [{"id": "4242", "name": "Orders"}]}, "key": "c:4242:1790000059:kicked:member"},
+        )
+    ],
+    "unknown_content": [("unsupported", True, "", {"data": {"content": ["hologram"]}, "key": "m:526"})],
+    "unknown_kind": [("note", "an update of an unknown kind")],
+    "unknown_kind_with_person": [
+        (
+            "unsupported",
+            False,
+            "",
+            {
+                "chat": "-1009876543210",
+                "data": {"content": ["chat_teleport"]},
+                "group": True,
+                "key": "d:880000081",
+                "user": "7001",
+            },
+        )
+    ],
+    "venue": [("message", True, "", {"attachments": [("location", "52.52")], "key": "m:520"})],
+    "video": [("message", True, "", {"attachments": [("video", "vi1")], "key": "m:514"})],
+    "video_note": [("message", True, "", {"attachments": [("video", "vn1")], "key": "m:515"})],
+    "voice": [("message", True, "", {"attachments": [("voice", "v1")], "key": "m:512"})],
+    "web_app_data": [("message", True, "Choose size", {"key": "m:524", "payload": '{"size":43}'})],
+}
+
+GENERIC: dict[str, list[Row]] = {
+    "batch": [
+        ("message", True, "1", {"key": "m:b-1", "sequence": 1}),
+        ("message", True, "2", {"key": "m:b-2", "sequence": 2}),
+        ("message", True, "3", {"key": "m:b-3", "sequence": 3}),
+    ],
+    "batch_empty": [],
+    "batch_of_kinds": [
+        ("message", True, "one", {"key": "m:k-1"}),
+        ("button", True, "Yes", {"key": "b:k-2", "payload": "yes"}),
+        ("status", "delivered", "0f1e"),
+    ],
+    "batch_with_a_bad_item": [
+        ("message", True, "one", {"key": "m:c-1"}),
+        ("unusable", "text is not text"),
+        ("message", True, "three", {"key": "m:c-3"}),
+    ],
+    "batch_with_a_repeated_key": [
+        ("message", True, "one", {"chat": "c", "key": "m:d-1", "user": "u"}),
+        ("unusable", "item 1: JSON has a key twice"),
+    ],
+    "button": [("button", True, "Yes", {"key": "b:ev-1", "payload": "yes", "target": "out-1"})],
+    "button_without_event_id": [
+        ("button", True, "no", {"key": "d:msg_fixture_button_without_event_id:0", "payload": "no"})
+    ],
+    "contact": [("message", True, "", {"attachments": [("contact", "+491")], "key": "m:g-7"})],
+    "delete": [("delete", False, "", {"key": "x:g-1", "target": "g-1"})],
+    "edit": [("edit", False, "Where is my order 7?", {"key": "e:g-1#1", "target": "g-1"})],
+    "edit_without_id": [("edit", False, "Where is it?", {"key": "e:g-1:2026-09-22T10:00:00Z", "target": "g-1"})],
+    "empty_text": [("message", True, "", {"key": "m:g-3"})],
+    "file_without_text": [
+        ("message", True, "", {"attachments": [("file", "https://files.example.org/a.pdf")], "key": "m:g-5"})
+    ],
+    "image": [
+        ("message", True, "receipt", {"attachments": [("image", "https://files.example.org/r.png")], "key": "m:g-4"})
+    ],
+    "location": [("message", True, "", {"attachments": [("location", "52.5")], "key": "m:g-6"})],
+    "no_type": [("note", "an event of an unknown type")],
+    "number_ids": [("message", True, "ids are numbers", {"chat": "-5", "key": "m:9007199254740993", "user": "77"})],
+    "status_delivered": [("status", "delivered", "0f1e")],
+    "status_failed": [("status", "failed", "0f1e")],
+    "status_read": [("status", "read", "0f1e")],
+    "status_sent": [("status", "sent", "0f1e")],
+    "text": [("message", True, "Where is my order?", {"key": "m:g-1"})],
+    "text_full": [
+        (
+            "message",
+            True,
+            "hi",
+            {
+                "chat": "room-9",
+                "group": True,
+                "key": "m:g-2",
+                "sequence": 1,
+                "target": "o-1",
+                "thread": "t-1",
+                "user": "cust-1",
+            },
+        )
+    ],
+    "text_is_null": [("unusable", "text is not text")],
+    "truncated": [("unusable", "JSON cannot be read")],
+    "unknown_type": [("note", "an event of an unknown type")],
+}
+
 
 def read(platform: str, parsed: Parsed) -> Row:
     if not isinstance(parsed, Entry):
