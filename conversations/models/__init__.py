@@ -1,6 +1,6 @@
 """The tables, in the order of the flow. Columns, states and named constraints; behaviour lives in the steps.
 
-    channels    Tenant, App, Channel, Pause
+    channels    Tenant, TenantStaff, App, Channel, Pause
     people      Contact, Alias
     lanes       Conversation (the lane), ConversationState, Timer, Desk
     inbound     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
@@ -8,7 +8,7 @@
     operations  Installation, Worker, Audit, SearchTerm
 """
 
-from conversations.models.channels import App, Channel, Pause, Tenant
+from conversations.models.channels import App, Channel, Pause, Tenant, TenantStaff
 from conversations.models.inbound import Message, Once, Quarantine, Receipt, ReceiptBody, Turn
 from conversations.models.lanes import Conversation, ConversationState, Desk, Timer
 from conversations.models.operations import Audit, Installation, SearchTerm, Worker
@@ -18,5 +18,5 @@ from conversations.models.people import Alias, Contact
 __all__ = [
     "Alias", "App", "Audit", "Bucket", "Channel", "Contact", "Conversation", "ConversationState", "Desk",
     "Installation", "Message", "Once", "Pause", "Quarantine", "Receipt", "ReceiptBody", "Reply",
-    "SearchTerm", "Status", "Tenant", "Timer", "Turn", "Worker",
+    "SearchTerm", "Status", "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
 ]  # fmt: skip

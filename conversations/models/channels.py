@@ -29,6 +29,24 @@ class Tenant(models.Model):
         return self.name
 
 
+class TenantStaff(models.Model):
+    """A person of staff who may see and act for a tenant. Superusers need no row."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    staff = models.ForeignKey("auth.User", on_delete=models.PROTECT)
+
+    class Meta:
+        db_table = "tenant_staff"
+        verbose_name = verbose_name_plural = "staff of tenants"
+        constraints = [
+            # A person is given a tenant once.
+            models.UniqueConstraint(fields=["staff", "tenant"], name="tenant_staff_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.staff} for {self.tenant}"
+
+
 class SealedCredentials(models.Model):
     """Credentials encrypted field by field; written, never shown."""
 

@@ -1,0 +1,1 @@
+from conversations.admin import proxies  # noqa: F401
