@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
+from kombu import Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / ".data"))
@@ -104,7 +105,7 @@ if DATABASES["default"]:
         DISABLE_SERVER_SIDE_CURSORS=True,
     )
     DATABASES["default"].setdefault("OPTIONS", {}).update(
-        pool={"min_size": 0, "max_size": ORM_CONNECTIONS, "timeout": 5},
+        pool={"min_size": 0, "max_size": ORM_CONNECTIONS, "timeout": 5, "max_idle": 30},
         connect_timeout=3,
         keepalives_idle=10,
         keepalives_interval=5,
@@ -142,10 +143,14 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "retry_on_timeout": True,
     "priority_steps": [0],
 }
+# Wakes go to 16 queues per kind by tenant, see conversations.wake; the rest is maintenance.
+CELERY_TASK_QUEUES = [Queue(f"{kind}-{number}") for kind in ("handle", "send") for number in range(16)] + [Queue("maintenance")]
+CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = False
+# Failures of hot tasks are kept too, as type and place (conversations.reports).
+CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_CREATE_MISSING_QUEUES = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -155,7 +160,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
-CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_BACKEND = "conversations.reports.Results"
+CELERY_WORKER_REDIRECT_STDOUTS = False  # what a bot prints is not a log line
 CELERY_RESULT_EXTENDED = False
 CELERY_TIMEZONE = "UTC"
 
@@ -189,6 +195,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_HSTS_SECONDS = 31_536_000 if PUBLIC_URL.startswith("https://") else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = bool(SECURE_HSTS_SECONDS)
 SECURE_SSL_REDIRECT = False  # a redirected webhook is a lost webhook; the router speaks https
+SILENCED_SYSTEM_CHECKS = ["security.W008"]  # the line above
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_ROUTER", default=False) else None
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -207,6 +214,9 @@ CONTENT_SECURITY_POLICY = {
 
 # ---------------------------------------------------------------- logs and errors
 SENTRY_DSN = env("SENTRY_DSN", default="")
+VERSION = (env("VERSION", default="") or env("HEROKU_SLUG_COMMIT", default="") or "unknown")[:40]
+# Opens /metrics/ to `Authorization: Bearer ...`; without it the page does not exist.
+METRICS_TOKEN = env("METRICS_TOKEN", default="")
 LOG_LEVEL = env("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env("LOG_FORMAT", default="json")
 LOGGING_CONFIG = None  # conversations.logs sets it up, for web and workers alike

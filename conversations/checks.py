@@ -26,20 +26,21 @@ NEEDED = ("SECRET_KEY", "CREDENTIALS_KEYS", "DATABASE_URL", "REDIS_URL")
 SECRET_CHARACTERS = 32
 SECRET_VARIETY = 8
 EVERYBODYS = ("django-insecure", "change", "secret", "example", "default", "password")
+GUARD = "axes.backends.AxesStandaloneBackend"
 HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
 @register
 def keys_are_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Without its keys the product can neither sign sessions nor read credentials."""
-    missing = [name for name in NEEDED if not getattr(settings, name)]
+    missing = [name for name in NEEDED if not _value(name)]
     return [Error(f"{name} is not set", hint=HINT, id="conversations.E001") for name in missing]
 
 
 @register
 def secret_is_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """It signs sessions and visitors' tokens: a guessed one opens the admin."""
-    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    secrets = [_value("SECRET_KEY"), *settings.SECRET_KEY_FALLBACKS]
     if not any(secret and _is_weak(secret) for secret in secrets):
         return []
     text = f"SECRET_KEY is a default, or shorter than {SECRET_CHARACTERS} random characters"
@@ -81,7 +82,9 @@ def channels_name_bots(app_configs: Any, databases: Sequence[str] | None = None,
 
 
 @register(Tags.database)
-def server_keeps_its_word(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def server_keeps_its_word(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
     """Also asked at every process's first connection."""
     if not databases or not settings.DATABASE_URL:
         return []
@@ -106,7 +109,7 @@ def nothing_local(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def logins_are_guarded(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if "axes.backends.AxesStandaloneBackend" == settings.AUTHENTICATION_BACKENDS[0] and settings.AXES_ENABLED:
+    if settings.AUTHENTICATION_BACKENDS[0] == GUARD and getattr(settings, "AXES_ENABLED", True):
         return []
     return [Error("axes does not guard the login: passwords can be guessed", hint=HINT, id="conversations.E107")]
 
@@ -114,11 +117,15 @@ def logins_are_guarded(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 @register(Tags.security, deploy=True)
 def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Warnings: a private network may be a reason."""
-    found = []
+    found: list[CheckMessage] = []
     if settings.REDIS_CERTS == "none":
-        found.append(Warning("REDIS_CERTS=none: nobody checks who answers as Redis", hint=HINT, id="conversations.W101"))
+        found.append(
+            Warning("REDIS_CERTS=none: nobody checks who answers as Redis", hint=HINT, id="conversations.W101")
+        )
     if settings.DATABASE_URL and not _database_is_encrypted():
-        found.append(Warning("DATABASE_URL does not ask for TLS: add ?sslmode=require", hint=HINT, id="conversations.W102"))
+        found.append(
+            Warning("DATABASE_URL does not ask for TLS: add ?sslmode=require", hint=HINT, id="conversations.W102")
+        )
     return found
 
 
@@ -165,22 +172,38 @@ def connect() -> psycopg.Connection[Any]:
 
 
 _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
-    (101, lambda: settings.ALLOW_PRIVATE_OUTBOUND, "ALLOW_PRIVATE_OUTBOUND is on: a channel could reach into your network"),
-    (102, lambda: not settings.PUBLIC_URL.startswith("https://"), "PUBLIC_URL is not https: webhooks and logins in clear"),
+    (
+        101,
+        lambda: settings.ALLOW_PRIVATE_OUTBOUND,
+        "ALLOW_PRIVATE_OUTBOUND is on: channels could reach into your network",
+    ),
+    (
+        102,
+        lambda: not settings.PUBLIC_URL.startswith("https://"),
+        "PUBLIC_URL is not https: webhooks and logins go in clear",
+    ),
     (103, lambda: settings.DEBUG, "DEBUG is on: error pages show secrets"),
     (104, lambda: settings.LOCAL, "LOCAL is on: it is for `make run` and tests"),
     (105, lambda: bool(os.environ.get("FAILPOINTS")), "FAILPOINTS is set: it is for tests"),
     (106, lambda: "*" in settings.ALLOWED_HOSTS, "ALLOWED_HOSTS takes any host"),
-    (110, lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE), "cookies would travel in clear"),
-)  # fmt: skip
+    (
+        110,
+        lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE),
+        "cookies would travel in clear",
+    ),
+)
+
+
+def _value(name: str) -> Any:
+    """Django raises for an empty SECRET_KEY; a check has to name it."""
+    try:
+        return getattr(settings, name)
+    except ImproperlyConfigured:
+        return ""
 
 
 def _is_weak(secret: str) -> bool:
-    return (
-        len(secret) < SECRET_CHARACTERS
-        or len(set(secret)) < SECRET_VARIETY
-        or secret.lower().startswith(EVERYBODYS)
-    )
+    return len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_VARIETY or secret.lower().startswith(EVERYBODYS)
 
 
 def _is_fernet(key: str) -> bool:

@@ -31,7 +31,9 @@ def of_process(name: str) -> int:
     """Connections of one process of the Procfile."""
     if name == "web":
         return int(os.environ.get("WEB_CONCURRENCY") or 1) * of_web()
-    return sum(of_role(role) * _count(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1") for role in _roles(name))
+    return sum(
+        of_role(role) * _count(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1") for role in _roles(name)
+    )
 
 
 def of_web() -> int:

@@ -6,7 +6,7 @@ The three batched streams write through ``conversations.committer``; ``read`` is
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -15,6 +15,8 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 
 import msgspec
 
+from conversations import durability
+
 CONNECT_SECONDS = 3
 # What a frozen or lost client may hold up, at most (milliseconds); SET LOCAL, which PgBouncer allows.
 LIMITS = (
@@ -22,7 +24,8 @@ LIMITS = (
     " set_config('idle_in_transaction_session_timeout', '2000', true)"
 )
 Row = tuple[Any, ...]
-Statement = tuple[str, Sequence[Any]]
+Params = Sequence[Any] | Mapping[str, Any]
+Statement = tuple[str, Mapping[str, Any]]
 
 set_json_dumps(lambda value: msgspec.json.encode(value).decode())
 set_json_loads(msgspec.json.decode)
@@ -42,11 +45,12 @@ def connect(name: str) -> psycopg.Connection[Row]:
     )
     if not settings.PREPARED_STATEMENTS:
         connection.prepare_threshold = None
+    durability.verify_once(connection)
     return connection
 
 
-def transaction(connection: psycopg.Connection[Row], statements: Iterable[Statement]) -> list[list[Row]]:
-    """Run ``statements`` as one transaction in one pipeline; the rows of each.
+def transaction(connection: psycopg.Connection[Row], statements: Mapping[str, Statement]) -> dict[str, list[Row]]:
+    """Run ``statements`` in their order as one transaction in one pipeline; the rows of each, by name.
 
     BEGIN, the limits, the statements and COMMIT travel together, so that no client round trip lies
     between the first row lock and the commit. Raises the first error; then nothing was written, or,
@@ -56,7 +60,7 @@ def transaction(connection: psycopg.Connection[Row], statements: Iterable[Statem
         with connection.pipeline():
             connection.execute("BEGIN")
             connection.execute(LIMITS)
-            cursors = [connection.execute(query, params, prepare=True) for query, params in statements]
+            cursors = {name: connection.execute(*statement, prepare=True) for name, statement in statements.items()}
             commit = connection.execute("COMMIT")
         if commit.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"the server answered {commit.statusmessage} to COMMIT")
@@ -64,7 +68,7 @@ def transaction(connection: psycopg.Connection[Row], statements: Iterable[Statem
         if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             connection.rollback()
         raise
-    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return {name: cursor.fetchall() if cursor.description else [] for name, cursor in cursors.items()}
 
 
 class Reader:
@@ -75,7 +79,7 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Row] | None = None
 
-    def read(self, query: str, params: Sequence[Any] = ()) -> list[Row]:
+    def read(self, query: str, params: Params = ()) -> list[Row]:
         """Rows of ``query``; tried once more on a new connection when the old one turns out broken."""
         with self._lock:
             for last in (False, True):
@@ -97,8 +101,20 @@ class Reader:
 
 
 _reader = Reader("reader")
+_run: Callable[[str, Params], list[Row]] = _reader.read
 
 
-def read(query: str, params: Sequence[Any] = ()) -> list[Row]:
-    """Read through the process's one reader."""
-    return _reader.read(query, params)
+def read(query: str, params: Params = ()) -> list[Row]:
+    """Rows of one statement, through the process's one reader. Raises ``psycopg.Error``."""
+    return _run(query, params)
+
+
+def execute(query: str, params: Params = ()) -> list[Row]:
+    """One statement in a transaction of its own, by the same way."""
+    return _run(query, params)
+
+
+def read_through(run: Callable[[str, Params], list[Row]]) -> None:
+    """Let this process read through ``run`` (its committer) instead of a connection of its own."""
+    global _run
+    _run = run

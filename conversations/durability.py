@@ -18,6 +18,22 @@ REFUSED = {"synchronous_commit": "off"}
 QUERY = "SELECT " + ", ".join(f"current_setting('{name}')" for name in (*NEEDED, *REFUSED))
 
 
+_verified = False
+
+
+def verify_once(connection: psycopg.Connection[Any]) -> None:
+    """``verify_server`` for this process's first connection, which is closed when it is refused."""
+    global _verified
+    if _verified:
+        return
+    try:
+        verify_server(connection)
+    except UnsafeDatabase:
+        connection.close()
+        raise
+    _verified = True
+
+
 def verify_server(connection: psycopg.Connection[Any]) -> None:
     """Raises ``UnsafeDatabase``, naming every setting by which a stored message could be lost."""
     row = connection.execute(QUERY).fetchone()

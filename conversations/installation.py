@@ -71,7 +71,7 @@ def _ask(before: str) -> str:
 def reason(public_url: str, fingerprint: str) -> str:
     """Why a database that belongs to these two is not ours; '' when it is."""
     if public_url != settings.PUBLIC_URL:
-        return f"this database belongs to {public_url}, and PUBLIC_URL is {settings.PUBLIC_URL}: adopt_database takes over"
+        return f"this database belongs to {public_url}, not to {settings.PUBLIC_URL}: adopt_database takes over"
     if fingerprint not in crypto.fingerprints():
         return "this database belongs to another credentials key: adopt_database takes over"
     return ""

@@ -37,9 +37,10 @@ EXIT_SECONDS = 1.0
 # Names of values that are words of ours.
 WORDS = frozenset({
     "event", "level", "logger", "timestamp", "trace", "at",
-    "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind", "lane", "method",
-    "outcome", "place", "platform", "public_id", "queue", "redis", "role", "route", "scope", "setting",
-    "state", "status", "step", "stops", "stream", "table", "task", "tenant", "verb", "version", "worker",
+    "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind",
+    "lane", "method", "outcome", "place", "platform", "public_id", "queue", "redis", "role", "route", "scope", "setting",
+    "sqlstate", "state", "status", "step", "stops", "stream", "table", "task", "tenant", "verb", "version",
+    "why", "worker",
 })  # fmt: skip
 # What these say at lower levels is noise, or holds URLs with tokens.
 QUIET = {
@@ -60,7 +61,11 @@ Event = MutableMapping[str, Any]
 def configure() -> None:
     """Set up logging once per process, for web and workers alike."""
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *OURS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            *OURS,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.LOG_LEVEL)),
         cache_logger_on_first_use=True,

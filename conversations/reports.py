@@ -53,18 +53,20 @@ def capture(error: BaseException) -> None:
         sentry_sdk.capture_exception(error)
 
 
-def keep_type_and_place(event: dict[str, Any], hint: Any) -> dict[str, Any] | None:
+def keep_type_and_place(event: Any, hint: Any) -> Any:
     """A new event with what is known to be harmless; one without an exception is not sent."""
     values = (event.get("exception") or {}).get("values") or []
     if not values:
         return None
-    kept = {name: event[name] for name in ("event_id", "timestamp", "level", "platform", "release") if name in event}
+    kept: dict[str, Any] = {
+        name: event[name] for name in ("event_id", "timestamp", "level", "platform", "release") if name in event
+    }
     return {**kept, "exception": {"values": [_exception(value) for value in values]}}
 
 
 def _exception(value: dict[str, Any]) -> dict[str, Any]:
     frames = (value.get("stacktrace") or {}).get("frames") or []
-    kept = {name: value[name] for name in ("type", "module") if name in value}
+    kept: dict[str, Any] = {name: value[name] for name in ("type", "module") if name in value}
     return {**kept, "stacktrace": {"frames": [_frame(frame) for frame in frames]}}
 
 

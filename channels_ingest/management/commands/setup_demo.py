@@ -1,4 +1,4 @@
-"""`manage.py setup_demo`: what `make run` shows: a chat page with the demo bot, and an admin account. Only with LOCAL."""
+"""`manage.py setup_demo`: what `make run` shows: a chat page with the demo bot, and an admin. Only with LOCAL."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Command(BaseCommand):
             return
         require_readable(new_keys)
         self.tell(row, new_keys)
-        if not yes and input("Take it over? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not yes and not agreed():
             raise CommandError("Nothing was changed.")
         adopt(row, why, new_keys)
         self.stdout.write(self.style.SUCCESS("Taken over. Sending begins within a few seconds."))
@@ -51,6 +51,13 @@ class Command(BaseCommand):
         self.stdout.write("Whatever is pending will be sent to the people it is addressed to.")
         if new_keys:
             self.stdout.write("All credentials of channels and apps will be emptied; de-duplication begins anew.")
+
+
+def agreed() -> bool:
+    try:
+        return input("Take it over? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there to ask
+        return False
 
 
 def require_readable(new_keys: bool) -> None:

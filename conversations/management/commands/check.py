@@ -16,7 +16,7 @@ from conversations import checks
 
 
 class Command(DjangoCheck):
-    def handle(self, *app_labels: str, **options: Any) -> None:
+    def handle(self, *app_labels: Any, **options: Any) -> None:
         if not options["databases"] and database_answers():
             options["databases"] = ["default"]
         super().handle(*app_labels, **options)

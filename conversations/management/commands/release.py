@@ -46,5 +46,7 @@ class Command(BaseCommand):
                 return False
             raise
         finally:
+            # The session with its timeout ends here.
             connection.close()
+            connection.close_pool()  # type: ignore[attr-defined]
         return True
