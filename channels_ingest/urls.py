@@ -1,6 +1,6 @@
-"""Where platforms post. ASCII only, both with and without the last slash, never a redirect."""
+"""Where platforms post, and the web chat. ASCII only, both with and without the last slash, never a redirect."""
 
-from django.urls import re_path
+from django.urls import include, path, re_path
 
 from channels_ingest import views
 
@@ -8,4 +8,5 @@ urlpatterns = [
     re_path(
         r"\Awebhooks/(?P<platform>[a-z_]{1,32})/(?P<public_id>[A-Za-z0-9_-]{1,64})/?\Z", views.webhook, name="webhook"
     ),
+    path("", include("channels_ingest.webchat.urls")),
 ]

@@ -1,0 +1,166 @@
+"""The demo: a small tea shop. It shows what a bot can do, a function per step; read it before writing your own.
+
+state      ``turn.state`` is a dict that stays: the name, the order, what was ordered before
+buttons    ``turn.reply(..., choices=[(id, title), ...])``; the id comes back as ``turn.message.payload``
+hand-over  ``turn.hand_over(reason)`` lets a person answer from the next message on
+"""
+
+from __future__ import annotations
+
+import re
+
+from conversations.registry import bot
+from conversations.turns import Turn
+
+Choices = list[tuple[str, str]]
+
+TEAS = {"assam": "Assam", "sencha": "Sencha", "rooibos": "Rooibos"}
+CENTS = {"assam": 690, "sencha": 840, "rooibos": 550}
+PACKS = 5
+MENU: Choices = [
+    ("order", "Order tea"),
+    ("orders", "My orders"),
+    ("hours", "Opening hours"),
+    ("person", "Talk to a person"),
+]
+# What people type instead of pressing a button.
+WORDS = {
+    "help": "menu", "start": "menu", "menu": "menu", "hi": "menu", "hello": "menu",
+    "order": "order", "tea": "order", "buy": "order",
+    "orders": "orders", "status": "orders", "where": "orders",
+    "hours": "hours", "open": "hours", "when": "hours",
+    "person": "person", "human": "person", "agent": "person", "complaint": "person",
+    "forget": "forget",
+}  # fmt: skip
+
+
+@bot("demo")
+def demo(turn: Turn) -> None:
+    """One message: finish what was asked before, else do what the person wants."""
+    asked = turn.state.pop("asked", "")
+    wish = wanted(turn)
+    typed = not turn.message.payload and not turn.message.command
+    if asked == "name" and typed and wish not in ("person", "forget"):
+        remember_name(turn)
+    elif asked == "packs" and wish.isdecimal():
+        choose_packs(turn, int(wish))
+    else:
+        answer(turn, wish)
+
+
+def wanted(turn: Turn) -> str:
+    """The button that was pressed, the command, or the first word that we know."""
+    message = turn.message
+    if message.payload or message.command:
+        return message.payload or WORDS.get(message.command.lower(), "menu")
+    words = re.findall(r"\w+", message.text.casefold())
+    numbers = [word for word in words if word.isdecimal() and len(word) < 4]
+    return next(iter([*numbers, *(WORDS[word] for word in words if word in WORDS)]), "")
+
+
+def answer(turn: Turn, wish: str) -> None:
+    verb, _, subject = wish.partition(":")
+    match verb:
+        case "order":
+            turn.reply("Which tea would you like?", choices=[(f"tea:{tea}", price_of(tea)) for tea in TEAS])
+        case "tea" if subject in TEAS:
+            choose_tea(turn, subject)
+        case "buy" if "basket" in turn.state:
+            buy(turn)
+        case "cancel":
+            turn.state.pop("basket", None)
+            offer(turn, "All right, nothing was ordered.")
+        case "orders":
+            list_orders(turn)
+        case "hours":
+            offer(turn, "We are open Monday to Saturday, 9:00 to 18:30. You can order here at any time.")
+        case "person":
+            hand_over(turn)
+        case "forget":
+            turn.state.clear()
+            turn.reply("I have forgotten everything. Say hello to begin again.")
+        case _:
+            greet(turn)
+
+
+# ---------------------------------------------------------------- getting to know each other
+
+
+def greet(turn: Turn) -> None:
+    name = turn.state.get("name") or turn.contact.name
+    if name:
+        offer(turn, f"What can I do for you, {name}?")
+        return
+    turn.state["asked"] = "name"
+    turn.reply("Hello! I am the bot of a small tea shop.")
+    turn.reply("What may I call you?")
+
+
+def remember_name(turn: Turn) -> None:
+    name = re.sub(r"(?i)^(i am|i'm|my name is|it's)\s+", "", turn.message.text.strip()).rstrip(".!")[:40]
+    if not name:
+        greet(turn)
+        return
+    turn.state["name"] = name
+    offer(turn, f"Nice to meet you, {name}. What can I do for you?")
+
+
+def offer(turn: Turn, words: str) -> None:
+    turn.reply(words, choices=MENU)
+
+
+# ---------------------------------------------------------------- ordering
+
+
+def choose_tea(turn: Turn, tea: str) -> None:
+    turn.state["basket"] = {"tea": tea, "packs": 0}
+    turn.state["asked"] = "packs"
+    turn.reply(f"{TEAS[tea]}, a good choice. How many packs?", choices=["1", "2", "3"])
+
+
+def choose_packs(turn: Turn, packs: int) -> None:
+    basket = turn.state["basket"]
+    if not 1 <= packs <= PACKS:
+        turn.state["asked"] = "packs"
+        turn.reply(f"I can send 1 to {PACKS} packs. How many would you like?")
+        return
+    basket["packs"] = packs
+    total = euros(packs * CENTS[basket["tea"]])
+    turn.reply(
+        f"{packs} × {TEAS[basket['tea']]}, {total} in all. Shall I order it?",
+        choices=[("buy", "Yes, order it"), ("cancel", "No, thanks")],
+    )
+
+
+def buy(turn: Turn) -> None:
+    basket = turn.state.pop("basket")
+    if not basket["packs"]:
+        choose_tea(turn, basket["tea"])
+        return
+    orders = turn.state.setdefault("orders", [])
+    number = turn.state["ordered"] = turn.state.get("ordered", 1000) + 1
+    orders.append(f"No. {number}: {basket['packs']} × {TEAS[basket['tea']]}")
+    del orders[:-5]
+    turn.log("ordered", number)
+    offer(turn, f"Thank you! Your order has number {number} and leaves us tomorrow.")
+
+
+def list_orders(turn: Turn) -> None:
+    orders = turn.state.get("orders", [])
+    offer(turn, "\n".join(["Your orders:", *orders]) if orders else "You have not ordered anything yet.")
+
+
+def price_of(tea: str) -> str:
+    return f"{TEAS[tea]}, {euros(CENTS[tea])}"
+
+
+def euros(cents: int) -> str:
+    return f"€{cents // 100}.{cents % 100:02}"
+
+
+# ---------------------------------------------------------------- a person
+
+
+def hand_over(turn: Turn) -> None:
+    turn.reply("Of course. A colleague will answer you here as soon as possible.")
+    turn.hand_over("asked for a person")

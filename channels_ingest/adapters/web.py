@@ -1,0 +1,62 @@
+"""Our own chat page and widget. There is no webhook and no call out: ``channels_ingest.webchat`` stores what
+visitors write, and their pages read a reply from the database once it is marked sent.
+
+Lanes: chat and user are the visitor (``channels_ingest.webchat.tokens``).
+"""
+
+from __future__ import annotations
+
+from channels_ingest import text as cut
+from channels_ingest.adapters.base import Adapter, Option, Secret
+from conversations.contracts import (
+    FOREVER,
+    ChannelConfig,
+    OutboundReply,
+    Outcome,
+    Parsed,
+    Sent,
+    WebhookRequest,
+)
+
+
+class Web(Adapter):
+    platform = "web"
+    secrets = (
+        Secret(
+            name="identify_secret",
+            help="signs the ids of logged-in customers, see docs/web-widget.md",
+            required=False,
+            rotates=True,
+            generated=True,
+        ),
+    )
+    options = (
+        Option(
+            name="allowed_origins",
+            help="web sites that may show the widget: https://shop.example,https://www.shop.example",
+            pattern=r"https?://\S+([\s,]+https?://\S+)*",
+        ),
+        Option(name="title", help="name at the head of the chat; default: the channel's name", pattern=".{1,100}"),
+        Option(name="greeting", help="words of an empty conversation", pattern=r"(?s).{1,1000}"),
+        Option(name="accent", help="colour of buttons and own messages: #1f6f5c", pattern="#[0-9a-fA-F]{6}"),
+        Option(
+            name="new_per_hour",
+            help="conversations that one address may begin in an hour (120); 0: no cap",
+            pattern="[0-9]{1,6}",
+            number=True,
+        ),
+    )
+    text_size = caption_size = 4000
+    text_unit = cut.Unit.CODE_POINTS
+    key_life_seconds = FOREVER
+
+    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+        """Nobody posts here: visitors write through the web chat's own API."""
+        return False
+
+    def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
+        return []
+
+    def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        """The page finds the reply by itself; its key is its id there."""
+        return Sent(platform_id=reply.key)

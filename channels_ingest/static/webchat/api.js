@@ -1,0 +1,36 @@
+// One request. Never throws: a broken connection is status 0.
+
+const SECONDS = 15;
+
+export async function request(url, { token, etag, body } = {}) {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), SECONDS * 1000);
+  try {
+    const response = await fetch(url, {
+      method: body ? "POST" : "GET",
+      headers: headers(token, etag, body),
+      body: body && JSON.stringify(body),
+      signal: abort.signal,
+      credentials: "omit",
+      cache: "no-store",
+    });
+    return {
+      status: response.status,
+      data: response.status === 304 ? {} : await response.json().catch(() => ({})),
+      etag: response.headers.get("ETag") ?? "",
+      retryAfter: Number(response.headers.get("Retry-After")) || 0,
+    };
+  } catch {
+    return { status: 0, data: {}, etag: "", retryAfter: 0 };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function headers(token, etag, body) {
+  return {
+    ...(token && { Authorization: `Bearer ${token}` }),
+    ...(etag && { "If-None-Match": etag }),
+    ...(body && { "Content-Type": "application/json" }),
+  };
+}

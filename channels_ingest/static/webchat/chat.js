@@ -1,0 +1,227 @@
+// The chat page: sends what the visitor writes, one at a time until each is acknowledged, and polls for what is new.
+
+import { request } from "./api.js";
+import { Outbox } from "./outbox.js";
+import { Session } from "./session.js";
+import { View } from "./view.js";
+
+const FRONT_SECONDS = 1;
+const HIDDEN_SECONDS = 10;
+const LONGEST_WAIT_SECONDS = 30;
+const FINAL = [400, 413]; // the same message would be refused again
+
+const { api, channel, accent } = document.body.dataset;
+const framed = window.parent !== window;
+let closed = false; // the widget's panel is shut
+let chat;
+
+class Chat {
+  constructor(identity) {
+    this.session = new Session(api, channel, identity);
+    this.outbox = new Outbox(this.session.prefix);
+    this.cursor = "";
+    this.etag = "";
+    this.failures = 0;
+    this.sending = this.polling = this.again = this.stopped = false;
+  }
+
+  start() {
+    view.reset();
+    for (const item of this.outbox.all()) view.addWaiting(item);
+    if (!this.session.token && !this.session.identity) view.loaded();
+    this.flush();
+    this.poll();
+  }
+
+  stop() {
+    this.stopped = true;
+    clearTimeout(this.timer);
+    clearTimeout(this.retryTimer);
+  }
+
+  say(body) {
+    view.addWaiting(this.outbox.add(body));
+    this.flush();
+  }
+
+  discard(item) {
+    this.outbox.remove(item);
+    view.drop(item.client_id);
+  }
+
+  sayAgain(item) {
+    this.discard(item);
+    this.say(item.choice === undefined ? { text: item.text } : { choice: item.choice, reply: item.reply, title: item.title });
+  }
+
+  // At once, whatever we were waiting for.
+  hurry() {
+    this.failures = 0;
+    this.flush();
+    this.poll();
+  }
+
+  // -------------------------------------------------------------- sending
+
+  async flush() {
+    if (this.sending || this.stopped) return;
+    this.sending = true;
+    clearTimeout(this.retryTimer);
+    try {
+      for (let item = this.outbox.first(); item && !this.stopped; item = this.outbox.first()) {
+        if (!(await this.deliver(item))) break;
+      }
+    } finally {
+      this.sending = false;
+    }
+  }
+
+  // True when the next one may go.
+  async deliver(item) {
+    const refused = await this.session.begin();
+    if (refused && refused.status !== 200) return this.retry(refused);
+    const { client_id, text, choice, reply } = item;
+    const body = choice === undefined ? { client_id, text } : { client_id, choice, reply };
+    const result = await request(`${api}messages`, { token: this.session.token, body });
+    if (this.stopped) return false;
+    if (result.status === 200) return this.acknowledge(item);
+    if (FINAL.includes(result.status)) return this.refuse(item, result.data.error);
+    if (result.status === 401) this.startAnew();
+    return this.retry(result);
+  }
+
+  // The server does not know our token any more: the next request asks for another.
+  startAnew() {
+    this.session.forget();
+    this.cursor = this.etag = "";
+  }
+
+  acknowledge(item) {
+    this.outbox.remove(item);
+    this.failures = 0;
+    view.notice(null);
+    view.stored(item.client_id);
+    this.poll();
+    return true;
+  }
+
+  refuse(item, words) {
+    this.outbox.refuse(item, words || "It was refused.");
+    view.refuse({ ...item, refused: words || "It was refused." });
+    return true;
+  }
+
+  retry(result) {
+    if (!this.stopped) this.retryTimer = setTimeout(() => this.flush(), this.explain(result) * 1000);
+    return false;
+  }
+
+  // -------------------------------------------------------------- polling
+
+  async poll() {
+    if (this.stopped) return;
+    if (this.polling) return void (this.again = true);
+    clearTimeout(this.timer);
+    this.polling = true;
+    const seconds = await this.look();
+    this.polling = false;
+    if (this.stopped) return;
+    if (this.again) {
+      this.again = false;
+      return void this.poll();
+    }
+    if (seconds) this.timer = setTimeout(() => this.poll(), seconds * 1000);
+  }
+
+  // Seconds until the next look; 0: not before something happens.
+  async look() {
+    if (!this.session.token) {
+      if (!this.session.identity) return 0;
+      const refused = await this.session.begin();
+      if (refused && refused.status !== 200) return this.explain(refused);
+    }
+    const result = await request(`${api}messages?after=${this.cursor}`, { token: this.session.token, etag: this.etag });
+    if (this.stopped) return 0;
+    if (result.status === 401) {
+      this.startAnew();
+      view.loaded();
+      return this.session.identity ? this.explain(result) : 0;
+    }
+    if (result.status !== 200 && result.status !== 304) return this.explain(result);
+    this.failures = 0;
+    if (!this.outbox.first()) view.notice(null);
+    if (result.status === 200) this.show(result);
+    return document.hidden || closed ? HIDDEN_SECONDS : FRONT_SECONDS;
+  }
+
+  show(result) {
+    const first = !this.cursor;
+    this.cursor = result.data.cursor;
+    this.etag = result.etag;
+    const replies = view.show(result.data.items);
+    view.mode(result.data.mode);
+    view.typing(result.data.busy);
+    if (first) view.loaded();
+    else if (replies && (closed || document.hidden)) tell({ type: "unread", count: replies });
+  }
+
+  // Say what is wrong, and how many seconds to wait.
+  explain(result) {
+    this.failures += 1;
+    const seconds = result.retryAfter || Math.min(2 ** (this.failures - 1), LONGEST_WAIT_SECONDS);
+    view.notice(this.words(result));
+    return seconds;
+  }
+
+  words({ status, data }) {
+    if (!navigator.onLine) return "You are offline. Your messages will be sent when you are back.";
+    if (status === 403 || status === 404) return data.error || "This chat is closed.";
+    if (status === 429) return "That was a lot at once. The rest follows in a moment.";
+    if (this.failures < 2) return null; // once is nothing
+    return "No connection to the chat. Trying again; nothing you wrote is lost.";
+  }
+}
+
+// ---------------------------------------------------------------- the widget around us
+
+function tell(message) {
+  if (framed) window.parent.postMessage({ source: "chat", ...message }, "*");
+}
+
+function hear({ source, data }) {
+  if (!framed || source !== window.parent || data?.source !== "chat-widget") return;
+  if (data.type === "shown") {
+    closed = !data.open;
+    if (data.open) view.focus();
+    chat?.hurry();
+  }
+  if (data.type === "identify") begin(data.identity);
+}
+
+function begin(identity) {
+  const usable = identity && typeof identity.id === "string" && typeof identity.hash === "string";
+  chat?.stop();
+  chat = new Chat(usable ? { id: identity.id, hash: identity.hash } : null);
+  chat.start();
+}
+
+const view = new View({
+  accent,
+  framed,
+  onSend: (text) => chat.say({ text }),
+  onChoice: (reply, choice) => chat.say({ choice: choice.id, reply, title: choice.title }),
+  onAgain: (item) => chat.sayAgain(item),
+  onDiscard: (item) => chat.discard(item),
+  onRetry: () => chat.hurry(),
+  onClose: () => tell({ type: "close" }),
+});
+
+window.addEventListener("message", hear);
+window.addEventListener("online", () => chat?.hurry());
+window.addEventListener("offline", () => view.notice("You are offline. Your messages will be sent when you are back."));
+document.addEventListener("visibilitychange", () => !document.hidden && chat?.hurry());
+window.addEventListener("pageshow", (event) => event.persisted && chat?.hurry());
+
+// In the widget the page around us first says who the visitor is.
+if (framed) tell({ type: "ready" });
+else begin(null);

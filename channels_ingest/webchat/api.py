@@ -1,0 +1,239 @@
+"""The API of chat page and widget: begin a session, post a message, poll. No session, no cookie.
+
+    POST /web/<channel>/session/    {} or {"id", "hash"}                     -> {"token", "identified"}
+    POST /web/<channel>/messages/   {"client_id", "text"}                    -> {} once it is stored
+                                    {"client_id", "choice", "reply"}            a button of that reply
+    GET  /web/<channel>/messages/?after=<cursor>                             -> a timeline, or 304
+
+400 and 413 are final for a message; 401 asks for a new session; after 429 and 503 the page comes again.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import psycopg
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from channels_ingest import body
+from channels_ingest.strict_json import Unreadable, read_object
+from channels_ingest.webchat import caps, origins, timeline, tokens
+from conversations import intake, registry
+from conversations.contracts import ChannelConfig, Entry, Kind, Sender, WebhookRequest
+from conversations.errors import CoreError
+
+log = logging.getLogger(__name__)
+
+BODY_CAP = 64 * 1024
+MAX_TEXT = 4000  # characters
+MAX_CHOICE = 4000
+CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")  # unique within a visitor's conversation; a repeat is the same message
+COMMAND = re.compile(r"/([A-Za-z0-9_]{1,32})(?:\s+(.*))?", re.DOTALL)
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?")
+RETRY_SECONDS = 2
+
+View = Callable[[HttpRequest, ChannelConfig], HttpResponse]
+
+
+class Refused(Exception):
+    """An answer that ends the request."""
+
+    def __init__(self, status: int, words: str, retry_after: float = 0.0) -> None:
+        super().__init__(words)
+        self.status, self.words, self.retry_after = status, words, retry_after
+
+
+def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
+    """One answer for whatever is wrong: unknown channel 404, foreign origin 403, our own fault 503."""
+
+    def wrap(view: View) -> Callable[..., HttpResponse]:
+        @csrf_exempt  # no cookies are read: there is nothing to forge
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, public_id: str) -> HttpResponse:
+            try:
+                channel = registry.channel_by_public_id("web", public_id)
+                return _with_cors(channel, request, functools.partial(_answer, view, methods))
+            except Exception:  # whatever it is, it is ours: the page comes again
+                log.exception("web chat failed")
+                return _unavailable()
+
+        return guarded
+
+    return wrap
+
+
+def _with_cors(
+    channel: ChannelConfig | None, request: HttpRequest, answer: Callable[[HttpRequest, ChannelConfig], HttpResponse]
+) -> HttpResponse:
+    if channel is None:
+        return _problem(Refused(404, "There is no such chat."))
+    response = answer(request, channel)
+    origins.add_cors(channel, request, response)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _answer(view: View, methods: tuple[str, ...], request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
+    if not origins.may_write(channel, request):
+        return _problem(Refused(403, "This web page may not use this chat."))
+    if request.method == "OPTIONS":
+        return HttpResponse(status=204)
+    if request.method not in methods:
+        return HttpResponse(status=405, headers={"Allow": ", ".join(methods)})
+    try:
+        return view(request, channel)
+    except Refused as refused:
+        return _problem(refused)
+    except (CoreError, psycopg.OperationalError) as error:
+        log.warning("web chat not available", extra={"error": type(error).__name__})
+        return _unavailable()
+
+
+# ---------------------------------------------------------------- the three endpoints
+
+
+@endpoint("POST")
+def session(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
+    """A token for a new visitor, or for the customer that the site vouches for."""
+    if not channel.active:
+        raise Refused(404, "This chat is closed.")
+    given = _read_body(request)
+    user_id, given_hash = _text(given, "id"), _text(given, "hash")
+    visitor = tokens.identified_visitor(channel, user_id, given_hash) if user_id else None
+    if visitor is None:
+        _within(caps.wait_to_begin(channel, request))
+    if user_id and visitor is None:
+        raise Refused(403, "The identity could not be verified.")
+    token = tokens.issue(channel, visitor or tokens.new_visitor())
+    return _json({"token": token, "identified": visitor is not None})
+
+
+@endpoint("GET", "POST")
+def messages(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
+    """Post one message, or poll for what is new."""
+    visitor = _visitor(request, channel)
+    return _post(request, channel, visitor) if request.method == "POST" else _poll(request, channel, visitor)
+
+
+def _post(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
+    """Answers 200 only after the COMMIT, so that the page may forget the message then."""
+    given = _read_body(request)
+    _within(caps.wait_to_write(channel, visitor))
+    entry = _entry(request, channel, visitor, given)
+    intake.accept(channel, [entry], _webhook_request(request, given))
+    return _json({})
+
+
+def _poll(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
+    found = timeline.read(channel, visitor, request.GET.get("after", ""))
+    if not found.items and request.headers.get("If-None-Match") == found.etag:
+        return HttpResponse(status=304, headers={"ETag": found.etag})
+    return _json(found, {"ETag": found.etag})
+
+
+# ---------------------------------------------------------------- reading a request
+
+
+def _visitor(request: HttpRequest, channel: ChannelConfig) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    visitor = tokens.read(channel, token.strip()) if scheme.lower() == "bearer" else None
+    if visitor is None:
+        raise Refused(401, "The session is not valid.")
+    return visitor
+
+
+def _read_body(request: HttpRequest) -> dict[str, Any]:
+    try:
+        return read_object(body.read(request.META, BODY_CAP))
+    except body.BodyError as error:
+        words = "The message is too long." if error.status == 413 else "The message did not come whole."
+        raise Refused(error.status, words) from None
+    except Unreadable as error:
+        raise Refused(400, str(error)) from None
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name, "")
+    if not isinstance(value, str):
+        raise Refused(400, f"{name} is not text")
+    return value
+
+
+def _entry(request: HttpRequest, channel: ChannelConfig, visitor: str, given: Mapping[str, Any]) -> Entry:
+    client_id = _text(given, "client_id")
+    if not CLIENT_ID.fullmatch(client_id):
+        raise Refused(400, "client_id is not 8 to 64 letters, digits, - or _")
+    common = {
+        "chat": visitor,
+        "sender": Sender(user=visitor, language=_language(request)),
+        "starts_turn": True,
+        "platform_id": client_id,
+    }
+    if "choice" in given:
+        return _button(channel, given, client_id, common)
+    return _message(_text(given, "text"), client_id, common)
+
+
+def _message(text: str, client_id: str, common: Mapping[str, Any]) -> Entry:
+    if not text.strip():
+        raise Refused(400, "The message is empty.")
+    if len(text) > MAX_TEXT:
+        raise Refused(413, "The message is too long.")
+    match = COMMAND.fullmatch(text.strip())
+    command, args = (match[1], match[2] or "") if match else ("", "")
+    return Entry(kind=Kind.MESSAGE, key=f"m:{client_id}", text=text, command=command, args=args, **common)
+
+
+def _button(channel: ChannelConfig, given: Mapping[str, Any], client_id: str, common: Mapping[str, Any]) -> Entry:
+    choice, reply = _text(given, "choice"), _text(given, "reply")
+    known = bool(reply) and "\0" not in reply and max(len(choice), len(reply)) <= MAX_CHOICE
+    title = timeline.offered_title(channel, common["chat"], reply, choice) if known else None
+    if title is None:
+        raise Refused(400, "This button was not offered.")
+    return Entry(kind=Kind.BUTTON, key=f"b:{client_id}", text=title, payload=choice, target=reply, **common)
+
+
+def _language(request: HttpRequest) -> str:
+    first = request.headers.get("Accept-Language", "").split(",")[0].split(";")[0].strip()
+    return first if LANGUAGE.fullmatch(first) else ""
+
+
+def _webhook_request(request: HttpRequest, given: Mapping[str, Any]) -> WebhookRequest:
+    return WebhookRequest(
+        method="POST",
+        url=settings.PUBLIC_URL + request.get_full_path(),
+        headers={"content-type": "application/json", "user-agent": request.headers.get("User-Agent", "")},
+        query={},
+        body=msgspec.json.encode(given),
+    )
+
+
+# ---------------------------------------------------------------- answering
+
+
+def _within(seconds: float) -> None:
+    if seconds:
+        raise Refused(429, "Too many at once. Please wait a moment.", seconds)
+
+
+def _json(value: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(msgspec.json.encode(value), content_type="application/json", headers=headers)
+
+
+def _problem(refused: Refused) -> HttpResponse:
+    headers = {"Retry-After": str(math.ceil(refused.retry_after))} if refused.retry_after else {}
+    response = _json({"error": refused.words}, headers)
+    response.status_code = refused.status
+    return response
+
+
+def _unavailable() -> HttpResponse:
+    return _problem(Refused(503, "The chat is not available for a moment.", RETRY_SECONDS))

@@ -1,0 +1,78 @@
+"""How often one address may begin a conversation, and one visitor write. Per process, in bounded memory."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections import OrderedDict
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from conversations.contracts import ChannelConfig
+
+NEW_PER_HOUR = 120  # conversations an address may begin; a sixth of it at once
+MESSAGE_SECONDS, MESSAGE_BURST = 1.0, 30
+KEYS = 20_000
+
+
+class Cap:
+    """``burst`` at once per key, then one per ``interval`` seconds; the keys seen longest ago are forgotten first."""
+
+    def __init__(self, keys: int = KEYS) -> None:
+        self._keys = keys
+        self._free_at: OrderedDict[Any, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def wait(self, key: Any, interval: float, burst: int) -> float:
+        """0.0 and it is counted, or the seconds after which to come again."""
+        now = time.monotonic()
+        with self._lock:
+            free_at = max(self._free_at.pop(key, now), now)
+            too_early = free_at - now - (burst - 1) * interval
+            self._free_at[key] = free_at if too_early > 0 else free_at + interval
+            if len(self._free_at) > self._keys:
+                self._free_at.popitem(last=False)
+        return max(too_early, 0.0)
+
+    def __len__(self) -> int:
+        return len(self._free_at)
+
+
+_conversations = Cap()
+_messages = Cap()
+
+
+def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
+    """Seconds until this address may begin another conversation on this channel; 0.0: now, and counted."""
+    per_hour = new_per_hour(channel)
+    if not per_hour:
+        return 0.0
+    return _conversations.wait((channel.id, client_address(request)), 3600 / per_hour, max(per_hour // 6, 1))
+
+
+def wait_to_write(channel: ChannelConfig, visitor: str) -> float:
+    """Seconds until this visitor may write again; 0.0: now, and counted."""
+    return _messages.wait((channel.id, visitor), MESSAGE_SECONDS, MESSAGE_BURST)
+
+
+def new_per_hour(channel: ChannelConfig) -> int:
+    """The option ``new_per_hour``; 0 means no cap."""
+    try:
+        return max(int(channel.options.get("new_per_hour", NEW_PER_HOUR)), 0)
+    except (TypeError, ValueError):
+        return NEW_PER_HOUR
+
+
+def client_address(request: HttpRequest) -> str:
+    """Behind a router: the last hop that it wrote itself; an IPv6 client counts by its /64."""
+    address = request.META.get("REMOTE_ADDR", "")
+    if settings.SECURE_PROXY_SSL_HEADER:
+        address = request.headers.get("X-Forwarded-For", address).rsplit(",", 1)[-1].strip()
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((int(parsed), 64), strict=False))
