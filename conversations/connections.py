@@ -37,13 +37,13 @@ def of_process(name: str) -> int:
 
 
 def of_web() -> int:
-    """One that stores, one that reads, and the ORM's."""
-    return 1 + 1 + settings.ORM_CONNECTIONS
+    """One that stores (reads go through it, see ``database.read_through``), and the ORM's."""
+    return 1 + settings.ORM_CONNECTIONS
 
 
 def of_role(role: str) -> int:
-    """``handle``: one that commits, one that reads, and the bots' own."""
-    return {"handle": 1 + 1 + settings.BOT_CONNECTIONS, "send": 1, "sweep": 1}[role]
+    """One that commits and reads; where turns run, one that reads apart, and the bots' own."""
+    return 1 + (1 + settings.BOT_CONNECTIONS if role == "handle" else 0)
 
 
 def limit(connection: psycopg.Connection[Any]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 
-from conversations import database, failures, installation, lock, logs
+from conversations import database, failures, installation, intake, lock, logs
 from conversations.errors import CoreError
 from conversations.sqlfiles import sql
 
@@ -73,7 +73,8 @@ class Look:
 
 
 def ask_storing() -> str:
-    """Over the connection that webhooks are looked up with, and with the key that they are numbered with."""
+    """Over the connection that webhooks are stored with, and with the key that their identities are made with."""
+    intake.writer()
     installation.identity_key()
     (recovering, read_only), *_ = database.read(CAN_WRITE)
     return "read-only" if recovering or read_only == "on" else "ok"

@@ -15,7 +15,7 @@ from cryptography.fernet import InvalidToken
 from django.conf import settings
 
 from conversations import crypto, database
-from conversations.errors import WrongKeys
+from conversations.errors import CoreError, WrongKeys
 
 HELD_SECONDS = 2.0
 PLACE = "installation"
@@ -63,7 +63,7 @@ def _ask(before: str) -> str:
     """What held before goes on while the database is away."""
     try:
         rows = database.read("SELECT public_url, credentials_fingerprint FROM installation")
-    except psycopg.Error:
+    except (psycopg.Error, CoreError):
         return before
     return reason(*rows[0]) if rows else UNKNOWN
 

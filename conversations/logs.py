@@ -38,8 +38,8 @@ EXIT_SECONDS = 1.0
 WORDS = frozenset({
     "event", "level", "logger", "timestamp", "trace", "at",
     "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind",
-    "lane", "method", "outcome", "place", "platform", "public_id", "queue", "redis", "role", "route", "scope", "setting",
-    "sqlstate", "state", "status", "step", "stops", "stream", "table", "task", "tenant", "verb", "version",
+    "lane", "method", "outcome", "place", "platform", "public_id", "queue", "redis", "role", "route", "scope",
+    "setting", "sqlstate", "state", "status", "step", "stops", "stream", "table", "task", "tenant", "verb", "version",
     "why", "worker",
 })  # fmt: skip
 # What these say at lower levels is noise, or holds URLs with tokens.
@@ -206,6 +206,9 @@ class PatientHandler(logging.Handler):
             self._lines.put_nowait(self.format(record)[:LINE_CHARACTERS])
         except Exception:  # full, or a record that cannot be formatted: never the caller's concern
             self.dropped += 1
+        # The last words of a process that is about to end itself.
+        if record.levelno >= logging.CRITICAL:
+            self.drain(EXIT_SECONDS)
 
     def drain(self, seconds: float) -> None:
         """Wait until what was logged is written, but not for ever."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conversations import crypto, database, health, installation, registry
+from conversations import crypto, database, health, installation, intake, registry
 from conversations.models import Installation
 from tests.conftest import Addresses
 
@@ -32,6 +32,10 @@ def own_database(transactional_db: None, servers: Addresses, settings: Any) -> I
 
 def forget() -> None:
     """What a process remembers of its database."""
+    if intake.writer.cache_info().currsize:
+        intake.writer().stop(timeout=0.5)
+    intake.writer.cache_clear()
+    database.read_through(database._reader.read)
     installation.forget()
     registry.forget_channels()
     database._reader.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from conversations import database, lock
+from conversations import lock
 from tests.ops.conftest import forget
 
 SECONDS = 3.0
@@ -46,7 +46,7 @@ def test_says_that_sending_is_held(own_database: str, settings: Any) -> None:
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "black hole"])
 def test_postgres_away_is_503_in_time(own_database: str, settings: Any, black_hole: str, where: str) -> None:
     settings.DATABASE_URL = f"postgresql://u:s3cret@{black_hole if where == 'black hole' else where}/x"
-    database._reader.close()
+    forget()
     code, about, seconds = get()
     assert code == 503
     assert seconds < SECONDS
