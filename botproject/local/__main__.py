@@ -76,15 +76,23 @@ def servers_of(directory: Path) -> contextlib.AbstractContextManager[Servers]:
 
 def prepare_database(directory: Path) -> None:
     with timed("tables"):
-        manage("migrate", "--noinput", "--verbosity=0")
+        manage("release")
     keep_secret(directory / "admin_password")
     with timed("demo"):
         manage("setup_demo")
 
 
 def manage(*arguments: str) -> None:
-    result = subprocess.run([sys.executable, CHECKOUT / "manage.py", *arguments], cwd=CHECKOUT)
+    """Its words are shown only when it fails."""
+    result = subprocess.run(
+        [sys.executable, CHECKOUT / "manage.py", *arguments],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if result.returncode:
+        print("failed", flush=True)
+        sys.stdout.buffer.write(result.stdout)
         raise Refused(f"`manage.py {arguments[0]}` failed, see above.")
 
 

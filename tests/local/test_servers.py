@@ -6,15 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
+from botproject.local.places import remove_room
+from botproject.local.processes import Server
 from botproject.local.servers import AlreadyRunning, Servers, local_servers
 
 HOWS = ("stop", "stop_immediately", "kill")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A directory for servers; what root had to put elsewhere goes with it."""
+    yield tmp_path
+    for name in ("postgres", "valkey"):
+        remove_room(tmp_path / name)
 
 
 def test_postgres_keeps_the_promise_and_listens_here_only(private_servers: Servers) -> None:
@@ -59,34 +71,34 @@ def test_a_server_comes_back_on_its_port_with_its_data(private_servers: Servers,
     assert read(private_servers) == ("kept", "kept")
 
 
-def test_servers_left_by_a_killed_run_are_found(tmp_path: Path) -> None:
+def test_servers_left_by_a_killed_run_are_found(home: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
 from botproject.local.servers import local_servers
-with local_servers(Path({str(tmp_path)!r})) as servers:
+with local_servers(Path({str(home)!r})) as servers:
     print(*[server.pid for server in servers.started], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with local_servers(tmp_path) as servers:
+    with local_servers(home) as servers:
         assert [server.pid for server in servers.started] == [int(pid) for pid in killed.stdout.split()]
     assert not any(server.alive() for server in servers.started)
 
 
-def test_a_stale_pid_file_of_a_living_stranger_is_no_obstacle(tmp_path: Path) -> None:
-    with local_servers(tmp_path) as servers:
+def test_a_stale_pid_file_of_a_living_stranger_is_no_obstacle(home: Path) -> None:
+    with local_servers(home) as servers:
         files = [server.pid_file for server in servers.started]
         texts = [file.read_text() for file in files]
     for file, text in zip(files, texts, strict=True):
         file.write_text("\n".join([str(os.getpid()), *text.split("\n")[1:]]))
-    with local_servers(tmp_path) as servers:
+    with local_servers(home) as servers:
         assert all(server.answers() for server in servers.started)
 
 
-def test_another_major_versions_data_is_left_alone(tmp_path: Path) -> None:
-    with local_servers(tmp_path) as servers:
+def test_another_major_versions_data_is_left_alone(home: Path) -> None:
+    with local_servers(home) as servers:
         assert servers.postgres
         older = servers.postgres.room / "9"
         older.mkdir()
@@ -96,21 +108,21 @@ def test_another_major_versions_data_is_left_alone(tmp_path: Path) -> None:
     assert list(older.iterdir()) == [older / "PG_VERSION"]
 
 
-def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
-    with local_servers(tmp_path), pytest.raises(AlreadyRunning), local_servers(tmp_path):
+def test_two_runs_do_not_share_a_directory(home: Path) -> None:
+    with local_servers(home), pytest.raises(AlreadyRunning), local_servers(home):
         pass
 
 
-def test_given_urls_start_nothing(tmp_path: Path) -> None:
-    with local_servers(tmp_path, database_url="postgresql://a/b", redis_url="redis://c/0") as servers:
+def test_given_urls_start_nothing(home: Path) -> None:
+    with local_servers(home, database_url="postgresql://a/b", redis_url="redis://c/0") as servers:
         assert servers.started == []
         assert servers.database_url == "postgresql://a/b"
 
 
-def test_addresses_and_passwords_are_private(tmp_path: Path) -> None:
-    with local_servers(tmp_path) as servers:
+def test_addresses_and_passwords_are_private(home: Path) -> None:
+    with local_servers(home) as servers:
         rooms = [server.room / "password" for server in servers.started]
-        files = [tmp_path / "servers.json", *rooms]
+        files = [home / "servers.json", *rooms]
         assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
 
 
@@ -125,9 +137,7 @@ def test_what_dies_is_started_again(private_servers: Servers) -> None:
     assert len(said) == 2
 
 
-def wait_for_other_pid(server, pid: int) -> None:
-    import time
-
+def wait_for_other_pid(server: Server, pid: int) -> None:
     deadline = time.monotonic() + 10
     while server.pid in (None, pid) or not server.answers():
         assert time.monotonic() < deadline

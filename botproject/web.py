@@ -1,0 +1,128 @@
+"""What granian leaves to us: bodies that never arrive, and workers without their parent.
+
+Granian has no time limit for bodies, and a WSGI thread that reads one is held for as long as
+the client likes. So reads that take too long are noticed by a thread, which shuts the guilty
+connections down; the read then ends short. Granian does not say which connection a request came
+on, but the kernel does: over a stalled body nothing has been sent back for as long as it lasts.
+The others of which that is true are idle, and granian closes them at the same age anyway.
+
+Linux only: elsewhere (development on macOS) nothing is cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from conversations.supervisor import die_with_parent
+
+BODY_SECONDS = 20.0
+LOOK_SECONDS = 1.0
+# struct tcp_info, linux/tcp.h: 8 bytes, 9 times u32, then tcpi_last_data_sent in milliseconds.
+TCP_INFO_BYTES = 48
+LAST_DATA_SENT_OFFSET = 44
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class TimedBody:
+    """The server's body stream; `reads` knows since when a read of it has been going on."""
+
+    def __init__(self, stream: Any, reads: dict[int, float], begun: float) -> None:
+        self._stream = stream
+        self._reads = reads
+        self._begun = begun
+
+    def read(self, size: int = -1) -> bytes:
+        thread = threading.get_ident()
+        self._reads[thread] = self._begun
+        try:
+            return bytes(self._stream.read(size))
+        finally:
+            del self._reads[thread]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def guarded(application: Application) -> Application:
+    """Wrap a WSGI application served by granian."""
+    die_with_main_process()
+    return cut_stalled_bodies(application) if sys.platform == "linux" else application
+
+
+def die_with_main_process() -> None:
+    """A worker whose main process was killed would hold its port, and nobody would stop it."""
+    parent = multiprocessing.parent_process()
+    bind = die_with_parent(parent.pid) if parent and parent.pid else None
+    if bind:
+        bind()
+
+
+def cut_stalled_bodies(application: Application) -> Application:
+    reads: dict[int, float] = {}
+    watching = threading.Event()
+
+    def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not watching.is_set():
+            watching.set()
+            start_watch(reads, int(environ["SERVER_PORT"]))
+        environ["wsgi.input"] = TimedBody(environ["wsgi.input"], reads, time.monotonic())
+        return application(environ, start_response)
+
+    return wrapped
+
+
+def start_watch(reads: dict[int, float], port: int) -> None:
+    threading.Thread(target=watch, args=(reads, port), name="stalled-bodies", daemon=True).start()
+
+
+def watch(reads: dict[int, float], port: int) -> None:
+    while True:
+        time.sleep(LOOK_SECONDS)
+        oldest = min(list(reads.values()), default=None)
+        if oldest is not None and time.monotonic() - oldest > BODY_SECONDS:
+            cut_silent_connections(port)
+
+
+def cut_silent_connections(port: int) -> None:
+    for connection in connections_to(port):
+        with connection, contextlib.suppress(OSError):
+            if seconds_since_we_sent(connection) > BODY_SECONDS:
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def connections_to(port: int) -> Iterator[socket.socket]:
+    """Copies, so that a number that is closed and used again meanwhile is never touched."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            connection = socket.socket(fileno=os.dup(int(name)))
+            if is_connection_to(connection, port):
+                yield connection
+            else:
+                connection.close()
+
+
+def is_connection_to(connection: socket.socket, port: int) -> bool:
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    try:
+        connection.getpeername()
+    except OSError:
+        return False
+    return bool(connection.getsockname()[1] == port)
+
+
+def seconds_since_we_sent(connection: socket.socket) -> float:
+    """Since it was opened, if nothing was sent."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    milliseconds: int = struct.unpack_from("=I", info, LAST_DATA_SENT_OFFSET)[0]
+    return milliseconds / 1000

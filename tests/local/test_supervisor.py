@@ -1,0 +1,139 @@
+"""The supervisor, as a process of its own: what it starts, restarts, prints and stops."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conversations import supervisor
+from conversations.supervisor import Command, LineWriter, Supervisor
+
+FOR_EVER = "import time\nwhile True: time.sleep(0.1)"
+
+
+def start(**programs: str) -> subprocess.Popen[str]:
+    commands = [{"name": name, "argv": [sys.executable, "-uc", code]} for name, code in programs.items()]
+    argv = [sys.executable, "-I", supervisor.__file__, json.dumps(commands)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> list[str]:
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    return output.splitlines()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_lines_carry_names_and_no_colour_when_piped() -> None:
+    process = start(a="print('one')\n" + FOR_EVER, longer="import sys; print('two', file=sys.stderr)\n" + FOR_EVER)
+    assert process.stdout
+    begun = {process.stdout.readline(), process.stdout.readline()}
+    end(process)
+    assert begun == {"a      | one\n", "longer | two\n"}
+
+
+def test_what_dies_is_started_again_and_the_others_go_on(tmp_path: Path) -> None:
+    mark = f"open({str(tmp_path / 'mark')!r}, 'a').write('x')"
+    process = start(dies=mark, stays="print('here')\n" + FOR_EVER)
+    wait_until(lambda: (tmp_path / "mark").exists() and len((tmp_path / "mark").read_text()) >= 3)
+    lines = end(process)
+    assert [line for line in lines if line == "stays | here"] == ["stays | here"]
+    assert "dies  | * ended with code 0; starting it again" in lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_passes_one_sigterm_and_hears_the_last_words(number: int) -> None:
+    code = """
+import signal, time
+count = 0
+def stop(number, frame):
+    global count
+    count += 1
+signal.signal(signal.SIGTERM, stop)
+print('ready')
+while not count: time.sleep(0.05)
+time.sleep(1)
+print('asked', count)
+"""
+    process = start(a=code)
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(number)
+    time.sleep(0.3)
+    assert "a | asked 1" in end(process, number)
+    assert process.returncode == 0
+
+
+def test_who_does_not_go_is_killed() -> None:
+    stubborn = "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
+    output = io.BytesIO()
+    command = Command(name="a", argv=[sys.executable, "-c", stubborn])
+    subject = Supervisor([command], stream=output, stop_seconds=0.5)
+    threading.Timer(1.0, subject.stop).start()
+    begun = time.monotonic()
+    assert subject.run() == 1
+    assert time.monotonic() - begun < 4
+    assert b"killed by SIGKILL" in output.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
+def test_children_die_with_a_killed_supervisor() -> None:
+    process = start(a="import os; print(os.getpid())\n" + FOR_EVER)
+    assert process.stdout
+    pid = int(process.stdout.readline().split("|")[1])
+    process.kill()
+    process.wait()
+    wait_until(lambda: not alive(pid))
+
+
+def test_a_program_that_is_missing_does_not_stop_the_others() -> None:
+    commands = [
+        {"name": "gone", "argv": ["/does/not/exist"]},
+        {"name": "here", "argv": [sys.executable, "-uc", "print('yes')\n" + FOR_EVER]},
+    ]
+    argv = [sys.executable, "-I", supervisor.__file__, json.dumps(commands)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    time.sleep(1)
+    lines = end(process)
+    assert "here | yes" in lines
+    assert any(line.startswith("gone | * cannot start") for line in lines)
+
+
+def test_a_slow_reader_loses_nothing_and_stalls_nobody(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    code = f"for n in range(50_000): print(n, 'x' * 20)\nopen({str(done)!r}, 'w').close()\n" + FOR_EVER
+    process = start(a=code)
+    wait_until(done.exists)  # a megabyte, while nobody reads: more than any pipe holds
+    lines = end(process)
+    assert [line.split()[2] for line in lines[:50_000]] == [str(n) for n in range(50_000)]
+
+
+def test_a_reader_that_went_away_does_not_stop_the_work() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    writer = LineWriter(os.fdopen(write, "wb", buffering=0))
+    writer.write(b"into the void\n")
+    writer.close(timeout_seconds=5)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
