@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
-from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
-from conversations import connections, durability, failures, registry
+from conversations import connections, crypto, durability, failures, registry
 from conversations.errors import CoreError, UnknownBot
 
 HINT = "see docs/deploy.md"
@@ -51,7 +50,7 @@ def secret_is_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def credentials_keys_are_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """A malformed key would be found out at the first webhook."""
     wrong = [number for number, key in enumerate(settings.CREDENTIALS_KEYS, 1) if not _is_fernet(key)]
-    text = "number {} of CREDENTIALS_KEYS is not a key of 32 bytes in URL-safe base64"
+    text = "number {} of CREDENTIALS_KEYS is neither a Fernet key nor 64 hex digits"
     hint = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
     return [Error(text.format(number), hint=hint, id="conversations.E003") for number in wrong]
 
@@ -208,7 +207,7 @@ def _is_weak(secret: str) -> bool:
 
 def _is_fernet(key: str) -> bool:
     try:
-        Fernet(key)
+        crypto.read_key(key)
     except ValueError:
         return False
     return True

@@ -6,6 +6,7 @@ channel does not open there.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -14,12 +15,18 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 
 IDENTITY_BYTES = 16
+KEY_BYTES = 32
 
 
 def _fernet() -> MultiFernet:
     if not settings.CREDENTIALS_KEYS:
         raise RuntimeError("CREDENTIALS_KEYS is not set: credentials cannot be read or written")
-    return MultiFernet([Fernet(key) for key in settings.CREDENTIALS_KEYS])
+    return MultiFernet([read_key(key) for key in settings.CREDENTIALS_KEYS])
+
+
+def read_key(key: str) -> Fernet:
+    """A Fernet key, or the 64 hex digits that hosts generate. Raises ``ValueError`` for anything else."""
+    return Fernet(base64.urlsafe_b64encode(bytes.fromhex(key)) if len(key) == 2 * KEY_BYTES else key)
 
 
 def seal(value: str, place: str) -> str:
