@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
-from kombu import Queue
+from kombu import Exchange, Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / ".data"))
@@ -144,7 +144,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "priority_steps": [0],
 }
 # Wakes go to 16 queues per kind by tenant, see conversations.wake; the rest is maintenance.
-CELERY_TASK_QUEUES = [Queue(f"{kind}-{number}") for kind in ("handle", "send") for number in range(16)] + [Queue("maintenance")]
+_QUEUES = [f"{kind}-{number}" for kind in ("handle", "send") for number in range(16)] + ["maintenance"]
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in _QUEUES]
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True

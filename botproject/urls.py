@@ -8,6 +8,6 @@ from django.urls import include, path
 
 urlpatterns = [
     path(settings.ADMIN_PATH, admin.site.urls),
-    # channels
+    path("", include("channels_ingest.urls")),
     path("", include("conversations.urls")),
 ]

@@ -86,7 +86,7 @@ class Reader:
                 try:
                     if self._connection is None or self._connection.closed:
                         self._connection = connect(self.name)
-                    cursor = self._connection.execute(query, params, prepare=True)
+                    cursor = self._connection.execute(query, params or None, prepare=bool(params))
                     return cursor.fetchall() if cursor.description else []
                 except psycopg.OperationalError:
                     self.close()

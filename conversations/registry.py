@@ -134,3 +134,10 @@ def _open(row: tuple[Any, ...]) -> ChannelConfig:
 def describe(config: ChannelConfig) -> bytes:
     """A channel without its credentials, for logs and child processes."""
     return msgspec.json.encode(msgspec.structs.replace(config, credentials={}))
+
+
+def key_lives() -> dict[str, float | None]:
+    """Seconds for which each platform's idempotency keys live; None: for ever."""
+    config = ChannelConfig(id=0, public_id="", platform="", tenant_id=0)
+    lives = {platform: adapter(platform).key_life(config) for platform in settings.ADAPTERS}
+    return {platform: None if life == float("inf") else life for platform, life in lives.items()}

@@ -1,0 +1,13 @@
+"""The sample project's Celery application; what it does stands in ``conversations.tasks`` and ``conversations.worker``."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")
+
+app = Celery("botproject")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()

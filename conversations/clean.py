@@ -1,0 +1,45 @@
+"""What Postgres cannot hold, replaced: NUL and lone surrogates become U+FFFD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+REPLACEMENT = "\ufffd"
+
+
+def storable(text: str) -> bool:
+    return _UNSTORABLE.search(text) is None
+
+
+def clean_text(text: str, limit: int | None = None) -> str:
+    """``text`` as it can be stored, cut at ``limit`` characters."""
+    if not storable(text):
+        text = _UNSTORABLE.sub(REPLACEMENT, text)
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def clean_tree(value: Any) -> Any:
+    """Every text of a JSON value cleaned, keys too."""
+    match value:
+        case str():
+            return clean_text(value)
+        case Mapping():
+            return {clean_text(str(name)): clean_tree(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [clean_tree(inner) for inner in value]
+    return value
+
+
+def storable_tree(value: Any) -> bool:
+    """Whether ``clean_tree`` would change nothing."""
+    match value:
+        case str():
+            return storable(value)
+        case Mapping():
+            return all(storable(str(name)) and storable_tree(inner) for name, inner in value.items())
+        case list() | tuple():
+            return all(storable_tree(inner) for inner in value)
+    return True

@@ -1,0 +1,170 @@
+"""The platforms' limits: several buckets of a send, all or nothing, shared by every sender through Redis.
+
+After FLUSHALL, a bucket starts from what the caller knows of the last send, never with a burst. Without
+Redis each sender takes its share of the rate. What a platform said (Retry-After) is kept in Postgres.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import psycopg
+import redis
+import structlog
+
+from conversations import database
+from conversations.contracts import ChannelConfig, Limit, Struct
+from conversations.lock import run_script
+from conversations.sqlfiles import sql
+
+log = structlog.get_logger(__name__)
+
+BLOCKS_SECONDS = 0.5
+NEVER_SENT, UNKNOWN = -2.0, -1.0
+BUCKETS = ("channel", "chat", "group")
+_WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
+
+
+class Request(Struct):
+    """One send that wants to start. ``seconds_ago``: since the lane's last send; None: there was none."""
+
+    channel: ChannelConfig
+    chat: str
+    is_group: bool
+    limits: tuple[Limit, ...]
+    seconds_ago: float | None = None
+
+
+def parse_limits(words: str, default: Sequence[Limit]) -> tuple[Limit, ...]:
+    """``default``, ``off``, or ``channel:80/1s,chat:1/1s`` over the platform's own. Raises ``ValueError``."""
+    if words in ("", "default"):
+        return tuple(default)
+    if words == "off":
+        return ()
+    limits = {limit.bucket: limit for limit in default}
+    for word in words.split(","):
+        match = _WORD.match(word.strip())
+        if match is None or int(match[2]) == 0 or float(match[3]) == 0:
+            raise ValueError(f"{word.strip()!r} is not a limit; write bucket:count/seconds, as in chat:1/1s ({', '.join(BUCKETS)})")
+        limits[match[1]] = Limit(bucket=match[1], count=int(match[2]), seconds=float(match[3]))
+    return tuple(limits.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def limits_of(words: str, default: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    return parse_limits(words, default)
+
+
+class Limiter:
+    """Admits sends of one process. ``senders`` says how many senders are alive, for the time without Redis."""
+
+    def __init__(self, senders: Callable[[], int] = lambda: 1) -> None:
+        self._senders = senders
+        self._last: dict[str, float] = {}  # bucket -> when this process last sent there
+        self._free_at: dict[str, float] = {}  # without Redis
+        self._blocks: dict[str, float] = {}  # bucket -> monotonic end, as platforms said
+        self._blocks_at = 0.0
+
+    def admit(self, requests: Sequence[Request]) -> list[float]:
+        """Seconds to wait per request; 0: it may start now, and is counted."""
+        buckets = [self._buckets(request) for request in requests]
+        waits = [self._blocked(names) for names in buckets]
+        asking = [place for place, wait in enumerate(waits) if wait <= 0 and buckets[place]]
+        if asking:
+            groups = [(requests[place], buckets[place]) for place in asking]
+            for place, wait in zip(asking, self._ask(groups), strict=True):
+                waits[place] = wait
+        now = time.monotonic()
+        for place, wait in enumerate(waits):
+            if wait <= 0:
+                self._last.update((name, now) for name, _ in buckets[place])
+        if len(self._last) > 200_000:
+            self._last = {name: at for name, at in self._last.items() if now - at < 120}
+        return waits
+
+    def block(self, request: Request, bucket: str, seconds: float, words: str) -> None:
+        """A platform said when to come back: told to Redis at once, kept in Postgres, obeyed here from now on."""
+        name = self._name(request, bucket)
+        self._blocks[name] = max(self._blocks.get(name, 0.0), time.monotonic() + seconds)
+        try:
+            run_script("block", [name], [int(seconds * 1e6)])
+        except redis.RedisError as error:
+            log.debug("block not shared through Redis", error=type(error).__name__)
+        try:
+            database.execute(
+                sql("keep_bucket"), {"channel_id": request.channel.id, "key": name, "seconds": seconds, "words": words[:200]}
+            )
+        except psycopg.Error as error:
+            log.warning("bucket not kept", error=type(error).__name__)
+
+    def _buckets(self, request: Request) -> list[tuple[str, float]]:
+        """Name and interval of every bucket that counts this send."""
+        return [
+            (self._name(request, limit.bucket), limit.seconds / limit.count)
+            for limit in request.limits
+            if limit.bucket != "group" or request.is_group
+        ]
+
+    def _name(self, request: Request, bucket: str) -> str:
+        base = f"{{lanes}}:limit:{request.channel.id}"
+        return base if bucket == "channel" else f"{base}:{bucket}:{request.chat}"
+
+    def _blocked(self, buckets: Sequence[tuple[str, float]]) -> float:
+        self._read_blocks()
+        now = time.monotonic()
+        return max((self._blocks.get(name, 0.0) - now for name, _ in buckets), default=0.0)
+
+    def _read_blocks(self) -> None:
+        now = time.monotonic()
+        if now - self._blocks_at < BLOCKS_SECONDS:
+            return
+        self._blocks_at = now
+        try:
+            rows = database.read("SELECT key, extract(epoch FROM blocked_until - now())::float FROM bucket WHERE blocked_until > now()")
+        except psycopg.Error:
+            return
+        live = {name: end for name, end in self._blocks.items() if end > now}
+        self._blocks = live | {key: max(now + left, live.get(key, 0.0)) for key, left in rows}
+
+    def _ask(self, groups: Sequence[tuple[Request, list[tuple[str, float]]]]) -> list[float]:
+        keys: list[str] = []
+        args: list[int] = [len(groups)]
+        for request, buckets in groups:
+            args.append(len(buckets))
+            for name, interval in buckets:
+                keys.append(name)
+                args += [int(interval * 1e6), self._known(request, name)]
+        try:
+            waits = run_script("admit", keys, args)
+        except redis.RedisError:
+            return [self._alone(buckets) for _, buckets in groups]
+        assert isinstance(waits, list)
+        return [wait / 1e6 for wait in waits]
+
+    def _known(self, request: Request, name: str) -> int:
+        """Microseconds since the last send to this bucket that this process, or the lane, knows of."""
+        at = self._last.get(name)
+        own = time.monotonic() - at if at is not None else None
+        lane_knows = name.endswith(f":chat:{request.chat}") and not request.is_group
+        if lane_knows:
+            if request.seconds_ago is None and own is None:
+                return int(NEVER_SENT)
+            own = min(ago for ago in (own, request.seconds_ago) if ago is not None)
+        return int(UNKNOWN) if own is None else int(max(own, 0.0) * 1e6)
+
+    def _alone(self, buckets: Sequence[tuple[str, float]]) -> float:
+        """Redis is away: this sender's share of each bucket, from its own memory."""
+        now, share = time.monotonic(), max(1, self._senders())
+        waits = []
+        for name, interval in buckets:
+            start = self._last.get(name, now)
+            free_at = self._free_at.setdefault(name, start + interval * share)
+            waits.append(free_at - now)
+        wait = max(waits, default=0.0)
+        if wait > 0:
+            return wait
+        self._free_at.update((name, now + interval * share) for name, interval in buckets)
+        return 0.0

@@ -1,0 +1,7 @@
+-- Writes a process's beat and the lanes in its hands; no row comes back when somebody took it for dead.
+-- incarnation, kind, host, pid, version, running (json list). Rows: 1. Index: primary key.
+INSERT INTO worker AS w (incarnation, kind, host, pid, version, running, beat)
+VALUES (%(incarnation)s, %(kind)s, %(host)s, %(pid)s, %(version)s, %(running)s::jsonb, 1)
+ON CONFLICT (incarnation) DO UPDATE SET beat = w.beat + 1, beat_at = now(), running = excluded.running
+ WHERE NOT w.dead
+RETURNING 1

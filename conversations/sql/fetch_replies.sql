@@ -1,0 +1,14 @@
+-- The next replies of each lane, in order, with what a send needs.
+-- ids: bigint[]. Rows: see outbox.Next; a lane with nothing left has one row with an empty reply.
+-- Indexes: primary keys, reply_sequence_once.
+SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.address, c.unreachable_since IS NOT NULL, c.cancelled_through,
+       c.last_reply_sequence, extract(epoch FROM now() - c.last_sent_at)::float,
+       r.id, r.sequence, r.author, r.status, r.attempts, extract(epoch FROM r.not_before - now())::float,
+       coalesce(r.valid_until < now(), false), r.key, r.body, r.claimed_by, extract(epoch FROM now() - r.created_at)::float,
+       m.platform_id, m.identity
+  FROM unnest(%(ids)s::bigint[]) AS i(id)
+ CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id LIMIT 1) c
+  LEFT JOIN LATERAL (SELECT * FROM reply p WHERE p.conversation_id = c.id AND p.sequence >= c.next_reply_sequence
+                      ORDER BY p.sequence LIMIT 8) r ON true
+  LEFT JOIN LATERAL (SELECT h.platform_id, h.identity FROM message h WHERE h.id = r.message_id LIMIT 1) m ON true
+ ORDER BY c.id, r.sequence

@@ -1,0 +1,18 @@
+-- Locks the batch's lanes in id order, without waiting, and leaves their ids in the transaction as app.locked.
+-- A lane that somebody else holds is left out: its items ride in the next batch.
+-- items: as in add_conversations. One row, ignored. Indexes: conversation_once, alias_once, primary key.
+WITH wanted AS MATERIALIZED (
+  SELECT DISTINCT l.id
+    FROM (SELECT i.channel_id,
+                 CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+                      AND a.of = 'chat' AND a.value = i.chat), i.chat) ELSE i.chat END AS chat,
+                 CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+                      AND a.of = 'user' AND a.value = i."user"), i."user") ELSE i."user" END AS "user"
+            FROM json_to_recordset(%(items)s::json)
+                 AS i(channel_id bigint, chat text, "user" text, aliased boolean)) n
+   CROSS JOIN LATERAL (SELECT c.id FROM conversation c
+                        WHERE c.channel_id = n.channel_id AND c.chat = n.chat AND c."user" = n."user" LIMIT 1) l),
+locked AS MATERIALIZED (
+  SELECT c.id FROM conversation c WHERE c.id = ANY (ARRAY(SELECT id FROM wanted))
+   ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
+SELECT set_config('app.locked', coalesce(string_agg(id::text, ','), ''), true) FROM locked

@@ -1,0 +1,78 @@
+-- Stores the batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
+-- leaves out what is there already, numbers the rest in the order of the batch, moves counters and due_at.
+-- A new statement on purpose: its snapshot sees what another batch committed while we waited for locks.
+-- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}.
+-- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id, its tenant's queue is the caller's to know.
+-- Indexes: conversation_once, alias_once, message_identity_once.
+WITH items AS MATERIALIZED (
+  SELECT i.*,
+         CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+              AND a.of = 'chat' AND a.value = i.chat), i.chat) ELSE i.chat END AS lane_chat,
+         CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+              AND a.of = 'user' AND a.value = i."user"), i."user") ELSE i."user" END AS lane_user
+    FROM json_to_recordset(%(items)s::json) AS i(
+         ord integer, channel_id bigint, chat text, "user" text, aliased boolean, identity text, content_hash text, kind text,
+         starts_turn boolean, text text, payload jsonb, sender jsonb, platform_id text, delivery_id text,
+         external_sequence bigint, order_key bigint, settle_ms integer, receipt_id bigint, entry smallint,
+         address jsonb)),
+mine AS MATERIALIZED (
+  SELECT i.ord, c.id AS conversation_id, c.last_sequence, c.wait_until, c.last_key,
+         decode(i.identity, 'hex') AS identity, decode(i.content_hash, 'hex') AS content_hash
+    FROM items i
+   CROSS JOIN LATERAL (SELECT l.id, l.last_sequence, l.wait_until, l.last_key FROM conversation l
+                        WHERE l.channel_id = i.channel_id AND l.chat = i.lane_chat AND l."user" = i.lane_user
+                          AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) LIMIT 1) c),
+known AS MATERIALIZED (
+  SELECT n.ord, m.content_hash = n.content_hash AS same
+    FROM mine n
+   CROSS JOIN LATERAL (SELECT content_hash FROM message WHERE identity = n.identity LIMIT 1) m),
+fresh AS MATERIALIZED (
+  SELECT DISTINCT ON (n.identity) n.* FROM mine n
+   WHERE NOT EXISTS (SELECT FROM known k WHERE k.ord = n.ord) ORDER BY n.identity, n.ord),
+ordered AS (
+  -- Waits: an order of the platform has to be waited for, or something in this lane waits already.
+  SELECT f.*, bool_or(i.external_sequence IS NOT NULL OR (coalesce(i.settle_ms, 0) > 0 AND i.order_key IS NOT NULL) OR f.wait_until IS NOT NULL)
+              OVER (PARTITION BY f.conversation_id ORDER BY f.ord) AS waits
+    FROM fresh f JOIN items i USING (ord)),
+numbered AS MATERIALIZED (
+  SELECT o.*, CASE WHEN NOT o.waits
+              THEN o.last_sequence + row_number() OVER (PARTITION BY o.conversation_id, o.waits ORDER BY o.ord) END AS sequence
+    FROM ordered o),
+stored AS (
+  INSERT INTO message (conversation_id, sequence, identity, content_hash, kind, starts_turn, status, text, payload, sender,
+                       platform_id, delivery_id, external_sequence, order_key, release_at, receipt_id, entry)
+  SELECT n.conversation_id, n.sequence, n.identity, n.content_hash, coalesce(i.kind, 'message'), coalesce(i.starts_turn, false),
+         CASE WHEN n.waits THEN 'waiting' ELSE 'pending' END, coalesce(i.text, ''), i.payload, i.sender,
+         coalesce(i.platform_id, ''), coalesce(i.delivery_id, ''), i.external_sequence,
+         CASE WHEN i.settle_ms > 0 THEN i.order_key END,
+         CASE WHEN i.external_sequence IS NOT NULL THEN clock_timestamp() + interval '2 s'
+              WHEN i.settle_ms > 0 AND i.order_key IS NOT NULL THEN clock_timestamp() + make_interval(secs => i.settle_ms / 1000.0) END,
+         i.receipt_id, coalesce(i.entry, 0)
+    FROM numbered n JOIN items i USING (ord) ORDER BY n.ord),
+lanes AS (
+  UPDATE conversation c
+     SET last_sequence = c.last_sequence + n.given,
+         due_at = CASE WHEN c.next_sequence <= c.last_sequence OR n.given = 0 THEN c.due_at
+                  ELSE lane_due_at(c.mode, c.paused_at, c.blocked, c.next_sequence, c.last_sequence + n.given, c.not_before,
+                                   c.wait_until, now() + interval '3 s') END,
+         unreachable_since = CASE WHEN n.newest_kind = 'blocked' THEN now() END,
+         address = CASE WHEN n.address IS NULL OR c.address @> n.address THEN c.address ELSE c.address || n.address END
+    FROM (SELECT u.conversation_id, count(u.sequence) AS given,
+                 (array_agg(i.kind ORDER BY u.ord DESC))[1] AS newest_kind,
+                 (array_agg(i.address ORDER BY u.ord DESC) FILTER (WHERE i.address IS NOT NULL))[1] AS address
+            FROM numbered u JOIN items i USING (ord) GROUP BY u.conversation_id) n
+   WHERE c.id = n.conversation_id),
+receipts AS (
+  INSERT INTO receipt AS r (id, channel_id, stored, duplicates, noted, quarantined)
+  SELECT g.id, g.channel_id, coalesce(s.stored, 0), coalesce(s.duplicates, 0), coalesce(g.noted, 0), coalesce(g.quarantined, 0)
+    FROM json_to_recordset(%(receipts)s::json) AS g(id bigint, channel_id bigint, noted integer, quarantined integer)
+    LEFT JOIN (SELECT i.receipt_id, count(f.ord) AS stored, count(*) - count(f.ord) AS duplicates
+                 FROM mine n JOIN items i USING (ord) LEFT JOIN fresh f USING (ord) GROUP BY i.receipt_id) s
+           ON s.receipt_id = g.id
+  ON CONFLICT (id) DO UPDATE SET stored = r.stored + excluded.stored, duplicates = r.duplicates + excluded.duplicates)
+SELECT i.ord,
+       CASE WHEN f.ord IS NOT NULL THEN 'stored' WHEN n.ord IS NULL THEN 'busy'
+            WHEN k.same IS FALSE THEN 'conflict' ELSE 'duplicate' END,
+       n.conversation_id
+  FROM items i LEFT JOIN mine n USING (ord) LEFT JOIN known k USING (ord) LEFT JOIN fresh f USING (ord)
+ ORDER BY i.ord

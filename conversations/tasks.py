@@ -1,0 +1,25 @@
+"""Every Celery entry point: ids as arguments, no logic. A task is a hint; rows decide."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from conversations import maintenance, worker
+
+
+@shared_task(name="conversations.handle")
+def handle(conversation_ids: list[int], probe: bool = False) -> None:
+    """Process the next messages of these conversations."""
+    worker.current().make_handler().handle(conversation_ids, probe=probe)
+
+
+@shared_task(name="conversations.send")
+def send(conversation_ids: list[int], probe: bool = False) -> None:
+    """Deliver the next replies of these conversations."""
+    worker.current().make_sender().send(conversation_ids, probe=probe)
+
+
+@shared_task(name="conversations.maintain", ignore_result=False)
+def maintain() -> dict[str, int]:
+    """Partitions, retention, search: what is due is done; the counts are kept as the task's result."""
+    return maintenance.run()

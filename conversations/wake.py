@@ -1,0 +1,149 @@
+"""The only place that publishes a hint: "these conversations have work". Steps wake the next one through here.
+
+A wake may be lost, repeated or late: rows in Postgres decide, the sweeper finds what stayed behind.
+Nobody waits for Redis: hints are published by one thread per process, with short timeouts and a breaker.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+
+import structlog
+from celery import current_app
+from kombu import Connection, Producer
+
+log = structlog.get_logger(__name__)
+
+QUEUES = 16  # per kind; a tenant's wakes go to one of them, a consumer serves them in turns
+WAITING = 32  # wakes in a queue beyond which nobody publishes: the rows are due
+IDS = 64  # conversations per wake
+EXPIRES_SECONDS = 30
+PUBLISH_SECONDS = 0.2
+BREAKER_SECONDS = 1.0
+LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
+
+HANDLE, SEND = "handle", "send"
+TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send"}
+
+
+def handle(conversation_ids: Sequence[int], tenant_id: int | None = None) -> None:
+    """Hint that these conversations have messages to handle."""
+    _waker().put(HANDLE, conversation_ids, tenant_id)
+
+
+def send(conversation_ids: Sequence[int], tenant_id: int | None = None) -> None:
+    """Hint that these conversations have replies to deliver."""
+    _waker().put(SEND, conversation_ids, tenant_id)
+
+
+def queue_name(kind: str, tenant_id: int) -> str:
+    return f"{kind}-{tenant_id % QUEUES}"
+
+
+def queue_names(kind: str) -> list[str]:
+    return [f"{kind}-{number}" for number in range(QUEUES)]
+
+
+@functools.cache
+def _waker() -> Waker:
+    return Waker()
+
+
+class Waker:
+    """One thread that publishes; what it cannot publish it forgets."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[str, int, Sequence[int]]] = queue.SimpleQueue()
+        self._broken_until = 0.0
+        self._producer: Producer | None = None
+        self._lengths: dict[str, tuple[float, int]] = {}
+        threading.Thread(target=self._run, name="wake", daemon=True).start()
+
+    def put(self, kind: str, conversation_ids: Sequence[int], tenant_id: int | None) -> None:
+        if conversation_ids and self._queue.qsize() < 10_000:
+            self._queue.put((kind, tenant_id or 0, conversation_ids))
+
+    def _run(self) -> None:
+        while True:
+            for name, kind, ids in self._gather():
+                if time.monotonic() >= self._broken_until:
+                    self._publish(name, kind, ids)
+
+    def _gather(self) -> Iterable[tuple[str, str, list[int]]]:
+        """All that is there, per queue, each conversation once."""
+        gathered: dict[tuple[str, str], dict[int, None]] = {}
+        waiting = [self._queue.get()]
+        while not self._queue.empty():
+            waiting.append(self._queue.get())
+        for kind, tenant_id, conversation_ids in waiting:
+            gathered.setdefault((queue_name(kind, tenant_id), kind), {}).update(dict.fromkeys(conversation_ids))
+        return [(name, kind, list(ids)) for (name, kind), ids in gathered.items()]
+
+    def _publish(self, name: str, kind: str, ids: list[int]) -> None:
+        try:
+            for start in range(0, len(ids), IDS):
+                if self.room(name) <= 0:
+                    return
+                publish(self._open(), name, kind, ids[start : start + IDS])
+                self._count(name)
+        except Exception as error:  # whatever the broker says: the sweeper brings it
+            self._broken_until = time.monotonic() + BREAKER_SECONDS
+            self._close()
+            log.warning("wake not published", queue=name, error=type(error).__name__)
+
+    def room(self, name: str) -> int:
+        """How many more wakes ``name`` may take."""
+        measured = self._lengths.get(name)
+        if measured is None or time.monotonic() - measured[0] > LENGTH_SECONDS:
+            measured = (time.monotonic(), queue_length(self._open(), name))
+            self._lengths[name] = measured
+        return WAITING - measured[1]
+
+    def _count(self, name: str) -> None:
+        at, length = self._lengths[name]
+        self._lengths[name] = (at, length + 1)
+
+    def _open(self) -> Producer:
+        if self._producer is None:
+            self._producer = open_producer()
+        return self._producer
+
+    def _close(self) -> None:
+        if self._producer is not None:
+            connection, self._producer = self._producer.connection, None
+            try:
+                connection.close()
+            except Exception as error:
+                log.debug("closing a broken connection", error=type(error).__name__)
+
+
+def open_producer() -> Producer:
+    """A producer that gives up after ``PUBLISH_SECONDS`` and never retries."""
+    options = {
+        **current_app.conf.broker_transport_options,
+        "socket_timeout": PUBLISH_SECONDS,
+        "socket_connect_timeout": PUBLISH_SECONDS,
+        "retry_on_timeout": False,
+    }
+    connection = Connection(current_app.conf.broker_write_url, ssl=current_app.conf.broker_use_ssl, transport_options=options)
+    return Producer(connection.channel(), serializer="json")
+
+
+def publish(producer: Producer, name: str, kind: str, ids: Sequence[int], **options: bool) -> None:
+    """One wake, to a queue by its name: a named exchange drops in silence after FLUSHALL."""
+    message = current_app.amqp.as_task_v2(
+        str(uuid.uuid4()), TASKS[kind], args=(list(ids),), kwargs=options, expires=EXPIRES_SECONDS, ignore_result=True
+    )
+    producer.publish(
+        message.body, exchange="", routing_key=name, headers=message.headers, retry=False, **message.properties
+    )
+
+
+def queue_length(producer: Producer, name: str) -> int:
+    """Wakes that wait in ``name``; 0 for a queue that is not there."""
+    return int(producer.channel.queue_declare(queue=name, passive=False, durable=True, auto_delete=False).message_count)
