@@ -53,7 +53,7 @@ clean:  ## remove .venv and caches; data in .data stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 define script
-if test -e tools/$(1); then PORT=$(PORT) $(BIN)/python -m tools.$(1); \
+if test -e tools/$(1) || test -e tools/$(1).py; then PORT=$(PORT) $(BIN)/python -m tools.$(1); \
 else echo "make $(1): tools/$(1) comes with a later change." >&2; exit 1; fi
 endef
 
