@@ -20,7 +20,7 @@ from django.db import transaction
 
 from channels_ingest import http
 from channels_ingest.adapters.base import Option, Secret
-from conversations import registry
+from conversations import pauses, registry
 from conversations.contracts import ChannelConfig
 from conversations.errors import UnknownBot, UnknownPlatform
 from conversations.models import Audit, Channel, Tenant
@@ -103,6 +103,8 @@ def change(
             reason=", ".join(sorted({*credentials, *options})),
         )
     registry.forget_channels()
+    if credentials:  # what stopped for a bad token may be tried again
+        pauses.succeeded(pauses.Key(pauses.CHANNEL, str(channel.pk), pauses.SENDING))
     return "created" if created else "changed"
 
 

@@ -36,6 +36,8 @@ RETRY_AFTER_CAP_SECONDS = 3600.0
 # Where a 429 doesn't say how long.
 RETRY_AFTER_SECONDS = 5.0
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Not public either, though older Pythons say so: IETF assignments, site-local.
+LEFT_OUT = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/10"))
 # Statuses that say something of the whole channel rather than of this reply.
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
@@ -184,7 +186,7 @@ def is_public(address: str) -> bool:
             wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if wrapped is not None:
             return is_public(str(wrapped))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not any(ip in net for net in LEFT_OUT)
 
 
 class _Guarded:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ ESCAPED_COLON = b"\\u003"  # \u003a in a string is a colon that the raw bytes do
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_scan = json.JSONDecoder().raw_decode
+_space = re.compile(r"[ \t\r\n]*").match
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -66,7 +69,7 @@ def split_object(raw: bytes) -> Mapping[str, bytes]:
     except RecursionError:
         raise Unreadable("JSON is nested too deep") from None
     except (msgspec.MsgspecError, ValueError):
-        raise Unreadable("JSON cannot be read") from None
+        return _unique(_pieces(raw, "{}"))
     colons = sum(key.count(":") + 1 + value.count(b":") for key, value in members.items())
     if colons < raw.count(b":"):
         raise Unreadable("JSON has a key twice")
@@ -77,8 +80,62 @@ def split_array(raw: bytes) -> list[bytes]:
     """The items of one array, each as its own bytes, unread."""
     try:
         return [bytes(item) for item in _items(raw)]
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise Unreadable("JSON is not an array") from None
+    except RecursionError:
+        raise Unreadable("JSON is nested too deep") from None
+    except (msgspec.MsgspecError, ValueError):
+        return [item for _, item in _pieces(raw, "[]")]
+
+
+def _pieces(raw: bytes, brackets: str) -> list[tuple[str, bytes]]:
+    """Members or items by the standard library's scanner: msgspec splits nothing that holds a lone surrogate or NaN,
+    and one such item must not spoil its batch."""
+    try:
+        return list(_scan_pieces(raw.decode("utf-8", "surrogateescape"), *brackets))
+    except RecursionError:
+        raise Unreadable("JSON is nested too deep") from None
+    except ValueError as error:
+        words = (
+            f"{error.msg} at {error.pos}" if isinstance(error, json.JSONDecodeError) else "a number that is too long"
+        )
+        raise Unreadable(f"JSON cannot be read: {words}") from None
+
+
+def _scan_pieces(text: str, opening: str, closing: str) -> Iterator[tuple[str, bytes]]:
+    place, name = _expect(text, 0, opening), ""
+    if text[_skip(text, place) :][:1] == closing:
+        place, separator = _expect(text, place, closing), closing
+    else:
+        separator = ","
+    while separator == ",":
+        if opening == "{":
+            name, place = _name(text, _skip(text, place))
+        start = _skip(text, place)
+        _, end = _scan(text, start)
+        yield name, text[start:end].encode("utf-8", "surrogateescape")
+        place = _skip(text, end) + 1
+        separator = text[place - 1 : place]
+        if separator not in (",", closing):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, place - 1)
+    if text[place:].strip(" \t\r\n"):
+        raise json.JSONDecodeError("Extra data", text, place)
+
+
+def _name(text: str, place: int) -> tuple[str, int]:
+    name, end = _scan(text, place)
+    if not isinstance(name, str):
+        raise json.JSONDecodeError("Expecting property name", text, place)
+    return name, _expect(text, end, ":")
+
+
+def _expect(text: str, place: int, char: str) -> int:
+    place = _skip(text, place)
+    if text[place : place + 1] != char:
+        raise json.JSONDecodeError(f"Expecting '{char}'", text, place)
+    return place + 1
+
+
+def _skip(text: str, place: int) -> int:
+    return _space(text, place).end()  # type: ignore[union-attr]
 
 
 def _refuse_floods(raw: bytes) -> None:

@@ -74,11 +74,28 @@ class Event(Struct, frozen=True):
 class Generic(Adapter):
     platform = "generic"
     secrets = (
-        Secret(name="secret", help="whsec_... : signs both directions", rotates=True, generated=True),
-        Secret(name="outbound_url", help="where replies are posted; without it nothing can be sent", required=False),
+        Secret(
+            name="secret",
+            help="whsec_ and base64; signs both directions",
+            rotates=True,
+            generated=True,
+            prefix="whsec_",
+            pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
+        ),
+        Secret(
+            name="outbound_url",
+            help="where replies are posted; without it nothing can be sent",
+            required=False,
+            pattern="https?://.+",
+        ),
     )
     options = (
-        Option(name="key_life_s", help="seconds for which the receiver remembers a webhook-id; default for ever"),
+        Option(
+            name="key_life_s",
+            help="seconds for which the receiver remembers a webhook-id; default for ever",
+            pattern="[0-9]{1,10}",
+            number=True,
+        ),
     )
 
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:

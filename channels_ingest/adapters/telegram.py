@@ -114,14 +114,22 @@ class Telegram(Adapter):
         return 0 if media.kind in WITHOUT_CAPTION else self.caption_size
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        """One attempt; a second call only where the first was surely not taken, because the chat has a new id."""
         try:
             method, payload = _request(reply)
-            answered = _call(channel, method, payload, self.read_timeout_seconds)
+            outcome = self._try(channel, method, payload)
+            if isinstance(outcome, Rejected) and outcome.new_chat:
+                outcome = self._try(channel, method, {**payload, "chat_id": int(outcome.new_chat)})
         except Unsendable as error:
             return Rejected(reason=str(error))
+        return outcome
+
+    def _try(self, channel: ChannelConfig, method: str, payload: Json) -> Outcome:
+        try:
+            answered = _call(channel, method, payload, self.read_timeout_seconds)
         except http.CallFailed as failed:
             return failed.outcome
-        return _outcome(answered, reply)
+        return _outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Json) -> None:
         """Stop the spinner of a pressed button. Too late is no harm: "query is too old"."""
@@ -164,12 +172,12 @@ def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     if address.get("guest_query_id"):
         return _guest_answer(reply, str(address["guest_query_id"]))
     method, content = _media(body.media, body.text) if body.media else ("sendMessage", {"text": body.text})
-    payload = {"chat_id": _chat_id(reply), **content}
+    payload: dict[str, Any] = {"chat_id": _chat_id(reply), **content}
     if address.get("thread"):
         payload["message_thread_id"] = address["thread"]
     if address.get("business_connection_id"):
         payload["business_connection_id"] = address["business_connection_id"]
-    if _is_group(reply) and reply.in_answer_to.isdigit():
+    if payload["chat_id"] < 0 and reply.in_answer_to.isdigit():
         payload["reply_parameters"] = {"message_id": int(reply.in_answer_to), "allow_sending_without_reply": True}
     if body.choices:
         payload["reply_markup"] = _keyboard(body.choices)
@@ -212,15 +220,12 @@ def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
 
 
 def _chat_id(reply: OutboundReply) -> int:
-    """The lane's chat, which a migration renews, without the lane's suffix."""
-    digits = reply.chat.partition("@")[0]
-    if not digits.removeprefix("-").isdigit():
-        raise Unsendable("chat is no Telegram id")
-    return int(digits)
-
-
-def _is_group(reply: OutboundReply) -> bool:
-    return reply.chat.startswith("-")
+    """The newest message's chat: after a migration the lane keeps the old one."""
+    known = reply.address.get("chat_id", reply.chat.partition("@")[0])
+    try:
+        return int(known)
+    except ValueError:
+        raise Unsendable("chat is no Telegram id") from None
 
 
 def _call(channel: ChannelConfig, method: str, payload: Json, read_timeout: float) -> http.Answered:
@@ -247,13 +252,13 @@ def _asked(channel: ChannelConfig, method: str, payload: Json) -> Json:
     return result if isinstance(result, dict) else {}
 
 
-def _outcome(answered: http.Answered, reply: OutboundReply) -> Outcome:
+def _outcome(answered: http.Answered, bucket: str) -> Outcome:
     said = _said_by_telegram(answered)
     if said is None:
         return Unknown(reason="an answer that is not Telegram's") if answered.ok else http.outcome(answered)
     if said.get("ok") is True:
         return Sent(platform_id=_message_id(said.get("result")))
-    return _refusal(answered, said, reply)
+    return _refusal(answered, said, bucket)
 
 
 def _said_by_telegram(answered: http.Answered) -> Json | None:
@@ -269,13 +274,13 @@ def _message_id(result: Any) -> str:
     return str(result.get("message_id") or result.get("inline_message_id") or "")
 
 
-def _refusal(answered: http.Answered, said: Json, reply: OutboundReply) -> Outcome:
+def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
     """``description`` decides only between reply and conversation; the rest is in the status."""
     status, words = answered.status, str(said.get("description", ""))
     details = said["parameters"] if isinstance(said.get("parameters"), dict) else {}
     reason = f"{status} {words}"[:200]
     if status == 429:
-        return _later(answered, details, reply, reason)
+        return _later(answered, details, bucket, reason)
     if type(details.get("migrate_to_chat_id")) is int:
         return Rejected(reason=reason, new_chat=str(details["migrate_to_chat_id"]))
     if status in (401, 404):  # the token is part of the URL: a wrong one is 404
@@ -285,10 +290,10 @@ def _refusal(answered: http.Answered, said: Json, reply: OutboundReply) -> Outco
     return Rejected(reason=reason) if 400 <= status < 500 else http.outcome(answered)
 
 
-def _later(answered: http.Answered, details: Json, reply: OutboundReply, reason: str) -> Deferred:
+def _later(answered: http.Answered, details: Json, bucket: str, reason: str) -> Deferred:
     """Telegram doesn't say which of its limits was hit. Its long waits are those of one chat or group, so
     that is what waits: the bot's own limit of 30 a second is kept by us, and if it was hit all the
     same, each chat that tries is told so and waits by itself."""
     told: Any = details.get("retry_after")
     seconds = float(told) if type(told) in (int, float) else http.retry_after(answered)
-    return Deferred(seconds=max(seconds, 0.0), bucket="group" if _is_group(reply) else "chat", reason=reason)
+    return Deferred(seconds=max(seconds, 0.0), bucket=bucket, reason=reason)

@@ -469,7 +469,7 @@ GENERIC: dict[str, list[Row]] = {
         )
     ],
     "text_is_null": [("unusable", "text is not text")],
-    "truncated": [("unusable", "JSON cannot be read")],
+    "truncated": [("unusable", "JSON cannot be read: Expecting property name enclosed in double quotes at 34")],
     "unknown_type": [("note", "an event of an unknown type")],
 }
 

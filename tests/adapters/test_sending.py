@@ -87,10 +87,6 @@ TELEGRAM_ENDINGS = [
     ({"do": "accept_then_cut"}, Unknown(reason="an answer that is not Telegram's")),
     ({"do": "accept_then_nonsense"}, Unknown(reason="an answer that is not Telegram's")),
     ({"do": "flood"}, Unknown(reason="an answer that is not Telegram's")),
-    (
-        {"do": "upgraded", "migrate_to_chat_id": -1005},
-        Rejected(reason="400 Bad Request: group chat was upgraded to a supergroup chat", new_chat="-1005"),
-    ),
 ]
 
 
@@ -98,6 +94,17 @@ TELEGRAM_ENDINGS = [
 def test_each_answer_of_telegram_has_its_ending(double: Double, rule: dict[str, Any], ending: Any) -> None:
     double.script(rule)
     assert Telegram().send(channel("telegram", double.url), reply()) == ending
+
+
+def test_a_chat_with_a_new_id_is_tried_there(double: Double) -> None:
+    double.script({"do": "upgraded", "migrate_to_chat_id": -1005})
+    assert isinstance(Telegram().send(channel("telegram", double.url), reply(chat="-5")), Sent)
+    assert [call["chat"] for call in double.calls()] == ["-5", "-1005"]
+
+
+def test_a_migrated_lane_writes_to_its_address(double: Double) -> None:
+    Telegram().send(channel("telegram", double.url), reply(chat="-5", address={"chat_id": -1005}))
+    assert double.accepted()[0]["chat"] == "-1005"
 
 
 def test_429_of_a_group_makes_the_group_wait(double: Double) -> None:

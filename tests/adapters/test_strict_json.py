@@ -1,0 +1,136 @@
+"""What the one reader of foreign JSON takes and refuses."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from channels_ingest.strict_json import Unreadable, read_json, split_array, split_object
+
+REFUSED = {
+    "empty": b"",
+    "truncated": b'{"a":1',
+    "trailing comma": b'{"a":1,}',
+    "single quotes": b"{'a':1}",
+    "two values": b"{}{}",
+    "comment": b'{"a":1} // x',
+    "NaN": b'{"a":NaN}',
+    "Infinity": b'{"a":-Infinity}',
+    "1e999": b'{"a":1e999}',
+    "4301 digits": b'{"a":' + b"1" * 4301 + b"}",
+    "key twice": b'{"id":1,"id":2}',
+    "key twice, spaced": b'{"id" : 1,"id" :2}',
+    "key twice, escaped": b'{"\\u0069d":1,"id":2}',
+    "key twice, hidden by a colon in text": b'{"id":1,"id":2,"t":"\\u003a"}',
+    "key twice, deep": b'{"a":[{"b":{"c":1,"c":2}}]}',
+    "51 levels": b"[" * 51 + b"]" * 51,
+    "1100 levels": b'{"a":' * 1100,
+    "100,000 levels closed": b"[" * 100_000 + b"]" * 100_000,
+    "10,001 keys": b"{" + b",".join(b'"k%d":1' % n for n in range(10_001)) + b"}",
+    "1,000,000 keys": b"{" + b",".join(b'"%d":1' % n for n in range(900_000)) + b"}",
+    "100,000 elements": b'{"a":[' + b",".join([b"0"] * 100_000) + b"]}",
+    "UTF-16": '{"a":1}'.encode("utf-16"),
+    "UTF-32": '{"a":1}'.encode("utf-32-le"),
+    "bad byte": b'{"a":"\xff"}',
+    "overlong": b'{"a":"\xc0\x80"}',
+    "CESU surrogates": b'{"a":"\xed\xa0\xbd\xed\xb8\x80"}',
+    "raw newline in text": b'{"a":"x\ny"}',
+}
+TAKEN: dict[str, tuple[bytes, Any]] = {
+    "BOM": (b'\xef\xbb\xbf{"a":1}', {"a": 1}),
+    "NUL in text": (b'{"a":"x\\u0000y"}', {"a": "x\0y"}),
+    "lone surrogate": (b'{"a":"\\ud800"}', {"a": "\ud800"}),
+    "reversed pair": (b'{"a":"\\udc00\\ud800"}', {"a": "\udc00\ud800"}),
+    "escaped emoji": (b'{"a":"\\ud83d\\ude00"}', {"a": "😀"}),
+    "big integers": (b'{"a":9007199254740993,"b":18446744073709551616}', {"a": 9007199254740993, "b": 2**64}),
+    "50 levels": (b"[" * 50 + b"]" * 50, json.loads("[" * 50 + "]" * 50)),
+    "same key in two objects": (b'{"a":{"id":1},"b":{"id":2}}', {"a": {"id": 1}, "b": {"id": 2}}),
+    "colons and brackets in text": (b'{"a":"\\":{{[[:,,"}', {"a": '":{{[[:,,'}),
+    "escaped colon": (b'{"a":"\\u003a"}', {"a": ":"}),
+    "keys that are data": (b'{"__proto__":1,"__class__":2}', {"__proto__": 1, "__class__": 2}),
+    "text full of commas": (json.dumps({"a": ",[{" * 20_000}).encode(), {"a": ",[{" * 20_000}),
+}
+
+
+@pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED.keys())
+def test_refused_quickly_and_with_a_reason(raw: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(Unreadable, match=r"JSON|UTF-8"):
+        read_json(raw)
+    assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize(("raw", "value"), TAKEN.values(), ids=TAKEN.keys())
+def test_taken_as_it_is(raw: bytes, value: Any) -> None:
+    assert read_json(raw) == value
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(value=JSON, ascii_only=st.booleans())
+def test_reads_what_the_standard_library_writes(value: Any, ascii_only: bool) -> None:
+    assert read_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@given(pairs=st.lists(st.tuples(st.text(max_size=3), JSON), max_size=6))
+def test_a_key_that_comes_twice_is_never_taken(pairs: list[tuple[str, Any]]) -> None:
+    raw = ("{" + ",".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in pairs) + "}").encode()
+    if len({key for key, _ in pairs}) == len(pairs):
+        assert read_json(raw) == dict(pairs)
+    else:
+        with pytest.raises(Unreadable):
+            read_json(raw)
+
+
+@given(value=st.dictionaries(st.text(max_size=4), JSON, max_size=5))
+def test_members_are_split_without_being_read(value: dict[str, Any]) -> None:
+    members = split_object(json.dumps(value).encode())
+    assert {name: read_json(raw) for name, raw in members.items()} == value
+
+
+def test_a_bad_item_is_split_off_with_its_own_bytes() -> None:
+    assert split_array(b'[{"a":1} , {"a":1,"a":2},"\\ud800"]') == [b'{"a":1}', b'{"a":1,"a":2}', b'"\\ud800"']
+
+
+@given(value=st.lists(JSON, max_size=4), spoiler=st.sampled_from(['"\\ud800"', "NaN", '{"a":"\\udc00"}']))
+def test_splitting_works_the_same_where_the_fast_way_cannot(value: list[Any], spoiler: str) -> None:
+    raw = ("[" + " , ".join([*(json.dumps(item) for item in value), spoiler]) + " ]").encode()
+    *items, last = split_array(raw)
+    assert [read_json(item) for item in items] == value
+    assert last == spoiler.encode()
+    assert split_object(b'{"k": ' + raw + b', "l":[]} ') == {"k": raw, "l": b"[]"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[",
+        b"[1",
+        b"[1 2]",
+        b"[NaN",
+        b"[NaN]x",
+        b"[NaN,]",
+        b'{"a":NaN',
+        b'{"a" NaN}',
+        b"{1:NaN}",
+        b'{"a":NaN,"a":1}',
+        b"5",
+        b"\xff",
+    ],
+)
+def test_what_is_no_whole_object_or_array_is_not_split(raw: bytes) -> None:
+    for split in (split_object, split_array):
+        with pytest.raises(Unreadable):
+            split(raw)
