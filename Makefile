@@ -12,7 +12,7 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 PORT ?= 8000
 PYTEST_ARGS ?=
 # Checks need settings that load, and no server.
-CHECK_ENV := LOCAL=1 SECRET_KEY=only-for-checks DATABASE_URL=postgresql://nobody@127.0.0.1:1/none \
+CHECK_ENV := LOCAL=1 SECRET_KEY=only-for-checks-0c9f2be1d47a4f6b8e35a1c07d92f4be DATABASE_URL=postgresql://nobody@127.0.0.1:1/none \
 	REDIS_URL=redis://127.0.0.1:1/0 CREDENTIALS_KEYS=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
 
 help:  ## this list
