@@ -105,6 +105,11 @@ def type_and_place(logger: Any, method: str, event: Event) -> Event:
         event["causes"] = failures.causes(error)
         if method in REPORTED:
             reports.capture(error)
+    elif "error" in event and "place" in event:
+        # A failure that was turned into words already: a bot's, perhaps of another process.
+        reports.capture_place(event["error"], event["place"])
+    if method == "critical":
+        reports.flush()
     return event
 
 
@@ -248,10 +253,10 @@ class PatientHandler(logging.Handler):
 
 
 def hook_what_nobody_caught() -> None:
-    """Python would print an exception's words. A person at a terminal gets them; a log does not."""
+    """Python would print an exception's words: for people on their own machine or at a terminal, not for a log."""
     logging.raiseExceptions = False
     warnings.showwarning = _log_warning
-    if not sys.stderr.isatty():
+    if not settings.LOCAL and not sys.stderr.isatty():
         sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_thread(args)
     sys.unraisablehook = lambda args: _log_unraisable(args)

@@ -14,6 +14,7 @@ from django_celery_results.backends import DatabaseBackend
 from conversations import failures
 
 STORED_A_MINUTE = 60
+FLUSH_SECONDS = 1.0
 
 
 # ---------------------------------------------------------------- Sentry
@@ -51,6 +52,28 @@ def capture(error: BaseException) -> None:
         import sentry_sdk
 
         sentry_sdk.capture_exception(error)
+
+
+def capture_place(kind: str, place: str) -> None:
+    """Report a failure of which only these are left (``failures.kind`` and ``failures.place``)."""
+    if not settings.SENTRY_DSN:
+        return
+    import sentry_sdk
+
+    module, _, name = kind.rpartition(".")
+    where, _, function = place.partition(" ")
+    filename, _, line = where.rpartition(":")
+    frame = {"filename": filename, "function": function, "lineno": int(line) if line.isdecimal() else 0}
+    value = {"type": name, "module": module or "builtins", "stacktrace": {"frames": [frame]}}
+    sentry_sdk.capture_event({"level": "error", "exception": {"values": [value]}})
+
+
+def flush() -> None:
+    """Before a process ends itself."""
+    if settings.SENTRY_DSN:
+        import sentry_sdk
+
+        sentry_sdk.flush(timeout=FLUSH_SECONDS)
 
 
 def keep_type_and_place(event: Any, hint: Any) -> Any:

@@ -46,9 +46,7 @@ def self_signed(folder: Path) -> Path:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis.example")])
     now, day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = (
-        made.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
-    )
+    made = made.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -60,6 +60,16 @@ def test_sentry_hears_of_type_and_place(sentry: Caught) -> None:
     assert b'"function":"fail"' in envelope.replace(b": ", b":")
 
 
+def test_sentry_hears_of_a_failure_that_is_words_already(sentry: Caught) -> None:
+    structlog.get_logger("ours").warning("turn failed", error="shop.NotFound", place="shop/bots.py:7 order", bot=CANARY)
+    (envelope,) = sentry.sent
+    assert CANARY.encode() not in envelope
+    event = json.loads(envelope.splitlines()[-1])
+    (value,) = event["exception"]["values"]
+    assert (value["module"], value["type"]) == ("shop", "NotFound")
+    assert value["stacktrace"]["frames"] == [{"filename": "shop/bots.py", "function": "order", "lineno": 7}]
+
+
 def test_sentry_is_told_nothing_without_an_exception(sentry: Caught) -> None:
     sentry_sdk.capture_message(CANARY)
     assert sentry.sent == []

@@ -1,0 +1,1 @@
+"""An app whose bots put what people wrote wherever a careless author would."""
