@@ -42,7 +42,7 @@ def demo(turn: Turn) -> None:
     typed = not turn.message.payload and not turn.message.command
     if asked == "name" and typed and wish not in ("person", "forget"):
         remember_name(turn)
-    elif asked == "packs" and wish.isdecimal():
+    elif asked == "packs" and wish.isdecimal() and len(wish) < 4:
         choose_packs(turn, int(wish))
     else:
         answer(turn, wish)
@@ -54,7 +54,7 @@ def wanted(turn: Turn) -> str:
     if message.payload or message.command:
         return message.payload or WORDS.get(message.command.lower(), "menu")
     words = re.findall(r"\w+", message.text.casefold())
-    numbers = [word for word in words if word.isdecimal() and len(word) < 4]
+    numbers = [word for word in words if word.isdecimal()]
     return next(iter([*numbers, *(WORDS[word] for word in words if word in WORDS)]), "")
 
 

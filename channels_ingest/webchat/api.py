@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 BODY_CAP = 64 * 1024
 MAX_TEXT = 4000  # characters
-MAX_CHOICE = 4000
 CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")  # unique within a visitor's conversation; a repeat is the same message
+REPLY = re.compile(r"[0-9a-f-]{32,36}")  # its idempotency key
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,32})(?:\s+(.*))?", re.DOTALL)
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 RETRY_SECONDS = 2
@@ -105,7 +105,7 @@ def session(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
     """A token for a new visitor, or for the customer that the site vouches for."""
     if not channel.active:
         raise Refused(404, "This chat is closed.")
-    given = _read_body(request)
+    given = _read(_body(request))
     user_id, given_hash = _text(given, "id"), _text(given, "hash")
     visitor = tokens.identified_visitor(channel, user_id, given_hash) if user_id else None
     if visitor is None:
@@ -125,10 +125,10 @@ def messages(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
 
 def _post(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
     """Answers 200 only after the COMMIT, so that the page may forget the message then."""
-    given = _read_body(request)
+    raw = _body(request)
+    entry = _entry(request, channel, visitor, _read(raw))
     _within(caps.wait_to_write(channel, visitor))
-    entry = _entry(request, channel, visitor, given)
-    intake.accept(channel, [entry], _webhook_request(request, given))
+    intake.accept(channel, [entry], _webhook_request(request, raw))
     return _json({})
 
 
@@ -150,12 +150,17 @@ def _visitor(request: HttpRequest, channel: ChannelConfig) -> str:
     return visitor
 
 
-def _read_body(request: HttpRequest) -> dict[str, Any]:
+def _body(request: HttpRequest) -> bytes:
     try:
-        return read_object(body.read(request.META, BODY_CAP))
+        return body.read(request.META, BODY_CAP)
     except body.BodyError as error:
         words = "The message is too long." if error.status == 413 else "The message did not come whole."
         raise Refused(error.status, words) from None
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    try:
+        return read_object(raw)
     except Unreadable as error:
         raise Refused(400, str(error)) from None
 
@@ -194,8 +199,7 @@ def _message(text: str, client_id: str, common: Mapping[str, Any]) -> Entry:
 
 def _button(channel: ChannelConfig, given: Mapping[str, Any], client_id: str, common: Mapping[str, Any]) -> Entry:
     choice, reply = _text(given, "choice"), _text(given, "reply")
-    known = bool(reply) and "\0" not in reply and max(len(choice), len(reply)) <= MAX_CHOICE
-    title = timeline.offered_title(channel, common["chat"], reply, choice) if known else None
+    title = timeline.offered_title(channel, common["chat"], reply, choice) if REPLY.fullmatch(reply) else None
     if title is None:
         raise Refused(400, "This button was not offered.")
     return Entry(kind=Kind.BUTTON, key=f"b:{client_id}", text=title, payload=choice, target=reply, **common)
@@ -206,13 +210,13 @@ def _language(request: HttpRequest) -> str:
     return first if LANGUAGE.fullmatch(first) else ""
 
 
-def _webhook_request(request: HttpRequest, given: Mapping[str, Any]) -> WebhookRequest:
+def _webhook_request(request: HttpRequest, raw: bytes) -> WebhookRequest:
     return WebhookRequest(
         method="POST",
         url=settings.PUBLIC_URL + request.get_full_path(),
         headers={"content-type": "application/json", "user-agent": request.headers.get("User-Agent", "")},
         query={},
-        body=msgspec.json.encode(given),
+        body=raw,
     )
 
 

@@ -10,6 +10,7 @@
   let identity = script.dataset.userId && script.dataset.userHash ? { id: script.dataset.userId, hash: script.dataset.userHash } : null;
   let open = false;
   let frame = null;
+  let ready = false; // the chat in the frame listens
   let unread = 0;
 
   const STYLE = `
@@ -83,7 +84,7 @@
   }
 
   function tell(message) {
-    frame?.contentWindow?.postMessage({ source: "chat-widget", ...message }, origin);
+    if (ready) frame.contentWindow.postMessage({ source: "chat-widget", ...message }, origin);
   }
 
   function show(wanted) {
@@ -118,6 +119,7 @@
   function hear({ source, origin: from, data }) {
     if (!frame || source !== frame.contentWindow || from !== origin || data?.source !== "chat") return;
     if (data.type === "ready") {
+      ready = true;
       tell({ type: "identify", identity });
       tell({ type: "shown", open });
     }

@@ -1,0 +1,366 @@
+"""The API of the chat page, on the real database."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import msgspec
+import pytest
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from channels_ingest.webchat import caps, timeline, tokens
+from conversations import database, intake, registry
+from conversations.contracts import Attachment, Choice, ReplyBody
+from conversations.errors import Busy, NotStored
+from conversations.models import Channel, Conversation, Message, Quarantine, Reply
+from tests.webchat.conftest import OWN, SECRET, SHOP, Visitor, make_channel
+
+HOSTILE = '</script><img src=x onerror=alert(1)>" onclick=alert(1) \u202e javascript:alert(1) {{ 7*7 }}'
+
+
+def answer(body: ReplyBody, status: str = "sent", author: str = "bot") -> Reply:
+    """A reply in the only lane that there is, as the outbox leaves it."""
+    lane = Conversation.objects.get()
+    number = lane.last_reply_sequence + 1
+    key = str(uuid.uuid4())
+    with connection.cursor() as cursor:
+        settled = number if status == "pending" else number + 1
+        cursor.execute("UPDATE conversation SET last_reply_sequence = %s, next_reply_sequence = %s", (number, settled))
+    return Reply.objects.create(
+        conversation=lane,
+        channel_id=lane.channel_id,
+        sequence=number,
+        body=msgspec.to_builtins(body),
+        status=status,
+        author=author,
+        key=key,
+        platform_id=key if status == "sent" else "",
+        settled_at=timezone.now() if status == "sent" else None,
+    )
+
+
+def finish() -> None:
+    """As if every message had been handled."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE message SET status = 'handled', settled_at = now()")
+        cursor.execute("UPDATE conversation SET next_sequence = last_sequence + 1")
+
+
+# ---------------------------------------------------------------- posting
+
+
+def test_a_message_is_stored_once_however_often_it_comes(visitor: Visitor) -> None:
+    for _ in range(3):
+        assert visitor.say("Hello", "client-id-1").status_code == 200
+    stored = Message.objects.get()
+    assert (stored.text, stored.sequence, stored.platform_id) == ("Hello", 1, "client-id-1")
+    lane = Conversation.objects.get()
+    assert lane.chat == lane.user == tokens.read(_config(visitor), visitor.token)
+
+
+def test_messages_keep_the_order_in_which_they_were_posted(visitor: Visitor) -> None:
+    for number in range(10):
+        visitor.say(str(number))
+    assert list(Message.objects.order_by("sequence").values_list("text", flat=True)) == [str(n) for n in range(10)]
+
+
+def test_two_visitors_may_use_the_same_client_id(channel: Channel, visitor: Visitor) -> None:
+    other = Visitor(channel)
+    other.begin()
+    visitor.say("mine", "client-id-1")
+    other.say("other", "client-id-1")
+    assert Conversation.objects.count() == Message.objects.count() == 2
+    assert [item["text"] for item in visitor.poll().json()["items"]] == ["mine"]
+
+
+def test_a_command_is_read_as_one(visitor: Visitor) -> None:
+    visitor.say("/Help orders please")
+    payload = Message.objects.get().payload
+    assert (payload["command"], payload["args"]) == ("Help", "orders please")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"client_id": "client-id-1"}', 400),
+        ({"client_id": "client-id-1", "text": "  \n "}, 400),
+        ({"client_id": "client-id-1", "text": 5}, 400),
+        ({"client_id": "short", "text": "x"}, 400),
+        ({"client_id": "client-id-1\x00", "text": "x"}, 400),
+        ({"client_id": ["client-id-1"], "text": "x"}, 400),
+        ({"client_id": "client-id-1", "text": "x" * 4001}, 413),
+        ({"client_id": "client-id-1", "text": "x", "more": "x" * 70_000}, 413),
+        ({"client_id": "client-id-1", "choice": "buy"}, 400),
+        ({"client_id": "client-id-1", "choice": "buy", "reply": "\x00"}, 400),
+        ({"client_id": "client-id-1", "choice": "buy", "reply": "\ud800"}, 400),
+        ({"client_id": "client-id-1", "choice": {"id": "buy"}, "reply": "x"}, 400),
+    ],
+)
+def test_what_can_never_be_stored_is_refused_for_good(visitor: Visitor, body: Any, status: int) -> None:
+    assert visitor.post(body).status_code == status
+    assert not Message.objects.exists()
+    assert not Quarantine.objects.exists()
+
+
+def test_nul_and_lone_surrogates_in_a_text_are_stored_as_replacement_characters(visitor: Visitor) -> None:
+    assert visitor.say("a\x00b\ud800c").status_code == 200
+    assert Message.objects.get().text == "a\ufffdb\ufffdc"
+
+
+@pytest.mark.parametrize("error", [Busy("full"), NotStored("away"), OSError("disk")])
+def test_a_fault_of_ours_asks_to_come_again(
+    visitor: Visitor, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(intake, "accept", fail)
+    refused = visitor.say("Hello")
+    assert refused.status_code == 503
+    assert int(refused["Retry-After"]) >= 1
+
+
+def test_a_visitor_who_floods_is_slowed_down_and_nothing_is_lost(visitor: Visitor) -> None:
+    answers = [visitor.say(str(number)) for number in range(caps.MESSAGE_BURST + 5)]
+    codes = [each.status_code for each in answers]
+    assert codes.count(200) == Message.objects.count() >= caps.MESSAGE_BURST
+    assert codes[-1] == 429
+    assert int(answers[-1]["Retry-After"]) >= 1
+
+
+# ---------------------------------------------------------------- who, and from where
+
+
+def test_nobody_reads_or_writes_without_a_token_of_this_channel(channel: Channel, visitor: Visitor) -> None:
+    visitor.say("secret")
+    stranger = Visitor(channel)
+    for token in ("", "guess", tokens.issue(_config(Visitor(make_channel("other"))), "v:x")):
+        stranger.token = token
+        assert stranger.poll().status_code == 401
+        assert stranger.say("x").status_code == 401
+
+
+def test_cookies_and_a_logged_in_user_change_nothing(visitor: Visitor, admin_client: Client) -> None:
+    stranger = admin_client.get(f"{visitor.base}/messages/")
+    assert stranger.status_code == 401
+    assert "Set-Cookie" not in visitor.poll().headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "", SHOP + ".evil.example"])
+def test_another_web_page_can_neither_begin_nor_post(visitor: Visitor, origin: str) -> None:
+    visitor.origin = origin
+    assert visitor.begin().status_code == 403
+    refused = visitor.say("x")
+    assert refused.status_code == 403
+    assert "Access-Control-Allow-Origin" not in refused.headers
+    assert not Message.objects.exists()
+
+
+def test_an_allowed_origin_may_use_the_api_from_its_own_scripts(channel: Channel) -> None:
+    shop = Visitor(channel, origin=SHOP)
+    assert shop.begin()["Access-Control-Allow-Origin"] == SHOP
+    assert shop.say("Hello").status_code == 200
+    headers = {"Origin": SHOP, "Access-Control-Request-Method": "POST"}
+    preflight = shop.client.options(f"{shop.base}/messages/", headers=headers)
+    assert preflight.status_code == 204
+    assert "Authorization" in preflight["Access-Control-Allow-Headers"]
+    assert "Access-Control-Allow-Credentials" not in preflight.headers
+
+
+def test_a_customer_whom_the_site_vouches_for_has_one_conversation_on_all_devices(channel: Channel) -> None:
+    devices = [Visitor(channel), Visitor(channel)]
+    for device in devices:
+        began = device.begin(id="7", hash=tokens.identity_hash(SECRET, "7"))
+        assert began.json()["identified"] is True
+        device.say("Hello")
+    assert Conversation.objects.get().user == "i:7"
+    assert len(devices[0].poll().json()["items"]) == 2
+
+
+def test_a_wrong_hash_is_refused_and_makes_no_session(channel: Channel) -> None:
+    refused = Visitor(channel).begin(id="7", hash=tokens.identity_hash("guess", "7"))
+    assert refused.status_code == 403
+    assert "token" not in refused.json()
+
+
+def test_an_address_may_begin_so_many_conversations(own_database: None) -> None:
+    channel = make_channel("small", new_per_hour=12)
+    answers = [Visitor(channel).begin() for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert 0 < int(answers[-1]["Retry-After"]) <= 300
+    vouched = Visitor(channel).begin(id="7", hash=tokens.identity_hash(SECRET, "7"))
+    assert vouched.status_code == 200  # no cap on customers
+
+
+def test_guessing_hashes_counts_as_beginning(own_database: None) -> None:
+    channel = make_channel("small", new_per_hour=12)
+    assert [Visitor(channel).begin(id="7", hash="x").status_code for _ in range(3)] == [403, 403, 429]
+
+
+def test_unknown_and_closed_chats(channel: Channel, visitor: Visitor) -> None:
+    assert Client().post("/web/unknown/session/", headers={"Origin": OWN}).status_code == 404
+    Channel.objects.update(active=False)
+    registry.forget_channels()
+    assert Visitor(channel).begin().status_code == 404
+    assert visitor.say("still stored").status_code == 200
+
+
+def test_wrong_methods(visitor: Visitor) -> None:
+    headers = {"Origin": OWN, "Authorization": f"Bearer {visitor.token}"}
+    assert visitor.client.get(f"{visitor.base}/session/", headers=headers).status_code == 405
+    assert visitor.client.delete(f"{visitor.base}/messages/", headers=headers).status_code == 405
+
+
+# ---------------------------------------------------------------- polling
+
+
+def test_an_empty_conversation(visitor: Visitor) -> None:
+    seen = visitor.poll().json()
+    assert (seen["items"], seen["busy"], seen["mode"], seen["cursor"]) == ([], False, "bot", "0.0")
+
+
+def test_what_was_said_comes_once_in_order_and_then_304(visitor: Visitor) -> None:
+    visitor.say("one")
+    assert visitor.poll().json()["busy"] is True
+    finish()
+    answer(ReplyBody(text="first"))
+    answer(ReplyBody(text="second", choices=(Choice(id="buy", title="Buy"),)))
+    seen = visitor.poll()
+    assert [item["text"] for item in seen.json()["items"]] == ["one", "first", "second"]
+    assert seen.json()["items"][2]["choices"] == [{"id": "buy", "title": "Buy"}]
+    assert seen.json()["busy"] is False
+    cursor, etag = seen.json()["cursor"], seen["ETag"]
+    unchanged = visitor.poll(cursor, **{"If-None-Match": etag})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    answer(ReplyBody(text="third"), author="person")
+    fresh = visitor.poll(cursor, **{"If-None-Match": etag}).json()
+    assert [(item["text"], item["author"]) for item in fresh["items"]] == [("third", "person")]
+
+
+def test_a_change_of_typing_or_mode_alone_is_news(visitor: Visitor) -> None:
+    visitor.say("one")
+    seen = visitor.poll()
+    cursor, etag = seen.json()["cursor"], seen["ETag"]
+    assert visitor.poll(cursor, **{"If-None-Match": etag}).status_code == 304
+    finish()
+    changed = visitor.poll(cursor, **{"If-None-Match": etag})
+    assert (changed.status_code, changed.json()["busy"]) == (200, False)
+    Conversation.objects.filter(pk=Conversation.objects.get().pk).update(mode="human")
+    changed = visitor.poll(cursor, **{"If-None-Match": changed["ETag"]})
+    assert (changed.status_code, changed.json()["mode"]) == (200, "human")
+
+
+@pytest.mark.parametrize("status", ["pending", "cancelled", "parked", "unknown"])
+def test_a_reply_is_shown_only_once_it_is_sent(visitor: Visitor, status: str) -> None:
+    visitor.say("one")
+    finish()
+    answer(ReplyBody(text="not yet"), status=status)
+    seen = visitor.poll().json()
+    assert [item["text"] for item in seen["items"]] == ["one"]
+    assert seen["busy"] is (status == "pending")
+
+
+@pytest.mark.parametrize(
+    "after", ["", "x", "-1.0", "1", "99999999999999999999.1", "1.1; DROP TABLE reply", "\x00", "１.１"]
+)
+def test_a_cursor_that_is_none_means_from_the_start(visitor: Visitor, after: str) -> None:
+    visitor.say("one")
+    assert len(visitor.poll(after).json()["items"]) == 1
+
+
+def test_a_long_conversation_opens_with_its_newest_part(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "MOST", 5)
+    for number in range(12):
+        visitor.say(str(number))
+    opened = visitor.poll().json()
+    assert [item["text"] for item in opened["items"]] == ["7", "8", "9", "10", "11"]
+    behind = visitor.poll("2.0").json()
+    assert [item["text"] for item in behind["items"]] == ["2", "3", "4", "5", "6"]
+    assert [item["text"] for item in visitor.poll(behind["cursor"]).json()["items"]] == ["7", "8", "9", "10", "11"]
+
+
+def test_a_poll_is_one_query(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor.say("one")
+    visitor.poll()
+    queries: list[str] = []
+    read = database.read
+    monkeypatch.setattr(database, "read", lambda query, params=(): queries.append(query) or read(query, params))
+    visitor.poll()
+    assert len(queries) == 1
+
+
+def test_a_poll_walks_indexes_only(visitor: Visitor) -> None:
+    visitor.say("one")
+    params = (0, 0, timeline.MOST, 1, "v:x", "v:x")
+    database.read("SET enable_seqscan = off")
+    plan = "\n".join(row[0] for row in database.read("EXPLAIN " + timeline._query(), params))
+    assert "Seq Scan" not in plan
+    for index in ("conversation_once", "message_sequence_once", "reply_sequence_once"):
+        assert index in plan
+
+
+# ---------------------------------------------------------------- buttons
+
+
+def test_a_button_that_was_offered_can_be_pressed(visitor: Visitor) -> None:
+    visitor.say("one")
+    offered = answer(ReplyBody(text="?", choices=(Choice(id="buy", title="Buy it"),)))
+    press = {"client_id": "client-id-2", "choice": "buy", "reply": offered.platform_id}
+    assert visitor.post(press).status_code == visitor.post(press).status_code == 200
+    pressed = Message.objects.get(kind="button")
+    assert (pressed.text, pressed.payload["payload"]) == ("Buy it", "buy")
+    item = next(item for item in visitor.poll().json()["items"] if item["id"] == "client-id-2")
+    assert (item["text"], item["choice"], item["reply"]) == ("Buy it", "buy", offered.platform_id)
+
+
+def test_no_other_button_can_be_pressed(channel: Channel, visitor: Visitor) -> None:
+    visitor.say("one")
+    offered = answer(ReplyBody(text="?", choices=(Choice(id="buy", title="Buy it"),)))
+    refund = {"client_id": "client-id-2", "choice": "refund", "reply": offered.platform_id}
+    assert visitor.post(refund).status_code == 400
+    other = Visitor(channel)
+    other.begin()
+    assert other.post({**refund, "choice": "buy"}).status_code == 400  # offered to somebody else
+    assert Message.objects.count() == 1
+
+
+# ---------------------------------------------------------------- hostile words
+
+
+def test_hostile_text_travels_as_data(visitor: Visitor) -> None:
+    visitor.say(HOSTILE)
+    answer(ReplyBody(text=HOSTILE, choices=(Choice(id=HOSTILE, title=HOSTILE),)))
+    seen = visitor.poll()
+    assert seen["Content-Type"] == "application/json"
+    assert seen["X-Content-Type-Options"] == "nosniff"
+    assert [item["text"] for item in json.loads(seen.content)["items"]] == [HOSTILE, HOSTILE]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://cdn.example/a.png", True),
+        ("http://cdn.example/a.png", True),
+        ("javascript:alert(1)", False),
+        ("JAVASCRIPT:alert(1)", False),
+        ("data:text/html,x", False),
+        ("//cdn.example/a.png", False),
+        (" javascript:alert(1)", False),
+    ],
+)
+def test_only_http_addresses_reach_the_browser(visitor: Visitor, url: str, shown: bool) -> None:
+    visitor.say("one")
+    answer(ReplyBody(media=Attachment(kind="image", url=url, file_id="internal")))
+    media = visitor.poll().json()["items"][-1]["media"]
+    assert media == ({"kind": "image", "url": url} if shown else {"kind": "image"})
+
+
+def _config(visitor: Visitor) -> Any:
+    return registry.channel_by_public_id("web", visitor.base.removeprefix("/web/"))

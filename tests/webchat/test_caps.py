@@ -1,0 +1,78 @@
+"""An address begins so many conversations; what is remembered of addresses is bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import RequestFactory
+
+from channels_ingest.webchat import caps
+from conversations.contracts import ChannelConfig
+
+
+class Clock:
+    """Stands still until it is told."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    stopped = Clock()
+    monkeypatch.setattr(caps, "time", stopped)
+    return stopped
+
+
+def test_a_burst_passes_then_one_per_interval(clock: Clock) -> None:
+    cap = caps.Cap()
+    assert [cap.wait("a", 30, 3) for _ in range(3)] == [0, 0, 0]
+    assert cap.wait("a", 30, 3) == 30
+    assert cap.wait("b", 30, 3) == 0
+    clock.now += 30
+    assert cap.wait("a", 30, 3) == 0
+    assert cap.wait("a", 30, 3) == 30
+
+
+def test_a_refused_one_does_not_make_the_wait_longer(clock: Clock) -> None:
+    cap = caps.Cap()
+    cap.wait("a", 30, 1)
+    assert {cap.wait("a", 30, 1) for _ in range(100)} == {30}
+
+
+def test_memory_is_bounded_and_the_longest_unseen_goes_first() -> None:
+    cap = caps.Cap(keys=100)
+    for number in range(1000):
+        cap.wait("busy", 3600, 1)
+        cap.wait(number, 3600, 1)
+    assert len(cap) == 100
+    assert cap.wait("busy", 3600, 1) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "per_hour"),
+    [({}, 120), ({"new_per_hour": 5}, 5), ({"new_per_hour": "0"}, 0), ({"new_per_hour": "?"}, 120)],
+)
+def test_the_channel_may_say_how_many(options: dict[str, Any], per_hour: int) -> None:
+    channel = ChannelConfig(id=1, public_id="one", platform="web", tenant_id=1, options=options)
+    assert caps.new_per_hour(channel) == per_hour
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "behind_router", "address"),
+    [
+        ("192.0.2.1", "", False, "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", False, "192.0.2.1"),  # anybody can write this header
+        ("10.0.0.1", "198.51.100.1, 203.0.113.9", True, "203.0.113.9"),  # the router's own is the last
+        ("2001:db8:1:2:3::4", "", False, "2001:db8:1:2::/64"),
+        ("", "", False, ""),
+        ("10.0.0.1", "x", True, ""),
+    ],
+)
+def test_whose_address_counts(remote: str, forwarded: str, behind_router: bool, address: str, settings: Any) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if behind_router else None
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    assert caps.client_address(RequestFactory().get("/", REMOTE_ADDR=remote, headers=headers)) == address
