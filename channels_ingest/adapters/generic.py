@@ -52,6 +52,7 @@ from conversations.contracts import (
 Json = Mapping[str, Any]
 
 BATCH = "messages.batch"
+MAX_ITEMS = 10_000
 STATUSES = {
     "message.sent": "sent",
     "message.delivered": "delivered",
@@ -173,6 +174,8 @@ def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Pars
     """Each item is read from its own bytes: a bad one leaves the others alone."""
     timestamp = read_json(members.get("timestamp", b"null"))
     items = split_array(split_object(members.get("data", b"{}")).get("messages", b"null"))
+    if len(items) > MAX_ITEMS:
+        raise Unreadable(f"a batch of more than {MAX_ITEMS} items")
     for place, raw in enumerate(items):
         try:
             item = read_object(raw)
