@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 
 from conversations import crypto, database, installation, registry, wake
 from conversations.clean import clean_text
 from conversations.contracts import ReplyBody, Struct
 from conversations.database import Row, Statement
 from conversations.errors import Busy, LaneMoved
-from conversations.models import Conversation, Message, Quarantine, Reply
+from conversations.models import Audit, Channel, Conversation, Message, Quarantine, Reply
 from conversations.sqlfiles import sql
 
 TRIES = 3  # a lane that somebody else holds; each waits for the lock's own timeout
@@ -220,11 +220,45 @@ def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, re
 # ---------------------------------------------------------------- beyond one lane
 
 
+def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -> None:
+    """Handling or sending stops for everybody of a channel, bot or tenant; only staff end it."""
+    key = {"scope": scope, "target": target, "stops": stops}
+    statement = _sql("desk_start_pause", **key, staff=staff.pk, reason=_note(reason))
+    if not _commit({"start": statement})["start"]:
+        raise LaneMoved("it changed meanwhile: staff have stopped this already")
+
+
 def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str = "") -> None:
     """All that the pause stopped goes on; the sweeper brings its lanes."""
     statement = _sql("desk_end_pause", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
     if not _commit({"end": statement})["end"]:
         raise LaneMoved("it changed meanwhile: this pause ended, or began anew")
+
+
+def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
+    """New credentials of a channel, by name; an empty value removes. They end what the old ones stopped."""
+    with transaction.atomic(durable=True):
+        row = Channel.objects.select_for_update().get(pk=channel.pk)
+        row.set_credentials(values)
+        row.save(update_fields=["sealed"])
+        _note_channel(row, staff, "set_credentials", ", ".join(sorted(values)))
+    ended = {"scope": "channel", "target": str(channel.pk), "stops": "sending"}
+    _commit({"end": (sql("end_pause"), ended)})
+    registry.forget_channels()
+
+
+def set_active(channel: Channel, active: bool, staff: User, reason: str) -> None:
+    """A channel that is off stores what comes; its lanes wait."""
+    with transaction.atomic(durable=True):
+        changed = Channel.objects.filter(pk=channel.pk, active=not active).update(active=active)
+        if not changed:
+            raise LaneMoved("it changed meanwhile: somebody has done that already")
+        _note_channel(channel, staff, "switch_on" if active else "switch_off", reason)
+    registry.forget_channels()
+
+
+def _note_channel(channel: Channel, staff: User, verb: str, reason: str) -> None:
+    Audit.objects.create(staff=staff, verb=verb, subject=f"channel {channel.public_id}", reason=_note(reason))
 
 
 def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:

@@ -68,7 +68,9 @@ def _messages(lane: Conversation, before: int | None) -> list[Message]:
     newest = list(numbered.order_by("-sequence")[:MESSAGES])[::-1]
     if before:
         return newest
-    return newest + list(Message.objects.filter(conversation=lane, status=Message.Status.WAITING).order_by("id")[:MESSAGES])
+    return newest + list(
+        Message.objects.filter(conversation=lane, status=Message.Status.WAITING).order_by("id")[:MESSAGES]
+    )
 
 
 def _first_moment(lane: Conversation, sequence: int) -> dt.datetime | None:
@@ -85,7 +87,9 @@ class _Beside:
         replies = self._newest(Reply.objects.filter(conversation=lane).select_related("staff"), "-sequence")
         self.replies = _grouped(replies, self._ids)
         self._loose = [reply for reply in replies if reply.message_id is None and self._is_inside(reply.created_at)]
-        acts = Audit.objects.filter(conversation_id=lane.pk).exclude(verb__in=["read", "answer"]).select_related("staff")
+        acts = (
+            Audit.objects.filter(conversation_id=lane.pk).exclude(verb__in=["read", "answer"]).select_related("staff")
+        )
         self._acts = [act for act in acts.order_by("-id")[:BESIDE] if self._is_inside(act.at)]
 
     def alone(self) -> list[Block]:

@@ -278,8 +278,9 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
 
 
 def _parked(facts: Facts) -> Reason | None:
-    """What blocks the lane was named already."""
-    if facts.parked_sequence is None or (facts.blocked and facts.parked_sequence == facts.next_sequence):
+    """What blocks the lane, or made it a person's, was named already."""
+    named = facts.next_sequence if facts.blocked else facts.next_sequence - 1 if facts.mode == "human" else None
+    if facts.parked_sequence in (None, named):
         return None
     return _stuck(f"Message {facts.parked_sequence} was parked{_because(facts.parked_note)}.")
 

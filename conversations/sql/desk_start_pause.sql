@@ -1,0 +1,13 @@
+-- Staff stop handling or sending for everybody of a channel, bot or tenant, until staff end it.
+-- scope, target, stops, reason; staff: id. Rows: the pause's id; none: staff have stopped it already. Index: pause_once.
+WITH stopped AS (
+  INSERT INTO pause AS p (scope, target, stops, reason, by_staff, since)
+  VALUES (%(scope)s, %(target)s, %(stops)s, %(reason)s, true, now())
+      ON CONFLICT (scope, target, stops) DO UPDATE
+     SET reason = excluded.reason, by_staff = true, since = coalesce(p.since, now()), probe_at = NULL, updated_at = now()
+   WHERE NOT p.by_staff
+  RETURNING id),
+noted AS (
+  INSERT INTO audit (staff_id, verb, subject, reason)
+  SELECT %(staff)s, 'start_pause', %(scope)s || ' ' || %(target)s || ': ' || %(stops)s, %(reason)s FROM stopped)
+SELECT id FROM stopped

@@ -1,0 +1,126 @@
+// The live page of a conversation: asks one small address whether anything changed (1 s in front, 10 s hidden),
+// and replaces only the parts that did. What somebody is writing in, or has opened, is left alone.
+"use strict";
+
+const FRONT_MS = 1000;
+const HIDDEN_MS = 10000;
+const PARTS = ["reasons", "timeline", "controls"];
+
+function isBusy(node) {
+  if (node.contains(document.activeElement) && document.activeElement.matches("input, textarea, select, button")) return true;
+  if (node.querySelector("details[open]")) return true;
+  return [...node.querySelectorAll("input[type=text], textarea")].some((field) => field.value);
+}
+
+function bodyOf(html) {
+  return new DOMParser().parseFromString(html, "text/html").body;
+}
+
+// Children with the same key and the same words stay as they are, so that nothing flickers or loses its place.
+function renew(target, fresh) {
+  const there = new Map([...target.children].map((node) => [node.dataset.key, node]));
+  let place = target.firstElementChild;
+  for (const wanted of [...fresh.children]) {
+    const known = there.get(wanted.dataset.key);
+    there.delete(wanted.dataset.key);
+    const kept = known && (sameWords(known, wanted) || isBusy(known)) ? known : wanted;
+    if (kept === place) {
+      place = place.nextElementSibling;
+    } else {
+      target.insertBefore(kept, place);
+      if (known && kept !== known) {
+        if (known === place) place = known.nextElementSibling;
+        known.remove();
+      }
+    }
+  }
+  there.forEach((node) => node.remove());
+}
+
+function sameWords(one, other) {
+  const plain = (node) => node.innerHTML.replace(/name="csrfmiddlewaretoken" value="[^"]*"/g, "");
+  return one.className === other.className && plain(one) === plain(other);
+}
+
+// The forms give back what the page shows: a stale page gets a clear answer instead of a wrong act.
+function showSeen(fresh) {
+  const seen = fresh.querySelector(".seen");
+  if (!seen) return;
+  for (const field of document.querySelectorAll('#answer input[name="epoch"]')) field.value = seen.dataset.epoch;
+  for (const field of document.querySelectorAll('#answer input[name="next_sequence"]')) field.value = seen.dataset.nextSequence;
+  const answer = document.getElementById("answer");
+  if (!answer) return;
+  const human = seen.dataset.human === "yes";
+  answer.querySelector("button").textContent = human ? "Send" : "Take over and send";
+  const over = answer.querySelector('input[name="take_over"]');
+  if (human && over) over.remove();
+  if (!human && !over) answer.insertAdjacentHTML("afterbegin", '<input type="hidden" name="take_over" value="yes">');
+}
+
+function apply(page, answer) {
+  const timeline = document.getElementById("timeline");
+  const atEnd = timeline.scrollTop + timeline.clientHeight >= timeline.scrollHeight - 60;
+  for (const name of PARTS) {
+    const target = document.getElementById(name);
+    const fresh = bodyOf(answer.parts[name]);
+    if (name !== "controls") renew(target, fresh);
+    else {
+      showSeen(fresh);
+      if (!isBusy(target)) target.replaceChildren(...fresh.childNodes);
+    }
+  }
+  page.dataset.cursor = answer.cursor;
+  if (atEnd) toEnd();
+}
+
+function toEnd() {
+  const timeline = document.getElementById("timeline");
+  timeline.scrollTop = timeline.scrollHeight;
+}
+
+async function poll(page) {
+  const offline = document.getElementById("offline");
+  try {
+    const address = `${page.dataset.live}?cursor=${encodeURIComponent(page.dataset.cursor)}`;
+    const response = await fetch(address, { cache: "no-store", credentials: "same-origin", redirect: "error" });
+    if (response.status === 200) apply(page, await response.json());
+    if (offline) offline.hidden = response.ok || response.status === 304;
+  } catch {
+    if (offline) offline.hidden = false;
+  }
+}
+
+function follow(page) {
+  let timer = null;
+  const again = async () => {
+    clearTimeout(timer);
+    await poll(page);
+    clearTimeout(timer);
+    timer = setTimeout(again, document.hidden ? HIDDEN_MS : FRONT_MS);
+  };
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) again(); });
+  timer = setTimeout(again, FRONT_MS);
+}
+
+function span(seconds) {
+  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) {
+    if (seconds >= size) return `${Math.floor(seconds / size)} ${unit}`;
+  }
+  return `${seconds} s`;
+}
+
+function tick() {
+  for (const node of document.querySelectorAll("time.until, time.since")) {
+    const distance = Math.round((Date.parse(node.dateTime) - Date.now()) / 1000);
+    if (node.className === "since") node.textContent = span(Math.max(0, -distance));
+    else node.textContent = distance > 0 ? `in ${span(distance)}` : "now";
+  }
+}
+
+const page = document.querySelector(".conversation[data-live]");
+if (page && page.dataset.live) {
+  follow(page);
+  toEnd();
+}
+tick();
+setInterval(tick, 1000);

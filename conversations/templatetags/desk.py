@@ -1,0 +1,88 @@
+"""How pages of staff show what people and platforms wrote."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+from django import template
+from django.utils import timezone
+
+from conversations import installation
+
+register = template.Library()
+
+# Controls of C0 and C1, and what turns the direction of writing: shown, so that no text looks like another.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+@register.filter
+def visible(text: Any) -> str:
+    """``text`` with a symbol for every character that cannot be seen."""
+    return _HIDDEN.sub(_symbol, "" if text is None else str(text))
+
+
+def _symbol(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return chr(0x2400 + code) if code < 0x20 else f"⟦U+{code:04X}⟧"
+
+
+@register.filter
+def age(moment: dt.datetime | None) -> str:
+    """How long ago, short: 12 s, 5 min, 3 h, 2 d."""
+    if moment is None:
+        return ""
+    seconds = max(0, int((timezone.now() - moment).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+@register.filter
+def clock(moment: dt.datetime | None) -> str:
+    """The time of day; with the date where it was not today."""
+    if moment is None:
+        return ""
+    local = timezone.localtime(moment)
+    today = local.date() == timezone.localdate()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+
+
+@register.filter
+def seconds_between(ended: dt.datetime, started: dt.datetime) -> str:
+    """How long it took."""
+    return f"{max(0.0, (ended - started).total_seconds()):.2f} s"
+
+
+@register.simple_tag
+def why_held() -> str:
+    """Why nothing is sent to people from this installation; '' when it is."""
+    return installation.held()
+
+
+@register.filter
+def words(verb: str) -> str:
+    """``take_over`` as it is read."""
+    return verb.replace("_", " ")
+
+
+# ---------------------------------------------------------------- the menu, and what stands still
+
+MENU = {
+    "Work": ("Conversation", "StuckConversation", "ParkedMessage", "ReplyForStaff", "Quarantine", "Contact"),
+    "Set up": ("Channel", "Pause", "Tenant", "TenantStaff"),
+    "Look into": ("Worker", "Audit"),
+}
+Group = dict[str, Any]
+
+
+@register.simple_tag
+def menu(app_list: list[Group]) -> list[Group]:
+    """The admin's apps, ours in the order of the day's work, the others after them."""
+    ours = [app for app in app_list if app["app_label"] == "conversations"]
+    models = {model["object_name"]: model for app in ours for model in app["models"]}
+    groups = [{"name": name, "models": [models[one] for one in names if one in models]} for name, names in MENU.items()]
+    others = [{"name": app["name"], "models": app["models"]} for app in app_list if app not in ours]
+    return [group for group in groups + others if group["models"]]
