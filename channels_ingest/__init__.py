@@ -10,6 +10,7 @@ In, in flow order:
     body.py         the raw body under the cap, chunked or not
     signatures.py   constant-time checks over raw bytes
     strict_json.py  the one reader of foreign JSON
+    strangers.py    how often an address failed to prove who it is
     adapters/       one file per platform, in and out together; base.py is what they share
 
 Out:
@@ -17,6 +18,9 @@ Out:
     http.py         one outbound call, and the only map from HTTP status to outcome
     text.py         long text cut by the platform's own unit, never inside a grapheme
     http_bot.py     bots in any language: a signed POST of the turn, replies in the answer
+
+Beside the flow: ``channels.py`` turns a person's settings into a channel (``management/commands``), and
+``webchat/`` is our own chat page and widget.
 
 Nothing here imports Celery or Redis. Storing is one call, ``conversations.intake.accept``.
 """

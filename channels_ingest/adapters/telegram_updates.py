@@ -146,10 +146,11 @@ def _read_message(channel: ChannelConfig, name: str, message: Json, update_id: s
 def _message(channel: ChannelConfig, name: str, message: Json, message_id: str, base: dict[str, Any]) -> Entry:
     content = _content(message)
     command, command_bot, args = _command(message, content["text"])
-    addressed = _addressed(channel, message, content["text"], command, command_bot)
+    alone = not base["group"] or name == "guest_message"
     return Entry(
         key=f"m:{message_id}",
-        starts_turn=_for_the_bot(name, message) and (addressed or not base["group"] or name == "guest_message"),
+        starts_turn=_for_the_bot(name, message)
+        and (alone or _addressed(channel, message, content["text"], command, command_bot)),
         order_key=bigint(message["message_id"]),
         group_id=maybe_text(message, "media_group_id"),
         target=_replied_to(message),
