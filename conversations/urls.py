@@ -1,12 +1,13 @@
-"""The core's own URLs: is it up?"""
+"""The core's own URLs: is it up, and how far behind is it?"""
 
 from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from conversations import health
+from conversations import health, metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz/", health.healthz),
     path("healthz", health.healthz),
+    path("metrics/", metrics.metrics),
 ]
