@@ -114,19 +114,11 @@ class Telegram(Adapter):
         return 0 if media.kind in WITHOUT_CAPTION else self.caption_size
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
-        """One attempt; a second call only where the first was surely not taken, because the chat has a new id."""
         try:
             method, payload = _request(reply)
-            outcome = self._try(channel, method, payload)
-            if isinstance(outcome, Rejected) and outcome.new_chat:
-                outcome = self._try(channel, method, {**payload, "chat_id": int(outcome.new_chat)})
+            answered = _call(channel, method, payload, self.read_timeout_seconds)
         except Unsendable as error:
             return Rejected(reason=str(error))
-        return outcome
-
-    def _try(self, channel: ChannelConfig, method: str, payload: Json) -> Outcome:
-        try:
-            answered = _call(channel, method, payload, self.read_timeout_seconds)
         except http.CallFailed as failed:
             return failed.outcome
         return _outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
@@ -220,10 +212,9 @@ def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
 
 
 def _chat_id(reply: OutboundReply) -> int:
-    """The newest message's chat: after a migration the lane keeps the old one."""
-    known = reply.address.get("chat_id", reply.chat.partition("@")[0])
+    """``address.chat``: the newest message's, or the new id that a send was told; the lane keeps the old one."""
     try:
-        return int(known)
+        return int(reply.address.get("chat") or reply.chat.partition("@")[0])
     except ValueError:
         raise Unsendable("chat is no Telegram id") from None
 

@@ -175,7 +175,7 @@ def _migration(message: Json, base: dict[str, Any]) -> Entry:
         old, new = here, int_id(message, "migrate_to_chat_id")
     else:
         old, new = int_id(message, "migrate_from_chat_id"), here
-    base |= {"chat": old, "address": {"chat_id": int(new), "thread": None}}
+    base |= {"chat": old, "address": {"chat": new, "thread": None}}
     return Entry(kind=Kind.CHAT_MIGRATED, key=f"g:{new}", new_chat=new, starts_turn=False, **base)
 
 
@@ -323,7 +323,7 @@ def _place(chat: Json, message: Json) -> dict[str, Any]:
     """Lane, thread and address. ``thread`` is stated even when it is none: the newest message's counts."""
     lane = int_id(chat, "id", "chat id")
     thread = int_id(message, "message_thread_id") if message.get("is_topic_message") is True else ""
-    address: dict[str, Any] = {"chat_id": chat["id"], "thread": int(thread) if thread else None}
+    address: dict[str, Any] = {"chat": lane, "thread": int(thread) if thread else None}
     if message.get("business_connection_id") is not None:
         address["business_connection_id"] = text_id(message, "business_connection_id")
         lane += "@" + address["business_connection_id"]

@@ -96,15 +96,14 @@ def test_each_answer_of_telegram_has_its_ending(double: Double, rule: dict[str, 
     assert Telegram().send(channel("telegram", double.url), reply()) == ending
 
 
-def test_a_chat_with_a_new_id_is_tried_there(double: Double) -> None:
+def test_a_chat_with_a_new_id_is_named_and_the_address_leads_there(double: Double) -> None:
     double.script({"do": "upgraded", "migrate_to_chat_id": -1005})
-    assert isinstance(Telegram().send(channel("telegram", double.url), reply(chat="-5")), Sent)
+    ours = channel("telegram", double.url)
+    ending = Telegram().send(ours, reply(chat="-5", address={"chat": "-5"}))
+    assert isinstance(ending, Rejected)
+    assert (ending.scope, ending.new_chat) == (Scope.REPLY, "-1005")
+    assert isinstance(Telegram().send(ours, reply(chat="-5", address={"chat": ending.new_chat})), Sent)
     assert [call["chat"] for call in double.calls()] == ["-5", "-1005"]
-
-
-def test_a_migrated_lane_writes_to_its_address(double: Double) -> None:
-    Telegram().send(channel("telegram", double.url), reply(chat="-5", address={"chat_id": -1005}))
-    assert double.accepted()[0]["chat"] == "-1005"
 
 
 def test_429_of_a_group_makes_the_group_wait(double: Double) -> None:
@@ -177,7 +176,7 @@ TELEGRAM_BODIES = [
         {"chat_id": 42, "phone_number": "+491", "first_name": "Ada"},
     ),
     (
-        reply(chat="-7", address={"chat_id": -7, "thread": 9}, answers="41"),
+        reply(chat="-7", address={"chat": "-7", "thread": 9}, answers="41"),
         "sendMessage",
         {
             "chat_id": -7,
