@@ -13,6 +13,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from conversations.models import Conversation
 from tests.conftest import Addresses
 from tests.desk import scenes
 from tests.doubles import Double
@@ -29,8 +30,9 @@ def copy(own_database: str, servers: Addresses, double: Double) -> Iterator[dict
     channel = scenes.make_channel(platform="telegram", api_base=double.url, options={"limits": "off"})
     channel.set_credentials({"token": "4242:token", "secret_token": "s" * 32})
     channel.save()
-    for _ in range(REPLIES):
-        scenes.make_lane(replies="pending", channel=channel, send_due_at=timezone.now())
+    for number in range(REPLIES):
+        lane = scenes.make_lane(replies="pending", channel=channel, send_due_at=timezone.now())
+        Conversation.objects.filter(pk=lane.pk).update(chat=str(9000 + number), user=str(9000 + number))
     forget()
     connection.close()
     connection.close_pool()  # type: ignore[attr-defined]
@@ -56,6 +58,7 @@ def is_sweeping(environment: dict[str, str]) -> bool:
     return row is not None and row[0] == 3
 
 
+@pytest.mark.slow
 def test_a_copy_sends_nothing_until_it_is_adopted(copy: dict[str, str], double: Double, tmp_path: Path) -> None:
     with workers(copy, tmp_path / "log"):
         until(lambda: is_sweeping(copy), 30)
@@ -66,6 +69,7 @@ def test_a_copy_sends_nothing_until_it_is_adopted(copy: dict[str, str], double: 
     assert len(double.accepted("sendMessage")) == REPLIES
 
 
+@pytest.mark.slow
 def test_a_copy_sends_only_to_those_named(copy: dict[str, str], double: Double, tmp_path: Path) -> None:
     with psycopg.connect(copy["DATABASE_URL"]) as connection:
         (me,) = connection.execute('SELECT "user" FROM conversation ORDER BY id LIMIT 1').fetchone() or ("",)
