@@ -25,6 +25,7 @@ if "DATABASE_URL" not in os.environ and (DATA_DIR / "local.env").exists():
         os.environ.setdefault(name, value)
 
 env = environ.Env()
+WORKER_ROLE = env("WORKER_ROLE", default="")  # set by run_worker in its children
 
 # ---------------------------------------------------------------- who we are
 SECRET_KEY = env("SECRET_KEY", default="")
@@ -105,7 +106,7 @@ if DATABASES["default"]:
         DISABLE_SERVER_SIDE_CURSORS=True,
     )
     DATABASES["default"].setdefault("OPTIONS", {}).update(
-        pool={"min_size": 0, "max_size": ORM_CONNECTIONS, "timeout": 5, "max_idle": 30},
+        pool={"min_size": 0, "max_size": BOT_CONNECTIONS if WORKER_ROLE else ORM_CONNECTIONS, "timeout": 5, "max_idle": 30},
         connect_timeout=3,
         keepalives_idle=10,
         keepalives_interval=5,
@@ -185,6 +186,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+AXES_VERBOSE = False
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
@@ -212,6 +214,14 @@ CONTENT_SECURITY_POLICY = {
         "form-action": ["'self'"],
     }
 }
+
+# Workers have no pages: what only pages need is not even imported there.
+if WORKER_ROLE:
+    _PAGES = ("django.contrib.admin", "django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles", "axes")
+    INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in _PAGES and not app.startswith("whitenoise")]
+    MIDDLEWARE, TEMPLATES = [], []
+    ROOT_URLCONF = "conversations.urls"
+    AUTHENTICATION_BACKENDS = []
 
 # ---------------------------------------------------------------- logs and errors
 SENTRY_DSN = env("SENTRY_DSN", default="")

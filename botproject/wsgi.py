@@ -4,5 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from botproject.web import guarded
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")
-application = get_wsgi_application()
+application = guarded(get_wsgi_application())

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+import structlog
 
 from conversations import committer, crypto, database, installation, statuses, wake
 from conversations.clean import clean_text, clean_tree, storable, storable_tree
@@ -24,6 +25,8 @@ from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, St
 from conversations.errors import NotStored
 from conversations.failpoints import failpoint
 from conversations.sqlfiles import sql
+
+log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 2.5
 KEPT_HEADERS = frozenset({"content-type", "user-agent", "content-length", "webhook-id", "webhook-timestamp", "x-request-id"})
@@ -407,6 +410,7 @@ def _wake(tickets: list[committer.Ticket]) -> None:
     for ticket in tickets:
         if ticket.stream is STORE and ticket.result and ticket.result[0] == "stored":
             stored.setdefault(ticket.result[2], []).append(ticket.result[1])
+            log.info("stored", conversation=ticket.result[1], trace=ticket.item.row.identity[:16])
     for tenant_id, lanes in stored.items():
         wake.handle(lanes, tenant_id)
 

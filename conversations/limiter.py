@@ -10,6 +10,7 @@ import functools
 import re
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import psycopg
 import redis
@@ -23,7 +24,8 @@ from conversations.sqlfiles import sql
 log = structlog.get_logger(__name__)
 
 BLOCKS_SECONDS = 0.5
-NEVER_SENT, UNKNOWN = -2.0, -1.0
+NEVER_SENT, UNKNOWN = -2, -1
+AT_ONCE = 10  # a tenth of a limit may start at the same moment, the rest is spaced
 BUCKETS = ("channel", "chat", "group")
 _WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
 
@@ -58,6 +60,22 @@ def limits_of(words: str, default: tuple[Limit, ...]) -> tuple[Limit, ...]:
     return parse_limits(words, default)
 
 
+class Counted(NamedTuple):
+    """One bucket of a send: its name in Redis, the interval between sends, and what it takes at once (both in seconds)."""
+
+    name: str
+    interval: float
+    slack: float
+
+
+@functools.lru_cache(maxsize=1024)
+def spacing(limit: Limit) -> tuple[float, float]:
+    """Interval and slack so that no window of the limit's period holds more than its count."""
+    at_once = limit.count // AT_ONCE
+    interval = limit.seconds / (limit.count - at_once)
+    return interval, interval * at_once * (1 - 1e-9) if at_once else 0.0
+
+
 class Limiter:
     """Admits sends of one process. ``senders`` says how many senders are alive, for the time without Redis."""
 
@@ -80,7 +98,7 @@ class Limiter:
         now = time.monotonic()
         for place, wait in enumerate(waits):
             if wait <= 0:
-                self._last.update((name, now) for name, _ in buckets[place])
+                self._last.update((bucket.name, now) for bucket in buckets[place])
         if len(self._last) > 200_000:
             self._last = {name: at for name, at in self._last.items() if now - at < 120}
         return waits
@@ -100,10 +118,10 @@ class Limiter:
         except psycopg.Error as error:
             log.warning("bucket not kept", error=type(error).__name__)
 
-    def _buckets(self, request: Request) -> list[tuple[str, float]]:
-        """Name and interval of every bucket that counts this send."""
+    def _buckets(self, request: Request) -> list[Counted]:
+        """Every bucket that counts this send."""
         return [
-            (self._name(request, limit.bucket), limit.seconds / limit.count)
+            Counted(self._name(request, limit.bucket), *spacing(limit))
             for limit in request.limits
             if limit.bucket != "group" or request.is_group
         ]
@@ -112,10 +130,10 @@ class Limiter:
         base = f"{{lanes}}:limit:{request.channel.id}"
         return base if bucket == "channel" else f"{base}:{bucket}:{request.chat}"
 
-    def _blocked(self, buckets: Sequence[tuple[str, float]]) -> float:
+    def _blocked(self, buckets: Sequence[Counted]) -> float:
         self._read_blocks()
         now = time.monotonic()
-        return max((self._blocks.get(name, 0.0) - now for name, _ in buckets), default=0.0)
+        return max((self._blocks.get(bucket.name, 0.0) - now for bucket in buckets), default=0.0)
 
     def _read_blocks(self) -> None:
         now = time.monotonic()
@@ -129,14 +147,14 @@ class Limiter:
         live = {name: end for name, end in self._blocks.items() if end > now}
         self._blocks = live | {key: max(now + left, live.get(key, 0.0)) for key, left in rows}
 
-    def _ask(self, groups: Sequence[tuple[Request, list[tuple[str, float]]]]) -> list[float]:
+    def _ask(self, groups: Sequence[tuple[Request, list[Counted]]]) -> list[float]:
         keys: list[str] = []
         args: list[int] = [len(groups)]
         for request, buckets in groups:
             args.append(len(buckets))
-            for name, interval in buckets:
-                keys.append(name)
-                args += [int(interval * 1e6), self._known(request, name)]
+            for bucket in buckets:
+                keys.append(bucket.name)
+                args += [round(bucket.interval * 1e6), int(bucket.slack * 1e6), self._known(request, bucket.name)]
         try:
             waits = run_script("admit", keys, args)
         except redis.RedisError:
@@ -151,20 +169,18 @@ class Limiter:
         lane_knows = name.endswith(f":chat:{request.chat}") and not request.is_group
         if lane_knows:
             if request.seconds_ago is None and own is None:
-                return int(NEVER_SENT)
+                return NEVER_SENT
             own = min(ago for ago in (own, request.seconds_ago) if ago is not None)
-        return int(UNKNOWN) if own is None else int(max(own, 0.0) * 1e6)
+        return UNKNOWN if own is None else int(max(own, 0.0) * 1e6)
 
-    def _alone(self, buckets: Sequence[tuple[str, float]]) -> float:
-        """Redis is away: this sender's share of each bucket, from its own memory."""
+    def _alone(self, buckets: Sequence[Counted]) -> float:
+        """Redis is away: this sender's share of each bucket, evenly spaced, from its own memory."""
         now, share = time.monotonic(), max(1, self._senders())
-        waits = []
-        for name, interval in buckets:
-            start = self._last.get(name, now)
-            free_at = self._free_at.setdefault(name, start + interval * share)
-            waits.append(free_at - now)
-        wait = max(waits, default=0.0)
+        free_at = [
+            self._free_at.setdefault(bucket.name, self._last.get(bucket.name, now) + bucket.interval * share) for bucket in buckets
+        ]
+        wait = max(free_at, default=now) - now
         if wait > 0:
             return wait
-        self._free_at.update((name, now + interval * share) for name, interval in buckets)
+        self._free_at.update((bucket.name, now + bucket.interval * share) for bucket in buckets)
         return 0.0

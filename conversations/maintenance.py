@@ -52,18 +52,6 @@ def forget_statuses() -> int:
     return len(rows)
 
 
-def fill_search() -> None:
-    """Bring the search table up to date; see ``search``."""
-    try:
-        from conversations import search
-    except ImportError:
-        return
-    try:
-        search.fill_batch()
-    except (psycopg.Error, CoreError) as error:
-        log.warning("search not filled", error=type(error).__name__)
-
-
 def _make(day: dt.date) -> int:
     name = f"receipt_body_{day:%Y%m%d}"
     if database.read("SELECT 1 FROM pg_class WHERE relname = %(name)s", {"name": name}):

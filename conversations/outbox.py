@@ -117,11 +117,12 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Lane:
     """One lane in this sender's hands."""
 
-    __slots__ = ("channel", "claim", "id", "now", "probe", "replies", "step")
+    __slots__ = ("channel", "claim", "id", "now", "probe", "replies", "step", "trace")
 
     def __init__(self, lane: int, probe: bool) -> None:
         self.id, self.probe = lane, probe
         self.claim: uuid.UUID | None = None  # the incarnation whose name the intent bears
+        self.trace = ""  # of the message that is being answered
         self.channel: ChannelConfig | None = None
         self.replies: collections.deque[Next] = collections.deque()
         self.now: Next | None = None  # in flight
@@ -211,7 +212,8 @@ class Sender:
             pass
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
-            events.append(("look", heapq.heappop(self._later)[2], None))
+            lane = heapq.heappop(self._later)[2]
+            events.append(("advance" if lane.replies else "look", lane, None))
         return events
 
     def _look(self, lanes: Sequence[Lane]) -> list[Lane]:
@@ -345,7 +347,7 @@ class Sender:
         assert reply.reply_id is not None and lane.channel is not None
         step = lane.step or Step(id=lane.id)
         lane.step = None
-        lane.claim = self.incarnation
+        lane.claim, lane.trace = self.incarnation, bytes(reply.identity or b"").hex()[:16]
         step.claim = str(lane.claim)
         step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
         self._in_hand.add(reply.reply_id)
@@ -441,7 +443,7 @@ class Sender:
         return _result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
 
     def _log_result(self, lane: Lane, step: Step, status: str) -> None:
-        log.info("reply", conversation=lane.id, reply=step.sequence, status=status, attempt=step.attempts)
+        log.info("reply", conversation=lane.id, sequence=step.sequence, status=status, attempt=step.attempts, trace=lane.trace)
 
     # ------------------------------------------------------------ calls
 

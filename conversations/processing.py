@@ -390,6 +390,8 @@ class Handler:
             self._go([held])
             return
         word, behind, said = ticket.result
+        if held.head is not None:
+            log.info("handled", conversation=held.id, sequence=held.head.sequence, status=word, trace=trace(held.head))
         channel = registry.channel(ticket.item.channel_id) if said else None
         if channel is not None:
             wake.send([held.id], channel.tenant_id)

@@ -4,7 +4,7 @@
     due       lanes with something to handle, lanes with replies to deliver: claimed, then woken
     probes    one conversation of what is paused is tried now and then
     timers    due timers become messages of their lanes
-    upkeep    partitions, retention, search (``maintenance``)
+    upkeep    partitions, retention (``maintenance``)
 
 With Redis away it gives what it claims to the same handling and sending code in its own threads.
 """
@@ -38,7 +38,6 @@ BUSY_SECONDS = 0.2  # between sweeps while there is more than one sweep may clai
 DEAD_SECONDS = 6.0
 CLAIM = 2_000
 UPKEEP_SECONDS = 600.0
-SEARCH_SECONDS = 10.0
 
 AWAY = (redis.RedisError, KombuError, OSError)
 
@@ -53,7 +52,6 @@ class Sweeper:
         self._direct = ThreadPoolExecutor(2, thread_name_prefix="direct")
         self._directly = 0
         self._upkeep_at = time.monotonic() + 5.0
-        self._search_at = time.monotonic() + 5.0
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="sweep", daemon=True).start()
@@ -188,9 +186,6 @@ class Sweeper:
 
     def _keep_up(self) -> None:
         now = time.monotonic()
-        if now >= self._search_at:
-            self._search_at = now + SEARCH_SECONDS
-            maintenance.fill_search()
         if now >= self._upkeep_at:
             self._upkeep_at = now + UPKEEP_SECONDS
             self._ask_for_upkeep()

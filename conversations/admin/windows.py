@@ -124,7 +124,7 @@ class Window(admin.ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Lists are narrowed by their filters alone, never by a lookup in the address."""
-        return False
+        return lookup in {getattr(one, "parameter_name", "") for one in self.list_filter}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         words = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}

@@ -1,34 +1,41 @@
--- Admit sends by GCRA, several buckets each, all or nothing, by the server's clock. Never a burst.
--- KEYS: buckets, group after group. ARGV: groups, then per group: buckets in it, and per bucket: interval in us,
--- time in us since the last send that the caller knows of (-1: knows of none; -2: knows that there was none).
--- Returns a wait in us per group: 0 admitted, and counted. A missing bucket starts one interval after the last known
--- send, or after now; that is written down, so that the next caller need not guess.
+-- Admit sends by GCRA, several buckets each, all or nothing, by the server's clock.
+-- A bucket of N per period takes a tenth of N at once and spaces the rest so, that no window of a period holds more than N.
+-- KEYS: buckets, group after group. ARGV: groups, then per group: buckets in it, and per bucket: interval in us, what it
+-- takes at once in us, and time in us since the last send that the caller knows of (-1: of none; -2: there was none).
+-- Returns a wait in us per group: 0 admitted, and counted. Those that wait for the same bucket are told apart, in their
+-- order. A missing bucket starts full, one interval after the last known send, or after now: never a burst after a loss.
+-- That is written down, so that the next caller need not guess.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-local waits, k, a = {}, 0, 1
+local waits, waiting, k, a = {}, {}, 0, 1
+local function keep(key, at, life) redis.call('SET', key, string.format('%.0f', at), 'PX', math.ceil(life / 1000) + 60000) end
 for group = 1, tonumber(ARGV[1]) do
   local size = tonumber(ARGV[a + 1])
-  local wait = 0
+  local wait, full, times = 0, nil, {}
   for i = 1, size do
-    local key, interval, ago = KEYS[k + i], tonumber(ARGV[a + 2 * i]), tonumber(ARGV[a + 2 * i + 1])
-    local free_at = tonumber(redis.call('GET', key))
-    if not free_at then
-      if ago == -2 then free_at = 0
-      elseif ago >= 0 then free_at = now - ago + interval
+    local key, at = KEYS[k + i], a + 3 * i - 1
+    local interval, slack, ago = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local tat = tonumber(redis.call('GET', key))
+    if not tat then
+      if ago == -2 then tat = now
       else
-        free_at = now + interval
-        redis.call('SET', key, string.format('%.0f', free_at), 'PX', math.ceil(interval / 1000) + 60000)
+        tat = now - math.max(ago, 0) + interval + slack
+        if ago == -1 then keep(key, tat, interval + slack) end
       end
     end
-    if free_at - now > wait then wait = free_at - now end
-  end
-  if wait == 0 then
-    for i = 1, size do
-      local interval = tonumber(ARGV[a + 2 * i])
-      redis.call('SET', KEYS[k + i], string.format('%.0f', now + interval), 'PX', math.ceil(interval / 1000) + 60000)
+    times[i] = math.max(tat, now) + interval
+    local left = tat - slack - now
+    if left > 0 then
+      left = left + (waiting[key] or 0) * interval
+      if left > wait then wait, full = left, key end
     end
   end
-  waits[group] = wait
-  k, a = k + size, a + 1 + 2 * size
+  if wait == 0 then
+    for i = 1, size do keep(KEYS[k + i], times[i], times[i] - now) end
+  elseif full then
+    waiting[full] = (waiting[full] or 0) + 1
+  end
+  waits[group] = math.ceil(wait)
+  k, a = k + size, a + 1 + 3 * size
 end
 return waits

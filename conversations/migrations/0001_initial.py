@@ -341,17 +341,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='SearchTerm',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('term', models.TextField(db_collation='C')),
-                ('conversation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='conversations.conversation')),
-            ],
-            options={
-                'db_table': 'search_term',
-            },
-        ),
-        migrations.CreateModel(
             name='Status',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -529,10 +518,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='reply',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'sending'), ('claimed_by__isnull', False)), models.Q(models.Q(('status', 'sending'), _negated=True), ('claimed_by__isnull', True)), _connector='OR'), name='claimed_while_sending'),
-        ),
-        migrations.AddConstraint(
-            model_name='searchterm',
-            constraint=models.UniqueConstraint(fields=('term', 'conversation'), name='search_term_once'),
         ),
         migrations.AddConstraint(
             model_name='status',

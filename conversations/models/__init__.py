@@ -5,18 +5,17 @@
     lanes       Conversation (the lane), ConversationState, Timer, Desk
     inbound     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
     outbound    Reply, Status, Bucket
-    operations  Installation, Worker, Audit, SearchTerm
+    operations  Installation, Worker, Audit
 """
 
 from conversations.models.channels import App, Channel, Pause, Tenant, TenantStaff
 from conversations.models.inbound import Message, Once, Quarantine, Receipt, ReceiptBody, Turn
 from conversations.models.lanes import Conversation, ConversationState, Desk, Timer
-from conversations.models.operations import Audit, Installation, SearchTerm, Worker
+from conversations.models.operations import Audit, Installation, Worker
 from conversations.models.outbound import Bucket, Reply, Status
 from conversations.models.people import Alias, Contact
 
 __all__ = [
     "Alias", "App", "Audit", "Bucket", "Channel", "Contact", "Conversation", "ConversationState", "Desk",
-    "Installation", "Message", "Once", "Pause", "Quarantine", "Receipt", "ReceiptBody", "Reply",
-    "SearchTerm", "Status", "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
+    "Installation", "Message", "Once", "Pause", "Quarantine", "Receipt", "ReceiptBody", "Reply", "Status", "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
 ]  # fmt: skip

@@ -55,16 +55,3 @@ class Audit(models.Model):
     class Meta:
         db_table = "audit"
         verbose_name_plural = "audit"
-
-
-class SearchTerm(models.Model):
-    """What staff may search a conversation by; filled by the sweeper, never in the hot path."""
-
-    conversation = models.ForeignKey("Conversation", on_delete=models.PROTECT)
-    term = models.TextField(db_collation="C")  # lower case; phones as digits
-
-    class Meta:
-        db_table = "search_term"
-        constraints = [
-            models.UniqueConstraint(fields=["term", "conversation"], name="search_term_once"),
-        ]

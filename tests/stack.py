@@ -1,0 +1,242 @@
+"""The real thing for tests: web, workers, sender, sweeper as processes on servers of their own, and ways to hurt them.
+
+    with Stack() as stack:
+        channel = stack.add_channel("telegram", bot="echo", secret_token="s", token="1:a", api_base=double.url)
+        stack.post(channel, body, headers)
+        stack.kill("handle")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+import urllib3
+
+from botproject.local.servers import Servers, private_servers
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP_SECONDS = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """What ``add_channel`` printed, with the secrets that it was given."""
+
+    id: int
+    public_id: str
+    webhook_path: str
+    platform: str
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stack:
+    """Servers and processes, gone afterwards. ``roles``: the workers to start at once."""
+
+    def __init__(
+        self, *, roles: str = "handle,send,sweep", webs: int = 1, env: Mapping[str, str] | None = None, servers: Servers | None = None
+    ) -> None:
+        self._roles, self._webs, self._extra = roles, webs, dict(env or {})
+        self._servers = servers
+        self._stack = contextlib.ExitStack()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=urllib3.Timeout(connect=3, read=15))
+        self.ports: list[int] = []
+
+    def __enter__(self) -> Stack:
+        try:
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _start(self) -> None:
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+        self.servers = self._servers or self._stack.enter_context(private_servers())
+        self.ports = [free_port() for _ in range(self._webs)]
+        self.env = self._environment()
+        self.manage("migrate", "--noinput")
+        for port in self.ports:
+            self._start_web(port)
+        if self._roles:
+            self.start_workers(self._roles)
+        for port in self.ports:
+            wait_until(lambda port=port: self.healthy(port), 30, "the web process answers")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and hasattr(self, "folder"):
+            keep = Path(os.environ.get("DATA_DIR", self.folder)) / "stack.log"
+            keep.write_text(self.logs())
+            print(f"the processes' logs are in {keep}")
+        for process in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._workers:
+            process.wait()
+        self._stack.close()
+
+    def _environment(self) -> dict[str, str]:
+        base = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+        return {
+            **base,
+            "DJANGO_SETTINGS_MODULE": "botproject.settings",
+            "DATABASE_URL": self.servers.database_url,
+            "REDIS_URL": self.servers.redis_url,
+            "PUBLIC_URL": f"http://127.0.0.1:{self.ports[0]}",
+            "DATA_DIR": str(self.folder),
+            "LOCAL": "1",
+            "ALLOW_PRIVATE_OUTBOUND": "1",
+            "PYTHONPATH": str(ROOT),
+            **self._extra,
+        }
+
+    # ------------------------------------------------------------ processes
+
+    def start_workers(self, roles: str = "handle,send,sweep", env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """A worker with its roles, as a dyno would run it; it dies with this process."""
+        log = (self.folder / f"worker-{len(self._workers)}.log").open("wb")
+        command = [sys.executable, "manage.py", "run_worker", "--roles", roles]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**self.env, **(env or {})}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._workers.append(process)
+        return process
+
+    def _start_web(self, port: int) -> None:
+        log = (self.folder / f"web-{port}.log").open("wb")
+        command = (
+            f"exec {sys.executable} -m granian --interface wsgi --host 127.0.0.1 --port {port} --workers 1 --blocking-threads 64"
+            " --http 1 --no-ws --respawn-failed-workers --respawn-interval 0.5 botproject.wsgi:application"
+        )
+        process = subprocess.Popen(
+            command, shell=True, cwd=ROOT, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._workers.append(process)
+
+    def pids(self, role: str, state: str = "") -> list[int]:
+        """Processes of a role (handle, send, sweep) that are alive now, from their Worker rows."""
+        rows = self.query("SELECT pid FROM worker WHERE kind = %s AND NOT dead ORDER BY started_at", role)
+        return [pid for (pid,) in rows if Path(f"/proc/{pid}").exists()]
+
+    def kill(self, role: str, sig: int = signal.SIGKILL) -> list[int]:
+        """Send ``sig`` to every process of a role; the pids that it hit."""
+        hit = self.pids(role)
+        for pid in hit:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sig)
+        return hit
+
+    def wait_for_workers(self, *roles: str, seconds: float = 20) -> None:
+        for role in roles:
+            wait_until(lambda role=role: bool(self.pids(role)), seconds, f"a {role} process")
+
+    # ------------------------------------------------------------ commands
+
+    def manage(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, input=text
+        )
+        if check and done.returncode:
+            raise AssertionError(f"manage.py {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def add_channel(self, platform: str, *, bot: str = "echo", api_base: str = "", **values: str) -> Channel:
+        arguments = ["add_channel", platform, "--name", f"{platform}-{secrets.token_hex(3)}", "--bot", bot]
+        for name, value in values.items():
+            arguments += ["--set", f"{name}={value}"]
+        if api_base:
+            arguments += ["--api-base", api_base]
+        made = json.loads(self.manage(*arguments))
+        return Channel(platform=platform, secrets=values, **made)
+
+    # ------------------------------------------------------------ talking to it
+
+    def post(self, channel: Channel, body: bytes, headers: Mapping[str, str], web: int = 0) -> int:
+        """One webhook; its status, or 0 when no answer came."""
+        url = f"http://127.0.0.1:{self.ports[web]}{channel.webhook_path}"
+        try:
+            return self.http.request("POST", url, body=body, headers=dict(headers)).status
+        except urllib3.exceptions.HTTPError:
+            return 0
+
+    def healthy(self, port: int) -> bool:
+        try:
+            return self.http.request("GET", f"http://127.0.0.1:{port}/healthz/").status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    # ------------------------------------------------------------ looking inside
+
+    def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.servers.database_url, autocommit=True) as connection:
+            cursor = connection.execute(sql, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, sql: str, *params: Any) -> Any:
+        return self.query(sql, *params)[0][0]
+
+    def flush_redis(self) -> None:
+        with contextlib.suppress(redis.RedisError), redis.Redis.from_url(self.servers.redis_url) as client:
+            client.flushall()
+
+    def drained(self) -> bool:
+        """Nothing pending, nothing to deliver."""
+        return (
+            self.value("SELECT count(*) FROM conversation WHERE next_sequence <= last_sequence OR wait_until IS NOT NULL") == 0
+            and self.value("SELECT count(*) FROM reply WHERE status IN ('pending', 'sending')") == 0
+        )
+
+    def logs(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll ``condition``; fails with ``what`` when ``seconds`` are over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+@contextlib.contextmanager
+def every(seconds: float, act: Callable[[], object]) -> Iterator[list[float]]:
+    """Do ``act`` every ``seconds`` in a thread, until the block ends; the times at which it was done."""
+    stop = threading.Event()
+    done: list[float] = []
+
+    def loop() -> None:
+        while not stop.wait(seconds):
+            act()
+            done.append(time.monotonic())
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
