@@ -3,6 +3,7 @@
 import { request } from "./api.js";
 import { Outbox } from "./outbox.js";
 import { Session } from "./session.js";
+import { keepWith } from "./store.js";
 import { View } from "./view.js";
 
 const FRONT_SECONDS = 1;
@@ -195,7 +196,10 @@ function hear({ source, data }) {
     if (data.open) view.focus();
     chat?.hurry();
   }
-  if (data.type === "identify") begin(data.identity);
+  if (data.type === "identify") {
+    keepWith((key, value) => tell({ type: "keep", key, value }), data.kept);
+    begin(data.identity);
+  }
 }
 
 function begin(identity) {

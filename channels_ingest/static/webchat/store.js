@@ -1,49 +1,47 @@
-// What survives a reload. Where the browser gives no storage (private windows, blocked frames) it lives in memory.
+// What survives a reload. A frame that gets no storage of its own (private windows) lets the page around it keep
+// things; where nobody keeps anything it lives in memory.
 
 const memory = new Map();
+const storage = usable();
+let keeper = () => {};
 
-function storage() {
-  try {
-    return window.localStorage;
-  } catch {
-    return null;
-  }
+// keep(key, value): the page around us keeps what we cannot; null removes. `kept`: what it kept before.
+export function keepWith(keep, kept) {
+  keeper = keep;
+  if (storage) return;
+  for (const [key, value] of Object.entries(kept ?? {})) if (!memory.has(key)) memory.set(key, String(value));
 }
 
 export function get(key) {
-  if (memory.has(key)) return memory.get(key);
-  try {
-    return storage()?.getItem(key) ?? null;
-  } catch {
-    return null;
-  }
+  return memory.get(key) ?? storage?.getItem(key) ?? null;
 }
 
 export function set(key, value) {
   try {
-    storage().setItem(key, value);
+    storage.setItem(key, value);
     memory.delete(key);
   } catch {
     memory.set(key, value);
+    keeper(key, value);
   }
 }
 
 export function remove(key) {
-  memory.delete(key);
-  try {
-    storage()?.removeItem(key);
-  } catch {
-    // nothing was kept
-  }
+  storage?.removeItem(key);
+  if (memory.delete(key)) keeper(key, null);
 }
 
 export function keys(prefix) {
   const found = new Set(memory.keys());
-  try {
-    const kept = storage();
-    for (let place = 0; place < (kept?.length ?? 0); place++) found.add(kept.key(place));
-  } catch {
-    // only what is in memory
-  }
+  for (let place = 0; place < (storage?.length ?? 0); place++) found.add(storage.key(place));
   return [...found].filter((key) => key.startsWith(prefix)).sort();
+}
+
+function usable() {
+  try {
+    window.localStorage.getItem("");
+    return window.localStorage;
+  } catch {
+    return null;
+  }
 }

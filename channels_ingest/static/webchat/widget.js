@@ -116,13 +116,33 @@
     }
   }
 
+  // For a frame that gets no storage of its own: its token and unsent messages, or they would end with the page.
+  function keep(key, value) {
+    try {
+      if (value === null) localStorage.removeItem(`${seenKey}:${key}`);
+      else localStorage.setItem(`${seenKey}:${key}`, value);
+    } catch {
+      // then they do
+    }
+  }
+
+  function kept() {
+    try {
+      const ours = Object.entries(localStorage).filter(([key]) => key.startsWith(`${seenKey}:`));
+      return Object.fromEntries(ours.map(([key, value]) => [key.slice(seenKey.length + 1), value]));
+    } catch {
+      return {};
+    }
+  }
+
   function hear({ source, origin: from, data }) {
     if (!frame || source !== frame.contentWindow || from !== origin || data?.source !== "chat") return;
     if (data.type === "ready") {
       ready = true;
-      tell({ type: "identify", identity });
+      tell({ type: "identify", identity, kept: kept() });
       tell({ type: "shown", open });
     }
+    if (data.type === "keep") keep(String(data.key), data.value);
     if (data.type === "close") show(false);
     if (data.type === "unread" && !open) {
       unread += Number(data.count) || 0;
@@ -141,7 +161,7 @@
     identify(id, hash) {
       identity = id ? { id: String(id), hash: String(hash) } : null;
       load();
-      tell({ type: "identify", identity });
+      tell({ type: "identify", identity, kept: kept() });
     },
   };
 

@@ -1,0 +1,332 @@
+"""The chat page and the widget in a real browser, on the real processes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from channels_ingest.webchat import tokens
+from tests.stack import Channel, Stack, wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Frame, Page, Route
+    from pytest_httpserver import HTTPServer
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("chat page")]
+
+SECRET = "known-to-the-shop-and-us"
+HOSTILE = '<img src=x onerror="window.ran=1"> javascript:window.ran=1 https://good.example/?q="onclick=ran'
+SHOP = '<!doctype html><title>Shop</title><h1>Shop</h1><script src="{script}" data-channel="{channel}" async></script>'
+KEPT = "(() => { try { return Object.keys(localStorage).join() } catch { return '' } })()"
+SHOP_POLICY = "default-src 'none'; script-src {origin}; frame-src {origin}"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack() as running:
+        running.wait_for_workers("handle", "send")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def echo(stack: Stack) -> Channel:
+    return stack.add_channel("web", bot="echo")
+
+
+@pytest.fixture(scope="module")
+def demo(stack: Stack) -> Channel:
+    return stack.add_channel("web", bot="demo")
+
+
+@pytest.fixture
+def complaints(page: Page) -> Iterator[list[str]]:
+    """What the browser itself complains of: a refused script, an exception. A test that takes this has none."""
+    heard: list[str] = []
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("console", lambda line: heard.append(line.text) if line.type == "error" else None)
+    yield heard
+    assert heard == []
+
+
+def address(stack: Stack, channel: Channel) -> str:
+    return f"{stack.env['PUBLIC_URL']}/chat/{channel.public_id}/"
+
+
+def say(page: Page | Frame, text: str) -> None:
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def words(page: Page | Frame, side: str) -> list[str]:
+    return page.locator(f".{side} .words").all_inner_texts()
+
+
+def wait_for_replies(page: Page, number: int, seconds: float = 20) -> list[str]:
+    page.wait_for_function(
+        "number => document.querySelectorAll('.theirs').length >= number", arg=number, timeout=seconds * 1000
+    )
+    return words(page, "theirs")
+
+
+def stored(stack: Stack, channel: Channel) -> list[str]:
+    """What the newest visitor of a channel wrote, as it is numbered in the database."""
+    rows = stack.query(
+        "SELECT m.text FROM message m WHERE m.conversation_id ="
+        " (SELECT max(id) FROM conversation WHERE channel_id = %s) ORDER BY m.sequence",
+        channel.id,
+    )
+    return [text for (text,) in rows]
+
+
+# ---------------------------------------------------------------- talking
+
+
+def test_a_visitor_orders_tea_reloads_and_asks_for_a_person(
+    page: Page, stack: Stack, demo: Channel, complaints: list[str]
+) -> None:
+    page.goto(address(stack, demo))
+    page.get_by_role("button", name="Say hello").click()
+    assert "What may I call you?" in wait_for_replies(page, 2)
+    say(page, "Ada")
+    page.get_by_role("button", name="Order tea").click()
+    assert page.get_by_role("button", name="Order tea").is_disabled()
+    page.get_by_role("button", name="Sencha").click()
+    page.get_by_role("button", name="2", exact=True).click()
+    page.get_by_role("button", name="Yes, order it").click()
+    page.get_by_text("has number 1001").wait_for()
+    before = page.locator(".words").all_inner_texts()
+    page.reload()
+    page.get_by_text("has number 1001").wait_for()
+    assert page.locator(".words").all_inner_texts() == before
+    assert page.get_by_role("button", name="Sencha").is_disabled()
+    page.get_by_role("button", name="Talk to a person").last.click()
+    page.get_by_text("You are talking to a person").wait_for()
+
+
+def test_two_pages_of_one_visitor_show_the_same(page: Page, stack: Stack, echo: Channel) -> None:
+    page.goto(address(stack, echo))
+    say(page, "from the first")
+    wait_for_replies(page, 1)
+    second = page.context.new_page()
+    second.goto(address(stack, echo))
+    wait_for_replies(second, 1)
+    say(second, "from the second")
+    assert wait_for_replies(page, 2) == wait_for_replies(second, 2) == ["from the first", "from the second"]
+    assert words(page, "mine") == words(second, "mine") == ["from the first", "from the second"]
+
+
+# ---------------------------------------------------------------- nothing is lost or reordered
+
+
+def test_lost_answers_and_faults_neither_lose_nor_double_nor_reorder(page: Page, stack: Stack, echo: Channel) -> None:
+    fates = itertools.cycle(["answer lost", "taken", "never arrives", "answer lost", "busy", "taken"])
+
+    def hurt(route: Route) -> None:
+        fate = next(fates) if route.request.method == "POST" else "taken"
+        if fate == "answer lost":
+            route.fetch()
+        if fate == "busy":
+            route.fulfill(status=503, headers={"Retry-After": "1"}, body="")
+        elif fate == "taken":
+            route.continue_()
+        else:
+            route.abort()
+
+    page.goto(address(stack, echo))
+    say(page, "first")
+    wait_for_replies(page, 1)
+    page.route("**/messages*", hurt)
+    sent = [f"message {number}" for number in range(8)]
+    for text in sent:
+        say(page, text)
+    assert wait_for_replies(page, 9, seconds=60) == ["first", *sent]
+    assert words(page, "mine") == stored(stack, echo) == ["first", *sent]
+
+
+def test_what_was_not_sent_survives_a_reload(page: Page, stack: Stack, echo: Channel) -> None:
+    page.route(re.compile("/web/"), lambda route: route.abort())
+    page.goto(address(stack, echo))
+    for text in ("one", "two", "three"):
+        say(page, text)
+    page.get_by_text("Trying again; nothing you wrote is lost.").wait_for()
+    page.reload()
+    assert words(page, "mine") == ["one", "two", "three"]
+    page.unroute_all()
+    page.get_by_role("button", name="Try now").or_(page.locator(".theirs").first).first.click()
+    assert wait_for_replies(page, 3, seconds=40) == ["one", "two", "three"]
+    assert stored(stack, echo) == ["one", "two", "three"]
+    assert page.locator(".fate").count() == 0
+
+
+def test_offline_is_said_and_over_at_once_when_it_ends(page: Page, stack: Stack, echo: Channel) -> None:
+    page.goto(address(stack, echo))
+    say(page, "before")
+    wait_for_replies(page, 1)
+    page.context.set_offline(True)
+    page.get_by_role("alert").get_by_text("You are offline.").wait_for()
+    say(page, "meanwhile")
+    assert page.get_by_text("Sending…").is_visible()
+    page.context.set_offline(False)
+    assert wait_for_replies(page, 2, seconds=10) == ["before", "meanwhile"]
+    page.get_by_role("alert").wait_for(state="hidden")
+
+
+def test_what_the_server_refuses_holds_nothing_up_and_can_be_tried_again(
+    page: Page, stack: Stack, echo: Channel
+) -> None:
+    def refuse(route: Route) -> None:
+        if "bad" in (route.request.post_data or ""):
+            route.fulfill(status=413, json={"error": "The message is too long."})
+        else:
+            route.continue_()
+
+    page.goto(address(stack, echo))
+    page.route("**/messages*", refuse)
+    say(page, "bad")
+    page.get_by_text("Not sent. The message is too long.").wait_for()
+    say(page, "good")
+    assert wait_for_replies(page, 1) == ["good"]
+    page.unroute_all()
+    page.reload()
+    page.get_by_role("button", name="Try again").click()
+    assert wait_for_replies(page, 2) == ["good", "bad"]
+    assert stored(stack, echo) == ["good", "bad"]
+
+
+# ---------------------------------------------------------------- safe, and usable by everybody
+
+
+def test_hostile_words_are_only_words(page: Page, stack: Stack, echo: Channel, complaints: list[str]) -> None:
+    page.goto(address(stack, echo))
+    say(page, HOSTILE)
+    assert wait_for_replies(page, 1) == words(page, "mine") == [HOSTILE]
+    assert page.evaluate("window.ran") is None
+    links = page.locator(".bubble a")
+    assert {link.get_attribute("href") for link in links.all()} == {"https://good.example/?q="}
+    assert {link.get_attribute("rel") for link in links.all()} == {"noopener noreferrer"}
+    assert page.locator(".bubble img").count() == 0
+
+
+def test_by_keyboard_alone(page: Page, stack: Stack, demo: Channel) -> None:
+    page.goto(address(stack, demo))
+    page.get_by_label("Your message").focus()
+    page.keyboard.type("Hello")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("there")
+    page.keyboard.press("Enter")
+    wait_for_replies(page, 2)
+    assert words(page, "mine") == ["Hello\nthere"]
+    assert page.evaluate("document.activeElement.id") == "text"
+    page.keyboard.type("Ada")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Order tea").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Sencha").wait_for()
+    assert page.evaluate("document.activeElement !== document.body")
+
+
+def test_for_a_screen_reader(page: Page, stack: Stack, echo: Channel) -> None:
+    page.goto(address(stack, echo))
+    say(page, "Hello")
+    wait_for_replies(page, 1)
+    log = page.get_by_role("log", name="Messages")
+    page.wait_for_function("document.getElementById('log').getAttribute('aria-live') === 'polite'")
+    assert log.locator(".bubble").all_inner_texts() == ["You:\nHello", "Bot:\nHello"]
+    assert page.get_by_role("button", name="Send message").is_disabled()
+
+
+@pytest.mark.parametrize("width", [320, 360, 1280])
+def test_nothing_sticks_out_at_any_width(page: Page, stack: Stack, echo: Channel, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 640})
+    page.goto(address(stack, echo))
+    say(page, "unbroken" * 60)
+    wait_for_replies(page, 1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(
+        "document.getElementById('scroll').scrollWidth <= document.getElementById('scroll').clientWidth"
+    )
+
+
+# ---------------------------------------------------------------- the widget
+
+
+@pytest.fixture(scope="module")
+def shop_channel(stack: Stack, make_httpserver: HTTPServer) -> Channel:
+    origins = ",".join(f"http://{host}:{make_httpserver.port}" for host in ("127.0.0.1", "localhost"))
+    return stack.add_channel("web", bot="echo", allowed_origins=origins, identify_secret=SECRET)
+
+
+@pytest.fixture(params=["127.0.0.1", "localhost"])
+def shop(request: pytest.FixtureRequest, stack: Stack, shop_channel: Channel, httpserver: HTTPServer) -> str:
+    """A customer's site with a strict policy of its own.
+
+    On ``localhost`` it is another site than ours: browser contexts, as private windows, give our frame no storage.
+    """
+    public = stack.env["PUBLIC_URL"]
+    page = SHOP.format(script=f"{public}/widget.js", channel=shop_channel.public_id)
+    policy = {"Content-Security-Policy": SHOP_POLICY.format(origin=public)}
+    httpserver.expect_request("/").respond_with_data(page, content_type="text/html", headers=policy)
+    return f"http://{request.param}:{httpserver.port}"
+
+
+def chat_frame(page: Page, channel: Channel) -> Frame:
+    wait_until(
+        lambda: (page.wait_for_timeout(50), any(channel.public_id in frame.url for frame in page.frames))[1],
+        10,
+        "the chat's frame",
+    )
+    return next(frame for frame in page.frames if channel.public_id in frame.url)
+
+
+def test_the_widget_opens_answers_and_closes(
+    page: Page, shop: str, shop_channel: Channel, complaints: list[str]
+) -> None:
+    page.goto(shop)
+    page.wait_for_function("window.ChatWidget")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    frame = chat_frame(page, shop_channel)
+    frame.wait_for_selector("#empty:not([hidden])")
+    frame.wait_for_function("document.activeElement.id === 'text'")
+    page.keyboard.type("Hello")
+    page.keyboard.press("Enter")
+    frame.wait_for_selector(".theirs")
+    assert words(frame, "theirs") == ["Hello"]
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.activeElement.tagName === 'DIV'")  # the widget's button, in its own tree
+    page.reload()
+    page.wait_for_function("window.ChatWidget")
+    page.evaluate("ChatWidget.open()")
+    frame = chat_frame(page, shop_channel)
+    frame.wait_for_selector(".theirs")
+    assert words(frame, "theirs") == ["Hello"]
+
+
+def test_a_logged_in_customer_is_himself_and_leaves_no_token_behind(
+    page: Page, stack: Stack, shop: str, shop_channel: Channel
+) -> None:
+    page.goto(shop)
+    page.wait_for_function("window.ChatWidget")
+    page.evaluate("hash => ChatWidget.identify('customer-7', hash)", tokens.identity_hash(SECRET, "customer-7"))
+    page.evaluate("ChatWidget.open()")
+    frame = chat_frame(page, shop_channel)
+    say(frame, "It is me")
+    frame.wait_for_selector(".theirs")
+    users = stack.query('SELECT "user" FROM conversation WHERE channel_id = %s', shop_channel.id)
+    assert ("i:customer-7",) in users
+    for window in (page, frame):
+        assert ":token" not in window.evaluate(KEPT)
+
+
+def test_no_other_site_can_show_the_chat(page: Page, stack: Stack, echo: Channel, httpserver: HTTPServer) -> None:
+    frame = f'<iframe src="{address(stack, echo)}"></iframe>'
+    httpserver.expect_request("/").respond_with_data(frame, content_type="text/html")
+    refused: list[str] = []
+    page.on("console", lambda line: refused.append(line.text))
+    page.goto(httpserver.url_for("/"))
+    wait_until(lambda: (page.wait_for_timeout(50), refused)[1] != [], 10, "the browser's refusal")
+    assert "frame-ancestors" in refused[0]
