@@ -34,7 +34,9 @@ SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 CREDENTIALS_KEYS = env.list("CREDENTIALS_KEYS", default=[])
 DEBUG = env.bool("DEBUG", default=False)
 LOCAL = env.bool("LOCAL", default=False)  # `make run` and tests: plain http on this machine
-PUBLIC_URL = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+# Review apps have no address of their own choosing: Heroku names it.
+_HEROKU = env("HEROKU_APP_DEFAULT_DOMAIN_NAME", default="")
+PUBLIC_URL = env("PUBLIC_URL", default=f"https://{_HEROKU}" if _HEROKU else "http://127.0.0.1:8000").rstrip("/")
 ALLOW_PRIVATE_OUTBOUND = env.bool("ALLOW_PRIVATE_OUTBOUND", default=False)
 # A copy of production must not write to people; these platform user ids may be written to all the same.
 SEND_ONLY_TO = env.list("SEND_ONLY_TO", default=[])
@@ -175,6 +177,7 @@ TURN_THREADS = env.int("TURN_THREADS", default=64)
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
+CHAT_CHANNEL = env("CHAT_CHANNEL", default="")  # public id of the web channel at /; under LOCAL the first one
 ADMIN_PATH = env("ADMIN_PATH", default="admin/")
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static" if LOCAL else BASE_DIR / "staticfiles"
