@@ -66,8 +66,9 @@ INSTALLED_APPS = [
     "axes",
 ]
 
-# Webhooks, chat pages and health checks use neither sessions nor cookies: see conversations.edge.
+# Webhooks pass none of these but the first, see channels_ingest.front.
 MIDDLEWARE = [
+    "channels_ingest.front.Front",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -182,6 +183,8 @@ ADMIN_PATH = env("ADMIN_PATH", default="admin/")
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static" if LOCAL else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True
+if LOCAL:
+    STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # whitenoise complains about a folder that is not there
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher", "django.contrib.auth.hashers.PBKDF2PasswordHasher"]
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [

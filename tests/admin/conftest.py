@@ -24,9 +24,9 @@ from conversations.models import (
     Worker,
 )
 from tests.desk import scenes
-from tests.desk.conftest import _own_database, anna, transactional_db
+from tests.desk.conftest import _own_database, anna
 
-__all__ = ["_own_database", "anna", "transactional_db"]
+__all__ = ["_own_database", "anna"]
 
 
 @dataclasses.dataclass

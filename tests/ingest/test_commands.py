@@ -12,18 +12,15 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from channels_ingest.channels import config
-from conversations import pauses, registry
+from conversations import pauses
 from conversations.models import Audit, Channel, Pause
 from tests.adapters.fixtures import CREDENTIALS
 from tests.doubles import Double
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 
 @pytest.fixture(autouse=True)
-def _core_reads_the_test_database(settings: Any, servers: Any) -> None:
-    settings.DATABASE_URL = servers.database_url
-    registry.forget_channels()
+def _own_database(own_database: str) -> None:
+    """Commands and the core look at the same database."""
 
 
 def run(*arguments: str) -> str:

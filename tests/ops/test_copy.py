@@ -17,7 +17,7 @@ from conversations.models import Conversation
 from tests.conftest import Addresses
 from tests.desk import scenes
 from tests.doubles import Double
-from tests.ops.conftest import forget
+from tests.conftest import forget
 from tests.ops.running import manage, until, workers
 
 REPLIES = 100

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 
 from conversations import lock
-from tests.ops.conftest import forget
+from tests.conftest import forget
 
 SECONDS = 3.0
 

@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.desk import scenes
-from tests.ops.conftest import forget
+from tests.conftest import forget
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.test import Client
 
 from channels_ingest.webchat import caps
-from conversations import crypto, database, installation, intake, registry, wake
-from conversations.models import Channel, Installation, Tenant
-from tests.conftest import Addresses
+from conversations import registry, wake
+from conversations.models import Channel, Tenant
 
 OWN = "http://127.0.0.1:8000"
 SHOP = "https://shop.example"
@@ -53,40 +51,15 @@ class Visitor:
 
 
 @pytest.fixture
-def own_database(
-    transactional_db: None, servers: Addresses, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """A flushed database has lost the row that its first migrate made."""
-    settings.DATABASE_URL = servers.database_url
-    Installation.objects.get_or_create(
-        id=1,
-        defaults={
-            "identity_key": crypto.seal(secrets.token_hex(32), installation.PLACE),
-            "public_url": settings.PUBLIC_URL,
-            "credentials_fingerprint": crypto.fingerprint(),
-        },
-    )
+def chat(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caps of its own, and no wakes: what is stored is the matter here."""
     monkeypatch.setattr(caps, "_conversations", caps.Cap())
     monkeypatch.setattr(caps, "_messages", caps.Cap())
     monkeypatch.setattr(wake, "handle", lambda *args, **kwargs: None)
-    forget()
-    yield
-    forget()
-
-
-def forget() -> None:
-    """What a process remembers of its database."""
-    if intake.writer.cache_info().currsize:
-        intake.writer().stop(timeout=0.5)
-    intake.writer.cache_clear()
-    database.read_through(database._reader.read)
-    installation.forget()
-    registry.forget_channels()
-    database._reader.close()
 
 
 @pytest.fixture
-def channel(own_database: None) -> Channel:
+def channel(chat: None) -> Channel:
     return make_channel("shop", allowed_origins=SHOP)
 
 

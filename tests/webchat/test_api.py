@@ -191,7 +191,7 @@ def test_a_wrong_hash_is_refused_and_makes_no_session(channel: Channel) -> None:
     assert "token" not in refused.json()
 
 
-def test_an_address_may_begin_so_many_conversations(own_database: None) -> None:
+def test_an_address_may_begin_so_many_conversations(chat: None) -> None:
     channel = make_channel("small", new_per_hour=12)
     answers = [Visitor(channel).begin() for _ in range(3)]
     assert [each.status_code for each in answers] == [200, 200, 429]
@@ -200,7 +200,7 @@ def test_an_address_may_begin_so_many_conversations(own_database: None) -> None:
     assert vouched.status_code == 200  # no cap on customers
 
 
-def test_guessing_hashes_counts_as_beginning(own_database: None) -> None:
+def test_guessing_hashes_counts_as_beginning(chat: None) -> None:
     channel = make_channel("small", new_per_hour=12)
     assert [Visitor(channel).begin(id="7", hash="x").status_code for _ in range(3)] == [403, 403, 429]
 

@@ -51,7 +51,7 @@ def test_the_page_needs_no_inline_script_or_style(channel: Channel) -> None:
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=", page)
 
 
-def test_a_channels_words_are_escaped(own_database: None) -> None:
+def test_a_channels_words_are_escaped(chat: None) -> None:
     hostile = '"><script>alert(1)</script>'
     channel = make_channel("x", title=hostile, greeting=hostile, accent=hostile)
     page = Client().get(f"/chat/{channel.public_id}/").content.decode()

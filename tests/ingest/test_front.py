@@ -1,0 +1,46 @@
+"""Pages never keep webhooks from being answered; webhooks depend on nothing that is made for people."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
+
+from channels_ingest import front
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "THREADS", 4)
+
+
+def test_pages_take_half_of_the_threads_and_webhooks_go_on(few_threads: None, own_database: str) -> None:
+    leave = threading.Event()
+    served: list[str] = []
+
+    def slow_page(request: HttpRequest) -> HttpResponse:
+        served.append(request.path)
+        leave.wait(10)
+        return HttpResponse(status=204)
+
+    through = front.Front(slow_page)
+    with ThreadPoolExecutor(4) as pool:
+        pages = [pool.submit(through, RequestFactory().get("/admin/")) for _ in range(3)]
+        refused = next(as_completed(pages, timeout=5)).result()
+        webhook = through(RequestFactory().post("/webhooks/telegram/nobody/"))
+        leave.set()
+        statuses = sorted(page.result().status_code for page in pages)
+    assert refused.status_code == 503
+    assert statuses == [204, 204, 503]
+    assert len(served) == 2
+    assert webhook.status_code == 401
+
+
+def test_a_webhook_under_an_unknown_host_name_is_judged_by_its_signature_alone(own_database: str) -> None:
+    response = Client().post("/webhooks/telegram/nobody/", b"{}", content_type="application/json", headers={"host": "other.example"})
+    assert response.status_code == 401
+    assert "sessionid" not in response.cookies
+    assert Client().get("/admin/login/", headers={"host": "other.example"}).status_code == 400
