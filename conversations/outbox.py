@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
@@ -34,8 +34,8 @@ from conversations.contracts import (
     ChannelConfig,
     Deferred,
     Failed,
-    Outcome,
     OutboundReply,
+    Outcome,
     Rejected,
     ReplyBody,
     Scope,
@@ -52,8 +52,11 @@ log = structlog.get_logger(__name__)
 
 ATTEMPTS = 10
 CALLS_PER_CHANNEL = 32
-CALLS = 256
+CALLS = 512  # threads, started when they are needed
+SCARCE = 4  # calls per channel while more than half of all run: platforms that hang leave room for the others
+CROWD = 256  # lanes of a channel that wait for room in memory; more are left to the sweeper
 START_SECONDS = 2.0  # a call that starts later than this after its intent is given back
+STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
 STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
 RETRY_SECONDS = 300.0
 CHECK_SECONDS = 2.0
@@ -109,9 +112,22 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | None = None
     unreachable: bool = False
     new_chat: str | None = None
+    intent_claim: str | None = None
     intent_id: int | None = None
     intent_sequence: int | None = None
     intent_attempts: int | None = None
+
+
+class Written(NamedTuple):
+    """What became of a step. ``begun_at``: our monotonic time before its transaction began."""
+
+    result: bool
+    intent: bool
+    status: str
+    begun_at: float
+
+
+NOTHING_WRITTEN = Written(False, False, "", 0.0)
 
 
 class Lane:
@@ -139,9 +155,11 @@ class Sender:
         self.writer, self.locks, self.incarnation, self.limiter = writer, locks, incarnation, limiter
         self._events: queue.SimpleQueue[tuple[str, Lane, Any]] = queue.SimpleQueue()
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
-        self._in_flight: collections.Counter[int] = collections.Counter()
-        self._crowded: dict[int, collections.deque[Lane]] = collections.defaultdict(collections.deque)
+        self._in_flight: dict[int, int] = {}  # calls per channel, from the limiter's word to the call's end
+        self._flying: set[Lane] = set()  # lanes whose call runs
+        self._crowded: dict[int, collections.deque[Lane]] = {}
         self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
+        self._begun: set[int] = set()  # replies that were called for and whose result could not be written
         self._later: list[tuple[float, int, Lane]] = []
         self._tie = itertools.count()
         self._stopping = False
@@ -149,7 +167,7 @@ class Sender:
         threading.Thread(target=self._serve, name="deliver", daemon=True).start()
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Deliver the next replies of these conversations; returns at once. ``probe``: try one although its channel is paused."""
+        """Deliver the next replies of these lanes; returns at once. ``probe``: although their channel is paused."""
         if self._stopping:
             return
         try:
@@ -164,7 +182,14 @@ class Sender:
         """Start nothing new; let calls end and write their results for up to ``seconds``."""
         self._stopping = True
         end = time.monotonic() + seconds
-        while time.monotonic() < end and (self._in_flight.total() or self._in_hand):
+        self._drain(end - STOP_SECONDS)
+        unknown = Unknown(reason="its sender was stopped while it was being sent")
+        for lane in list(self._flying):
+            self._events.put(("result", lane, (unknown, False)))
+        self._drain(end)
+
+    def _drain(self, end: float) -> None:
+        while time.monotonic() < end and (self._in_flight or self._in_hand):
             time.sleep(0.05)
 
     # ------------------------------------------------------------ one thread decides
@@ -188,21 +213,22 @@ class Sender:
                 case "advance":
                     ready.append(lane)
                 case "result":
-                    self._settle(lane, value)
-                    ready.append(lane)
+                    if self._settle(lane, value):
+                        ready.append(lane)
                 case "written":
                     self._written(lane, value, looking)
                 case "leave":
                     leaving.append(lane)
         looking += self._leave(leaving)
-        ready += self._look(looking)
-        self._advance(ready)
+        self._advance([*self._called_up(), *ready, *self._look(looking)])
         self._check()
 
     def _ready(self) -> Sequence[tuple[str, Lane, Any]]:
         """What happened since; waits for the next event, the next timer, or the next check."""
         now = time.monotonic()
         until = min(self._later[0][0] if self._later else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
+        if any(self._room(channel_id) > 0 for channel_id in self._crowded):
+            until = now
         events: list[tuple[str, Lane, Any]] = []
         try:
             events.append(self._events.get(timeout=max(0.0, until - now)))
@@ -230,7 +256,7 @@ class Sender:
             found[row[0]].append(Next(*row))
         for lane in lanes:
             lane.replies = collections.deque(found[lane.id])
-            lane.channel = registry.channel(found[lane.id][0].channel_id) if found[lane.id] else None
+            lane.channel = _channel(found[lane.id][0].channel_id) if found[lane.id] else None
         return list(lanes)
 
     def _go(self, lanes: Sequence[Lane]) -> None:
@@ -251,32 +277,28 @@ class Sender:
             if wait <= 0:
                 self._intend(lane)
             else:
+                self._landed(lane)
                 self._wait(lane, wait)
 
     def _may_start(self, lane: Lane) -> bool:
-        """Whether the lane's next reply may go to the limiter; everything else is done here."""
+        """Whether the lane's next reply may go to the limiter, with a call reserved; everything else is done here."""
         reply = self._head(lane)
-        if reply is None or lane.channel is None:
-            self._nothing_left(lane)
-            return False
-        if reply.status == "sending" and reply.claimed_by == self.incarnation and reply.reply_id not in self._in_hand:
-            self._give_back(lane, reply)
-            return False
-        verdict = _refusal(reply)
-        if verdict:
-            lane.replies.popleft()
-            self._submit(lane, _result(reply, None, verdict[0], error=verdict[1]))
-            return False
-        if reply.status != "pending" or self._stopping or self._held_back(lane, reply):
+        if reply is None or lane.channel is None or not _rides(lane.step):
             self._hand_in(lane)
-            return False
-        if (reply.wait or 0) > 0:
-            self._wait(lane, reply.wait or 0)
-            return False
-        if self._in_flight[lane.channel.id] >= CALLS_PER_CHANNEL:
+        elif self._is_lost(reply):
+            self._give_back(lane, reply, lane.channel)
+        elif _refusal(reply):
+            self._refuse(lane, reply)
+        elif reply.status != "pending" or self._stopping or self._held_back(lane, reply):
+            self._hand_in(lane)
+        elif (reply.wait or 0) > 0 and not lane.probe:
+            self._wait_for_column(lane, reply.wait or 0)
+        elif self._room(lane.channel.id) <= 0:
             self._crowd(lane, lane.channel.id)
-            return False
-        return True
+        else:
+            self._in_flight[lane.channel.id] = self._in_flight.get(lane.channel.id, 0) + 1
+            return True
+        return False
 
     def _head(self, lane: Lane) -> Next | None:
         while lane.replies:
@@ -297,61 +319,109 @@ class Sender:
         except (psycopg.Error, CoreError) as error:
             log.warning("head of replies not moved", error=type(error).__name__)
 
+    def _is_lost(self, reply: Next) -> bool:
+        """A row in our name that we do not have in hand: the answer to a COMMIT was lost."""
+        mine = reply.status == "sending" and reply.claimed_by == self.incarnation
+        return mine and reply.reply_id not in self._in_hand
+
+    def _refuse(self, lane: Lane, reply: Next) -> None:
+        """It is never started; what came before it is written first."""
+        refusal = _refusal(reply)
+        if lane.step is not None or refusal is None:
+            self._hand_in(lane)
+            return
+        lane.replies.popleft()
+        self._submit(lane, _result(reply, None, refusal[0], error=refusal[1]))
+
     def _held_back(self, lane: Lane, reply: Next) -> bool:
         """Sending is held for this lane: its channel is paused or switched off, or this is a copy of production."""
         channel = lane.channel
         assert channel is not None
         if not channel.active:
             return True
-        if pauses.stopped(*pauses.sending_keys(channel.id, channel.tenant_id)) and not lane.probe:
+        if not lane.probe and self._paused(channel):
             return True
-        lane.probe = False
         return not installation.may_send_to(reply.user, reply.chat)
 
-    def _crowd(self, lane: Lane, channel_id: int) -> None:
-        """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
+    def _paused(self, channel: ChannelConfig) -> bool:
+        try:
+            return pauses.stopped(*pauses.sending_keys(channel.id, channel.tenant_id))
+        except CoreError:  # the database is away: no intent is written now, whatever we say
+            return True
+
+    def _hand_in(self, lane: Lane) -> None:
+        """Let the lane go; a result is written before, and its answer looks again."""
         if lane.step is not None:
             self._flush(lane)
-        else:
-            self._crowded[channel_id].append(lane)
-
-    def _nothing_left(self, lane: Lane) -> None:
-        if lane.step is not None:
-            self._flush(lane)  # its answer looks again
         else:
             self._go([lane])
 
-    def _hand_in(self, lane: Lane) -> None:
-        self._flush(lane) if lane.step is not None else self._go([lane])
-
     def _wait(self, lane: Lane, seconds: float) -> None:
-        """Short waits stay here; long ones go into the column, and the lane with them."""
-        reply = lane.replies[0]
-        if seconds <= STAY_SECONDS:
-            if lane.step is not None:
-                self._flush(lane, then=seconds)
-            else:
-                heapq.heappush(self._later, (time.monotonic() + seconds, next(self._tie), lane))
-        elif lane.step is not None:
-            self._flush(lane)
-        elif (reply.wait or 0) > 0:
-            self._go([lane])  # the column says so already
+        """The limiter's waits: short ones stay here, long ones go into the column, and the lane with them."""
+        if lane.step is not None:
+            self._flush(lane, then=seconds if seconds <= STAY_SECONDS else 0.0)
+        elif seconds <= STAY_SECONDS:
+            self._come_back(lane, seconds)
         else:
-            lane.replies.popleft()
-            self._submit(lane, _result(reply, None, "pending", delay=seconds))
+            self._submit(lane, _result(lane.replies.popleft(), None, "pending", delay=seconds))
+
+    def _wait_for_column(self, lane: Lane, seconds: float) -> None:
+        """A retry time that stands in the column already."""
+        if lane.step is not None or seconds > STAY_SECONDS:
+            self._hand_in(lane)
+        else:
+            lane.replies.clear()  # read anew then: what was read says "wait" for ever
+            self._come_back(lane, seconds)
+
+    def _come_back(self, lane: Lane, seconds: float) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._tie), lane))
+
+    # ------------------------------------------------------------ the bulkhead
+
+    def _room(self, channel_id: int) -> int:
+        """How many more calls of this channel may run."""
+        running = sum(self._in_flight.values())
+        share = CALLS_PER_CHANNEL if running < CALLS // 2 else SCARCE if running < CALLS else 0
+        return share - self._in_flight.get(channel_id, 0)
+
+    def _crowd(self, lane: Lane, channel_id: int) -> None:
+        """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
+        waiting = self._crowded.setdefault(channel_id, collections.deque())
+        if lane.step is not None or len(waiting) >= CROWD:
+            self._hand_in(lane)
+        else:
+            waiting.append(lane)
+
+    def _called_up(self) -> list[Lane]:
+        """Lanes for which there is room now, longest wait first, before those that just had their call."""
+        called: list[Lane] = []
+        for channel_id, waiting in list(self._crowded.items()):
+            room = self._room(channel_id)
+            called += [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            if not waiting:
+                del self._crowded[channel_id]
+        return called
+
+    def _landed(self, lane: Lane) -> None:
+        """A call ended, or does not begin."""
+        assert lane.channel is not None
+        left = self._in_flight.get(lane.channel.id, 0) - 1
+        if left > 0:
+            self._in_flight[lane.channel.id] = left
+        else:
+            self._in_flight.pop(lane.channel.id, None)
 
     # ------------------------------------------------------------ intents and results
 
     def _intend(self, lane: Lane) -> None:
         reply = lane.now = lane.replies.popleft()
-        assert reply.reply_id is not None and lane.channel is not None
+        assert reply.reply_id is not None
         step = lane.step or Step(id=lane.id)
-        lane.step = None
-        lane.claim, lane.trace = self.incarnation, bytes(reply.identity or b"").hex()[:16]
-        step.claim = str(lane.claim)
+        lane.step, lane.probe = None, False
+        step.intent_claim = str(self.incarnation)
         step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
+        lane.claim, lane.trace = self.incarnation, bytes(reply.identity or b"").hex()[:16]
         self._in_hand.add(reply.reply_id)
-        self._in_flight[lane.channel.id] += 1
         failpoint("D1")
         self._submit(lane, step)
 
@@ -362,102 +432,96 @@ class Sender:
             self._submit(lane, step, then)
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
+        """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
         self.writer.submit(SENDS, step, lambda ticket: self._events.put(("written", lane, (step, ticket, then))))
 
     def _written(self, lane: Lane, value: tuple[Step, committer.Ticket, float], looking: list[Lane]) -> None:
         step, ticket, then = value
-        result_ok, intent_ok, status = ticket.result if ticket.error is None else (False, False, "")
+        written: Written = ticket.result if ticket.error is None else NOTHING_WRITTEN
         if step.reply_id is not None:
-            self._in_hand.discard(step.reply_id)
-            self._log_result(lane, step, status if result_ok else "moved")
+            self._result_written(lane, step, ticket, written)
         if step.intent_id is None:
             if then:
-                heapq.heappush(self._later, (time.monotonic() + then, next(self._tie), lane))
+                self._come_back(lane, then)
             else:
                 looking.append(lane)
-        elif intent_ok and lane.channel is not None and lane.now is not None:
+        elif written.intent and lane.channel is not None and lane.now is not None:
             failpoint("D2")
-            self._calls.submit(self._call, lane, lane.channel, lane.now, time.monotonic())
+            self._flying.add(lane)
+            self._calls.submit(self._call, lane, lane.channel, lane.now, written.begun_at)
         else:
-            self._not_begun(lane, step.intent_id)
+            self._in_hand.discard(step.intent_id)
+            lane.now = None
+            self._landed(lane)
             looking.append(lane)
 
-    def _not_begun(self, lane: Lane, reply_id: int) -> None:
-        self._in_hand.discard(reply_id)
-        lane.now = None
-        if lane.channel is not None:
-            self._make_room(lane.channel.id)
+    def _result_written(self, lane: Lane, step: Step, ticket: committer.Ticket, written: Written) -> None:
+        assert step.reply_id is not None
+        self._in_hand.discard(step.reply_id)
+        if ticket.error is not None and step.expect == "sending":
+            log.error("result refused by the database", conversation=lane.id, error=type(ticket.error).__name__)
+            self._begun.add(step.reply_id)
+        else:
+            self._begun.discard(step.reply_id)
+        self._log_result(lane, step, written.status if written.result else "moved")
 
-    def _make_room(self, channel_id: int) -> None:
-        self._in_flight[channel_id] -= 1
-        if self._crowded[channel_id]:
-            self._events.put(("look", self._crowded[channel_id].popleft(), None))
-
-    def _give_back(self, lane: Lane, reply: Next) -> None:
-        """A row in our name that we do not have in hand: its intent was committed, its call never began."""
+    def _give_back(self, lane: Lane, reply: Next, channel: ChannelConfig) -> None:
+        """A row in our name that we do not have in hand: its call never began, or its result could not be written."""
+        if lane.step is not None:
+            self._flush(lane)
+            return
         lane.replies.popleft()
-        self._submit(lane, _result(reply, self.incarnation, "pending", attempts_after=max(0, reply.attempts - 1), delay=0.0))
+        if reply.reply_id in self._begun:
+            unknown = Unknown(reason="its result could not be written")
+            self._submit(lane, _again(reply, self.incarnation, channel, unknown, False))
+        else:
+            spent = max(0, reply.attempts - 1)
+            self._submit(lane, _result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
 
-    def _settle(self, lane: Lane, outcome: Outcome) -> None:
-        """A call ended: what it means for the reply, the lane, the channel."""
+    def _settle(self, lane: Lane, value: tuple[Outcome, bool]) -> bool:
+        """A call ended: what it means for the reply and the lane. False: we had given it up before."""
         reply, channel = lane.now, lane.channel
-        assert reply is not None and channel is not None
+        if reply is None or channel is None or lane not in self._flying:
+            return False
         lane.now = None
         failpoint("D3")
-        self._make_room(channel.id)
-        lane.step = self._judge(reply, lane.claim, channel, outcome)
-
-    def _judge(self, reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome) -> Step:
-        attempts = reply.attempts + 1  # what the intent made it
-        key = pauses.Key(pauses.CHANNEL, str(channel.id), pauses.SENDING)
-        now = msgspec.structs.replace(reply, attempts=attempts, status="sending")
-        match outcome:
-            case Sent():
-                pauses.succeeded(key)
-                return _result(now, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
-            case Deferred():
-                seconds = min(max(outcome.seconds, 0.05), 86_400.0)
-                if outcome.bucket:
-                    self.limiter.block(_request_of(reply, channel), outcome.bucket, seconds, outcome.reason)
-                return _result(now, claim, "pending", attempts_after=reply.attempts, delay=seconds, error=outcome.reason)
-            case Rejected(new_chat=new_chat) if new_chat:
-                return _result(now, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
-            case Rejected(scope=Scope.CHANNEL):
-                pauses.failed(key, reply.id, outcome.reason, at_once=True)
-                return _result(now, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
-            case Rejected():
-                unreachable = outcome.scope is Scope.CONVERSATION
-                return _result(now, claim, "parked", error=outcome.reason, unreachable=unreachable)
-        paused = pauses.failed(key, reply.id, outcome.reason)
-        return self._again(now, claim, channel, outcome, paused)
-
-    def _again(self, reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool) -> Step:
-        """Not sent, or not known: tried again with the same key, or left to staff."""
-        spent = reply.attempts - 1 if paused else reply.attempts
-        delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))  # noqa: S311  (jitter)
-        if isinstance(outcome, Unknown) and reply.age > registry.adapter(channel.platform).key_life(channel):
-            if channel.options.get("unknown_policy", "resend") == "ask":
-                return _result(reply, claim, "unknown", error=outcome.reason)
-        if spent >= ATTEMPTS:
-            return _result(reply, claim, "parked", error=f"tried {spent} times; last: {outcome.reason}")
-        return _result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
+        self._flying.discard(lane)
+        self._landed(lane)
+        lane.step = _judge(reply, lane.claim, channel, *value)
+        return True
 
     def _log_result(self, lane: Lane, step: Step, status: str) -> None:
-        log.info("reply", conversation=lane.id, sequence=step.sequence, status=status, attempt=step.attempts, trace=lane.trace)
+        words = {"sequence": step.sequence, "status": status, "attempt": step.attempts, "trace": lane.trace}
+        log.info("reply", conversation=lane.id, **words)
 
     # ------------------------------------------------------------ calls
 
-    def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, intended: float) -> None:
-        """On a thread of the pool. Any exception of an adapter is an unknown outcome."""
-        if time.monotonic() - intended > START_SECONDS or self._stopping:
+    def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, begun_at: float) -> None:
+        """On a thread of the pool. ``begun_at``: before its intent was committed."""
+        late = time.monotonic() - begun_at > START_SECONDS
+        if late or self._stopping or lane.claim != self.incarnation:
             outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
         else:
-            try:
-                outcome = registry.adapter(channel.platform).send(channel, _outbound(reply))
-            except Exception as error:
-                log.warning("send raised", channel=channel.id, error=failures.kind(error), place=failures.place(error))
-                outcome = Unknown(reason=failures.kind(error))
-        self._events.put(("result", lane, outcome))
+            outcome = _send(channel, reply)
+        self._events.put(("result", lane, (outcome, self._account(channel, reply, outcome))))
+
+    def _account(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
+        """What it means for the channel and its limits. True: the channel is paused, no attempt is spent."""
+        key = pauses.Key(pauses.CHANNEL, str(channel.id), pauses.SENDING)
+        try:
+            match outcome:
+                case Deferred():
+                    if outcome.bucket:
+                        self.limiter.block(_request_of(reply, channel), outcome.bucket, _told(outcome), outcome.reason)
+                case Failed() | Unknown():
+                    return pauses.failed(key, reply.id, outcome.reason)
+                case Rejected(scope=Scope.CHANNEL, new_chat=""):
+                    return pauses.failed(key, reply.id, outcome.reason, at_once=True)
+                case _:  # it answers, so it works
+                    pauses.succeeded(key)
+        except (psycopg.Error, CoreError) as error:
+            log.warning("not counted", channel=channel.id, error=type(error).__name__)
+        return False
 
     def _check(self) -> None:
         """Every 2 s: rows in our name that we do not have in hand (a lost answer to COMMIT)."""
@@ -473,6 +537,34 @@ class Sender:
             self.send(lost, locked=False)
 
 
+def _channel(channel_id: int) -> ChannelConfig | None:
+    """The channel, where it can be used: a broken one holds up nobody else."""
+    try:
+        channel = registry.channel(channel_id)
+        if channel is not None:
+            registry.adapter(channel.platform)
+        return channel
+    except Exception as error:
+        log.error("channel cannot be used", channel=channel_id, error=type(error).__name__)
+        return None
+
+
+def _send(channel: ChannelConfig, reply: Next) -> Outcome:
+    """One attempt. Any exception of an adapter is an unknown outcome."""
+    try:
+        outgoing = _outbound(reply)
+    except msgspec.ValidationError as error:
+        return Rejected(reason=f"its body is not one of a reply: {type(error).__name__}")
+    try:
+        return registry.adapter(channel.platform).send(channel, outgoing)
+    except Exception as error:
+        log.warning("send raised", channel=channel.id, error=failures.kind(error), place=failures.place(error))
+        return Unknown(reason=failures.kind(error))
+
+
+# ---------------------------------------------------------------- what an ending means
+
+
 def _refusal(reply: Next) -> tuple[str, str] | None:
     """A pending reply that is never started: the status that it gets, and why."""
     if reply.status != "pending":
@@ -486,15 +578,78 @@ def _refusal(reply: Next) -> tuple[str, str] | None:
     return None
 
 
+def _rides(step: Step | None) -> bool:
+    """Whether a result may wait for the next intent: not where it holds that one up, or changes what may be sent."""
+    return step is None or (step.status in SETTLED and not step.unreachable)
+
+
+def _judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
+    """A call's ending as the result that is written."""
+    now = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
+    match outcome:
+        case Sent():
+            return _result(now, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
+        case Deferred():
+            delay = _told(outcome)
+            return _result(now, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
+        case Rejected(new_chat=new_chat) if new_chat and now.attempts < ATTEMPTS:
+            return _result(now, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
+        case Rejected(scope=Scope.CHANNEL, new_chat=""):
+            return _result(now, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
+        case Rejected():
+            return _result(now, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION)
+        case _:
+            return _again(now, claim, channel, outcome, paused)
+
+
+def _again(
+    reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
+) -> Step:
+    """Not sent, or not known: tried again with the same key, or left to staff."""
+    spent = reply.attempts - 1 if paused else reply.attempts
+    delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
+    if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
+        life = registry.adapter(channel.platform).key_life(channel)
+        if reply.age > life:
+            # Where there are keys, what the platform says later names the reply by it.
+            return _result(reply, claim, "unknown", error=outcome.reason, platform_id=str(reply.key) if life else None)
+    if spent >= ATTEMPTS:
+        return _result(reply, claim, "parked", error=f"tried {spent} times; last: {outcome.reason}")
+    return _result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
+
+
+def _told(outcome: Deferred) -> float:
+    """Seconds that the platform asked for, within reason."""
+    return min(max(outcome.seconds, 0.05), 86_400.0)
+
+
 def _result(
-    reply: Next, claim: uuid.UUID | None, status: str, *, attempts_after: int | None = None, delay: float | None = None,
-    platform_id: str | None = None, error: str | None = None, unreachable: bool = False, new_chat: str | None = None,
-) -> Step:  # fmt: skip
+    reply: Next,
+    claim: uuid.UUID | None,
+    status: str,
+    *,
+    attempts_after: int | None = None,
+    delay: float | None = None,
+    platform_id: str | None = None,
+    error: str | None = None,
+    unreachable: bool = False,
+    new_chat: str | None = None,
+) -> Step:
     return Step(
-        id=reply.id, claim=str(claim) if claim else None, reply_id=reply.reply_id, sequence=reply.sequence, expect=reply.status,
-        attempts=reply.attempts, status=status, attempts_after=attempts_after, delay=delay, platform_id=platform_id,
-        error=clean_text(error, 300) if error is not None else None, unreachable=unreachable, new_chat=new_chat,
-    )  # fmt: skip
+        id=reply.id,
+        claim=str(claim) if claim else None,
+        reply_id=reply.reply_id,
+        sequence=reply.sequence,
+        expect=reply.status,
+        attempts=reply.attempts,
+        status=status,
+        attempts_after=attempts_after,
+        delay=delay,
+        platform_id=platform_id,
+        error=clean_text(error, 300) if error is not None else None,
+        unreachable=unreachable,
+        new_chat=new_chat,
+    )
 
 
 def _request(lane: Lane) -> Request:
@@ -540,6 +695,7 @@ class SendStream:
         return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Any]:
+        begun_at = time.monotonic()
         for place, item in enumerate(items):
             item.ord = place
         statements: Mapping[str, database.Statement] = {
@@ -548,7 +704,10 @@ class SendStream:
         }
         rows = sorted(database.transaction(connection, statements)["sends"])
         failpoint("D4")
-        return [committer.AGAIN if busy else (result, intent, status) for _, result, intent, busy, status in rows]
+        return [
+            committer.AGAIN if busy else Written(result, intent, status, begun_at)
+            for _, result, intent, busy, status in rows
+        ]
 
 
 SENDS = SendStream()

@@ -25,7 +25,7 @@ import structlog
 from kombu import Producer
 from kombu.exceptions import KombuError
 
-from conversations import committer, database, installation, lock, maintenance, pauses, registry, wake
+from conversations import committer, database, installation, lock, maintenance, outbox, pauses, registry, wake
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.sqlfiles import sql
@@ -89,6 +89,8 @@ class Sweeper:
             rows = database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat})
             if rows:
                 self._take_over(incarnation, *rows[0])
+        for (claim,) in database.read(sql("find_orphans")):
+            self._settle_claimed(claim)
 
     def _take_over(self, incarnation: uuid.UUID, kind: str, running: list[int]) -> None:
         log.error("a worker died", incarnation=str(incarnation), kind=kind, lanes=len(running))
@@ -97,6 +99,10 @@ class Sweeper:
         if running:
             database.execute(sql("revive_lanes"), {"ids": sorted(running), "suspects": kind == HANDLE})
             database.execute(sql("revive_sending"), {"ids": sorted(running)})
+        self._settle_claimed(incarnation)
+
+    def _settle_claimed(self, incarnation: uuid.UUID) -> None:
+        """What it left in sending. Where this fails, its replies are found again as orphans."""
         settled = self.process.writer.write(CLAIMED, incarnation, timeout=5.0)
         lock.free(lock.SENDING, str(incarnation), settled)
 
@@ -242,7 +248,8 @@ class ClaimedStream:
     def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
         results = []
         for claim in items:
-            values = {"claim": claim, "key_life": committer.as_json(registry.key_lives())}
+            lives = committer.as_json(registry.key_lives())
+            values = {"claim": claim, "key_life": lives, "attempts": outbox.ATTEMPTS}
             statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
             results.append([row[0] for row in database.transaction(connection, statements)["settle"]])
         return results

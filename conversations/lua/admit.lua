@@ -3,8 +3,8 @@
 -- KEYS: buckets, group after group. ARGV: groups, then per group: buckets in it, and per bucket: interval in us, what it
 -- takes at once in us, and time in us since the last send that the caller knows of (-1: of none; -2: there was none).
 -- Returns a wait in us per group: 0 admitted, and counted. Those that wait for the same bucket are told apart, in their
--- order. A missing bucket starts full, one interval after the last known send, or after now: never a burst after a loss.
--- That is written down, so that the next caller need not guess.
+-- order. A missing bucket starts full, one interval after the last known send, or after now: never a burst after a loss,
+-- also where another process sent later than this caller knows.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local waits, waiting, k, a = {}, {}, 0, 1
@@ -17,10 +17,12 @@ for group = 1, tonumber(ARGV[1]) do
     local interval, slack, ago = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     local tat = tonumber(redis.call('GET', key))
     if not tat then
-      if ago == -2 then tat = now
-      else
-        tat = now - math.max(ago, 0) + interval + slack
-        if ago == -1 then keep(key, tat, interval + slack) end
+      tat = now + slack
+      if ago == -1 then
+        tat = tat + interval
+        keep(key, tat, interval + slack)
+      elseif ago >= 0 then
+        tat = tat + math.max(interval - ago, 0)
       end
     end
     times[i] = math.max(tat, now) + interval

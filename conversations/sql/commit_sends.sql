@@ -1,32 +1,41 @@
 -- Results of k together with intents of k+1, each behind its compare-and-set; lanes are held by lock_ids.
--- A result is written only where the reply is still in the state and attempt that its caller knows. An intent needs: the
--- reply still pending in that attempt, nothing unsettled before it, its author not the bot or its number beyond
--- cancelled_through. A way back to pending of what was cancelled meanwhile becomes cancelled.
+-- A result is written only where the reply is still in the state and attempt that its caller knows; one of a reply that was
+-- not being sent, only where nothing before it is unsettled. An intent needs: the reply still pending in that attempt and in
+-- its time, nothing unsettled before it, and the author a person, or: the person reachable, and for the bot a number beyond
+-- cancelled_through. A way back to pending of what was cancelled meanwhile becomes cancelled. The head of the lane's
+-- replies never passes an unsettled one.
 -- items: json list, see outbox.Step. Rows: ord, result written, intent written, busy.
 -- Indexes: primary keys, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, claim uuid, reply_id bigint, sequence bigint, expect text, attempts smallint, status text,
          attempts_after smallint, delay float, platform_id text, error text, unreachable boolean, new_chat text,
-         intent_id bigint, intent_sequence bigint, intent_attempts smallint)),
+         intent_claim uuid, intent_id bigint, intent_sequence bigint, intent_attempts smallint)),
 held AS MATERIALIZED (
-  SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.last_reply_sequence
+  SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.unreachable_since
     FROM items i
    CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id
                           AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) LIMIT 1) c),
 due AS MATERIALIZED (
   -- Results that may be written, with the status that they come to.
   SELECT h.ord, h.id, h.reply_id, h.sequence, h.attempts_after, h.delay, h.platform_id, h.error, h.unreachable, h.new_chat,
-         CASE WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled' ELSE h.status END AS status
+         f.error AS later_error,
+         CASE WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled'
+              WHEN h.status = 'sent' AND f.error IS NOT NULL THEN 'failed' ELSE h.status END AS status
     FROM held h
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.reply_id AND p.conversation_id = h.id AND p.status = h.expect
                           AND p.attempts = h.attempts AND p.claimed_by IS NOT DISTINCT FROM h.claim LIMIT 1) r
-   WHERE h.reply_id IS NOT NULL),
+    LEFT JOIN LATERAL (SELECT s.error FROM status s WHERE s.channel_id = r.channel_id AND s.platform_id = h.platform_id
+                          AND s.status = 'failed' AND h.platform_id <> '' LIMIT 1) f ON true
+   WHERE h.reply_id IS NOT NULL
+     AND (h.expect = 'sending' OR NOT EXISTS (
+          SELECT FROM reply b WHERE b.conversation_id = h.id AND b.sequence >= h.next_reply_sequence
+             AND b.sequence < h.sequence AND b.status IN ('pending', 'sending', 'unknown')))),
 results AS (
   UPDATE reply r
      SET status = d.status, claimed_by = NULL, attempts = coalesce(d.attempts_after, r.attempts),
          not_before = now() + make_interval(secs => d.delay),
-         platform_id = coalesce(d.platform_id, r.platform_id), error = coalesce(d.error, r.error),
+         platform_id = coalesce(d.platform_id, r.platform_id), error = coalesce(nullif(d.later_error, ''), d.error, r.error),
          settled_at = CASE WHEN d.status NOT IN ('pending', 'unknown') THEN now() END,
          -- a status that came before its reply was known
          delivered = CASE WHEN d.platform_id <> '' THEN coalesce(
@@ -35,23 +44,26 @@ results AS (
     FROM due d WHERE r.id = d.reply_id),
 meant AS MATERIALIZED (
   -- Intents that may be written.
-  SELECT h.ord, h.id, h.intent_id, h.intent_sequence, h.claim
+  SELECT h.ord, h.id, h.intent_id, h.intent_sequence, h.intent_claim
     FROM held h LEFT JOIN due d USING (ord)
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.intent_id AND p.conversation_id = h.id AND p.status = 'pending'
                           AND p.attempts = h.intent_attempts AND p.sequence = h.intent_sequence
-                          AND (p.author <> 'bot' OR p.sequence > h.cancelled_through) LIMIT 1) r
+                          AND (p.author <> 'bot' OR p.sequence > h.cancelled_through)
+                          AND (p.author = 'person' OR h.unreachable_since IS NULL)
+                          AND (p.valid_until IS NULL OR p.valid_until >= now()) LIMIT 1) r
    WHERE h.intent_id IS NOT NULL
      AND (h.reply_id IS NULL OR d.status IN ('sent', 'parked', 'cancelled', 'expired', 'failed'))
      AND NOT EXISTS (SELECT FROM reply b WHERE b.conversation_id = h.id AND b.sequence >= h.next_reply_sequence
                         AND b.sequence < h.intent_sequence AND b.status IN ('pending', 'sending', 'unknown')
                         AND b.id IS DISTINCT FROM h.reply_id)),
 intents AS (
-  UPDATE reply r SET status = 'sending', claimed_by = i.claim, attempts = r.attempts + 1, intent_at = now(), not_before = NULL
+  UPDATE reply r SET status = 'sending', claimed_by = i.intent_claim, attempts = r.attempts + 1, intent_at = now(), not_before = NULL
     FROM meant i WHERE r.id = i.intent_id),
 lanes AS (
   UPDATE conversation c
      SET next_reply_sequence = coalesce(i.intent_sequence,
-             CASE WHEN d.status IN ('pending', 'unknown') THEN d.sequence ELSE greatest(d.sequence + 1, c.next_reply_sequence) END),
+             CASE WHEN d.status IN ('pending', 'unknown') THEN c.next_reply_sequence
+                  ELSE greatest(d.sequence + 1, c.next_reply_sequence) END),
          send_due_at = CASE WHEN i.ord IS NOT NULL THEN now() + interval '10 s'
                             WHEN d.status = 'unknown' THEN NULL
                             WHEN d.status = 'pending' THEN now() + make_interval(secs => coalesce(d.delay, 0))
