@@ -66,6 +66,9 @@ INSTALLED_APPS = [
     "axes",
 ]
 
+if LOCAL:
+    INSTALLED_APPS += env.list("EXTRA_APPS", default=[])  # bots of tests
+
 # Webhooks pass none of these but the first, see channels_ingest.front.
 MIDDLEWARE = [
     "channels_ingest.front.Front",
@@ -172,7 +175,8 @@ CELERY_TIMEZONE = "UTC"
 
 # ---------------------------------------------------------------- handling
 TURN_SECONDS = env.float("TURN_SECONDS", default=60.0)
-TURN_THREADS = env.int("TURN_THREADS", default=64)
+# Started when they are needed; a turn that waits for somebody else holds one.
+TURN_THREADS = env.int("TURN_THREADS", default=256)
 
 # ---------------------------------------------------------------- people
 LANGUAGE_CODE = "en"
