@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import F, Q
 
 from conversations.models import Audit, Conversation, Message, Reply, Turn
 from conversations.sqlfiles import sql
@@ -83,28 +83,35 @@ class _Beside:
     def __init__(self, lane: Conversation, ids: list[int], start: dt.datetime | None, end: dt.datetime | None) -> None:
         self._ids = set(ids)
         self._start, self._end = start, end
-        self.turns = _grouped(self._newest(Turn.objects.filter(conversation=lane), "-id"), self._ids)
-        replies = self._newest(Reply.objects.filter(conversation=lane).select_related("staff"), "-sequence")
+        self.turns = _grouped(self._turns(lane), self._ids)
+        replies = self._replies(lane)
         self.replies = _grouped(replies, self._ids)
         self._loose = [reply for reply in replies if reply.message_id is None and self._is_inside(reply.created_at)]
         acts = (
             Audit.objects.filter(conversation_id=lane.pk).exclude(verb__in=["read", "answer"]).select_related("staff")
         )
-        self._acts = [act for act in acts.order_by("-id")[:BESIDE] if self._is_inside(act.at)]
+        newest = acts.annotate(place=F("id") + 0).order_by("-place")[:BESIDE]  # + 0: by the conversation's index only
+        self._acts = [act for act in newest if self._is_inside(act.at)]
 
     def alone(self) -> list[Block]:
         blocks = [Block(key=f"r{reply.pk}", at=reply.created_at, replies=[reply]) for reply in self._loose]
         blocks += [Block(key=f"a{act.pk}", at=act.at, act=act) for act in self._acts]
         return sorted(blocks, key=lambda block: block.at)
 
-    def _newest(self, rows: Any, order: str) -> list[Any]:
+    def _turns(self, lane: Conversation) -> list[Turn]:
         """The newest window reads the end of an index; an older one what belongs to its messages."""
         if self._end is None:
-            return list(rows.order_by(order)[:BESIDE])[::-1]
-        mine = Q(message_id__in=self._ids)
-        if rows.model is Reply:
-            mine |= Q(message_id__isnull=True, created_at__lt=self._end)
-        return list(rows.filter(mine).order_by(order)[:BESIDE])[::-1]
+            newest = Turn.objects.raw(sql("desk_read_turns"), {"conversation": lane.pk, "limit": BESIDE})
+            return list(newest)[::-1]
+        mine = Turn.objects.filter(conversation=lane, message_id__in=self._ids)
+        return sorted(mine[:BESIDE], key=lambda turn: turn.pk)
+
+    def _replies(self, lane: Conversation) -> list[Reply]:
+        rows = Reply.objects.filter(conversation=lane).select_related("staff")
+        if self._end is not None:
+            loose = Q(message_id__isnull=True, created_at__gte=self._start or lane.created_at, created_at__lt=self._end)
+            rows = rows.filter(Q(message_id__in=self._ids) | loose)
+        return list(rows.order_by("-sequence")[:BESIDE])[::-1]
 
     def _is_inside(self, moment: dt.datetime) -> bool:
         return (self._start is None or moment >= self._start) and (self._end is None or moment < self._end)

@@ -80,7 +80,8 @@ class OldestPendingFilter(admin.SimpleListFilter):
         if self.value() not in AGES:
             return queryset
         age = dt.timedelta(seconds=int(self.value() or 0))
-        return queryset.filter(pk__in=RawSQL(sql("desk_find_old"), [age]))  # noqa: S611  (a constant)
+        channels = access.channel_ids(request)
+        return queryset.filter(pk__in=RawSQL(sql("desk_find_old"), [channels, channels, age]))  # noqa: S611  (constant)
 
 
 class OpenFilter(admin.SimpleListFilter):

@@ -6,7 +6,8 @@ WITH found AS (
   (SELECT c.id, coalesce(c.paused_at, m.received_at, c.created_at) AS since
      FROM conversation c
      LEFT JOIN LATERAL (SELECT received_at FROM message WHERE conversation_id = c.id AND sequence = c.next_sequence LIMIT 1) m ON true
-     LEFT JOIN LATERAL (SELECT author, created_at FROM reply WHERE conversation_id = c.id ORDER BY sequence DESC LIMIT 1) r ON true
+     LEFT JOIN LATERAL (SELECT author, created_at FROM reply WHERE conversation_id = c.id AND sequence = c.last_reply_sequence LIMIT 1) r
+            ON true
      LEFT JOIN LATERAL (SELECT received_at FROM message WHERE conversation_id = c.id AND sequence = c.last_sequence LIMIT 1) n ON true
     WHERE (c.blocked OR c.mode = 'human' OR c.paused_at IS NOT NULL OR c.attempts > 0) AND c.channel_id = ANY (%(channels)s::bigint[])
       AND (c.blocked OR c.paused_at IS NOT NULL OR c.attempts > 1

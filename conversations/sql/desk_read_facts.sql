@@ -1,4 +1,5 @@
 -- All that "why is this conversation not moving?" needs, a lookup per lane and fact. ids: bigint[].
+-- Comparing rows, and max(id + 0), leave the planner no other index, whatever the statistics say.
 -- Rows: see why.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation, reply_sequence_once,
 -- message_parked, reply_for_staff, audit_conversation_id.
 SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.active,
@@ -17,7 +18,8 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
  CROSS JOIN LATERAL (SELECT * FROM conversation WHERE id = i.id LIMIT 1) c
  CROSS JOIN LATERAL (SELECT * FROM channel WHERE id = c.channel_id LIMIT 1) ch
   LEFT JOIN LATERAL (SELECT m.* FROM message m WHERE m.conversation_id = c.id AND m.sequence = c.next_sequence LIMIT 1) head ON true
-  LEFT JOIN LATERAL (SELECT t.* FROM turn t WHERE t.conversation_id = c.id ORDER BY t.id DESC LIMIT 1) turn
+  LEFT JOIN LATERAL (SELECT t.* FROM turn t WHERE (t.conversation_id, t.id) >= (c.id, 0) AND (t.conversation_id, t.id) < (c.id + 1, 0)
+                      ORDER BY t.conversation_id DESC, t.id DESC LIMIT 1) turn
          ON turn.message_id = head.id AND turn.outcome <> 'committed'
   LEFT JOIN LATERAL (SELECT r.* FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.next_reply_sequence LIMIT 1) reply ON true
   LEFT JOIN LATERAL (SELECT b.* FROM bucket b WHERE b.channel_id = c.channel_id AND b.key IN ('channel', 'chat:' || c.chat)
@@ -28,8 +30,8 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
          ON true
   LEFT JOIN LATERAL (SELECT m.note FROM message m WHERE m.conversation_id = c.id AND m.sequence = c.next_sequence - 1 LIMIT 1) passed
          ON true
-  LEFT JOIN LATERAL (SELECT r.created_at, r.author FROM reply r WHERE r.conversation_id = c.id
-                      ORDER BY r.sequence DESC LIMIT 1) answer ON answer.author = 'person'
+  LEFT JOIN LATERAL (SELECT r.created_at, r.author FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.last_reply_sequence
+                      LIMIT 1) answer ON answer.author = 'person'
   LEFT JOIN LATERAL (SELECT count(*) AS number FROM (SELECT FROM message m WHERE m.conversation_id = c.id AND m.status = 'waiting'
                       LIMIT 100) w) waiting ON true
   LEFT JOIN LATERAL (SELECT m.sequence, m.note FROM message m WHERE m.conversation_id = c.id AND m.status = 'parked'
@@ -37,4 +39,5 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
   LEFT JOIN LATERAL (SELECT r.sequence, r.status, r.error FROM reply r WHERE r.conversation_id = c.id
                         AND r.status IN ('parked', 'unknown', 'failed') LIMIT 1) refused ON true
   LEFT JOIN LATERAL (SELECT u.username, a.reason FROM audit a LEFT JOIN auth_user u ON u.id = a.staff_id
-                      WHERE a.conversation_id = c.id AND a.verb = 'pause' ORDER BY a.id DESC LIMIT 1) act ON c.paused_at IS NOT NULL
+                      WHERE a.id = (SELECT max(p.id + 0) FROM audit p WHERE p.conversation_id = c.id AND p.verb = 'pause')) act
+         ON c.paused_at IS NOT NULL

@@ -1,8 +1,9 @@
 -- Changes whenever anything on the page of a conversation does: the cursor of its live timeline.
 -- conversation: id. One row: text. Indexes: primary keys, reply_sequence_once, turn_of_conversation, audit_conversation_id.
 SELECT md5(concat_ws(':', c.xmin, (SELECT xmin FROM desk WHERE conversation_id = c.id),
-       (SELECT id FROM turn WHERE conversation_id = c.id ORDER BY id DESC LIMIT 1),
+       (SELECT id FROM turn t WHERE (t.conversation_id, t.id) >= (c.id, 0) AND (t.conversation_id, t.id) < (c.id + 1, 0)
+         ORDER BY t.conversation_id DESC, t.id DESC LIMIT 1),
        (SELECT string_agg(r.xmin::text, ',') FROM (SELECT xmin FROM reply WHERE conversation_id = c.id ORDER BY sequence DESC LIMIT 60) r),
-       (SELECT max(id) FROM audit WHERE conversation_id = c.id AND verb <> 'read'),
+       (SELECT max(id + 0) FROM audit WHERE conversation_id = c.id AND verb <> 'read'),
        (SELECT string_agg(p.xmin::text, ',') FROM (SELECT xmin FROM pause ORDER BY id LIMIT 100) p)))
   FROM conversation c WHERE c.id = %(conversation)s
