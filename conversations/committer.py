@@ -10,6 +10,7 @@ its order, by the same statements.
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import queue
 import threading
@@ -22,7 +23,7 @@ import psycopg
 import structlog
 
 from conversations import database
-from conversations.errors import Busy, NotStored, UnsafeDatabase
+from conversations.errors import Busy, CoreError, NotStored, UnsafeDatabase
 
 log = structlog.get_logger(__name__)
 
@@ -55,15 +56,33 @@ class Stream(Protocol):
 
 
 class Ticket:
-    """One submitted item. ``done(ticket)`` is called once, in the committer's thread."""
+    """One submitted item. ``done(ticket)`` is called once, in the committer's thread.
 
-    __slots__ = ("deadline", "done", "error", "item", "result", "size", "stream", "tries")
+    ``refused``: lanes in which an item of the same request failed. What comes later in them fails, too: the
+    request comes again as a whole, and a later item must not be there before an earlier one.
+    """
 
-    def __init__(self, stream: Stream, item: Any, done: Callable[[Ticket], None], deadline: float, size: int) -> None:
+    __slots__ = ("deadline", "done", "error", "item", "lane", "refused", "result", "size", "stream", "tries")
+
+    def __init__(
+        self,
+        stream: Stream,
+        item: Any,
+        done: Callable[[Ticket], None],
+        deadline: float,
+        size: int,
+        refused: set[Hashable],
+    ) -> None:
         self.stream, self.item, self.done, self.deadline, self.size = stream, item, done, deadline, size
+        self.lane = stream.lane(item)
+        self.refused = refused
         self.result: Any = None
         self.error: Exception | None = None
         self.tries = 0
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.refused.add(self.lane)
 
 
 class Committer:
@@ -85,32 +104,67 @@ class Committer:
     # ------------------------------------------------------------ callers
 
     def submit(
-        self, stream: Stream, item: Any, done: Callable[[Ticket], None], *, deadline: float = float("inf"), size: int = 0
+        self,
+        stream: Stream,
+        item: Any,
+        done: Callable[[Ticket], None],
+        *,
+        deadline: float = float("inf"),
+        size: int = 0,
     ) -> None:
-        """Queue ``item``. Raises ``Busy`` when an impatient stream would overfill the queue."""
+        """Queue ``item``. Raises ``Busy`` when the queue of an impatient stream is full."""
+        self.submit_all(stream, [item], done, deadline=deadline, size=size)
+
+    def submit_all(
+        self,
+        stream: Stream,
+        items: Sequence[Any],
+        done: Callable[[Ticket], None],
+        *,
+        deadline: float = float("inf"),
+        size: int = 0,
+    ) -> list[Ticket]:
+        """Queue all ``items`` of one request, or none: ``Busy``. ``size``: bytes that they keep in memory together."""
         with self._counting:
-            full = self._queued_items >= QUEUED_ITEMS or self._queued_bytes + size > QUEUED_BYTES
+            full = self._queued_items >= QUEUED_ITEMS or self._queued_bytes >= QUEUED_BYTES
             if full and not stream.patient:
-                raise Busy(f"{self._queued_items} items wait to be stored")
-            self._queued_items += 1
+                raise Busy(f"{self._queued_items} items wait to be written")
+            self._queued_items += len(items)
             self._queued_bytes += size
-        self._queue.put(Ticket(stream, item, done, deadline, size))
+        refused: set[Hashable] = set()
+        sizes = itertools.chain([size], itertools.repeat(0))
+        tickets = [Ticket(stream, item, done, deadline, its, refused) for item, its in zip(items, sizes, strict=False)]
+        for ticket in tickets:
+            self._queue.put(ticket)
+        return tickets
 
     def write(self, stream: Stream, item: Any, timeout: float = 10.0) -> Any:
-        """Queue ``item`` and wait for its result. Raises what its writing raised, or ``NotStored`` after ``timeout``."""
+        """Write ``item`` and wait for its result; see ``write_all``."""
+        return self.write_all(stream, [item], timeout)[0]
+
+    def write_all(self, stream: Stream, items: Sequence[Any], timeout: float = 10.0, size: int = 0) -> list[Any]:
+        """Write the items of one request and wait for all; their results.
+
+        Raises ``Busy``, the first error of their writing, or ``NotStored`` after ``timeout``.
+        """
+        if threading.current_thread() is self._thread:  # a read of ``done`` or of a stream: nobody else would serve it
+            return list(stream.write(self._open(), items))
+        if not items:
+            return []
         written = threading.Event()
-        kept: list[Ticket] = []
+        left = itertools.count(len(items) - 1, -1)
 
         def done(ticket: Ticket) -> None:
-            kept.append(ticket)
-            written.set()
+            if next(left) == 0:
+                written.set()
 
-        self.submit(stream, item, done, deadline=time.monotonic() + timeout)
+        tickets = self.submit_all(stream, items, done, deadline=time.monotonic() + timeout, size=size)
         if not written.wait(timeout + 1):
             raise NotStored("no answer from the database in time")
-        if kept[0].error is not None:
-            raise kept[0].error
-        return kept[0].result
+        for ticket in tickets:
+            if ticket.error is not None:
+                raise ticket.error
+        return [ticket.result for ticket in tickets]
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what is queued, then end."""
@@ -148,19 +202,36 @@ class Committer:
                 return
 
     def _next_batch(self) -> list[Ticket]:
-        """Up to ``BATCH`` tickets of the stream that waited longest."""
+        """Up to ``BATCH`` tickets of the stream that waited longest, and the first of each lane that was held."""
         if not self._ready:
             return []
         name, waiting = self._ready.popitem(last=False)
-        tickets = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
+        tickets: list[Ticket] = []
+        passed: list[Ticket] = []
+        held: set[Hashable] = set()
+        while waiting and len(tickets) < BATCH + len(held):
+            ticket = waiting.popleft()
+            if self._over(ticket):
+                continue
+            if ticket.lane in held:
+                passed.append(ticket)
+                continue
+            if ticket.result is AGAIN:  # one of its lane asks again: the others must not fill the batch
+                held.add(ticket.lane)
+            tickets.append(ticket)
+        waiting.extendleft(reversed(passed))
         if waiting:
             self._ready[name] = waiting
-        return [ticket for ticket in tickets if not self._expired(ticket)]
+        return tickets
 
-    def _expired(self, ticket: Ticket) -> bool:
-        if time.monotonic() < ticket.deadline:
+    def _over(self, ticket: Ticket) -> bool:
+        """Its deadline passed, or an earlier one of its request and lane failed: it is answered now."""
+        if ticket.lane in ticket.refused:
+            ticket.fail(NotStored("an earlier item of its lane could not be stored"))
+        elif time.monotonic() >= ticket.deadline:
+            ticket.fail(NotStored("its lane was held, or the database was away, until the deadline"))
+        else:
             return False
-        ticket.error = ticket.error or NotStored("its lane was held, or the database was away, until the deadline")
         self._finish([ticket])
         return True
 
@@ -171,62 +242,74 @@ class Committer:
         except UnsafeDatabase as error:
             log.critical("this database must not be used", committer=self.name, why=str(error))
             return self._away(tickets, error)
-        except psycopg.Error as error:
-            if self._lost():
+        except Exception as error:
+            if isinstance(error, psycopg.Error) and self._lost():
                 return self._away(tickets, error)
             log.warning("batch failed", committer=self.name, stream=tickets[0].stream.name, items=len(tickets),
-                        error=type(error).__name__, sqlstate=error.sqlstate)  # fmt: skip
-            return self._one_by_one(tickets)
+                        error=type(error).__name__, sqlstate=getattr(error, "sqlstate", None))  # fmt: skip
+            self._one_by_one(tickets)
+            return []
         return self._settle(tickets, results)
 
-    def _one_by_one(self, tickets: list[Ticket]) -> list[Ticket]:
-        done: list[Ticket] = []
+    def _one_by_one(self, tickets: list[Ticket]) -> None:
         held: set[Hashable] = set()
         back: list[Ticket] = []
-        for ticket in tickets:
-            lane = ticket.stream.lane(ticket.item)
-            if lane in held or not self._write_alone(ticket):
-                held.add(lane)
+        for place, ticket in enumerate(tickets):
+            if ticket.stream.patient and self._lost():  # patient ones wait for the database together
+                back.extend(tickets[place:])
+                break
+            if ticket.lane in held:
                 back.append(ticket)
+            elif self._over(ticket):
+                continue
+            elif self._write_alone(ticket):
+                self._finish([ticket])
             else:
-                done.append(ticket)
+                held.add(ticket.lane)
+                back.append(ticket)
         self._put_back(back)
-        return done
 
     def _write_alone(self, ticket: Ticket) -> bool:
         """True when the ticket is done, well or not; False when it has to wait."""
         try:
-            result = self._write([ticket])[0]
-        except psycopg.Error as error:
+            ticket.result = self._write([ticket])[0]
+        except Exception as error:
             return self._refused(ticket, error)
-        ticket.result = result
-        return result is not AGAIN
+        return ticket.result is not AGAIN
 
-    def _refused(self, ticket: Ticket, error: psycopg.Error) -> bool:
-        """The database refused one item alone: bad data is mended, anything else is tried again or answered 503."""
+    def _refused(self, ticket: Ticket, error: Exception) -> bool:
+        """One item alone was refused: bad data is mended, anything else is tried again or answered 503."""
         ticket.tries += 1
-        if (error.sqlstate or "")[:2] in ("22", "23") and not self._lost():
-            if error.sqlstate == "23505" and ticket.tries == 1:
+        ticket.result = None
+        wrong = None if self._lost() else _bad_data(error, ticket.stream)
+        if wrong is not None:
+            if wrong.sqlstate == "23505" and ticket.tries == 1:
                 return self._write_alone(ticket)
-            mended = ticket.stream.mend(ticket.item, error)
+            mended = ticket.stream.mend(ticket.item, wrong)
             if mended is not None and ticket.tries < 4:
                 ticket.item = mended
                 return self._write_alone(ticket)
-            ticket.error = error
+            ticket.fail(error)
             return True
+        log.warning("item not written", committer=self.name, stream=ticket.stream.name, error=type(error).__name__,
+                    sqlstate=getattr(error, "sqlstate", None))  # fmt: skip
         if ticket.stream.patient:
             time.sleep(RECONNECT_SECONDS)
             return False
-        ticket.error = NotStored(type(error).__name__)
+        ticket.fail(NotStored(type(error).__name__))
         return True
 
     def _write(self, tickets: list[Ticket]) -> Sequence[Any]:
+        return tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
+
+    def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(self.name)
-        return tickets[0].stream.write(self._connection, [ticket.item for ticket in tickets])
+        return self._connection
 
     def _settle(self, tickets: list[Ticket], results: Sequence[Any]) -> list[Ticket]:
-        done, back = [], []
+        done: list[Ticket] = []
+        back: list[Ticket] = []
         for ticket, result in zip(tickets, results, strict=True):
             ticket.result = result
             (back if result is AGAIN else done).append(ticket)
@@ -236,7 +319,7 @@ class Committer:
     def _put_back(self, tickets: list[Ticket]) -> None:
         """To the front, in order; they ride in the next batch."""
         if tickets:
-            if self._queue.empty():
+            if self._queue.empty() and not self._ready:
                 time.sleep(BUSY_SECONDS)
             waiting = self._ready.setdefault(tickets[0].stream.name, collections.deque())
             waiting.extendleft(reversed(tickets))
@@ -254,18 +337,30 @@ class Committer:
             self._put_back(tickets)
             return []
         for ticket in tickets:
-            ticket.error = NotStored(type(error).__name__)
+            ticket.fail(NotStored(type(error).__name__))
         return tickets
 
     def _finish(self, tickets: Iterable[Ticket]) -> None:
         finished = list(tickets)
+        if not finished:
+            return
         with self._counting:
             self._queued_items -= len(finished)
             self._queued_bytes -= sum(ticket.size for ticket in finished)
         for ticket in finished:
             ticket.done(ticket)
-        if finished:
-            self._after_batch(finished)
+        self._after_batch(finished)
+
+
+def _bad_data(error: Exception, stream: Stream) -> psycopg.Error | None:
+    """``error`` as the database's word where the item itself cannot be written, whenever it is tried."""
+    if isinstance(error, psycopg.Error):
+        refused = (error.sqlstate or "")[:2] in ("22", "23")
+        return error if refused or (error.sqlstate is None and isinstance(error, psycopg.DataError)) else None
+    # What cannot even be encoded. A patient item has nobody who would bring it again.
+    if isinstance(error, UnicodeError | OverflowError | RecursionError):
+        return psycopg.DataError(type(error).__name__)
+    return psycopg.DataError(type(error).__name__) if stream.patient and not isinstance(error, CoreError) else None
 
 
 class Statements:

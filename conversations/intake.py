@@ -8,9 +8,8 @@ are ready and stores them in one transaction; see ``sql/lock_lanes.sql`` and ``s
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import itertools
-import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -22,15 +21,19 @@ import structlog
 from conversations import committer, crypto, database, installation, statuses, wake
 from conversations.clean import clean_text, clean_tree, storable, storable_tree
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
-from conversations.errors import NotStored
+from conversations.errors import Busy, NotStored
 from conversations.failpoints import failpoint
 from conversations.sqlfiles import sql
 
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 2.5
-KEPT_HEADERS = frozenset({"content-type", "user-agent", "content-length", "webhook-id", "webhook-timestamp", "x-request-id"})
+KEPT_HEADERS = frozenset(
+    {"content-type", "user-agent", "content-length", "webhook-id", "webhook-timestamp", "x-request-id"}
+)
+ID_BYTES = 1_000  # two of them in one index entry, which Postgres bounds
 REMEMBERED = 100_000  # lanes and contacts that this process has seen stored
+REMEMBER_SECONDS = 60.0  # another process may have written another name since
 BLOCK = 1000  # receipt ids per trip, see receipt_block in sql/schema.sql
 
 
@@ -43,7 +46,6 @@ class Row(msgspec.Struct, kw_only=True, omit_defaults=True):
     user: str
     sender_user: str
     is_group: bool = False
-    aliased: bool = False
     identity: str
     content_hash: str
     kind: str
@@ -69,7 +71,6 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str
     sender_user: str
     is_group: bool = False
-    aliased: bool = False
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,14 +88,24 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Receipt:
     """One request while it is being stored."""
 
-    __slots__ = ("body", "channel", "headers", "id", "noted", "quarantined")
+    __slots__ = ("body", "channel", "headers", "id", "kept", "noted", "quarantined")
 
     def __init__(self, channel: ChannelConfig, request: WebhookRequest) -> None:
         self.id = 0  # given by the committer
         self.channel = channel
         self.body = request.body
-        self.headers = {name: value for name, value in request.headers.items() if name in KEPT_HEADERS}
+        self.headers = {name: clean_text(value) for name, value in request.headers.items() if name in KEPT_HEADERS}
         self.noted = self.quarantined = 0
+        self.kept = False  # its body is in receipt_body
+
+
+class Aside(msgspec.Struct, frozen=True):
+    """Authentic bytes that are no message, for staff."""
+
+    place: int  # in the request
+    reason: str
+    body: bytes
+    fingerprint: bytes
 
 
 class Item:
@@ -109,10 +120,10 @@ class Item:
         lane: Lane | None = None,
         person: Person | None = None,
         aliases: Sequence[Mapping[str, Any]] = (),
-        aside: Sequence[tuple[int, str, bytes]] = (),
+        aside: Sequence[Aside] = (),
     ) -> None:
         self.receipt, self.row, self.lane, self.person, self.aliases = receipt, row, lane, person, aliases
-        self.aside = aside  # (entry, reason, bytes)
+        self.aside = aside
 
 
 # ---------------------------------------------------------------- accepting one request
@@ -127,41 +138,63 @@ def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookReq
     failpoint("W1")
     receipt = Receipt(channel, request)
     items = _items(channel, parsed, receipt)
-    verdicts = _store(items, len(request.body))
+    verdicts = [result[0] for result in _write(STORE, items, len(request.body))]
     conflicts = [_conflict(item) for item, verdict in zip(items, verdicts, strict=True) if verdict == "conflict"]
-    if conflicts:
-        _store(conflicts, 0)
-    for update in parsed:
-        if isinstance(update, StatusUpdate):
-            writer().write(statuses.STATUSES, (channel, update), timeout=ANSWER_SECONDS)
+    updates = [(channel, thing) for thing in parsed if isinstance(thing, StatusUpdate)]
+    _write(STORE, conflicts)
+    said = _write(statuses.STATUSES, updates)
+    statuses.look_again(_say_again, [update for update, word in zip(updates, said, strict=True) if word == "kept"])
     failpoint("W4")
+
+
+def _say_again(update: statuses.Said) -> None:
+    with contextlib.suppress(Busy):
+        writer().submit(statuses.STATUSES, update, lambda ticket: None, deadline=time.monotonic() + ANSWER_SECONDS)
+
+
+def _write(stream: committer.Stream, items: Sequence[Any], size: int = 0) -> list[Any]:
+    """All ``items``, committed; what keeps one from it is our fault, and the platform comes again."""
+    try:
+        return writer().write_all(stream, items, ANSWER_SECONDS, size)
+    except psycopg.Error as error:
+        raise NotStored(type(error).__name__) from error
 
 
 def _items(channel: ChannelConfig, parsed: Sequence[Parsed], receipt: Receipt) -> list[Item]:
     items: list[Item] = []
-    aside: list[tuple[int, str, bytes]] = []
+    aside: list[Aside] = []
     for place, thing in enumerate(parsed):
         match thing:
             case Entry():
-                problem = _unusable_id(thing)
+                problem = _unusable(thing)
                 if problem:
-                    aside.append((place, problem, receipt.body))
+                    aside.append(_aside(place, problem, receipt.body))
                 else:
                     items.append(_item(channel, thing, receipt, place))
             case StatusUpdate() | Note():
                 receipt.noted += 1
             case Unusable():
-                aside.append((place, thing.reason, thing.raw or receipt.body))
+                aside.append(_aside(place, thing.reason, thing.raw or receipt.body))
     receipt.quarantined = len(aside)
     if aside or not items:
         items.append(Item(receipt, aside=aside))
     return items
 
 
-def _unusable_id(entry: Entry) -> str:
-    """Ids are byte-exact or nothing: they are never mended."""
-    ids = (entry.chat, entry.sender.user, entry.key, entry.platform_id, entry.delivery_id, entry.new_chat, *entry.sender.aliases)
-    return "" if all(map(storable, ids)) else "an id holds a NUL or a lone surrogate"
+def _aside(place: int, reason: str, body: bytes) -> Aside:
+    reason = clean_text(reason, 500)
+    return Aside(place, reason, body, crypto.keyed_hash(installation.identity_key(), str(place), reason, body))
+
+
+def _unusable(entry: Entry) -> str:
+    """Why an entry can never be stored; '' when it can. Ids are byte-exact or nothing: they are never mended."""
+    sender = entry.sender
+    indexed = (entry.chat, sender.user, entry.new_chat, *sender.aliases)
+    if not all(map(storable, (*indexed, entry.key, entry.platform_id, entry.delivery_id))):
+        return "an id holds a NUL or a lone surrogate"
+    if any(len(id_.encode()) > ID_BYTES for id_ in indexed):
+        return f"an id has more than {ID_BYTES} bytes"
+    return ""
 
 
 def _item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: int) -> Item:
@@ -173,14 +206,13 @@ def _item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: int) ->
         user="" if one_lane else sender.user,
         sender_user=sender.user,
         is_group=entry.group,
-        aliased=entry.group or bool(sender.aliases) or entry.kind is Kind.CHAT_MIGRATED,
     )
     person = Person(
         channel_id=channel.id,
         sender_user=sender.user,
         name=clean_text(sender.name, 200),
         username=clean_text(sender.username, 200),
-        phone="".join(character for character in sender.phone if character in "0123456789"),
+        phone="".join(character for character in sender.phone if character in "0123456789")[:32],
         email=clean_text(sender.email, 320),
         language=clean_text(sender.language, 35),
     )
@@ -196,7 +228,6 @@ def _row(channel: ChannelConfig, entry: Entry, lane: Lane, receipt: Receipt, pla
         user=lane.user,
         sender_user=lane.sender_user,
         is_group=lane.is_group,
-        aliased=lane.aliased,
         identity=crypto.keyed_hash(key, str(channel.id), entry.chat, entry.kind.value, entry.key).hex(),
         content_hash=crypto.keyed_hash(key, entry.kind.value, entry.text, _content(entry)).hex(),
         kind=entry.kind.value,
@@ -238,48 +269,21 @@ def _content(entry: Entry) -> bytes:
 
 
 def _aliases(channel: ChannelConfig, entry: Entry) -> list[dict[str, Any]]:
-    aliases = [{"of": "user", "value": value, "known_as": entry.sender.user} for value in entry.sender.aliases]
+    """What leads to the same lane. A chat that is named after its person changes its name with him."""
+    user = entry.sender.user
+    kinds = ("user", "chat") if entry.chat == user else ("user",)
+    aliases = [{"of": of, "value": value, "known_as": user} for value in entry.sender.aliases for of in kinds]
     if entry.kind is Kind.CHAT_MIGRATED and entry.new_chat:
         aliases.append({"of": "chat", "value": entry.new_chat, "known_as": entry.chat})
     return [{"channel_id": channel.id, **alias} for alias in aliases]
 
 
 def _conflict(item: Item) -> Item:
-    place = item.row.entry if item.row else 0
-    return Item(item.receipt, aside=[(place, "conflict: the same message again, with other content", item.receipt.body)])
-
-
-# ---------------------------------------------------------------- waiting for the COMMIT
-
-
-def _store(items: Sequence[Item], size: int) -> list[str]:
-    """Submit all items of a request, wait until each is committed; their verdicts."""
-    deadline = time.monotonic() + ANSWER_SECONDS
-    left = itertools.count(len(items) - 1, -1)
-    finished = threading.Lock()
-    finished.acquire()
-    tickets: list[committer.Ticket] = []
-    errors: list[Exception] = []
-
-    def done(ticket: committer.Ticket) -> None:
-        tickets.append(ticket)
-        if next(left) == 0:
-            finished.release()
-
-    for position, item in enumerate(items):
-        try:
-            writer().submit(STORE, item, done, deadline=deadline, size=0 if position else size)
-        except Exception as error:  # the queue is full: those before it may be stored, the request is refused
-            errors.append(error)
-            if next(left) == 0:
-                finished.release()
-    if not finished.acquire(timeout=ANSWER_SECONDS + 2):
-        raise NotStored("no answer from the database in time")
-    errors += [ticket.error for ticket in tickets if ticket.error is not None]
-    if errors:
-        raise errors[0] if isinstance(errors[0], NotStored) else NotStored(type(errors[0]).__name__) from errors[0]
-    verdict_of = {id(ticket.item): ticket.result for ticket in tickets}
-    return [verdict_of.get(id(item), ("aside", 0, 0))[0] for item in items]
+    """The same identity with other content: kept and shown, beside the message that was first."""
+    assert item.row is not None
+    item.receipt.quarantined += 1
+    reason = "conflict: the same message again, with other content"
+    return Item(item.receipt, aside=[_aside(item.row.entry, reason, item.receipt.body)])
 
 
 # ---------------------------------------------------------------- writing a batch
@@ -294,17 +298,19 @@ class StoreStream:
     def __init__(self) -> None:
         self._lanes: dict[Lane, None] = {}
         self._people: dict[tuple[int, str], Person] = {}
+        self._forget_at = 0.0
         self._receipt_ids = iter(range(0))
 
     def lane(self, item: Item) -> Hashable:
-        return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else item.receipt.id
+        return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else id(item.receipt)
 
     def mend(self, item: Item, error: psycopg.Error) -> Item | None:
         """Data that the database refuses is set aside with its bytes."""
         if item.row is None:
             return None
         item.receipt.quarantined += 1
-        return Item(item.receipt, aside=[(item.row.entry, f"the database refused it ({error.sqlstate})", item.receipt.body)])
+        reason = f"the database refused it ({error.sqlstate or error})"
+        return Item(item.receipt, aside=[_aside(item.row.entry, reason, item.receipt.body)])
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Any]:
         self._number_receipts(connection, items)
@@ -312,8 +318,11 @@ class StoreStream:
         failpoint("W2")
         results = database.transaction(connection, statements)
         failpoint("W3")
-        self._remember(items)
-        verdicts = {place: (verdict, lane) for place, verdict, lane in results.get("messages", ())}
+        kept = {row[0] for row in results["bodies"]}
+        for item in items:
+            item.receipt.kept = item.receipt.kept or item.receipt.id in kept
+        verdicts = {place: (verdict, lane) for place, verdict, lane in results["messages"]}
+        self._remember(items, verdicts, {(channel, user) for channel, user in results.get("changed", ())})
         return [self._result(item, verdicts.get(place)) for place, item in enumerate(items)]
 
     def _result(self, item: Item, verdict: tuple[str, int] | None) -> Any:
@@ -330,13 +339,13 @@ class StoreStream:
             statements |= self._unseen(items)
             statements["lock"] = (sql("lock_lanes"), {"items": lanes})
         receipts = {item.receipt.id: item.receipt for item in items}
-        counts = [{"id": r.id, "channel_id": r.channel.id, "noted": r.noted, "quarantined": r.quarantined} for r in receipts.values()]
-        statements["messages"] = (sql("store_messages"), {"items": committer.as_json(rows), "receipts": committer.as_json(counts)})
+        values = {"items": committer.as_json(rows), "receipts": committer.as_json([*map(_counts, receipts.values())])}
+        statements["messages"] = (sql("store_messages"), values)
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
             statements["release"] = (sql("release_lanes"), {"ids": None})
         if "people" in statements:  # after the lanes: the order of locks
             statements["changed"] = (sql("update_contacts"), statements["people"][1])
-        statements |= self._aside(items)
+        statements |= self._quarantined(items)
         statements["bodies"] = (sql("store_bodies"), _bodies(receipts.values()))
         return statements
 
@@ -351,34 +360,41 @@ class StoreStream:
         changed = [person for key, person in people.items() if self._people.get(key) != person]
         aliases = [alias for item in items for alias in item.aliases]
         lanes = list(dict.fromkeys(item.lane for item in items if item.lane and item.lane not in self._lanes))
+        if aliases:  # before people and lanes, which are looked up through them
+            statements["aliases"] = (sql("add_aliases"), {"items": committer.as_json(aliases)})
         if changed:
             statements["people"] = (sql("add_contacts"), {"items": committer.as_json(changed)})
-        if aliases:
-            statements["aliases"] = (sql("add_aliases"), {"items": committer.as_json(aliases)})
         if lanes:
             statements["lanes"] = (sql("add_conversations"), {"items": committer.as_json(lanes)})
         return statements
 
-    def _aside(self, items: Sequence[Item]) -> dict[str, database.Statement]:
-        key = installation.identity_key()
-        return {
-            f"aside {item.receipt.id} {place}": (
-                sql("quarantine"),
-                {"channel_id": item.receipt.channel.id, "receipt_id": item.receipt.id, "entry": place, "reason": reason,
-                 "body": body, "fingerprint": crypto.keyed_hash(key, str(place), reason, body)},
-            )
-            for item in items
-            for place, reason, body in item.aside
-        }  # fmt: skip
+    def _quarantined(self, items: Sequence[Item]) -> dict[str, database.Statement]:
+        """In one order in all processes: the same bytes may be set aside by several at once."""
+        things = sorted(
+            ((item.receipt, aside) for item in items for aside in item.aside),
+            key=lambda pair: (pair[0].channel.id, pair[1].fingerprint),
+        )
+        return {f"aside {number}": (sql("quarantine"), _set_aside(*thing)) for number, thing in enumerate(things)}
 
-    def _remember(self, items: Sequence[Item]) -> None:
-        if len(self._lanes) > REMEMBERED:
+    def _remember(
+        self, items: Sequence[Item], verdicts: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
+    ) -> None:
+        """Lanes and people that need no look before the next batch; ``stale``: contacts whose row was busy."""
+        now = time.monotonic()
+        if now >= self._forget_at or len(self._lanes) > REMEMBERED:
             self._lanes.clear()
             self._people.clear()
-        for item in items:
-            if item.lane and item.person:
-                self._lanes[item.lane] = None
-                self._people[item.person.channel_id, item.person.sender_user] = item.person
+            self._forget_at = now + REMEMBER_SECONDS
+        for place, item in enumerate(items):
+            if item.lane is None or item.person is None:
+                continue
+            if verdicts[place][0] == "busy":  # held by somebody, or gone, or known by another id since
+                self._lanes.pop(item.lane, None)
+                continue
+            self._lanes[item.lane] = None
+            person = (item.person.channel_id, item.person.sender_user)
+            if person not in stale:
+                self._people[person] = item.person
 
     def _number_receipts(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> None:
         for item in items:
@@ -392,8 +408,28 @@ class StoreStream:
         return int(row[0])
 
 
+def _counts(receipt: Receipt) -> dict[str, int]:
+    return {
+        "id": receipt.id,
+        "channel_id": receipt.channel.id,
+        "noted": receipt.noted,
+        "quarantined": receipt.quarantined,
+    }
+
+
+def _set_aside(receipt: Receipt, aside: Aside) -> dict[str, Any]:
+    return {
+        "channel_id": receipt.channel.id,
+        "receipt_id": receipt.id,
+        "entry": aside.place,
+        "reason": aside.reason,
+        "body": aside.body,
+        "fingerprint": aside.fingerprint,
+    }
+
+
 def _bodies(receipts: Any) -> dict[str, Any]:
-    kept = [receipt for receipt in receipts if receipt.body]
+    kept = [receipt for receipt in receipts if receipt.body and not receipt.kept]
     return {
         "ids": [receipt.id for receipt in kept],
         "headers": [msgspec.json.encode(receipt.headers).decode() for receipt in kept],
@@ -408,7 +444,7 @@ def _wake(tickets: list[committer.Ticket]) -> None:
     """After COMMIT and after the answers are released; see ``wake``."""
     stored: dict[int, list[int]] = {}
     for ticket in tickets:
-        if ticket.stream is STORE and ticket.result and ticket.result[0] == "stored":
+        if ticket.stream is STORE and ticket.error is None and ticket.result[0] == "stored":
             stored.setdefault(ticket.result[2], []).append(ticket.result[1])
             log.info("stored", conversation=ticket.result[1], trace=ticket.item.row.identity[:16])
     for tenant_id, lanes in stored.items():

@@ -25,18 +25,19 @@ IDS = 64  # conversations per wake
 EXPIRES_SECONDS = 30
 PUBLISH_SECONDS = 0.2
 BREAKER_SECONDS = 1.0
+HINTS = 10_000  # kept while the broker is slow; more are forgotten
 LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
 
 HANDLE, SEND = "handle", "send"
 TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send"}
 
 
-def handle(conversation_ids: Sequence[int], tenant_id: int | None = None) -> None:
+def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have messages to handle."""
     _waker().put(HANDLE, conversation_ids, tenant_id)
 
 
-def send(conversation_ids: Sequence[int], tenant_id: int | None = None) -> None:
+def send(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have replies to deliver."""
     _waker().put(SEND, conversation_ids, tenant_id)
 
@@ -64,9 +65,9 @@ class Waker:
         self._lengths: dict[str, tuple[float, int]] = {}
         threading.Thread(target=self._run, name="wake", daemon=True).start()
 
-    def put(self, kind: str, conversation_ids: Sequence[int], tenant_id: int | None) -> None:
-        if conversation_ids and self._queue.qsize() < 10_000:
-            self._queue.put((kind, tenant_id or 0, conversation_ids))
+    def put(self, kind: str, conversation_ids: Sequence[int], tenant_id: int) -> None:
+        if conversation_ids and self._queue.qsize() < HINTS:
+            self._queue.put((kind, tenant_id, conversation_ids))
 
     def _run(self) -> None:
         while True:
@@ -130,7 +131,9 @@ def open_producer() -> Producer:
         "socket_connect_timeout": PUBLISH_SECONDS,
         "retry_on_timeout": False,
     }
-    connection = Connection(current_app.conf.broker_write_url, ssl=current_app.conf.broker_use_ssl, transport_options=options)
+    connection = Connection(
+        current_app.conf.broker_write_url, ssl=current_app.conf.broker_use_ssl, transport_options=options
+    )
     return Producer(connection.channel(), serializer="json")
 
 

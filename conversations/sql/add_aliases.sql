@@ -1,10 +1,22 @@
 -- Remembers other ids of a person or chat, so that the lane survives when the platform changes its id.
--- items: json list of {channel_id, of, value, known_as}. No rows. Index: alias_once.
+-- Both ids lead to one root: what the id in use is known as or, if it is new, what the other one leads to.
+-- items: json list of {channel_id, of, value, known_as}. No rows. Indexes: alias_once, contact_once, conversation_once.
+WITH items AS (
+  SELECT i.*, (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as) AS root_of_known,
+         (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.value) AS root_of_value,
+         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as)
+              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.known_as) END AS known_is_there,
+         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.value)
+              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.value) END AS value_is_there
+    FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text)),
+rooted AS (
+  SELECT channel_id, of, value, known_as,
+         coalesce(root_of_known, CASE WHEN known_is_there THEN known_as END, root_of_value,
+                  CASE WHEN value_is_there THEN value END, known_as) AS root
+    FROM items)
 INSERT INTO alias (channel_id, of, value, known_as)
-SELECT DISTINCT ON (i.channel_id, i.of, i.value COLLATE "C")
-       i.channel_id, i.of, i.value,
-       coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as), i.known_as)
-  FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text)
- WHERE i.value <> i.known_as
- ORDER BY i.channel_id, i.of, i.value COLLATE "C"
+SELECT DISTINCT ON (r.channel_id, r.of, n.value COLLATE "C") r.channel_id, r.of, n.value, r.root
+  FROM rooted r CROSS JOIN LATERAL (VALUES (r.value), (r.known_as)) AS n(value)
+ WHERE n.value <> r.root
+ ORDER BY r.channel_id, r.of, n.value COLLATE "C"
 ON CONFLICT DO NOTHING

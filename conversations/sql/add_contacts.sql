@@ -1,12 +1,16 @@
 -- Inserts people not seen before, in key order, before any row is locked.
 -- items: json list of {channel_id, sender_user, name, username, phone, email, language}. No rows.
--- Index: contact_once.
+-- Indexes: contact_once, alias_once.
+WITH items AS (
+  SELECT i.*, coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = 'user'
+                           AND a.value = i.sender_user), i.sender_user) AS known_as
+    FROM json_to_recordset(%(items)s::json)
+         AS i(channel_id bigint, sender_user text, name text, username text, phone text, email text, language text))
 INSERT INTO contact (channel_id, "user", name, username, phone, email, language)
-SELECT DISTINCT ON (i.channel_id, i.sender_user COLLATE "C")
-       i.channel_id, i.sender_user, coalesce(i.name, ''), coalesce(i.username, ''), coalesce(i.phone, ''),
+SELECT DISTINCT ON (i.channel_id, i.known_as COLLATE "C")
+       i.channel_id, i.known_as, coalesce(i.name, ''), coalesce(i.username, ''), coalesce(i.phone, ''),
        coalesce(i.email, ''), coalesce(i.language, '')
-  FROM json_to_recordset(%(items)s::json)
-       AS i(channel_id bigint, sender_user text, name text, username text, phone text, email text, language text)
- WHERE NOT EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.sender_user)
- ORDER BY i.channel_id, i.sender_user COLLATE "C"
+  FROM items i
+ WHERE NOT EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as)
+ ORDER BY i.channel_id, i.known_as COLLATE "C"
 ON CONFLICT DO NOTHING

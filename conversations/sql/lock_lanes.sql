@@ -4,12 +4,11 @@
 WITH wanted AS MATERIALIZED (
   SELECT DISTINCT l.id
     FROM (SELECT i.channel_id,
-                 CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
-                      AND a.of = 'chat' AND a.value = i.chat), i.chat) ELSE i.chat END AS chat,
-                 CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
-                      AND a.of = 'user' AND a.value = i."user"), i."user") ELSE i."user" END AS "user"
-            FROM json_to_recordset(%(items)s::json)
-                 AS i(channel_id bigint, chat text, "user" text, aliased boolean)) n
+                 coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+                              AND a.of = 'chat' AND a.value = i.chat), i.chat) AS chat,
+                 coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+                              AND a.of = 'user' AND a.value = i."user"), i."user") AS "user"
+            FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, chat text, "user" text)) n
    CROSS JOIN LATERAL (SELECT c.id FROM conversation c
                         WHERE c.channel_id = n.channel_id AND c.chat = n.chat AND c."user" = n."user" LIMIT 1) l),
 locked AS MATERIALIZED (

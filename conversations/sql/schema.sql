@@ -19,102 +19,103 @@ $$;
 
 -- Gives waiting messages of one lane their numbers, as far as the order is known; returns how many.
 -- Locks the lane's row. `everything`: windows and gaps are over at once (a person takes over).
+-- What waits is read once, in arrival order; `in_order` are the places of what has an order, in that order.
 CREATE FUNCTION release_waiting(lane bigint, everything boolean DEFAULT false) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
   c conversation;
-  m message;
+  before bigint;
   hole message;
   moment timestamptz := clock_timestamp();
   gap_timeout interval;
-  released integer := 0;
-  is_late boolean;
-  why text;
+  ids bigint[]; externals bigint[]; keys bigint[]; came timestamptz[]; in_order integer[]; base_at timestamptz;
+  gone boolean[]; total integer; oldest integer := 1; look integer := 1; next integer := 1;
+  place integer; ahead integer; is_late boolean; why text; cutoff bigint;
+  given bigint[] := '{}'; numbers bigint[] := '{}'; lates boolean[] := '{}'; whys text[] := '{}'; released integer := 0;
   until timestamptz;
-  cutoff bigint;
-  lowest bigint;
 BEGIN
   SELECT * INTO c FROM conversation WHERE id = lane FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN 0; END IF;
-  SELECT make_interval(secs => coalesce((options ->> 'gap_timeout_s')::float, 30)) INTO gap_timeout
-    FROM channel WHERE id = c.channel_id;
+  before := c.last_sequence;
+  SELECT make_interval(secs => (options ->> 'gap_timeout_s')::float) INTO gap_timeout FROM channel WHERE id = c.channel_id;
   gap_timeout := coalesce(gap_timeout, interval '30 s');
-  SELECT max(order_key) INTO cutoff FROM message
-    WHERE conversation_id = lane AND status = 'waiting' AND order_key IS NOT NULL
-      AND (everything OR release_at <= moment);
+  SELECT array_agg(w.id ORDER BY w.id), array_agg(w.external_sequence ORDER BY w.id),
+         array_agg(CASE WHEN w.external_sequence IS NULL THEN w.order_key END ORDER BY w.id), array_agg(w.received_at ORDER BY w.id),
+         array_agg(w.place ORDER BY coalesce(w.external_sequence, w.order_key), w.id)
+           FILTER (WHERE coalesce(w.external_sequence, w.order_key) IS NOT NULL),
+         min(w.release_at) FILTER (WHERE w.external_sequence IS NOT NULL),
+         max(w.order_key) FILTER (WHERE w.external_sequence IS NULL AND (everything OR w.release_at <= moment)),
+         array_agg(false), count(*)
+    INTO ids, externals, keys, came, in_order, base_at, cutoff, gone, total
+    FROM (SELECT *, row_number() OVER (ORDER BY id) AS place FROM message WHERE conversation_id = lane AND status = 'waiting') w;
   LOOP
-    m := NULL; is_late := false; why := '';
-    -- 1. The platform's own number is used, fell back, or jumped too far: no order to wait for.
-    IF c.last_key IS NOT NULL THEN
-      SELECT * INTO m FROM message WHERE conversation_id = lane AND status = 'waiting' AND external_sequence IS NOT NULL
-        AND (external_sequence <= c.last_key OR external_sequence > c.last_key + 1000) ORDER BY id LIMIT 1;
-      IF FOUND THEN
+    place := NULL; ahead := NULL; is_late := false; why := '';
+    WHILE oldest <= total AND gone[oldest] LOOP oldest := oldest + 1; END LOOP;
+    WHILE next <= cardinality(in_order) AND gone[in_order[next]] LOOP next := next + 1; END LOOP;
+    EXIT WHEN oldest > total;
+    IF next <= cardinality(in_order) THEN ahead := in_order[next]; END IF;
+    -- A number that was used, fell back or jumped too far is no order to wait for: a look at all, once the base is known.
+    WHILE c.last_key IS NOT NULL AND look <= total AND (gone[look] OR externals[look] IS NULL OR
+          (externals[look] > c.last_key AND externals[look] - 1000 <= c.last_key)) LOOP look := look + 1; END LOOP;
+    IF externals[oldest] IS NULL AND keys[oldest] IS NULL THEN
+      place := oldest;  -- no order of its own: in arrival order, never before those that already wait
+    ELSIF c.last_key IS NOT NULL AND look <= total THEN
+      place := look;
+    ELSIF externals[ahead] - 1 <= c.last_key OR keys[ahead] <= cutoff OR keys[ahead] < c.last_key THEN
+      place := ahead;  -- the next expected number, or a window that is over
+    END IF;
+    IF place IS NOT NULL THEN
+      IF externals[place] - 1000 > c.last_key THEN
+        is_late := true; why := 'the platform''s number jumped by more than 1,000';
+      ELSIF externals[place] <= c.last_key THEN
+        SELECT * INTO hole FROM message WHERE conversation_id = lane AND status = 'missing' AND sequence > c.last_sequence - 10000
+          AND externals[place] BETWEEN external_sequence AND order_key ORDER BY id LIMIT 1;
         is_late := true;
-        IF m.external_sequence > c.last_key THEN
-          why := 'the platform''s number jumped by more than 1,000';
-        ELSE
-          SELECT * INTO hole FROM message WHERE conversation_id = lane AND status = 'missing'
-            AND m.external_sequence BETWEEN external_sequence AND order_key ORDER BY id LIMIT 1;
-          why := CASE WHEN FOUND THEN 'late: it belongs to the hole at number ' || hole.sequence
-                      ELSE 'the platform used this number before, or fell back' END;
-        END IF;
-      ELSE
-        -- 2. The next expected number.
-        SELECT * INTO m FROM message WHERE conversation_id = lane AND status = 'waiting'
-          AND external_sequence = c.last_key + 1 ORDER BY id LIMIT 1;
-        IF FOUND THEN c.last_key := m.external_sequence; c.gap_since := NULL; END IF;
+        why := CASE WHEN FOUND THEN 'late: it belongs to the hole at number ' || hole.sequence
+                    ELSE 'the platform used this number before, or fell back' END;
+      ELSIF keys[place] < c.last_key THEN
+        is_late := true; why := 'late: a later one had its number already';
+      ELSIF externals[place] IS NOT NULL THEN
+        c.last_key := externals[place]; c.gap_since := NULL;
+      ELSIF keys[place] IS NOT NULL THEN
+        c.last_key := keys[place];
       END IF;
-    END IF;
-    -- 3. Settle window: in key order, up to the greatest key whose window is over; a latecomer at once, marked.
-    IF m.id IS NULL THEN
-      SELECT * INTO m FROM message WHERE conversation_id = lane AND status = 'waiting' AND order_key IS NOT NULL
-        AND external_sequence IS NULL AND (order_key <= cutoff OR order_key < c.last_key) ORDER BY order_key, id LIMIT 1;
-      IF FOUND THEN
-        is_late := coalesce(m.order_key < c.last_key, false);
-        why := CASE WHEN is_late THEN 'late: a later one had its number already' ELSE '' END;
-        c.last_key := greatest(c.last_key, m.order_key);
-      END IF;
-    END IF;
-    -- 4. What has no order of its own: in arrival order, never before those that already wait.
-    IF m.id IS NULL THEN
-      SELECT * INTO m FROM message w WHERE w.conversation_id = lane AND w.status = 'waiting'
-        ORDER BY w.id LIMIT 1;
-      IF m.external_sequence IS NOT NULL OR m.order_key IS NOT NULL THEN m := NULL; END IF;
-    END IF;
-    IF m.id IS NOT NULL THEN
       c.last_sequence := c.last_sequence + 1;
       released := released + 1;
-      UPDATE message SET status = 'pending', sequence = c.last_sequence, late = is_late, note = why WHERE id = m.id;
+      gone[place] := true;
+      given[released] := ids[place]; numbers[released] := c.last_sequence; lates[released] := is_late; whys[released] := why;
       CONTINUE;
     END IF;
-    -- 5. Only numbers beyond a hole are left: find the base, or wait for the gap to end, or close it.
-    SELECT min(external_sequence) INTO lowest FROM message
-      WHERE conversation_id = lane AND status = 'waiting' AND external_sequence IS NOT NULL;
-    EXIT WHEN lowest IS NULL;
+    EXIT WHEN externals[ahead] IS NULL;
+    -- Only numbers beyond a hole are left: find the base, or wait for the gap to end, or close it.
     IF c.last_key IS NULL THEN
-      SELECT min(release_at) INTO until FROM message
-        WHERE conversation_id = lane AND status = 'waiting' AND external_sequence IS NOT NULL;
-      EXIT WHEN NOT (everything OR lowest = 1 OR until <= moment);
-      c.last_key := lowest - 1;
+      EXIT WHEN NOT (everything OR externals[ahead] = 1 OR base_at <= moment);
+      c.last_key := externals[ahead] - 1;
       CONTINUE;
     END IF;
-    c.gap_since := coalesce(c.gap_since, moment);
+    IF c.gap_since IS NULL THEN  -- since the first that came from beyond it
+      SELECT min(came[p]) INTO c.gap_since FROM unnest(in_order[next:]) AS p WHERE NOT gone[p];
+    END IF;
     EXIT WHEN NOT everything AND c.gap_since + gap_timeout > moment;
     c.last_sequence := c.last_sequence + 1;
     -- For a missing row, external_sequence and order_key are the first and the last number of the hole.
     INSERT INTO message (conversation_id, sequence, identity, content_hash, kind, starts_turn, status, settled_at,
                          external_sequence, order_key, note)
     VALUES (lane, c.last_sequence, decode(md5('missing:' || lane || ':' || c.last_sequence), 'hex'), '', 'missing', false,
-            'missing', moment, c.last_key + 1, lowest - 1,
-            'the platform''s numbers ' || (c.last_key + 1) || ' to ' || (lowest - 1) || ' never came');
-    c.last_key := lowest - 1;
+            'missing', moment, c.last_key + 1, externals[ahead] - 1,
+            'the platform''s numbers ' || (c.last_key + 1) || ' to ' || (externals[ahead] - 1) || ' never came');
+    c.last_key := externals[ahead] - 1;
     c.gap_since := NULL;
   END LOOP;
+  UPDATE message m SET status = 'pending', sequence = r.sequence, late = r.late, note = r.note
+    FROM unnest(given, numbers, lates, whys) AS r(id, sequence, late, note) WHERE m.id = r.id;
   SELECT min(CASE WHEN external_sequence IS NOT NULL AND c.gap_since IS NOT NULL THEN c.gap_since + gap_timeout
                   ELSE coalesce(release_at, moment) END) INTO until
     FROM message WHERE conversation_id = lane AND status = 'waiting' AND (external_sequence IS NOT NULL OR order_key IS NOT NULL);
+  -- A lane that had something to handle before keeps its time: a person who writes without a pause is not put off.
   UPDATE conversation SET last_sequence = c.last_sequence, last_key = c.last_key, gap_since = c.gap_since, wait_until = until,
-         due_at = lane_due_at(mode, paused_at, blocked, next_sequence, c.last_sequence, not_before, until, moment + interval '3 s')
+         due_at = coalesce(CASE WHEN next_sequence <= before THEN due_at END,
+                  lane_due_at(mode, paused_at, blocked, next_sequence, c.last_sequence, not_before, until, moment + interval '3 s'))
    WHERE id = lane;
   RETURN released;
 END $$;

@@ -1,17 +1,17 @@
 -- Stores the batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
 -- leaves out what is there already, numbers the rest in the order of the batch, moves counters and due_at.
 -- A new statement on purpose: its snapshot sees what another batch committed while we waited for locks.
--- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}.
+-- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}, whole numbers so far.
 -- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id, its tenant's queue is the caller's to know.
 -- Indexes: conversation_once, alias_once, message_identity_once.
 WITH items AS MATERIALIZED (
   SELECT i.*,
-         CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
-              AND a.of = 'chat' AND a.value = i.chat), i.chat) ELSE i.chat END AS lane_chat,
-         CASE WHEN i.aliased THEN coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
-              AND a.of = 'user' AND a.value = i."user"), i."user") ELSE i."user" END AS lane_user
+         coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+                      AND a.of = 'chat' AND a.value = i.chat), i.chat) AS lane_chat,
+         coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
+                      AND a.of = 'user' AND a.value = i."user"), i."user") AS lane_user
     FROM json_to_recordset(%(items)s::json) AS i(
-         ord integer, channel_id bigint, chat text, "user" text, aliased boolean, identity text, content_hash text, kind text,
+         ord integer, channel_id bigint, chat text, "user" text, identity text, content_hash text, kind text,
          starts_turn boolean, text text, payload jsonb, sender jsonb, platform_id text, delivery_id text,
          external_sequence bigint, order_key bigint, settle_ms integer, receipt_id bigint, entry smallint,
          address jsonb)),
@@ -29,6 +29,9 @@ known AS MATERIALIZED (
 fresh AS MATERIALIZED (
   SELECT DISTINCT ON (n.identity) n.* FROM mine n
    WHERE NOT EXISTS (SELECT FROM known k WHERE k.ord = n.ord) ORDER BY n.identity, n.ord),
+twins AS MATERIALIZED (
+  -- The same message twice in this batch: the first is stored.
+  SELECT n.ord, f.content_hash = n.content_hash AS same FROM mine n JOIN fresh f ON f.identity = n.identity AND f.ord <> n.ord),
 ordered AS (
   -- Waits: an order of the platform has to be waited for, or something in this lane waits already.
   SELECT f.*, bool_or(i.external_sequence IS NOT NULL OR (coalesce(i.settle_ms, 0) > 0 AND i.order_key IS NOT NULL) OR f.wait_until IS NOT NULL)
@@ -69,10 +72,11 @@ receipts AS (
     LEFT JOIN (SELECT i.receipt_id, count(f.ord) AS stored, count(*) - count(f.ord) AS duplicates
                  FROM mine n JOIN items i USING (ord) LEFT JOIN fresh f USING (ord) GROUP BY i.receipt_id) s
            ON s.receipt_id = g.id
-  ON CONFLICT (id) DO UPDATE SET stored = r.stored + excluded.stored, duplicates = r.duplicates + excluded.duplicates)
+  ON CONFLICT (id) DO UPDATE SET stored = r.stored + excluded.stored, duplicates = r.duplicates + excluded.duplicates,
+         quarantined = greatest(r.quarantined, excluded.quarantined))
 SELECT i.ord,
        CASE WHEN f.ord IS NOT NULL THEN 'stored' WHEN n.ord IS NULL THEN 'busy'
-            WHEN k.same IS FALSE THEN 'conflict' ELSE 'duplicate' END,
+            WHEN coalesce(k.same, t.same) IS FALSE THEN 'conflict' ELSE 'duplicate' END,
        n.conversation_id
-  FROM items i LEFT JOIN mine n USING (ord) LEFT JOIN known k USING (ord) LEFT JOIN fresh f USING (ord)
+  FROM items i LEFT JOIN mine n USING (ord) LEFT JOIN known k USING (ord) LEFT JOIN fresh f USING (ord) LEFT JOIN twins t USING (ord)
  ORDER BY i.ord

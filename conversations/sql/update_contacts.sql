@@ -1,21 +1,28 @@
 -- Brings names, phone and language up to date where the webhook says something new; a busy row waits for the
 -- person's next message.
--- items: as in add_contacts. No rows. Index: contact_once.
+-- items: as in add_contacts. Rows: channel and user of those whose row was busy. Indexes: contact_once, alias_once.
 WITH fresh AS (
-  SELECT DISTINCT ON (i.channel_id, i.sender_user COLLATE "C") i.*
+  SELECT DISTINCT ON (i.channel_id, i.sender_user COLLATE "C") i.*,
+         coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = 'user'
+                      AND a.value = i.sender_user), i.sender_user) AS known_as
     FROM ROWS FROM (json_to_recordset(%(items)s::json)
          AS (channel_id bigint, sender_user text, name text, username text, phone text, email text, language text))
          WITH ORDINALITY AS i(channel_id, sender_user, name, username, phone, email, language, ord)
    ORDER BY i.channel_id, i.sender_user COLLATE "C", i.ord DESC),
-changed AS (
-  SELECT k.id, coalesce(nullif(f.name, ''), k.name) AS name, coalesce(nullif(f.username, ''), k.username) AS username,
+wanted AS MATERIALIZED (
+  SELECT DISTINCT ON (k.id) k.id, f.channel_id, f.sender_user,
+         coalesce(nullif(f.name, ''), k.name) AS name, coalesce(nullif(f.username, ''), k.username) AS username,
          coalesce(nullif(f.phone, ''), k.phone) AS phone, coalesce(nullif(f.email, ''), k.email) AS email,
          coalesce(nullif(f.language, ''), k.language) AS language
-    FROM fresh f JOIN contact k ON k.channel_id = f.channel_id AND k."user" = f.sender_user
+    FROM fresh f JOIN contact k ON k.channel_id = f.channel_id AND k."user" = f.known_as
    WHERE (k.name, k.username, k.phone, k.email, k.language) IS DISTINCT FROM
          (coalesce(nullif(f.name, ''), k.name), coalesce(nullif(f.username, ''), k.username),
           coalesce(nullif(f.phone, ''), k.phone), coalesce(nullif(f.email, ''), k.email),
           coalesce(nullif(f.language, ''), k.language))
-   ORDER BY k.id FOR NO KEY UPDATE OF k SKIP LOCKED)
-UPDATE contact k SET name = c.name, username = c.username, phone = c.phone, email = c.email, language = c.language
-  FROM changed c WHERE k.id = c.id
+   ORDER BY k.id, f.ord DESC),
+locked AS MATERIALIZED (
+  SELECT k.id FROM contact k WHERE k.id = ANY (ARRAY(SELECT id FROM wanted)) ORDER BY k.id FOR NO KEY UPDATE SKIP LOCKED),
+changed AS (
+  UPDATE contact k SET name = w.name, username = w.username, phone = w.phone, email = w.email, language = w.language
+    FROM wanted w JOIN locked l USING (id) WHERE k.id = w.id)
+SELECT w.channel_id, w.sender_user FROM wanted w WHERE NOT EXISTS (SELECT FROM locked l WHERE l.id = w.id)

@@ -1,0 +1,35 @@
+-- Keeps what the platform said and joins it to its replies, upgrade-only; a status that names an unknown reply settles it.
+-- A new statement on purpose, see lock_lanes: its snapshot sees what was written while the lanes were held by others.
+-- items: as in lock_status_lanes. Rows: ord, what became of it: joined, kept (its reply is not known yet), busy.
+-- Indexes: status_once, reply_platform_id.
+WITH items AS MATERIALIZED (
+  SELECT * FROM json_to_recordset(%(items)s::json) AS i(ord integer, channel_id bigint, platform_id text, status text, error text)),
+kept AS (
+  INSERT INTO status (channel_id, platform_id, status, error)
+  SELECT DISTINCT ON (channel_id, platform_id, status) channel_id, platform_id, status, coalesce(error, '') FROM items
+   ORDER BY channel_id, platform_id, status, ord
+  ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
+named AS MATERIALIZED (
+  SELECT i.ord, i.status, i.error, r.id AS reply_id, r.conversation_id,
+         r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
+    FROM items i JOIN reply r ON r.channel_id = i.channel_id AND r.platform_id = i.platform_id AND r.platform_id <> ''),
+said AS MATERIALIZED (
+  SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status = 'delivered') AS delivered,
+         bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error
+    FROM named WHERE ours GROUP BY reply_id),
+joined AS (
+  UPDATE reply r
+     SET delivered = CASE WHEN s.read THEN 'read' WHEN s.delivered AND r.delivered = 'none' THEN 'delivered' ELSE r.delivered END,
+         settled_at = coalesce(r.settled_at, now()),
+         status = CASE WHEN s.failed AND r.status IN ('sent', 'unknown') THEN 'failed'
+                       WHEN r.status = 'unknown' THEN 'sent' ELSE r.status END,
+         error = CASE WHEN s.failed THEN coalesce(nullif(s.error, ''), r.error) ELSE r.error END
+    FROM said s
+   WHERE r.id = s.reply_id AND r.status IN ('sent', 'unknown', 'failed')
+   RETURNING r.conversation_id),
+lanes AS (
+  UPDATE conversation c SET send_due_at = now()
+   WHERE c.id IN (SELECT conversation_id FROM joined) AND c.next_reply_sequence <= c.last_reply_sequence)
+SELECT i.ord, CASE WHEN n.ord IS NULL THEN 'kept' WHEN n.ours THEN 'joined' ELSE 'busy' END
+  FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours FROM named GROUP BY ord) n USING (ord)
+ ORDER BY i.ord

@@ -1,0 +1,10 @@
+-- Locks the lanes of the replies that statuses name, in id order, without waiting, and leaves their ids as app.locked.
+-- items: json list of {ord, channel_id, platform_id, status, error}. One row, ignored. Index: reply_platform_id.
+WITH locked AS MATERIALIZED (
+  SELECT c.id FROM conversation c
+   WHERE c.id = ANY (ARRAY(
+         SELECT r.conversation_id
+           FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, platform_id text)
+           JOIN reply r ON r.channel_id = i.channel_id AND r.platform_id = i.platform_id AND r.platform_id <> ''))
+   ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
+SELECT set_config('app.locked', coalesce(string_agg(id::text, ','), ''), true) FROM locked
