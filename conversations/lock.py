@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import time
 from collections.abc import Iterable, Sequence
 
 import redis
@@ -48,7 +47,7 @@ def client() -> redis.Redis:
 
 def run_script(name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> list[int] | int:
     """Run ``lua/<name>.lua``; falls back from EVALSHA to EVAL by itself. Raises ``redis.RedisError``."""
-    return _script(name)(keys=keys, args=args)  # type: ignore[no-any-return]
+    return _script(name)(keys=keys, args=args)
 
 
 @functools.cache
@@ -69,38 +68,27 @@ class Locks:
         self.token = token
         self._held: dict[int, bool] = {}  # conversation -> word was left by this very process
         self._lock = threading.Lock()
+        self._letting_go = threading.Lock()  # a lock that was just released must not be renewed
         self._stopping = threading.Event()
         threading.Thread(target=self._renew_forever, name=f"renew-{kind}", daemon=True).start()
 
     def hold(self, conversation_ids: Iterable[int]) -> list[int]:
         """Take what is free; leave word on the rest. Raises ``redis.RedisError`` when Redis is away."""
         wanted = self._not_mine(conversation_ids)
-        if not wanted:
-            return []
-        try:
-            answers = run_script("hold", self._keys(wanted), [self.token, int(TTL_SECONDS * 1000)])
-        except redis.RedisError:
-            self._undo(wanted)
-            raise
-        assert isinstance(answers, list)
-        taken = [lane for lane, answer in zip(wanted, answers, strict=True) if not answer]
-        with self._lock:
-            for lane in taken:
-                self._held.pop(lane, None)
-        return [lane for lane, answer in zip(wanted, answers, strict=True) if answer]
+        return self._hold_in_redis(wanted) if wanted else []
 
     def hold_unlocked(self, conversation_ids: Iterable[int]) -> list[int]:
         """Take lanes in this process only, with Redis away: the compare-and-set decides between processes."""
         return self._not_mine(conversation_ids)
 
-    def release(self, conversation_ids: Sequence[int]) -> list[int]:
-        """Let go; returns the lanes that are kept because word was left: look at them again."""
+    def release(self, conversation_ids: Sequence[int], *, keep: bool = True) -> list[int]:
+        """Let go; returns the lanes that are kept because word was left: to be looked at. ``keep``: not when we end."""
         with self._lock:
-            again = [lane for lane in conversation_ids if self._held.get(lane)]
+            again = [lane for lane in conversation_ids if keep and self._held.get(lane)]
             for lane in again:
                 self._held[lane] = False
-        leaving = [lane for lane in conversation_ids if lane not in set(again)]
-        return again + self._release_in_redis(leaving)
+        kept = set(again)
+        return again + self._release_in_redis([lane for lane in conversation_ids if lane not in kept], keep)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -110,23 +98,51 @@ class Locks:
         with self._lock:
             return list(self._held)
 
-    def _release_in_redis(self, leaving: Sequence[int]) -> list[int]:
+    def _hold_in_redis(self, wanted: Sequence[int]) -> list[int]:
+        """Of the lanes that are entered already, those that this process got; the others are struck out again."""
+        try:
+            answers = run_script("hold", self._keys(wanted), [self.token, int(TTL_SECONDS * 1000)])
+        except redis.RedisError:
+            self._undo(wanted)
+            raise
+        assert isinstance(answers, list)
+        with self._lock:
+            for lane, answer in zip(wanted, answers, strict=True):
+                if not answer:
+                    self._held.pop(lane, None)
+        return [lane for lane, answer in zip(wanted, answers, strict=True) if answer]
+
+    def _release_in_redis(self, leaving: Sequence[int], keep: bool) -> list[int]:
         if not leaving:
             return []
-        try:
-            answers = run_script("release", self._keys(leaving), [self.token])
-        except redis.RedisError:
-            answers = [1] * len(leaving)  # it expires; the rows are due
-        assert isinstance(answers, list)
-        kept = [lane for lane, answer in zip(leaving, answers, strict=True) if answer == 2]
+        with self._letting_go:
+            try:
+                answers = run_script("release", self._keys(leaving), [self.token, int(keep)])
+            except redis.RedisError:
+                answers = [1] * len(leaving)  # it expires; the rows are due
+            assert isinstance(answers, list)
+            kept = [lane for lane, answer in zip(leaving, answers, strict=True) if answer == 2]
+            asked = self._strike_out(leaving, kept, keep)
+        return kept + self._hold_again(asked)
+
+    def _strike_out(self, leaving: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
+        """Forget what was released; those for which this very process left word meanwhile."""
+        asked = []
         with self._lock:
-            again = kept + [lane for lane in leaving if self._held.get(lane) and lane not in kept]
             for lane in leaving:
-                if lane in again:
+                if lane in kept:
                     self._held[lane] = False
-                else:
-                    self._held.pop(lane, None)
-        return again
+                elif self._held.pop(lane, False) and keep:
+                    self._held[lane] = False
+                    asked.append(lane)
+        return asked
+
+    def _hold_again(self, lanes: Sequence[int]) -> list[int]:
+        """They are free in Redis already: somebody else may have taken them."""
+        try:
+            return self._hold_in_redis(lanes) if lanes else []
+        except redis.RedisError:
+            return []  # the rows are due
 
     def _not_mine(self, conversation_ids: Iterable[int]) -> list[int]:
         """Enter the lanes that this process does not hold; on those that it does, leave word to itself."""
@@ -145,10 +161,8 @@ class Locks:
         with self._lock:
             for lane in wanted:
                 self._held.pop(lane, None)
-        try:
-            run_script("free", self._keys(wanted), [self.token])
-        except redis.RedisError as error:
-            log.debug("locks not freed; they expire", error=type(error).__name__)
+        with self._letting_go:
+            free(self.kind, self.token, wanted)
 
     def _keys(self, lanes: Sequence[int]) -> list[str]:
         return [key(self.kind, lane) for lane in lanes]
@@ -163,13 +177,14 @@ class Locks:
 
     def _renew(self) -> None:
         lanes = self.running()
-        started = time.monotonic()
         for start in range(0, len(lanes), 500):
-            try:
-                run_script("extend", self._keys(lanes[start : start + 500]), [self.token, int(TTL_SECONDS * 1000)])
-            except redis.RedisError as error:
-                log.warning("locks not renewed", error=type(error).__name__, seconds=round(time.monotonic() - started, 2))
-                return
+            with self._letting_go:
+                held = [lane for lane in lanes[start : start + 500] if lane in self._held]
+                try:
+                    run_script("extend", self._keys(held), [self.token, int(TTL_SECONDS * 1000)])
+                except redis.RedisError as error:
+                    log.warning("locks not renewed", error=type(error).__name__)
+                    return
 
 
 def free(kind: str, token: str, conversation_ids: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from conversations import database
 from conversations.clean import clean_text
+from conversations.errors import CoreError
 from conversations.sqlfiles import sql
 
 log = structlog.get_logger(__name__)
@@ -60,7 +61,7 @@ def failed(key: Key, conversation_id: int, reason: str, *, at_once: bool = False
               "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
     try:
         rows = database.execute(sql("count_failure"), values)
-    except psycopg.Error:
+    except (psycopg.Error, CoreError):
         return stopped(key)
     with _lock:
         _known[key] = rows[0][0]
@@ -75,7 +76,7 @@ def succeeded(key: Key) -> None:
         return
     try:
         database.execute(sql("end_pause"), key._asdict())
-    except psycopg.Error as error:
+    except (psycopg.Error, CoreError) as error:
         log.warning("pause not ended", error=type(error).__name__)
         return
     with _lock:
@@ -97,7 +98,7 @@ def _rows() -> dict[Key, bool]:
             try:
                 rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
                 _known = {Key(*row[:3]): row[3] for row in rows}
-            except psycopg.Error as error:
+            except (psycopg.Error, CoreError) as error:
                 log.warning("pauses not read", error=type(error).__name__)
             _known_at = time.monotonic()
     return _known

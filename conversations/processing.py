@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import heapq
 import inspect
+import itertools
 import queue
 import random
 import threading
 import time
 import uuid
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,12 +30,12 @@ import redis
 import structlog
 from django.conf import settings
 
-from conversations import committer, database, pauses, registry, trial, turns, wake
+from conversations import committer, database, failures, pauses, registry, trial, turns, wake
 from conversations.clean import clean_text
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
-from conversations.lock import Locks
+from conversations.lock import Locks, free
 from conversations.sqlfiles import sql
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,7 @@ TURNS_PER_HOLD = 20
 HOLD_SECONDS = 1.0
 RETRY_SECONDS = 300.0
 TASK_SECONDS = 0.05  # a task leaves slow turns to themselves after this
+ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 SORRY = "Sorry, something went wrong on our side. A colleague will get back to you."
 
 
@@ -54,6 +57,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
     id: int
     channel_id: int
+    tenant_id: int
     chat: str
     user: str
     is_group: bool
@@ -113,18 +117,42 @@ class Verdict(msgspec.Struct, kw_only=True):
     turn: dict[str, Any] | None = None
 
 
+class Finished(msgspec.Struct, frozen=True):
+    """A verdict on its way to the database, with what is needed to judge again where the database refuses it."""
+
+    verdict: Verdict
+    head: Head
+    channel: ChannelConfig | None = None
+
+
 class Held:
     """One lane in this process's hands."""
 
-    __slots__ = ("begun", "head", "id", "left", "probe", "since", "turns", "void")
+    __slots__ = ("begun", "channel", "head", "id", "left", "life", "probe", "since", "turns", "void", "waits")
 
-    def __init__(self, lane: int, left: Left, probe: bool) -> None:
-        self.id, self.left, self.probe = lane, left, probe
-        self.since = time.monotonic()
-        self.turns = 0
+    def __init__(self, lane: int, left: Left, probe: bool, life: int) -> None:
+        self.id, self.probe = lane, probe
         self.head: Head | None = None
+        self.channel: ChannelConfig | None = None
         self.begun = 0.0  # when its turn began; 0: none is running
         self.void: Head | None = None  # a head whose turn was given up
+        self.hold(left, life)
+
+    def hold(self, left: Left, life: int) -> None:
+        self.left, self.life = left, life  # the incarnation that took it, counted
+        self.since = time.monotonic()
+        self.turns = 0
+        self.waits = True  # nothing of it has begun; its task waits for that
+
+    def begin(self) -> None:
+        """Its first turn has begun, or there is none to begin."""
+        if self.waits:
+            self.waits = False
+            self.left.begin()
+
+    def done(self) -> None:
+        self.begin()
+        self.left.done()
 
 
 class Left:
@@ -158,28 +186,37 @@ class Left:
 
 
 class Handler:
-    """Takes lanes, runs their turns, commits them. One per process; ``handle`` is its door."""
+    """Takes lanes, runs their turns, commits them. One per process; ``handle`` is its door.
 
-    def __init__(self, writer: committer.Committer, locks: Locks, incarnation: uuid.UUID, announce: Any) -> None:
+    ``announce`` writes the lanes in hand into the Worker row; False: it could not, so nothing may begin.
+    """
+
+    def __init__(
+        self, writer: committer.Committer, locks: Locks, incarnation: uuid.UUID, announce: Callable[[], bool]
+    ) -> None:
         self.writer = writer
         self.locks = locks
         self.incarnation = incarnation
         self.overdue = threading.Event()  # a turn never ended: this process wants to be replaced
-        self._announce = announce  # writes the lanes in hand into the Worker row
+        self._announce = announce
+        self._life = 0
         self._stopping = False
         self._look: queue.SimpleQueue[tuple[str, Held]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(settings.TURN_THREADS, thread_name_prefix="turn")
-        self._trials = ThreadPoolExecutor(1, thread_name_prefix="trial")
+        self._trials = ThreadPoolExecutor(trial.AT_ONCE, thread_name_prefix="trial")
+        self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
         threading.Thread(target=self._serve, name="lanes", daemon=True).start()
         threading.Thread(target=self._watch, name="overdue", daemon=True).start()
 
     def handle(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Process the next messages of these conversations; returns when their turns are committed or only slow ones are left."""
-        if self._stopping or self.overdue.is_set():
+        """Process the next messages of these lanes; returns when they are committed or only slow turns are left."""
+        if self._closing():
+            time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
             return
         failpoint("T1")
+        life = self._life
         try:
             mine = self.locks.hold(conversation_ids) if locked else self.locks.hold_unlocked(conversation_ids)
         except redis.RedisError as error:
@@ -188,18 +225,29 @@ class Handler:
         failpoint("T2")
         if not mine:
             return
-        self._announce()
         left = Left(len(mine))
+        word = "look" if self._announce() else "leave"
         for lane in mine:
-            self._look.put(("look", Held(lane, left, probe)))
+            self._look.put((word, Held(lane, left, probe, life)))
         left.wait()
 
+    def begin_again(self, incarnation: uuid.UUID) -> None:
+        """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
+        with self._lock:
+            self._life += 1
+            self.incarnation = incarnation
+            self.locks.token = str(incarnation)
+
     def stop(self, seconds: float) -> None:
-        """Take nothing new; let running turns end and commit for up to ``seconds``."""
+        """Take nothing new; let running turns end and commit for up to ``seconds``, then free what is left."""
         self._stopping = True
         end = time.monotonic() + seconds
-        while time.monotonic() < end and (self.locks.running()):
+        while time.monotonic() < end and self.locks.running():
             time.sleep(0.05)
+        free(self.locks.kind, self.locks.token, self.locks.running())
+
+    def _closing(self) -> bool:
+        return self._stopping or self.overdue.is_set()
 
     # ------------------------------------------------------------ looking at lanes
 
@@ -232,12 +280,12 @@ class Handler:
         if not leaving:
             return []
         failpoint("T7")
-        again = set(self.locks.release([held.id for held in leaving]))
+        again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
         for held in leaving:
-            held.left.done()
-            held.since, held.turns, held.left = time.monotonic(), 0, Left(1)
-        return [held for held in leaving if held.id in again and not self._stopping]
+            held.done()
+            held.hold(Left(1), self._life)
+        return [held for held in leaving if held.id in again]
 
     def _take(self, looking: Sequence[Held]) -> None:
         try:
@@ -251,7 +299,12 @@ class Handler:
         failpoint("T3")
         for held in looking:
             held.head = heads.get(held.id)
-            self._begin(held)
+            try:
+                self._begin(held)
+            except Exception as error:  # the database went away, or a lane that nobody foresaw: not the others' fault
+                kind, place = failures.kind(error), failures.place(error)
+                log.warning("lane let go", conversation=held.id, error=kind, place=place)
+                self._go([held])
 
     def _go(self, helds: Iterable[Held]) -> None:
         for held in helds:
@@ -259,142 +312,171 @@ class Handler:
 
     def _begin(self, held: Held) -> None:
         """What the head of a lane asks for."""
-        held.left.begin()
         head = held.head
-        if head is None or self._stopping or head.mode != "bot" or head.stopped:
+        if head is None or not self._may_begin(held) or head.mode != "bot" or head.stopped:
             self._go([held])
-        elif head.message_id is None or head.status == "waiting":
+        elif head.message_id is None:
             self._release_waiting(held, head)
         elif head.status != "pending":
-            self._commit(held, _pass_over(head))
-        elif (head.wait or 0) > 0:
+            self._commit(held, Finished(_pass_over(head), head))
+        elif (head.wait or 0) > 0 and not held.probe:
             self._go([held])
         elif not head.starts_turn:
-            self._commit(held, _advance(head))
+            self._commit(held, Finished(_advance(head), head))
         else:
             self._begin_turn(held, head)
+
+    def _may_begin(self, held: Held) -> bool:
+        return not self._closing() and held.life == self._life
 
     def _release_waiting(self, held: Held, head: Head) -> None:
         if head.release_in is None:
             self._go([held])
         elif head.release_in > 0:
-            wake_later(held.id, head.release_in)
+            wake_later(held.id, head.tenant_id, head.release_in)
             self._go([held])
         else:
-            self.writer.submit(RELEASE, head.id, lambda ticket: self._look.put(("look", held)))
+            self.writer.submit(RELEASE, head.id, lambda ticket: self._released(held, ticket))
+
+    def _released(self, held: Held, ticket: committer.Ticket) -> None:
+        """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
+        self._look.put(("look" if ticket.error is None else "leave", held))
 
     def _begin_turn(self, held: Held, head: Head) -> None:
-        channel = registry.channel(head.channel_id)
+        channel = held.channel = registry.channel(head.channel_id)
         keys = pauses.handling_keys(channel.bot, channel.id, channel.tenant_id) if channel else ()
         if channel is None or not channel.active or (pauses.stopped(*keys) and not held.probe):
             self._go([held])
             return
         held.turns += 1
-        with self._lock:
-            self._running[held.id] = held
-        task = _task(head, channel)
-        if head.suspect:
-            self._trials.submit(self._run_trial, held, head, channel, task)
-            return
         try:
-            function = registry.find_bot(channel.bot)
-        except CoreError as error:
+            task, function = _task(head, channel), registry.find_bot(channel.bot)
+        except Exception as error:  # no such bot; a bots.py that does not import; a payload that nobody can read
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
-        if inspect.iscoroutinefunction(function):
-            self._run_async(held, head, channel, task, function)
+        if head.suspect:
+            self._trials.submit(self._run_trial, held, head, channel, task)
+        elif inspect.iscoroutinefunction(function):
+            asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
         else:
             self._threads.submit(self._run, held, head, channel, task, function)
 
     # ------------------------------------------------------------ running turns
 
     def _run(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
-        began = held.begun = time.monotonic()
-        output = turns.run(function, task)
-        self._finish(held, head, channel, output, began)
+        if self._start(held):
+            self._finish(held, head, channel, turns.run(function, task), held.begun)
 
-    def _run_async(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
-        began = held.begun = time.monotonic()
-
-        def done(future: Any) -> None:
-            error = future.exception() if not future.cancelled() else asyncio.CancelledError()
-            self._finish(held, head, channel, future.result() if error is None else turns.failed(error), began)
-
-        asyncio.run_coroutine_threadsafe(turns.run_async(function, task), event_loop()).add_done_callback(done)
+    async def _run_async(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
+        async with self._async_room:
+            if not self._start(held):
+                return
+            began = held.begun
+            output = await turns.run_async(function, task)
+        await asyncio.to_thread(self._finish, held, head, channel, output, began)
 
     def _run_trial(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         """Its last worker died: this turn runs in a process of its own, and only a crash there is its attempt."""
+        if not self._may_begin(held):
+            self._go([held])
+            return
+        held.begin()
         began = time.monotonic()
-        self._finish(held, head, channel, trial.run(task), began)
+        output = trial.run(task)
+        if output is None:
+            self._go([held])
+        else:
+            self._finish(held, head, channel, output, began)
+
+    def _start(self, held: Held) -> bool:
+        """A thread is free for this turn, maybe long after it was looked at. False: it must not begin any more."""
+        with self._lock:
+            if self._may_begin(held):
+                held.begun = time.monotonic()
+                self._running[held.id] = held
+        if not held.begun:
+            self._go([held])
+            return False
+        held.begin()
+        return True
 
     def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
         """A turn ended: its verdict goes to the committer. The result of a turn that was given up is void."""
         with self._lock:
-            self._running.pop(held.id, None)
             if held.void is head:
                 return
-        held.begun = 0.0
+            self._running.pop(held.id, None)
+            held.begun = 0.0
         failpoint("T4")
         try:
             verdict = self._judge(head, channel, output, time.monotonic() - began if began else 0.0)
         except Exception as error:  # an adapter's split failed on this text: a failed turn of this conversation only
             verdict = self._judge(head, channel, turns.failed(error), 0.0)
-        self._commit(held, verdict)
+        self._commit(held, Finished(verdict, head, channel))
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
         key = pauses.Key(pauses.BOT, channel.bot, pauses.HANDLING)
         record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
                   "state_before": head.state or None}  # fmt: skip
         if not output.error_type:
+            verdict = _success(head, channel, output, {**record, "outcome": "committed"})
             pauses.succeeded(key)
-            return _success(head, channel, output, {**record, "outcome": "committed"})
+            return verdict
         paused = pauses.failed(key, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}")
-        log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=trace(head), bot=channel.bot,
-                    error=output.error_type, place=output.error_place, attempt=head.attempts + 1, paused=paused)  # fmt: skip
+        log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=trace(head),
+                    attempt=head.attempts + 1, bot=channel.bot, error=output.error_type, place=output.error_place,
+                    paused=paused)  # fmt: skip
         record |= {"error_type": output.error_type, "error_place": output.error_place, "error_text": output.error_text,
                    "outcome": "paused" if paused else "failed"}  # fmt: skip
         return _failure(head, channel, record, paused)
 
     def _watch(self) -> None:
         """A turn over its time is a failed attempt at once; its process lets the others finish and is replaced."""
-        while True:
-            time.sleep(min(1.0, settings.TURN_SECONDS / 4))
-            with self._lock:
-                late = [held for held in self._running.values() if held.begun and time.monotonic() - held.begun > settings.TURN_SECONDS]
-                for held in late:
-                    held.void = held.head
-                    self._running.pop(held.id, None)
+        try:
+            while True:
+                time.sleep(min(1.0, settings.TURN_SECONDS / 4))
+                for held in self._late():
+                    self._give_up(held)
+        except BaseException as error:
+            log.critical("overdue thread died", error=type(error).__name__, exc_info=True)
+            committer.end_process()
+
+    def _late(self) -> list[Held]:
+        now = time.monotonic()
+        with self._lock:
+            late = [held for held in self._running.values() if now - held.begun > settings.TURN_SECONDS]
             for held in late:
-                self._give_up(held)
+                held.void, held.begun = held.head, 0.0
+                del self._running[held.id]
+        return late
 
     def _give_up(self, held: Held) -> None:
-        head = held.head
-        channel = registry.channel(head.channel_id) if head else None
-        if head is None or channel is None:
-            return
+        head, channel = held.head, held.channel
+        assert head is not None
+        assert channel is not None
         self.overdue.set()
         error = turns.Output(error_type="TurnTooLong", error_place=channel.bot,
                              error_text=f"the turn took longer than {settings.TURN_SECONDS:g} s")  # fmt: skip
-        self._commit(held, self._judge(head, channel, error, settings.TURN_SECONDS))
+        self._commit(held, Finished(self._judge(head, channel, error, settings.TURN_SECONDS), head, channel))
 
     # ------------------------------------------------------------ committing
 
-    def _commit(self, held: Held, verdict: Verdict) -> None:
-        self.writer.submit(TURNS, verdict, lambda ticket: self._committed(held, ticket))
+    def _commit(self, held: Held, finished: Finished) -> None:
+        held.begin()
+        self.writer.submit(TURNS, finished, lambda ticket: self._committed(held, ticket))
 
     def _committed(self, held: Held, ticket: committer.Ticket) -> None:
-        """In the committer's thread, after COMMIT."""
+        """In the committer's thread, after COMMIT: nothing here may read the database."""
         failpoint("T6")
         if ticket.error is not None:
             log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
             self._go([held])
             return
         word, behind, said = ticket.result
-        if held.head is not None:
-            log.info("handled", conversation=held.id, sequence=held.head.sequence, status=word, trace=trace(held.head))
-        channel = registry.channel(ticket.item.channel_id) if said else None
-        if channel is not None:
-            wake.send([held.id], channel.tenant_id)
+        head: Head = ticket.item.head
+        log.info("handled", conversation=held.id, sequence=head.sequence, status=word, trace=trace(head))
+        if said:
+            wake.send([held.id], head.tenant_id)
         held.probe = False
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > HOLD_SECONDS
         if word == "moved" or (behind and not spent):
@@ -402,12 +484,7 @@ class Handler:
             return
         self._go([held])
         if behind:
-            wake.handle([held.id], _tenant(ticket.item.channel_id))
-
-
-def _tenant(channel_id: int) -> int | None:
-    channel = registry.channel(channel_id)
-    return channel.tenant_id if channel else None
+            wake.handle([held.id], head.tenant_id)
 
 
 def trace(head: Head) -> str:
@@ -423,12 +500,40 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def wake_later(conversation_id: int, seconds: float) -> None:
+def wake_later(conversation_id: int, tenant_id: int, seconds: float) -> None:
     """The one use of a countdown: a wake at the end of a settle window (2 s at most; else the sweeper comes)."""
     if seconds <= 2.0:
-        timer = threading.Timer(seconds + 0.005, wake.handle, ([conversation_id],))
-        timer.daemon = True
-        timer.start()
+        _countdown().add(conversation_id, tenant_id, seconds + 0.005)
+
+
+class Countdown:
+    """One thread for all windows of a process."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[float, int, int, int]] = []
+        self._tie = itertools.count()
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="countdown", daemon=True).start()
+
+    def add(self, conversation_id: int, tenant_id: int, seconds: float) -> None:
+        with self._changed:
+            heapq.heappush(self._ends, (time.monotonic() + seconds, next(self._tie), conversation_id, tenant_id))
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(self._ends[0][0] - time.monotonic() if self._ends else None)
+                over = []
+                while self._ends and self._ends[0][0] <= time.monotonic():
+                    over.append(heapq.heappop(self._ends))
+            for _, _, conversation_id, tenant_id in over:
+                wake.handle([conversation_id], tenant_id)
+
+
+@functools.cache
+def _countdown() -> Countdown:
+    return Countdown()
 
 
 # ---------------------------------------------------------------- verdicts
@@ -491,14 +596,17 @@ def _success(head: Head, channel: ChannelConfig, output: turns.Output, record: d
 
 def _failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: bool) -> Verdict:
     attempts = head.attempts if paused else head.attempts + 1
+    again: dict[str, Any] = {"bot": channel.bot, "turn": record}
     if attempts < ATTEMPTS:
-        delay = random.uniform(0.05, min(RETRY_SECONDS, 2.0**attempts))  # noqa: S311  (jitter)
-        return Verdict(**_base(head), status="pending", advance=0, attempts_after=attempts, delay=delay, bot=channel.bot, turn=record)
+        delay = random.uniform(0.05, min(RETRY_SECONDS, 2.0**attempts))
+        return Verdict(**_base(head), **again, status="pending", advance=0, attempts_after=attempts, delay=delay)
     policy = channel.options.get("parked_policy", "human")
     return Verdict(
         **_base(head),
         status="parked",
-        note=clean_text(f"the bot failed {attempts} times, last with {record['error_type']} at {record['error_place']}", 500),
+        note=clean_text(
+            f"the bot failed {attempts} times, last: {record['error_type']} at {record['error_place']}", 500
+        ),
         advance=0 if policy == "block" else 1,
         blocked=policy == "block",
         mode="human" if policy == "human" else None,
@@ -522,25 +630,30 @@ class TurnStream:
     name = "turns"
     patient = True
 
-    def lane(self, item: Verdict) -> Hashable:
-        return item.id
+    def lane(self, item: Finished) -> Hashable:
+        return item.verdict.id
 
-    def mend(self, item: Verdict, error: psycopg.Error) -> Verdict | None:
-        """What the database refuses is a failed turn of that conversation only."""
-        if item.turn is None:
+    def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
+        """What the database refuses is a failed turn of that conversation only: an attempt, and the last one parks."""
+        verdict, turn = item.verdict, item.verdict.turn
+        if turn is None or item.channel is None:
             return None
-        base = {name: getattr(item, name) for name in ("id", "channel_id", "message_id", "sequence", "epoch", "attempts", "expect")}
-        record = {"worker": item.turn["worker"], "seconds": 0, "outcome": "failed", "error_type": "DatabaseRefused",
-                  "error_place": error.sqlstate or ""}  # fmt: skip
-        return Verdict(**base, status="pending", advance=0, attempts_after=item.attempts + 1, delay=1.0, turn=record)
+        if turn["outcome"] != "committed":  # the failure itself was refused: its bare mark
+            note = "the database refused what was to be noted"
+            bare = msgspec.structs.replace(verdict, turn=None, replies=None, note=note)
+            return Finished(bare, item.head, item.channel)
+        words = {"error_type": "DatabaseRefused", "error_place": error.sqlstate or ""}
+        record = {**turn, **words, "outcome": "failed", "log": None}
+        return Finished(_failure(item.head, item.channel, record, False), item.head, item.channel)
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Verdict]) -> Sequence[Any]:
-        for place, item in enumerate(items):
-            item.ord = place
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Any]:
+        verdicts = [item.verdict for item in items]
+        for place, verdict in enumerate(verdicts):
+            verdict.ord = place
         failpoint("T5")
         statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
-            "turns": (sql("commit_turns"), {"items": committer.as_json(items)}),
+            "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in verdicts]}),
+            "turns": (sql("commit_turns"), {"items": committer.as_json(verdicts)}),
         }
         rows = sorted(database.transaction(connection, statements)["turns"])
         return [committer.AGAIN if word == "busy" else (word, behind, said) for _, word, behind, said in rows]
@@ -563,8 +676,9 @@ class ReleaseStream:
             "lock": (sql("lock_ids"), {"ids": list(items)}),
             "release": (sql("release_lanes"), {"ids": None}),
         }
-        database.transaction(connection, statements)
-        return ["released"] * len(items)
+        ((locked,),) = database.transaction(connection, statements)["lock"]
+        ours = set(locked.split(","))
+        return ["released" if str(item) in ours else committer.AGAIN for item in items]
 
 
 TURNS = TurnStream()

@@ -1,6 +1,7 @@
 """Finds whatever stayed behind, from Postgres alone. Several may run; they share the work by what they claim.
 
-    deaths    workers whose beat stopped: their locks are freed, their lanes and replies are due at once
+    deaths    workers whose beat stopped: their lanes and replies are due at once, their locks are freed
+    left over replies in sending that bear no living sender's name
     due       lanes with something to handle, lanes with replies to deliver: claimed, then woken
     probes    one conversation of what is paused is tried now and then
     timers    due timers become messages of their lanes
@@ -12,10 +13,11 @@ With Redis away it gives what it claims to the same handling and sending code in
 from __future__ import annotations
 
 import collections
+import random
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,17 +31,21 @@ from conversations import committer, database, installation, lock, maintenance, 
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.sqlfiles import sql
-from conversations.worker import HANDLE, SEND, Process
+from conversations.worker import HANDLE, SEND, SWEEP, Process
 
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 2.0
-BUSY_SECONDS = 0.2  # between sweeps while there is more than one sweep may claim
+BUSY_SECONDS = 0.2  # between sweeps while there is more than the queues may take
 DEAD_SECONDS = 6.0
-CLAIM = 2_000
+DIRECTLY = 512  # lanes at once, with Redis away
 UPKEEP_SECONDS = 600.0
 
 AWAY = (redis.RedisError, KombuError, OSError)
+
+Rooms = dict[str, int]
+LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
+                 AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
 
 
 class Sweeper:
@@ -48,9 +54,10 @@ class Sweeper:
     def __init__(self, process: Process) -> None:
         self.process = process
         self._beats = Beats()
+        self._claims = Beats()
         self._producer: Producer | None = None
-        self._direct = ThreadPoolExecutor(2, thread_name_prefix="direct")
-        self._directly = 0
+        self._direct = ThreadPoolExecutor(4, thread_name_prefix="direct")
+        self._directly = {HANDLE: threading.Semaphore(2), SEND: threading.Semaphore(2)}
         self._upkeep_at = time.monotonic() + 5.0
 
     def start(self) -> None:
@@ -63,52 +70,75 @@ class Sweeper:
                 try:
                     pause = BUSY_SECONDS if self.sweep() else SWEEP_SECONDS
                 except (psycopg.Error, CoreError) as error:
-                    self._beats.forget()  # we saw nothing for a while: nobody is dead for that
+                    self._forget()
                     log.warning("sweep cut short", error=type(error).__name__)
                 time.sleep(pause)
         except BaseException as error:
             log.critical("sweeper died", error=type(error).__name__, exc_info=True)
             committer.end_process()
 
+    def _forget(self) -> None:
+        """We saw nothing for a while: nobody is dead for that."""
+        self._beats.forget()
+        self._claims.forget()
+
     def sweep(self) -> bool:
-        """One round; True when there is more than it could claim."""
-        self._bury_dead()
+        """One round; True when there is more than the queues may take."""
+        self._try(self._bury_dead)
+        self._try(self._settle_left_over)
         rooms = self._rooms()
-        channels = database.read("SELECT id, tenant_id, bot FROM channel WHERE active")
-        more = self._bring(HANDLE, channels, rooms)
-        more = self._bring(SEND, channels, rooms) or more
-        self._probe(channels, rooms)
-        self._fire_timers()
-        self._keep_up()
-        return more
+        channels = database.read(sql("find_due"))
+        more = self._try(self._bring, HANDLE, [row[:3] for row in channels if row[3]], rooms)
+        more = self._try(self._bring, SEND, [row[:3] for row in channels if row[4]], rooms) or more
+        self._try(self._probe, channels, rooms)
+        self._try(self._fire_timers)
+        self._try(self._keep_up, rooms)
+        return bool(more)
+
+    def _try(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """A step that the database refuses (a row is held too long) must not keep the others from theirs."""
+        try:
+            return step(*arguments)
+        except psycopg.Error as error:
+            log.warning("sweep step put off", step=step.__name__, error=type(error).__name__, sqlstate=error.sqlstate)
+        return None
 
     # ------------------------------------------------------------ deaths
 
     def _bury_dead(self) -> None:
-        for incarnation, beat in self._beats.stopped(database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")):
-            rows = database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat})
-            if rows:
-                self._take_over(incarnation, *rows[0])
-        for (claim,) in database.read(sql("find_orphans")):
-            self._settle_claimed(claim)
+        rows = database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
+        for incarnation, beat in self._beats.stopped(rows):
+            self._bury(incarnation, beat)
 
-    def _take_over(self, incarnation: uuid.UUID, kind: str, running: list[int]) -> None:
+    def _bury(self, incarnation: uuid.UUID, beat: int) -> None:
+        """Its lanes first: whoever of us dies in the middle leaves the row for the next one."""
+        rows = database.read(
+            "SELECT kind, running FROM worker WHERE incarnation = %(incarnation)s AND beat = %(beat)s AND NOT dead",
+            {"incarnation": incarnation, "beat": beat},
+        )
+        if not rows:
+            return
+        kind, running = rows[0][0], sorted(rows[0][1])
         log.error("a worker died", incarnation=str(incarnation), kind=kind, lanes=len(running))
-        for kind_of_lock in (lock.HANDLING, lock.SENDING):
-            lock.free(kind_of_lock, str(incarnation), running)
         if running:
-            database.execute(sql("revive_lanes"), {"ids": sorted(running), "suspects": kind == HANDLE})
-            database.execute(sql("revive_sending"), {"ids": sorted(running)})
-        self._settle_claimed(incarnation)
+            database.execute(sql("revive_sending" if kind == SEND else "revive_lanes"), {"ids": running})
+        failpoint("S3")
+        database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat})
+        lock.free(lock.SENDING if kind == SEND else lock.HANDLING, str(incarnation), running)
+        self._settle(incarnation)
 
-    def _settle_claimed(self, incarnation: uuid.UUID) -> None:
-        """What it left in sending. Where this fails, its replies are found again as orphans."""
-        settled = self.process.writer.write(CLAIMED, incarnation, timeout=5.0)
-        lock.free(lock.SENDING, str(incarnation), settled)
+    def _settle_left_over(self) -> None:
+        """Replies in sending whose sender is gone without a grave: its row was removed, or who buried it died."""
+        for claim, _ in self._claims.stopped(database.read(LEFT_OVER)):
+            self._settle(claim)
+
+    def _settle(self, claim: uuid.UUID) -> None:
+        settled = self.process.writer.write(CLAIMED, claim, timeout=5.0)
+        lock.free(lock.SENDING, str(claim), settled)
 
     # ------------------------------------------------------------ due
 
-    def _rooms(self) -> dict[str, int] | None:
+    def _rooms(self) -> Rooms | None:
         """How many more wakes each queue may take; None with Redis away."""
         try:
             if self._producer is None:
@@ -116,68 +146,100 @@ class Sweeper:
             names = wake.queue_names(HANDLE) + wake.queue_names(SEND)
             return {name: wake.WAITING - wake.queue_length(self._producer, name) for name in names}
         except AWAY as error:
-            self._producer = None
-            log.warning("Redis is away: working without", error=type(error).__name__)
+            self._let_go(error)
             return None
 
-    def _bring(self, kind: str, channels: Sequence[Any], rooms: dict[str, int] | None) -> bool:
-        """Claim what is due and hand it on; True when the claim was full."""
-        if rooms is None and self._directly >= 2:
-            return False
-        stopped = [row[0] for row in channels if self._stopped(kind, *row) or not _room(rooms, kind, row[1])]
-        values = {"stopped": stopped, "per_channel": CLAIM, "all_in": CLAIM}
+    def _bring(self, kind: str, channels: Sequence[Any], rooms: Rooms | None) -> bool:
+        """Claim what is due, as much as its queue may take, and hand it on; True when there is more.
+
+        The channels of a queue share its room, so that one tenant's backlog stands before nobody else's.
+        """
+        by_queue: dict[str, list[int]] = collections.defaultdict(list)
+        for channel_id, tenant_id, bot in channels:
+            if not self._stopped(kind, channel_id, tenant_id, bot):
+                by_queue[wake.queue_name(kind, tenant_id) if rooms is not None else ""].append(channel_id)
+        more = False
+        for name, ids in by_queue.items():
+            room = max(0, rooms[name]) * wake.IDS if rooms is not None else DIRECTLY
+            more = self._claim(kind, ids, room, rooms) or more
+        return more
+
+    def _claim(self, kind: str, channels: list[int], room: int, rooms: Rooms | None) -> bool:
+        if not room or (rooms is None and not self._may_do_directly(kind)):
+            return True
+        random.shuffle(channels)
+        share = max(1, room // len(channels))
+        values = {"channels": channels, "per_channel": share, "all_in": room}
         claimed = database.execute(sql("claim_due" if kind == HANDLE else "claim_send_due"), values)
         failpoint("S1")
         if claimed:
             self._hand_on(kind, claimed, rooms)
-        return len(claimed) >= CLAIM
+        return len(claimed) >= share
 
     def _stopped(self, kind: str, channel_id: int, tenant_id: int, bot: str) -> bool:
         if kind == HANDLE:
             return pauses.stopped(*pauses.handling_keys(bot, channel_id, tenant_id))
         return pauses.stopped(*pauses.sending_keys(channel_id, tenant_id))
 
-    def _hand_on(self, kind: str, claimed: Sequence[Any], rooms: dict[str, int] | None, *, probe: bool = False) -> None:
-        if rooms is None or self._producer is None:
-            self._do_directly(kind, [row[0] for row in claimed], probe)
-            return
+    def _hand_on(self, kind: str, claimed: Sequence[Any], rooms: Rooms | None, *, probe: bool = False) -> None:
+        """Wakes, a queue's lanes together; what could not be published is done here."""
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
             by_queue[wake.queue_name(kind, tenant_id)].append(lane)
-        try:
-            for name, lanes in by_queue.items():
-                for start in range(0, len(lanes), wake.IDS):
-                    if rooms[name] <= 0 and not probe:
-                        break
-                    wake.publish(self._producer, name, kind, lanes[start : start + wake.IDS], **({"probe": True} if probe else {}))
-                    rooms[name] -= 1
-                    failpoint("S2")
-        except AWAY as error:
-            self._producer = None
-            log.warning("wakes not published", error=type(error).__name__)
+        wakes = [
+            (name, lanes[start : start + wake.IDS])
+            for name, lanes in by_queue.items()
+            for start in range(0, len(lanes), wake.IDS)
+        ]
+        while wakes and rooms is not None and self._producer is not None:
+            name, ids = wakes[-1]
+            try:
+                wake.publish(self._producer, name, kind, ids, **({"probe": True} if probe else {}))
+            except AWAY as error:
+                self._let_go(error)
+                break
+            wakes.pop()
+            rooms[name] -= 1
+            failpoint("S2")
+        if wakes:
+            self._do_directly(kind, [lane for _, ids in wakes for lane in ids], probe)
+
+    def _let_go(self, error: BaseException) -> None:
+        """A connection that failed once is not used again."""
+        self._producer = None
+        log.warning("Redis is away: working without", error=type(error).__name__)
+
+    # ------------------------------------------------------------ without Redis
+
+    def _may_do_directly(self, kind: str) -> bool:
+        room = self._directly[kind].acquire(blocking=False)
+        if room:
+            self._directly[kind].release()
+        return room
 
     def _do_directly(self, kind: str, lanes: Sequence[int], probe: bool) -> None:
-        """With Redis away: the same code, in this process, for what no living worker has in hand."""
-        running = {lane for row in database.read("SELECT running FROM worker WHERE NOT dead") for lane in row[0]}
+        """The same code, in this process, for what no living worker has in hand."""
+        kinds = [SEND] if kind == SEND else [HANDLE, SWEEP]
+        rows = database.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
+        running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
         mine = [lane for lane in lanes if lane not in running]
-        self._directly += 1
+        if mine and self._directly[kind].acquire(blocking=False):
+            self._direct.submit(self._work, kind, mine, probe)
 
-        def work() -> None:
-            try:
-                if kind == HANDLE:
-                    self.process.make_handler().handle(mine, probe=probe, locked=False)
-                else:
-                    self.process.make_sender().send(mine, probe=probe, locked=False)
-            finally:
-                self._directly -= 1
-
-        self._direct.submit(work)
+    def _work(self, kind: str, lanes: list[int], probe: bool) -> None:
+        try:
+            if kind == HANDLE:
+                self.process.make_handler().handle(lanes, probe=probe, locked=False)
+            else:
+                self.process.make_sender().send(lanes, probe=probe, locked=False)
+        finally:
+            self._directly[kind].release()
 
     # ------------------------------------------------------------ probes, timers, upkeep
 
-    def _probe(self, channels: Sequence[Any], rooms: dict[str, int] | None) -> None:
+    def _probe(self, channels: Sequence[Any], rooms: Rooms | None) -> None:
         for scope, target, stops in database.execute(sql("claim_probes")):
-            ids = [row[0] for row in channels if target == {"bot": row[2], "channel": str(row[0]), "tenant": str(row[1])}[scope]]
+            ids = [row[0] for row in channels if target == _targets(*row[:3])[scope]]
             sending = stops == pauses.SENDING
             found = database.read(sql("find_probe"), {"channels": ids, "sending": sending})
             if found:
@@ -186,28 +248,30 @@ class Sweeper:
     def _fire_timers(self) -> None:
         if installation.held():
             return
-        due = database.read("SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100")
-        for (timer,) in due:
-            database.execute(sql("fire_timer"), {"id": timer})
+        for (timer,) in database.read("SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"):
+            self.process.writer.write(TIMERS, timer, timeout=5.0)
 
-    def _keep_up(self) -> None:
+    def _keep_up(self, rooms: Rooms | None) -> None:
         now = time.monotonic()
         if now >= self._upkeep_at:
             self._upkeep_at = now + UPKEEP_SECONDS
-            self._ask_for_upkeep()
+            self._ask_for_upkeep(rooms)
 
-    def _ask_for_upkeep(self) -> None:
+    def _ask_for_upkeep(self, rooms: Rooms | None) -> None:
         """Upkeep is a Celery task, so that its results are kept; without Redis it runs here."""
+        from conversations.tasks import maintain
+
         try:
-            from conversations.tasks import maintain
+            if rooms is not None:
+                maintain.apply_async(retry=False, expires=UPKEEP_SECONDS)
+                return
+        except AWAY as error:
+            log.warning("upkeep not asked for", error=type(error).__name__)
+        maintenance.run()
 
-            maintain.apply_async(retry=False, expires=UPKEEP_SECONDS)
-        except AWAY:
-            maintenance.run()
 
-
-def _room(rooms: dict[str, int] | None, kind: str, tenant_id: int) -> bool:
-    return rooms is None or rooms[wake.queue_name(kind, tenant_id)] > 0
+def _targets(channel_id: int, tenant_id: int, bot: str) -> dict[str, str]:
+    return {pauses.CHANNEL: str(channel_id), pauses.TENANT: str(tenant_id), pauses.BOT: bot}
 
 
 class Beats:
@@ -215,10 +279,14 @@ class Beats:
 
     def __init__(self) -> None:
         self._seen: dict[uuid.UUID, tuple[int, float]] = {}
+        self._looked_at = 0.0
 
     def stopped(self, rows: Sequence[tuple[uuid.UUID, int]]) -> list[tuple[uuid.UUID, int]]:
         """Those whose beat did not change for ``DEAD_SECONDS`` while we watched."""
         now = time.monotonic()
+        if now - self._looked_at > DEAD_SECONDS:
+            self.forget()  # it was we who stood still, maybe with the whole machine
+        self._looked_at = now
         before, self._seen = self._seen, {}
         stopped = []
         for incarnation, beat in rows:
@@ -255,4 +323,25 @@ class ClaimedStream:
         return results
 
 
+class TimerStream:
+    """A due timer becomes a message of its lane."""
+
+    name = "timers"
+    patient = False
+
+    def lane(self, item: int) -> int:
+        return item
+
+    def mend(self, item: int, error: psycopg.Error) -> int | None:
+        return None
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
+        for timer in items:
+            values = {"id": timer}
+            statements = {"lock": (sql("lock_timer"), values), "fire": (sql("fire_timer"), values)}
+            database.transaction(connection, statements)
+        return ["fired"] * len(items)
+
+
 CLAIMED = ClaimedStream()
+TIMERS = TimerStream()

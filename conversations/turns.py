@@ -7,11 +7,13 @@ says and remembers is data until the turn's one COMMIT; calls that it makes to o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from conversations import database, failures
@@ -24,7 +26,7 @@ REPLIES = 100
 STATE_BYTES = 64 * 1024
 
 
-class Incoming(Struct):
+class Incoming(Struct, frozen=True):
     """The message of a turn. ``late``: its place in the platform's order had passed."""
 
     id: int
@@ -43,7 +45,7 @@ class Incoming(Struct):
     data: Mapping[str, Any] = {}
 
 
-class Person(Struct):
+class Person(Struct, frozen=True):
     """The person who writes, as far as the platform says."""
 
     user: str = ""
@@ -54,7 +56,7 @@ class Person(Struct):
     language: str = ""
 
 
-class Task(Struct):
+class Task(Struct, frozen=True):
     """Everything that a turn needs, as data: it can be handed to another process."""
 
     conversation_id: int
@@ -67,7 +69,7 @@ class Task(Struct):
     split: str = ""
 
 
-class Output(Struct):
+class Output(Struct, frozen=True):
     """What a turn came to. ``error_type``: it failed, and nothing else counts."""
 
     state: dict[str, Any] | None = None
@@ -123,7 +125,9 @@ class Turn:
     def output(self) -> Output:
         """What the turn came to. Raises ``BadOutput`` for what cannot be stored."""
         _check(self.state, self._replies)
-        return Output(state=self.state, replies=tuple(self._replies), handed_over=self._handed_over, log=tuple(self._log[:50]))
+        return Output(
+            state=self.state, replies=tuple(self._replies), handed_over=self._handed_over, log=tuple(self._log[:50])
+        )
 
 
 def _choice(value: Choice | tuple[str, str] | str) -> Choice:
@@ -166,12 +170,10 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
         if inspect.isawaitable(answer):
             asyncio.run(_await(answer))
         return turn.output()
-    except Exception as error:
-        return failed(error)
-    except SystemExit as error:  # a bot that calls exit() fails; it does not end the worker
+    except BaseException as error:  # a bot that calls exit() fails, too; it does not end the worker
         return failed(error)
     finally:
-        connections.close_all()  # back to the small pool, at the end of the turn at the latest
+        _give_back()
 
 
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
@@ -180,10 +182,21 @@ async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
     try:
         await function(turn)
         return turn.output()
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit in a task would end the loop, and with it every other bot
         return failed(error)
+    finally:
+        given = asyncio.get_running_loop().create_task(sync_to_async(_give_back)())
+        _giving_back.add(given)
+        given.add_done_callback(_giving_back.discard)
+
+
+_giving_back: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+
+
+def _give_back() -> None:
+    """A bot's own connections go back to the small pool, at the end of the turn at the latest."""
+    with contextlib.suppress(Exception):
+        connections.close_all()
 
 
 def failed(error: BaseException) -> Output:

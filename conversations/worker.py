@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import threading
 import time
 import uuid
@@ -15,9 +14,10 @@ from typing import Any
 
 import psycopg
 import structlog
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from django.conf import settings
 
-from conversations import committer, database, lock
+from conversations import checks, committer, database, lock
 from conversations.errors import CoreError
 from conversations.limiter import Limiter
 from conversations.outbox import Sender
@@ -27,8 +27,9 @@ from conversations.sqlfiles import sql
 log = structlog.get_logger(__name__)
 
 BEAT_SECONDS = 2.0
-GRACE_SECONDS = 18.0  # for turns and calls that run when we are told to stop; Heroku kills at 30
-VERSION = os.environ.get("HEROKU_RELEASE_VERSION") or os.environ.get("RELEASE_VERSION", "")
+GRACE_SECONDS = 16.0  # for turns and calls that run when we are told to stop; our supervisor kills at 22, Heroku at 30
+
+LEAVE = "DELETE FROM worker WHERE incarnation = %(incarnation)s"
 
 HANDLE, SEND, SWEEP = "handle", "send", "sweep"
 
@@ -44,76 +45,89 @@ class Process:
             database.read_through(committer.reader(self.writer))
         self.handler: Handler | None = None
         self.sender: Sender | None = None
-        self._beaten = 0.0
-        self._stopping = threading.Event()
-        self._announced = threading.Lock()
+        self._making = threading.Lock()
+        self._announcing = threading.Lock()
+        self._left = False
+        self._replacing = False
 
     # ------------------------------------------------------------ engines
 
     def make_handler(self) -> Handler:
-        if self.handler is None:
-            locks = lock.Locks(lock.HANDLING, str(self.incarnation))
-            self.handler = Handler(self.writer, locks, self.incarnation, self.announce)
-        return self.handler
+        with self._making:
+            if self.handler is None:
+                locks = lock.Locks(lock.HANDLING, str(self.incarnation))
+                self.handler = Handler(self.writer, locks, self.incarnation, self.announce)
+            return self.handler
 
     def make_sender(self) -> Sender:
-        if self.sender is None:
-            locks = lock.Locks(lock.SENDING, str(self.incarnation))
-            self.sender = Sender(self.writer, locks, self.incarnation, Limiter(live_senders))
-        return self.sender
+        with self._making:
+            if self.sender is None:
+                locks = lock.Locks(lock.SENDING, str(self.incarnation))
+                self.sender = Sender(self.writer, locks, self.incarnation, Limiter(live_senders))
+            return self.sender
 
     # ------------------------------------------------------------ the row
 
-    def announce(self) -> None:
-        """Write the lanes in hand into the Worker row, before their turns begin."""
-        running = self.handler.locks.running() if self.handler else []
-        values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
-                  "version": VERSION, "running": running}  # fmt: skip
-        with self._announced:
+    def announce(self) -> bool:
+        """Write the lanes in hand into the Worker row, before their turns begin. False: it is not written."""
+        with self._announcing:
+            if self._left:
+                return False
+            values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
+                      "version": settings.VERSION, "running": committer.as_json(self._running())}  # fmt: skip
             try:
-                rows = database.execute(sql("beat"), {**values, "running": committer.as_json(running)})
+                rows = database.execute(sql("beat"), values)
             except (psycopg.Error, CoreError) as error:
                 log.warning("beat not written", error=type(error).__name__)
-                return
-        if not rows:
-            self._reborn()
+                return False
+            if not rows:
+                self._begin_again()
+            return bool(rows)
 
-    def _reborn(self) -> None:
-        """Somebody took us for dead: what we hold is theirs now. A new incarnation; results are written under the old claims."""
+    def _running(self) -> list[int]:
+        """Lanes that are handled here; those that are delivered where nothing is handled."""
+        if self.kind == SEND:
+            return self.sender.locks.running() if self.sender else []
+        return self.handler.locks.running() if self.handler else []
+
+    def _begin_again(self) -> None:
+        """Somebody took us for dead: what we hold is theirs now. Results are written under the old claims."""
         log.error("taken for dead; a new incarnation begins", kind=self.kind)
         self.incarnation = uuid.uuid4()
-        for engine in (self.handler, self.sender):
-            if engine is not None:
-                engine.incarnation = self.incarnation
-                engine.locks.token = str(self.incarnation)
+        if self.handler is not None:
+            self.handler.begin_again(self.incarnation)
+        if self.sender is not None:
+            self.sender.incarnation = self.incarnation
+            self.sender.locks.token = str(self.incarnation)
 
     def beat(self) -> None:
         """For ever, every ``BEAT_SECONDS``; a process whose beat ends must end."""
         try:
-            while not self._stopping.is_set():
+            while True:
                 self.announce()
-                if self.handler is not None and self.handler.overdue.is_set():
-                    self._replace()
-                self._stopping.wait(BEAT_SECONDS)
+                if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
+                    self._replacing = True
+                    threading.Thread(target=self._replace, args=(self.handler,), name="replace", daemon=True).start()
+                time.sleep(BEAT_SECONDS)
         except BaseException as error:
             log.critical("beat died", error=type(error).__name__, exc_info=True)
             committer.end_process()
 
-    def _replace(self) -> None:
-        """A turn never ended and its thread cannot be stopped: let the others finish, then end; the supervisor starts another."""
-        assert self.handler is not None
+    def _replace(self, handler: Handler) -> None:
+        """A turn never ended, and its thread cannot be stopped: the others finish, then another process starts."""
         log.error("a turn never ended: this process is replaced")
-        self.handler.stop(GRACE_SECONDS)
-        self.leave()
-        os.kill(os.getpid(), signal.SIGKILL)
+        handler.stop(settings.TURN_SECONDS)
+        self.stop()
+        os._exit(0)
 
     def leave(self) -> None:
         """We end by our own will: no suspects."""
-        self._stopping.set()
-        try:
-            database.execute("DELETE FROM worker WHERE incarnation = %(incarnation)s", {"incarnation": self.incarnation})
-        except (psycopg.Error, CoreError) as error:
-            log.warning("row not removed", error=type(error).__name__)
+        with self._announcing:
+            self._left = True
+            try:
+                database.execute(LEAVE, {"incarnation": self.incarnation})
+            except (psycopg.Error, CoreError) as error:
+                log.warning("row not removed", error=type(error).__name__)
 
     def stop(self) -> None:
         """Take nothing new, let what runs end and be committed, write the rest, remove the row."""
@@ -165,18 +179,34 @@ def live_senders() -> int:
     return _senders[1]
 
 
+# ---------------------------------------------------------------- in Celery
+
+_told_to_stop = threading.Event()
+
+
 @worker_init.connect
 def _begin(**kwargs: Any) -> None:
-    start(os.environ.get("WORKER_ROLE", HANDLE))
+    checks.refuse_to_start()
+    start(os.environ.get("WORKER_ROLE") or HANDLE)
 
 
 @worker_shutting_down.connect
 def _end(**kwargs: Any) -> None:
     """On SIGTERM, beside Celery's own shutdown: when all is written, or time is over, the process ends."""
-    if _process is not None:
-        threading.Thread(target=_stop_and_exit, name="stop", daemon=True).start()
+    if _process is not None and not _told_to_stop.is_set():
+        _told_to_stop.set()
+        threading.Thread(target=_stop_and_exit, args=(_process,), name="stop").start()
 
 
-def _stop_and_exit() -> None:
-    current().stop()
-    os._exit(0)
+@worker_shutdown.connect
+def _wait_for_end(**kwargs: Any) -> None:
+    """Celery is through; an interpreter that ends would take the threads from the turns that still run."""
+    while _told_to_stop.is_set():
+        time.sleep(1)
+
+
+def _stop_and_exit(process: Process) -> None:
+    try:
+        process.stop()
+    finally:
+        os._exit(0)

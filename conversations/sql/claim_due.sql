@@ -1,11 +1,12 @@
--- Claims lanes that are due, per active channel that is not stopped, by pushing due_at 10 s on; whoever else sweeps skips them.
--- stopped: channel ids whose handling is stopped; per_channel: at most so many of each; all_in: at most so many.
--- Rows: conversation id, tenant id. Index: conversation_due (per channel, oldest first).
+-- Claims lanes that are due, by pushing due_at 10 s on; whoever else sweeps skips them.
+-- channels: bigint[], active and not stopped; per_channel: at most so many of each, oldest first; all_in: at most so many.
+-- Rows: conversation id, tenant id. Index: conversation_due.
 WITH due AS MATERIALIZED (
-  SELECT l.id, ch.tenant_id FROM channel ch
+  SELECT l.id, ch.tenant_id FROM unnest(%(channels)s::bigint[]) WITH ORDINALITY AS i(id, place)
+    JOIN channel ch ON ch.id = i.id
    CROSS JOIN LATERAL (SELECT c.id FROM conversation c WHERE c.channel_id = ch.id AND c.due_at <= now()
                         ORDER BY c.due_at LIMIT %(per_channel)s FOR NO KEY UPDATE SKIP LOCKED) l
-   WHERE ch.active AND ch.id <> ALL (%(stopped)s::bigint[]) LIMIT %(all_in)s)
+   LIMIT %(all_in)s)
 UPDATE conversation c SET due_at = now() + interval '10 s'
   FROM due d WHERE c.id = d.id
 RETURNING c.id, d.tenant_id

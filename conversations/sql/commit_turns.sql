@@ -53,7 +53,7 @@ lanes AS (
          mode = coalesce(o.mode, c.mode),
          epoch = c.epoch + coalesce(o.epoch_step, 0),
          blocked = coalesce(o.blocked, false),
-         suspect = false,
+         suspect = c.suspect AND o.advance = 0 AND o.status = 'pending',  -- only a turn that fails keeps it
          last_reply_sequence = c.last_reply_sequence + coalesce(s.added, 0),
          send_due_at = CASE WHEN s.added > 0 THEN
              lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at, now() + interval '3 s')

@@ -1,6 +1,6 @@
 -- What a worker needs to run the next turn of each lane: the lane, its head, its state and its person.
 -- ids: bigint[]. Rows: see processing.Head. Indexes: primary keys, message_sequence_once.
-SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.mode, c.paused_at IS NOT NULL OR c.blocked AS stopped, c.suspect,
+SELECT c.id, c.channel_id, coalesce(ch.tenant_id, 0), c.chat, c."user", c.is_group, c.mode, c.paused_at IS NOT NULL OR c.blocked AS stopped, c.suspect,
        c.next_sequence, c.last_sequence, c.epoch, c.attempts,
        extract(epoch FROM c.not_before - now())::float AS wait, extract(epoch FROM c.wait_until - clock_timestamp())::float AS release_in,
        m.id, m.identity, m.kind, m.status, m.starts_turn, m.text, m.payload, m.sender, m.platform_id, m.received_at, m.late,
@@ -10,3 +10,4 @@ SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.mode, c.paused_at IS 
   LEFT JOIN LATERAL (SELECT * FROM message h WHERE h.conversation_id = c.id AND h.sequence = c.next_sequence LIMIT 1) m ON true
   LEFT JOIN LATERAL (SELECT * FROM conversation_state t WHERE t.conversation_id = c.id LIMIT 1) s ON true
   LEFT JOIN LATERAL (SELECT * FROM contact p WHERE p.id = c.contact_id LIMIT 1) k ON true
+  LEFT JOIN LATERAL (SELECT tenant_id FROM channel n WHERE n.id = c.channel_id LIMIT 1) ch ON true

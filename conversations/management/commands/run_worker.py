@@ -69,8 +69,9 @@ def processes(name: str) -> Iterator[Process]:
         yield Process(
             name=process_name,
             argv=celery_command(ROLES[name], process_name),
-            # Hosts send SIGTERM to every process at once: then Celery's soft shutdown.
-            environment={"WORKER_ROLE": name, "REMAP_SIGTERM": "SIGQUIT", "CELERY_SKIP_CHECKS": "1"},
+            # Hosts send SIGTERM to every process at once, and we pass ours on: Celery's warm shutdown takes any number
+            # of them. Turns and calls are not its tasks; conversations.worker gives them their time.
+            environment={"WORKER_ROLE": name, "REMAP_SIGTERM": "", "CELERY_SKIP_CHECKS": "1"},
         )
 
 
@@ -83,7 +84,7 @@ def process_count(name: str) -> int:
 
 
 def celery_command(role: Role, process_name: str) -> list[str]:
-    command = [sys.executable, "-m", "celery", "-A", settings.CELERY_APP, "worker"]
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", settings.CELERY_APP, "worker"]
     command += ["--pool", "threads", "--concurrency", str(role.concurrency)]
     command += ["-Q", ",".join(role.queues), "-n", f"{process_name}@%h"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
