@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection
 
-from conversations import outbox, processing
+from conversations import installation, outbox, processing
 from conversations.sqlfiles import sql
 
 LATE_SECONDS = 30  # due for longer than this is older than expected
@@ -80,6 +80,7 @@ class Facts:
     refused_error: str | None
     paused_by: str | None
     pause_reason: str | None
+    in_hand: bool
 
     @property
     def pending(self) -> int:
@@ -132,10 +133,11 @@ class Cause:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Around:
-    """What stops many conversations, and which kinds of process live."""
+    """What stops many conversations, which kinds of process live, and why nothing is sent from here ('' when it is)."""
 
-    causes: Sequence[Cause]
-    kinds: frozenset[str]
+    causes: Sequence[Cause] = ()
+    kinds: frozenset[str] = frozenset()
+    held: str = ""
 
     def stopping(self, channel_id: int, stops: str) -> Cause | None:
         return next((cause for cause in self.causes if cause.stops == stops and channel_id in cause.channels), None)
@@ -153,7 +155,7 @@ def look_around(channels: Sequence[int]) -> Around:
     """What stands still in these channels."""
     causes = [Cause(**row) for row in _rows("desk_find_causes", channels=list(channels))]
     kinds = frozenset(row["kind"] for row in _rows("desk_living_kinds"))
-    return Around(causes=causes, kinds=kinds)
+    return Around(causes=causes, kinds=kinds, held=installation.held())
 
 
 def find_stuck(channels: Sequence[int], around: Around, limit: int) -> list[int]:
@@ -240,6 +242,8 @@ def _next(facts: Facts, around: Around, now: dt.datetime) -> Reason:
         return _waits(text, since=since, until=facts.not_before)
     if facts.suspect:
         return _waits(f"{message}: its last worker died; the next turn runs in a process of its own.", since=since)
+    if facts.in_hand:
+        return _flows(f"{message} is with the bot now.", since=since)
     if _overdue(facts.due_at, now):
         busy = "no worker has taken it" if "handle" in around.kinds else "no worker is running"
         return _stuck(f"{message} should have been handled by now; {busy}.", since=since)
@@ -262,6 +266,8 @@ def _delivering(facts: Facts, around: Around, now: dt.datetime) -> Reason | None
 def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
     cause = around.stopping(facts.channel_id, "sending")
     reply, since = f"Reply {facts.reply_sequence}", facts.reply_created_at
+    if around.held:
+        return _stuck(f"{reply} is held: {around.held}.", since=since)
     if cause:
         return _stuck(f"{cause.text}; {cause.waiting_words}.", since=cause.since, until=cause.probe_at)
     if facts.bucket_until:

@@ -13,7 +13,8 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
        person.username AS assignee, newest.received_at AS newest_at, passed.note AS passed_note, answer.created_at AS answered_at,
        waiting.number AS waiting, parked.sequence AS parked_sequence, parked.note AS parked_note,
        refused.sequence AS refused_sequence, refused.status AS refused_status, refused.error AS refused_error,
-       act.username AS paused_by, act.reason AS pause_reason
+       act.username AS paused_by, act.reason AS pause_reason,
+       EXISTS (SELECT FROM worker w WHERE NOT w.dead AND w.kind = 'handle' AND w.running @> to_jsonb(c.id)) AS in_hand
   FROM unnest(%(ids)s::bigint[]) AS i(id)
  CROSS JOIN LATERAL (SELECT * FROM conversation WHERE id = i.id LIMIT 1) c
  CROSS JOIN LATERAL (SELECT * FROM channel WHERE id = c.channel_id LIMIT 1) ch

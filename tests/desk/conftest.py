@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from conversations import wake
 from tests.desk import scenes
 
+
 @pytest.fixture(autouse=True)
 def _own_database(own_database: str) -> None:
     """Verbs are transactions of their own, on this worker's database."""
