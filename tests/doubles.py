@@ -11,8 +11,8 @@
 repeated ``webhook-id``. ``POST /_script`` takes a JSON list of rules, ``GET /_accepted`` gives the
 record, ``POST /_reset`` empties both.
 
-A rule: ``do`` (below), ``times`` (1; 0: for ever), ``chat``, ``method`` and ``text`` (a part of it) to
-choose by, ``probability``, and what the behaviour reads: ``retry_after``, ``seconds``, ``description``,
+A rule: ``do`` (below), ``times`` (1; 0: for ever), ``chat``, ``method``, ``token`` and ``text`` (a part of it)
+to choose by, ``probability``, and what the behaviour reads: ``retry_after``, ``seconds``, ``description``,
 ``new_chat``, ``body``. The first rule that fits is used. Without one: accepted.
 """
 
@@ -140,6 +140,7 @@ def _fits(rule: Rule, call: dict[str, Any]) -> bool:
     return (
         rule.get("chat") in (None, call["chat"])
         and rule.get("method") in (None, call["method"])
+        and rule.get("token") in (None, call["token"])
         and (rule.get("text") or "") in call["text"]
     )
 

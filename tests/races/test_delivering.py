@@ -1,0 +1,456 @@
+"""Delivering under fire: real senders, killed, stopped, refused and lied to. What people see is read at the double."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from tests.doubles import Double
+from tests.platforms import GENERIC_SECRET, telegram_text
+from tests.stack import Channel, Stack, wait_until
+
+pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(240)]
+
+LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
+OPEN = "('pending', 'sending')"
+
+
+class Scene:
+    """A stack, a double, and replies that are put into lanes as turns would."""
+
+    def __init__(self, stack: Stack, double: Double) -> None:
+        self.stack, self.double = stack, double
+
+    def telegram(self, **values: str) -> Channel:
+        values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret", **values}
+        return self.stack.add_channel("telegram", api_base=self.double.url, **values)
+
+    def generic(self, **values: str) -> Channel:
+        return self.stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{self.double.url}/out", **values)
+
+    def say(self, channel: Channel, chat: str | int, *texts: str, author: str = "bot") -> int:
+        """Replies at the tail of a lane, due now; the lane."""
+        rows = self.stack.query(
+            """INSERT INTO conversation AS c (channel_id, chat, "user", address) VALUES (%s, %s, %s, '{}')
+               ON CONFLICT (channel_id, chat, "user") DO UPDATE SET chat = c.chat RETURNING id""",
+            channel.id, str(chat), str(chat),
+        )  # fmt: skip
+        lane = int(rows[0][0])
+        self.stack.query(
+            """WITH lane AS (UPDATE conversation SET last_reply_sequence = last_reply_sequence + %s, send_due_at = now()
+                              WHERE id = %s RETURNING id, channel_id, last_reply_sequence)
+               INSERT INTO reply (conversation_id, channel_id, sequence, author, body)
+               SELECT lane.id, channel_id, last_reply_sequence - %s + t.place, %s, jsonb_build_object('text', t.words)
+                 FROM lane, unnest(%s::text[]) WITH ORDINALITY AS t(words, place)""",
+            len(texts), lane, len(texts), author, list(texts),
+        )  # fmt: skip
+        return lane
+
+    def shown(self, chat: str | int) -> list[str]:
+        return [line["text"] for line in self.double.accepted() if line["chat"] == str(chat)]
+
+    def calls(self, chat: str | int) -> list[str]:
+        return [line["text"] for line in self.double.calls() if line["chat"] == str(chat)]
+
+    def replies(self, lane: int, columns: str = "status") -> list[Any]:
+        rows = self.stack.query(f"SELECT {columns} FROM reply WHERE conversation_id = {lane} ORDER BY sequence")
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+    def settled(self, *channels: Channel, seconds: float = 30) -> None:
+        ids = [channel.id for channel in channels]
+        count = f"SELECT count(*) FROM reply WHERE status IN {OPEN} AND channel_id = ANY (%s)"
+        wait_until(lambda: self.stack.value(count, ids) == 0, seconds, "every reply of these channels settled")
+
+    @contextlib.contextmanager
+    def senders(self, *failpoints: str) -> Iterator[list[Any]]:
+        """A sender process per word, with its failpoints; gone afterwards, supervisors and all."""
+        before = set(self.stack.pids("send"))
+        started = [self.stack.start_workers("send", env={"FAILPOINTS": words}) for words in failpoints]
+        try:
+            if not any("kill" in words for words in failpoints):
+                wait_until(lambda: len(set(self.stack.pids("send")) - before) >= len(started), 40, "senders")
+            yield started
+        finally:
+            for process in started:
+                self.end(process)
+
+    def end(self, process: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[Double]:
+    with Double() as double:
+        yield double
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack(roles="handle,send,sweep") as stack:
+        stack.wait_for_workers("handle", "send", "sweep")
+        yield stack
+
+
+@pytest.fixture
+def scene(stack: Stack, double: Double) -> Scene:
+    double.reset()
+    return Scene(stack, double)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Stack]:
+    """Without senders: each test starts its own, broken ones among them."""
+    with Stack(roles="sweep") as stack:
+        stack.wait_for_workers("sweep")
+        yield stack
+
+
+@pytest.fixture
+def broken(bare: Stack, double: Double) -> Scene:
+    double.reset()
+    return Scene(bare, double)
+
+
+def texts(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(1, count + 1)]
+
+
+def without_repeats(lines: Sequence[str]) -> list[str]:
+    return [line for line, _ in itertools.groupby(lines)]
+
+
+# ---------------------------------------------------------------- the five endings
+
+
+def test_a_reply_that_failed_is_tried_again_and_holds_up_those_behind_it(scene: Scene) -> None:
+    channel = scene.generic()
+    scene.double.script({"do": "502", "text": "r2", "times": 2})
+    lane = scene.say(channel, "retry", *texts("r", 4))
+    scene.settled(channel)
+    assert scene.shown("retry") == texts("r", 4)
+    assert scene.replies(lane, "status, attempts") == [("sent", 1), ("sent", 3), ("sent", 1), ("sent", 1)]
+
+
+def test_a_taken_reply_whose_answer_was_cut_shows_once_with_a_key_and_next_to_its_twin_without(scene: Scene) -> None:
+    generic, telegram = scene.generic(), scene.telegram()
+    scene.double.script(*[{"do": "accept_then_reset", "text": f"x{n}"} for n in (1, 3) for _ in range(2)])
+    scene.say(generic, "cut", *texts("x", 4))
+    scene.settled(generic)
+    scene.double.script(*[{"do": "accept_then_reset", "text": f"x{n}"} for n in (1, 3)])
+    scene.say(telegram, 77, *texts("x", 4))
+    scene.settled(telegram)
+    assert scene.shown("cut") == texts("x", 4)
+    assert without_repeats(scene.shown(77)) == texts("x", 4)
+    assert scene.shown(77).count("x1") == scene.shown(77).count("x3") == 2
+
+
+def test_a_wait_that_a_platform_asks_for_holds_for_the_whole_bucket_and_burns_no_attempt(scene: Scene) -> None:
+    """Also where we count nothing ourselves: the generic channel has no limits of its own."""
+    channel = scene.generic()
+    lanes = [scene.say(channel, f"busy{n}", "a", "b") for n in range(20)]
+    scene.double.script({"do": "429", "retry_after": 4})
+    scene.settled(channel, seconds=40)
+    calls = [line for line in scene.double.calls() if line["chat"].startswith("busy")]
+    refused = [line for line in calls if line["decision"] == "429"]
+    assert len(refused) == 1
+    told = refused[0]["at"]
+    early = [line for line in calls if told + 0.5 < line["at"] < told + 3.8]
+    assert early == []
+    assert {attempts for lane in lanes for attempts in scene.replies(lane, "attempts")} == {1}
+    assert all(scene.shown(f"busy{n}") == ["a", "b"] for n in range(20))
+
+
+def test_a_person_who_blocked_the_bot_gets_no_bot_replies_until_they_write(scene: Scene) -> None:
+    channel = scene.telegram()
+    scene.double.script({"do": "403", "chat": "501"})
+    lane = scene.say(channel, 501, "one", "two", "three")
+    scene.settled(channel)
+    assert scene.replies(lane) == ["parked", "parked", "parked"]
+    assert scene.calls(501) == ["one"], "what came after the refusal was tried"
+    scene.say(channel, 501, "four")
+    scene.say(channel, 501, "are you there?", author="person")
+    scene.settled(channel)
+    assert scene.replies(lane) == ["parked"] * 4 + ["sent"]
+    assert scene.calls(501) == ["one", "are you there?"]
+    body, headers = telegram_text(channel, 501, 1, "hello again")
+    assert scene.stack.post(channel, body, headers) == 200
+    wait_until(lambda: "hello again" in scene.shown(501), 20, "the bot answers again")
+
+
+def test_a_group_that_got_a_new_id_is_written_to_there(scene: Scene) -> None:
+    channel = scene.telegram()
+    scene.double.script({"do": "upgraded", "chat": "-77", "migrate_to_chat_id": -100777, "times": 0})
+    lane = scene.say(channel, -77, *texts("g", 3))
+    scene.settled(channel)
+    assert scene.shown(-100777) == texts("g", 3)
+    assert len(scene.calls(-77)) == 1
+    assert scene.replies(lane) == ["sent"] * 3
+
+
+def test_a_group_that_moves_for_ever_is_given_up(scene: Scene) -> None:
+    channel = scene.telegram()
+    scene.double.script({"do": "upgraded", "text": "nowhere", "migrate_to_chat_id": -5, "times": 0})
+    lane = scene.say(channel, -5, "nowhere")
+    scene.settled(channel)
+    assert scene.replies(lane, "status, attempts") == [("parked", 10)]
+
+
+def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_all_in_order(scene: Scene) -> None:
+    users = 2_000
+    channel = scene.telegram(token="9:old", limits="off")
+    scene.double.script({"do": "401", "token": "9:old", "times": 0})
+    stack = scene.stack
+    stack.query(
+        """WITH lanes AS (INSERT INTO conversation (channel_id, chat, "user", last_reply_sequence, send_due_at)
+                          SELECT %s, (10000 + n)::text, (10000 + n)::text, 2, now() FROM generate_series(0, %s - 1) n
+                          RETURNING id, channel_id)
+           INSERT INTO reply (conversation_id, channel_id, sequence, author, body)
+           SELECT id, channel_id, s, 'bot', jsonb_build_object('text', 't' || s) FROM lanes, generate_series(1, 2) s""",
+        channel.id, users,
+    )  # fmt: skip
+    stopped_now = "SELECT count(*) FROM pause WHERE since IS NOT NULL"
+    wait_until(lambda: stack.value(stopped_now) == 1, 20, "the channel is paused")
+    time.sleep(7)  # a probe comes and fails
+    causes = stack.query("SELECT scope, target, stops, reason FROM pause")
+    assert [row[:3] for row in causes] == [("channel", str(channel.id), "sending")]
+    assert "401" in causes[0][3]
+    states = dict(stack.query("SELECT status, count(*) FROM reply WHERE channel_id = %s GROUP BY 1", channel.id))
+    assert states == {"pending": 2 * users}
+    assert stack.value("SELECT max(attempts) FROM reply WHERE channel_id = %s", channel.id) == 0
+    stack.manage("set_channel", channel.public_id, "--set", "token=9:new")
+    scene.settled(channel, seconds=60)
+    assert stack.value("SELECT count(*) FROM reply WHERE channel_id = %s AND status = 'sent'", channel.id) == 2 * users
+    shown = collections.defaultdict(list)
+    for line in scene.double.accepted():
+        shown[line["chat"]].append(line["text"])
+    assert all(shown[str(10_000 + n)] == ["t1", "t2"] for n in range(users))
+    assert stack.value("SELECT count(*) FROM pause") == 0
+
+
+# ---------------------------------------------------------------- one for all, none for others
+
+
+def test_a_platform_that_hangs_holds_up_only_its_own_channel(scene: Scene) -> None:
+    hanging, good = scene.generic(), scene.telegram()
+    scene.double.script({"do": "hang", "seconds": 8, "text": "stuck", "times": 0})
+    for n in range(120):
+        scene.say(hanging, f"h{n}", "stuck")
+    wait_until(lambda: sending(scene, hanging) >= 32, 15, "calls hang")
+    began = time.monotonic()
+    for n in range(20):
+        scene.say(good, 900 + n, *texts("q", 3))
+    scene.settled(good, seconds=15)
+    assert time.monotonic() - began < 8
+    assert all(scene.shown(900 + n) == texts("q", 3) for n in range(20))
+    assert sending(scene, hanging) <= 32, "more calls of one channel than its share"
+    scene.stack.query("UPDATE channel SET active = false WHERE id = %s", hanging.id)
+
+
+def sending(scene: Scene, channel: Channel) -> int:
+    count = "SELECT count(*) FROM reply WHERE channel_id = %s AND status = 'sending'"
+    return int(scene.stack.value(count, channel.id))
+
+
+def test_a_channel_whose_options_cannot_be_read_holds_up_nobody(scene: Scene) -> None:
+    bad, unopenable, good = scene.telegram(), scene.telegram(), scene.telegram()
+    scene.stack.query('UPDATE channel SET options = \'{"limits": "channel:9999999/1s"}\' WHERE id = %s', bad.id)
+    scene.stack.query('UPDATE channel SET sealed = \'{"token": "not sealed by us"}\' WHERE id = %s', unopenable.id)
+    scene.say(unopenable, 610, "never")
+    scene.say(bad, 611, "with the platform's own limits")
+    scene.say(good, 612, "fine")
+    scene.settled(bad, good)
+    assert (scene.shown(611), scene.shown(612)) == (["with the platform's own limits"], ["fine"])
+    scene.stack.query("UPDATE channel SET active = false WHERE id = %s", unopenable.id)
+
+
+# ---------------------------------------------------------------- people decide
+
+
+def test_an_unknown_outcome_is_asked_about_and_what_staff_resend_comes_before_what_waits(scene: Scene) -> None:
+    channel = scene.telegram(unknown_policy="ask")
+    scene.double.script({"do": "accept_then_reset", "chat": "701"}, {"do": "500", "chat": "702"})
+    arrived, lost = (scene.say(channel, chat, "u1", "u2") for chat in (701, 702))
+    asked = ["unknown", "pending"] * 2
+    wait_until(lambda: scene.replies(arrived) + scene.replies(lost) == asked, 20, "both are asked about")
+    time.sleep(3)  # a sweep
+    assert scene.calls(701) == scene.calls(702) == ["u1"], "the next one was sent before this one was decided"
+    decide(scene, arrived, sent=True)
+    decide(scene, lost, sent=False)
+    scene.settled(channel)
+    assert scene.shown(701) == scene.shown(702) == ["u1", "u2"]
+
+
+def test_no_send_of_a_bot_reply_starts_after_a_take_over(scene: Scene) -> None:
+    channel = scene.telegram()
+    scene.double.script({"do": "accept_then_hang", "seconds": 5, "text": "k1"})
+    lane = scene.say(channel, 801, *texts("k", 4))
+    wait_until(lambda: scene.calls(801) == ["k1"], 15, "the first is in flight")
+    desk(scene, f"desk.answer(seen({lane}), anna, 'I am here', taking_over=True)")
+    scene.settled(channel)
+    assert scene.shown(801) == ["k1", "I am here"]
+    assert scene.replies(lane) == ["sent", "cancelled", "cancelled", "cancelled", "sent"]
+
+
+def test_a_long_answer_arrives_in_parts_in_order(scene: Scene) -> None:
+    channel = scene.telegram()
+    words = " ".join(f"word{n}" for n in range(1500))
+    body, headers = telegram_text(channel, 811, 1, words)
+    assert scene.stack.post(channel, body, headers) == 200
+    wait_until(lambda: " ".join(scene.shown(811)).split() == words.split(), 20, "all of it, in order")
+    assert len(scene.shown(811)) > 2
+    assert max(map(len, scene.shown(811))) <= 4096
+
+
+def test_a_reply_whose_time_passed_is_not_sent_also_when_it_passes_while_it_waits(scene: Scene) -> None:
+    channel = scene.generic()
+    scene.double.script({"do": "accept_then_hang", "seconds": 4, "text": "v1"})
+    lane = scene.say(channel, "late", "v1", "v2", "v3")
+    valid = "UPDATE reply SET valid_until = now() + interval '3 s' WHERE conversation_id = %s AND sequence = 2"
+    scene.stack.query(valid, lane)
+    scene.settled(channel)
+    assert scene.replies(lane) == ["sent", "expired", "sent"]
+    assert scene.shown("late") == ["v1", "v3"]
+
+
+def test_a_failure_that_was_told_before_the_reply_was_known_is_for_staff(scene: Scene) -> None:
+    channel = scene.generic()
+    scene.stack.query("UPDATE channel SET active = false WHERE id = %s", channel.id)
+    lane = scene.say(channel, "told", "f1")
+    scene.stack.query(
+        """INSERT INTO status (channel_id, platform_id, status, error)
+           SELECT channel_id, key::text, 'failed', 'no such number' FROM reply WHERE conversation_id = %s""",
+        lane,
+    )
+    scene.stack.query("UPDATE channel SET active = true WHERE id = %s", channel.id)
+    scene.settled(channel)
+    assert scene.replies(lane, "status, error") == [("failed", "no such number")]
+
+
+# ---------------------------------------------------------------- senders that die
+
+
+def test_senders_killed_at_every_step_lose_nothing_and_keep_order(broken: Scene) -> None:
+    generic, telegram = broken.generic(), broken.telegram()
+    for n in range(12):
+        broken.say(generic, f"k{n}", *texts("a", 12))
+        broken.say(telegram, 2000 + n, *texts("a", 12))
+    with broken.senders("D1=kill@9", "D2=kill@13", "D3=kill@17", "D4=kill@11"):
+        wait_until(lambda: deaths(broken) >= 6, 90, "senders die")
+    with broken.senders(""):
+        broken.settled(generic, telegram, seconds=60)
+    for n in range(12):
+        assert broken.shown(f"k{n}") == texts("a", 12)
+        assert without_repeats(broken.shown(2000 + n)) == texts("a", 12)
+    assert broken.stack.query("SELECT status FROM reply WHERE status <> 'sent'") == []
+
+
+def deaths(scene: Scene) -> int:
+    """Lives of senders that ended; the sweeper has found some of them."""
+    alive = len(scene.stack.pids("send"))
+    return int(scene.stack.value("SELECT count(*) FROM worker WHERE kind = 'send'")) - alive
+
+
+def test_a_sender_that_slept_between_intent_and_call_does_not_call_any_more(broken: Scene) -> None:
+    generic, telegram = broken.generic(), broken.telegram()
+    with broken.senders("D2=stop@1") as started:
+        lane = broken.say(telegram, 301, *texts("s", 3))
+        wait_until(lambda: broken.replies(lane)[0] == "sending", 20, "its intent stands")
+        sleeper = broken.stack.pids("send")
+        wait_until(lambda: stopped(sleeper[0]), 10, "it sleeps")
+        with broken.senders(""):
+            broken.say(generic, "other", "unharmed")
+            broken.settled(telegram, generic)
+            assert broken.shown(301) == texts("s", 3)
+            os.kill(sleeper[0], signal.SIGCONT)
+            time.sleep(4)
+            assert broken.calls(301) == texts("s", 3), "it called after its intent was taken from it"
+            more = broken.say(telegram, 302, *texts("m", 5))
+            broken.settled(telegram)
+            assert broken.replies(more) == ["sent"] * 5
+        assert started[0].poll() is None
+
+
+def test_a_sender_that_slept_after_its_call_writes_nothing_over_what_came_after(broken: Scene) -> None:
+    telegram, generic = broken.telegram(), broken.generic()
+    with broken.senders("D3=stop@1"):
+        lanes = [broken.say(telegram, 311, *texts("z", 3))]
+        wait_until(lambda: any(map(stopped, broken.stack.pids("send"))), 20, "it sleeps")
+        sleeper = broken.stack.pids("send")[0]
+        lanes.append(broken.say(generic, "z", *texts("z", 3)))
+        with broken.senders(""):
+            broken.settled(telegram, generic)
+            before = [broken.replies(lane, "status, attempts, platform_id") for lane in lanes]
+            os.kill(sleeper, signal.SIGCONT)
+            time.sleep(4)
+            assert [broken.replies(lane, "status, attempts, platform_id") for lane in lanes] == before
+    assert without_repeats(broken.shown(311)) == texts("z", 3)
+    assert broken.shown(311).count("z1") == 2
+    assert broken.shown("z") == texts("z", 3)
+
+
+def test_a_lost_answer_to_commit_is_found_and_given_back(broken: Scene) -> None:
+    channel = broken.generic()
+    with broken.senders("D4=raise@2"):
+        lane = broken.say(channel, "lost", *texts("l", 5))
+        broken.settled(channel)
+    assert broken.shown("lost") == broken.calls("lost") == texts("l", 5)
+    assert broken.replies(lane, "attempts") == [1] * 5
+
+
+@pytest.mark.slow
+def test_a_sender_told_to_stop_leaves_nothing_in_its_name(broken: Scene) -> None:
+    channel, ask = broken.generic(), broken.telegram(unknown_policy="ask")
+    with broken.senders("") as started:
+        broken.double.script({"do": "accept_then_hang", "seconds": 28, "times": 2})
+        lane, asked = broken.say(channel, "stop", "one", "two"), broken.say(ask, 321, "one", "two")
+        wait_until(lambda: len(broken.double.calls()) == 2, 20, "two calls hang")
+        started[0].send_signal(signal.SIGTERM)
+        started[0].wait(26)
+    assert broken.replies(lane) == ["pending", "pending"]
+    assert broken.replies(asked) == ["unknown", "pending"]
+    with broken.senders(""):
+        broken.settled(channel)
+    assert broken.shown("stop") == ["one", "two"]
+
+
+def stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(") ")[2].startswith("T")
+    return False
+
+
+# ---------------------------------------------------------------- staff
+
+
+def desk(scene: Scene, verb: str) -> None:
+    """A verb of staff, in a process of its own."""
+    scene.stack.manage(
+        "shell",
+        "-c",
+        f"""
+from django.contrib.auth.models import User
+from conversations import desk
+from conversations.models import Conversation, Reply
+anna, _ = User.objects.get_or_create(username="anna")
+def seen(pk):
+    lane = Conversation.objects.get(pk=pk)
+    return desk.Seen(conversation=pk, epoch=lane.epoch, next_sequence=lane.next_sequence)
+{verb}
+""",
+    )
+
+
+def decide(scene: Scene, lane: int, *, sent: bool) -> None:
+    desk(
+        scene, f"desk.decide_unknown_reply(Reply.objects.get(conversation={lane}, status='unknown'), anna, sent={sent})"
+    )
