@@ -130,11 +130,12 @@ def open_producer() -> Producer:
         "socket_timeout": PUBLISH_SECONDS,
         "socket_connect_timeout": PUBLISH_SECONDS,
         "retry_on_timeout": False,
+        "max_retries": 0,  # kombu connects again after 2 s by itself
     }
     connection = Connection(
         current_app.conf.broker_write_url, ssl=current_app.conf.broker_use_ssl, transport_options=options
     )
-    return Producer(connection.channel(), serializer="json")
+    return Producer(connection.default_channel, serializer="json")  # channel() would try twice
 
 
 def publish(producer: Producer, name: str, kind: str, ids: Sequence[int], **options: bool) -> None:

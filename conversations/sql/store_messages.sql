@@ -21,7 +21,7 @@ mine AS MATERIALIZED (
     FROM items i
    CROSS JOIN LATERAL (SELECT l.id, l.last_sequence, l.wait_until, l.last_key FROM conversation l
                         WHERE l.channel_id = i.channel_id AND l.chat = i.lane_chat AND l."user" = i.lane_user
-                          AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) LIMIT 1) c),
+                          AND l.id = ANY (string_to_array(current_setting('app.locked', true), ',')::bigint[]) LIMIT 1) c),
 known AS MATERIALIZED (
   SELECT n.ord, m.content_hash = n.content_hash AS same
     FROM mine n

@@ -19,10 +19,9 @@ pytestmark = pytest.mark.xdist_group("order")
 class Notes:
     """A stream into a table ``note(lane, number UNIQUE, CHECK (number < 1000))``; ``fault`` is asked first."""
 
-    name = "notes"
-
     def __init__(self, patient: bool = False) -> None:
         self.patient = patient
+        self.name = "patient notes" if patient else "notes"
         self.fault: Callable[[Sequence[tuple[str, int]]], None] = lambda items: None
         self.held: set[str] = set()
         self.batches: list[int] = []
