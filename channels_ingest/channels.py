@@ -45,6 +45,14 @@ OPTIONS = (
     Option(name="bot_url", help="where a bot of kind http is asked", pattern=URL),
 )
 SETTLE_MS_MAX = 2000
+# Of every channel that has none of its own by that name.
+BOT_SECRET = Secret(
+    name="secret",
+    help="whsec_ and base64; signs what goes to and comes from a bot of kind http",
+    required=False,
+    rotates=True,
+    pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
+)
 
 
 class WrongSetting(Exception):
@@ -125,7 +133,9 @@ def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], di
 
 def secrets_of(platform: str) -> dict[str, Secret]:
     """Every secret that a channel of ``platform`` takes, the previous ones of a rotation included."""
-    declared: Iterable[Secret] = _adapter(platform).secrets
+    declared: list[Secret] = list(_adapter(platform).secrets)
+    if all(secret.name != BOT_SECRET.name for secret in declared):
+        declared.append(BOT_SECRET)
     return {
         name: secret
         for secret in declared

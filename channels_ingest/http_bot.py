@@ -13,10 +13,14 @@ from typing import Any
 import msgspec
 
 from channels_ingest import http
-from channels_ingest.adapters.base import maybe_list, maybe_obj, maybe_text, text
+from channels_ingest.adapters.base import checked_id, maybe_list, maybe_obj, maybe_text, obj, text
 from channels_ingest.adapters.generic import signed_headers
+from channels_ingest.signatures import verify_webhook
 from channels_ingest.strict_json import Unreadable, read_object
-from conversations.contracts import ChannelConfig
+from conversations.clean import storable_tree
+from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
+from conversations.late_replies import LateReply
+from conversations.turns import Turn
 
 READ_SECONDS = 30.0
 MAX_REPLIES = 100
@@ -25,6 +29,18 @@ ANSWER_KEYS = frozenset({"replies", "state", "hand_over", "later"})
 
 class BotFailed(Exception):
     """No usable answer; the turn is a failed attempt. The words name the cause and quote nobody."""
+
+
+def described(turn: Turn) -> dict[str, Any]:
+    """A turn as the bot reads it; its id is the same in every attempt."""
+    return {
+        "id": f"turn_{turn.message.id}",
+        "conversation": turn.conversation_id,
+        "platform": turn.platform,
+        "message": {**msgspec.to_builtins(turn.message), "kind": str(turn.message.kind)},
+        "contact": msgspec.to_builtins(turn.contact),
+        "state": turn.state,
+    }
 
 
 def ask(channel: ChannelConfig, turn: Mapping[str, Any], read_timeout: float = READ_SECONDS) -> dict[str, Any]:
@@ -59,6 +75,48 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
         "choices": [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")],
         "attachments": [dict(item) for item in maybe_list(reply, "attachments")],
     }
+
+
+# ---------------------------------------------------------------- later
+
+
+def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
+    """Whether the channel's bot signed these bytes. Constant time, False for any doubt, never raises."""
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    try:
+        return verify_webhook(
+            channel.secrets("secret"), *(request.headers.get(name, "") for name in names), request.body
+        )
+    except ValueError:
+        return False
+
+
+def read_late(body: bytes) -> LateReply:
+    """A reply that is posted after its turn. Raises ``Unreadable``."""
+    data = obj(read_object(body), "data")
+    turn, key = text(data, "turn"), checked_id(text(data, "key"), "key")
+    number = turn.removeprefix("turn_")
+    if not turn.startswith("turn_") or not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise Unreadable("turn is not an id of ours")
+    if not key.isprintable():
+        raise Unreadable("key holds characters that are not printable")
+    reply = read_reply(data)
+    if not reply["text"] and not reply["attachments"]:
+        raise Unreadable("a reply without text and attachments")
+    if not storable_tree(reply):
+        raise Unreadable("a NUL or a lone surrogate in a reply")
+    return LateReply(turn=int(number), key=key, bodies=tuple(_bodies(reply)))
+
+
+def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
+    """Several attachments are replies of their own; words and choices go with the last."""
+    try:
+        media = msgspec.convert(reply["attachments"], list[Attachment])
+    except msgspec.ValidationError:
+        raise Unreadable("an attachment that cannot be read") from None
+    choices = tuple(Choice(**choice) for choice in reply["choices"])
+    last = ReplyBody(text=reply["text"], choices=choices, media=media[-1] if media else None)
+    return [*(ReplyBody(media=item) for item in media[:-1]), last]
 
 
 def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:

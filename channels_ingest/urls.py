@@ -8,5 +8,6 @@ urlpatterns = [
     re_path(
         r"\Awebhooks/(?P<platform>[a-z_]{1,32})/(?P<public_id>[A-Za-z0-9_-]{1,64})/?\Z", views.webhook, name="webhook"
     ),
+    re_path(r"\Abots/(?P<public_id>[A-Za-z0-9_-]{1,64})/replies/?\Z", views.late_reply, name="late-reply"),
     path("", include("channels_ingest.webchat.urls")),
 ]

@@ -10,15 +10,17 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from channels_ingest import body as raw_body
+from channels_ingest import http_bot
 from channels_ingest.strangers import Strangers
-from conversations import intake, registry
+from channels_ingest.strict_json import Unreadable
+from conversations import intake, late_replies, registry
 from conversations.contracts import Adapter, Answer, ChannelConfig, Parsed, Unusable, WebhookRequest
 from conversations.errors import Busy, CoreError, UnknownPlatform
 
@@ -31,8 +33,18 @@ RETRY_AFTER_SECONDS = 2
 @csrf_exempt
 def webhook(request: HttpRequest, platform: str, public_id: str) -> HttpResponse:
     """One request of a platform, from its first byte to the answer."""
+    return _answered(platform, lambda: _receive(request, platform, public_id))
+
+
+@csrf_exempt
+def late_reply(request: HttpRequest, public_id: str) -> HttpResponse:
+    """One reply that an http bot posts after its turn. Answered as webhooks are."""
+    return _answered("http bot", lambda: _receive_late(request, public_id))
+
+
+def _answered(platform: str, receive: Callable[[], HttpResponse]) -> HttpResponse:
     try:
-        return _receive(request, platform, public_id)
+        return receive()
     except raw_body.BodyError as error:
         return HttpResponse(status=error.status)
     except Busy:
@@ -57,6 +69,30 @@ def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpRespons
         return _refuse(request)
     intake.accept(channel, _parse(adapter, channel, incoming), incoming)
     return _respond(adapter.answer(channel, incoming))
+
+
+def _receive_late(request: HttpRequest, public_id: str) -> HttpResponse:
+    if request.method != "POST":
+        return _not_allowed(None)
+    channel = registry.channel_by_public_id(None, public_id)
+    incoming = _incoming(request, raw_body.read(request.META, settings.WEBHOOK_BODY_CAP))
+    if not http_bot.verify(channel or _decoy("generic"), incoming) or channel is None:
+        return _refuse(request)
+    unusable = _store_late(channel, incoming.body)
+    if unusable:
+        intake.accept(channel, [Unusable(reason=f"a late reply: {unusable}", raw=incoming.body)], incoming)
+    return HttpResponse()
+
+
+def _store_late(channel: ChannelConfig, body: bytes) -> str:
+    """Why it cannot be stored; '' when it is, or was before."""
+    if channel.bot != "http":
+        return "this channel's bot is not of kind http"
+    try:
+        late = http_bot.read_late(body)
+    except Unreadable as error:
+        return str(error)
+    return "" if late_replies.store(channel, late) else "its turn is none of this channel's"
 
 
 def _shake_hands(request: HttpRequest, adapter: Adapter | None, platform: str, public_id: str) -> HttpResponse:

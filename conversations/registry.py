@@ -88,12 +88,12 @@ def channel(channel_id: int) -> ChannelConfig | None:
     return _cached(("id", channel_id), "c.id = %s", channel_id)
 
 
-def channel_by_public_id(platform: str, public_id: str) -> ChannelConfig | None:
-    """A channel by what stands in its webhook's URL; None for an unknown one."""
+def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig | None:
+    """A channel by what stands in its webhook's URL; None for an unknown one. ``platform`` None: whichever it has."""
     if not public_id.isascii() or "\0" in public_id or len(public_id) > 40:
         return None
     found = _cached(("public", public_id), "c.public_id = %s", public_id)
-    return found if found is not None and found.platform == platform else None
+    return found if found is not None and platform in (None, found.platform) else None
 
 
 def forget_channels() -> None:

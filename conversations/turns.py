@@ -89,6 +89,7 @@ class Turn:
         self.contact = task.contact
         self.state = task.state
         self.conversation_id = task.conversation_id
+        self.channel_id = task.channel_id
         self.platform = task.platform
         self._replies: list[ReplyBody] = []
         self._log: list[str] = []

@@ -1,0 +1,26 @@
+"""A bot in any language: a channel whose bot is ``http`` asks its ``bot_url``. See ``docs/generic-channel.md``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from channels_ingest import http_bot
+from conversations import registry
+from conversations.contracts import Attachment, Choice
+from conversations.registry import bot
+from conversations.turns import Turn
+
+
+@bot("http")
+def http(turn: Turn) -> None:
+    """Post the turn, say and remember what comes back."""
+    channel = registry.channel(turn.channel_id)
+    if channel is None:
+        raise http_bot.BotFailed("the channel is gone")
+    answer = http_bot.ask(channel, http_bot.described(turn))
+    for reply in answer["replies"]:
+        choices = [Choice(**choice) for choice in reply["choices"]]
+        turn.reply(reply["text"], choices=choices, media=msgspec.convert(reply["attachments"], list[Attachment]))
+    turn.state = answer.get("state", turn.state)
+    if "hand_over" in answer:
+        turn.hand_over(answer["hand_over"])
