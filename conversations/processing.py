@@ -30,7 +30,7 @@ import redis
 import structlog
 from django.conf import settings
 
-from conversations import committer, database, failures, pauses, registry, trial, turns, wake
+from conversations import acts, committer, database, failures, pauses, registry, trial, turns, wake
 from conversations.clean import clean_text
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
 from conversations.errors import CoreError
@@ -89,6 +89,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     email: str | None
     language: str | None
     address: Any
+    offered: Any
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -354,6 +355,8 @@ class Handler:
         except Exception as error:  # no such bot; a bots.py that does not import; a payload that nobody can read
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
+        if head.kind == Kind.BUTTON and not head.attempts:
+            acts.acknowledge(channel, head.user, head.chat, task.message.data)
         if head.suspect:
             self._trials.submit(self._run_trial, held, head, channel, task)
         elif inspect.iscoroutinefunction(function):
@@ -550,7 +553,8 @@ def _task(head: Head, channel: ChannelConfig) -> turns.Task:
         sender=head.sender or {},
         platform_id=head.platform_id or "",
         late=bool(head.late),
-        **{name: payload.get(name, "") for name in ("payload", "command", "args", "target", "thread")},
+        payload=_chosen(payload.get("payload", ""), head.offered),
+        **{name: payload.get(name, "") for name in ("command", "args", "target", "thread")},
         data=payload.get("data", {}),
     )
     person = turns.Person(user=head.user, name=head.name or "", username=head.username or "", phone=head.phone or "",
@@ -558,6 +562,12 @@ def _task(head: Head, channel: ChannelConfig) -> turns.Task:
     state = msgspec.json.decode(msgspec.json.encode(head.state)) if head.state else {}
     return turns.Task(conversation_id=head.id, channel_id=channel.id, bot=channel.bot, message=message, contact=person,
                       state=state, platform=channel.platform)  # fmt: skip
+
+
+def _chosen(pressed: str, offered: Any) -> str:
+    """A button's data; where it travelled as a digest (``Choice.short``), the choice of the reply that offered it."""
+    choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
+    return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
 
 
 def _base(head: Head) -> dict[str, Any]:
