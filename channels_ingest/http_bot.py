@@ -82,11 +82,11 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
     """Whether the channel's bot signed these bytes. Constant time, False for any doubt, never raises."""
-    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    webhook_id, timestamp, signature = (
+        request.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
+    )
     try:
-        return verify_webhook(
-            channel.secrets("secret"), *(request.headers.get(name, "") for name in names), request.body
-        )
+        return verify_webhook(channel.secrets("secret"), webhook_id, timestamp, signature, request.body)
     except ValueError:
         return False
 
