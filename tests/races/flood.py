@@ -1,4 +1,6 @@
-"""A process that stores messages from many threads: ``python -m tests.races.flood <channel> <threads> <messages> <users> <name>``.
+"""A process that stores messages from many threads:
+
+    python -m tests.races.flood <channel> <threads> <messages> <users> <name>
 
 Prints a JSON line per message: user, text, when it was given to the core and when it was accepted.
 """
