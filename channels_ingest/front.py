@@ -43,4 +43,6 @@ class Front:
             view, args, kwargs = resolve(request.path_info)
         except Resolver404:
             return HttpResponse(status=404)
-        return view(request, *args, **kwargs)
+        response = view(request, *args, **kwargs)
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        return response
