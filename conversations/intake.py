@@ -332,7 +332,7 @@ class StoreStream:
         return committer.AGAIN if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
 
     def _statements(self, items: Sequence[Item]) -> dict[str, database.Statement]:
-        statements: dict[str, database.Statement] = {}
+        statements: dict[str, database.Statement] = {"limit": (sql("limit_store"), {})}
         rows = [self._placed(item.row, place, item) for place, item in enumerate(items) if item.row]
         if rows:
             lanes = committer.as_json([item.lane for item in items if item.lane])

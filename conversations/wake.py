@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import structlog
 from celery import current_app
@@ -116,7 +117,8 @@ class Waker:
 
     def _close(self) -> None:
         if self._producer is not None:
-            connection, self._producer = self._producer.connection, None
+            connection: Any = self._producer.connection
+            self._producer = None
             try:
                 connection.close()
             except Exception as error:
@@ -150,4 +152,5 @@ def publish(producer: Producer, name: str, kind: str, ids: Sequence[int], **opti
 
 def queue_length(producer: Producer, name: str) -> int:
     """Wakes that wait in ``name``; 0 for a queue that is not there."""
-    return int(producer.channel.queue_declare(queue=name, passive=False, durable=True, auto_delete=False).message_count)
+    channel: Any = producer.channel
+    return int(channel.queue_declare(queue=name, passive=False, durable=True, auto_delete=False).message_count)

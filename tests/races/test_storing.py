@@ -288,9 +288,9 @@ def test_many_statuses_are_stored_together_and_a_held_lane_holds_up_only_its_own
     assert rows("SELECT count(*) FROM reply WHERE delivered = 'read'") == [(61,)]
 
 
-def refused(channel: ChannelConfig, *things: Parsed) -> None:
+def refused(channel: ChannelConfig, *things: Parsed, body: bytes = b"the body") -> None:
     with pytest.raises(NotStored):
-        accept(channel, *things)
+        accept(channel, *things, body=body)
 
 
 # ---------------------------------------------------------------- when it cannot be stored now
@@ -306,6 +306,7 @@ class Cut:
             url, host="127.0.0.1", hostaddr="", port=self._listener.getsockname()[1]
         )
         self.armed = False
+        self.through = float("inf")  # bytes that may still pass to the server
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -323,6 +324,10 @@ class Cut:
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         try:
             while data := source.recv(65536):
+                if not answers:
+                    self.through -= len(data)
+                    while self.through < 0:  # as if the core were frozen while it sends
+                        time.sleep(0.1)
                 if answers and self.armed and b"COMMIT" in data:
                     self.armed = False
                     break
@@ -349,6 +354,38 @@ def test_after_a_commit_whose_outcome_is_unknown_the_repeat_is_a_duplicate(
     accept(channel, entry(user, "2"))
     accept(channel, entry(user, "3"))
     assert [(message.sequence, message.text) for message in told(user)] == [(1, "1"), (2, "2"), (3, "3")]
+
+
+def test_a_core_that_freezes_while_it_sends_a_large_body_is_ended_by_the_server(
+    own_database: str, settings: Any, channel: ChannelConfig
+) -> None:
+    """It is not idle in its transaction: the server waits for the rest of a statement, with the lanes locked."""
+    cut, user = Cut(own_database), new_user()
+    settings.DATABASE_URL = cut.url
+    forget()
+    accept(channel, entry(user, "1"))
+    cut.through = 300_000
+    with psycopg.connect(own_database, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+
+        def free() -> bool:
+            found = other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE SKIP LOCKED", (user,)).fetchall()
+            return bool(found)
+
+        def waits() -> bool:
+            query = """SELECT FROM pg_stat_activity WHERE datname = current_database()
+                          AND state = 'active' AND wait_event = 'ClientRead'"""
+            return bool(other.execute(query).fetchall())
+
+        if other.info.server_version < 170000:
+            pytest.skip("this server has no limit for a whole transaction")
+        frozen = pool.submit(refused, channel, entry(user, "2"), body=b"x" * 4_000_000)
+        wait_until(waits, 2, "the server waits for the rest")
+        assert not free()
+        wait_until(free, 8, "the server ends the frozen one")
+        cut.through = float("inf")
+        frozen.result()
+    accept(channel, entry(user, "2"))
+    assert texts(user) == ["1", "2"]
 
 
 def test_a_full_queue_answers_503_with_retry_after(channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
