@@ -66,6 +66,7 @@ class Locks:
     def __init__(self, kind: str, token: str) -> None:
         self.kind = kind
         self.token = token
+        self.lost: set[int] = set()  # lanes in hand that are somebody else's by now
         self._held: dict[int, bool] = {}  # conversation -> word was left by this very process
         self._lock = threading.Lock()
         self._letting_go = threading.Lock()  # a lock that was just released must not be renewed
@@ -84,7 +85,7 @@ class Locks:
     def release(self, conversation_ids: Sequence[int], *, keep: bool = True) -> list[int]:
         """Let go; returns the lanes that are kept because word was left: to be looked at. ``keep``: not when we end."""
         with self._lock:
-            again = [lane for lane in conversation_ids if keep and self._held.get(lane)]
+            again = [lane for lane in conversation_ids if keep and self._held.get(lane) and lane not in self.lost]
             for lane in again:
                 self._held[lane] = False
         kept = set(again)
@@ -107,6 +108,7 @@ class Locks:
             raise
         assert isinstance(answers, list)
         with self._lock:
+            self.lost.difference_update(wanted)
             for lane, answer in zip(wanted, answers, strict=True):
                 if not answer:
                     self._held.pop(lane, None)
@@ -129,6 +131,7 @@ class Locks:
         """Forget what was released; those for which this very process left word meanwhile."""
         asked = []
         with self._lock:
+            self.lost.difference_update(leaving)
             for lane in leaving:
                 if lane in kept:
                     self._held[lane] = False
@@ -181,10 +184,12 @@ class Locks:
             with self._letting_go:
                 held = [lane for lane in lanes[start : start + 500] if lane in self._held]
                 try:
-                    run_script("extend", self._keys(held), [self.token, int(TTL_SECONDS * 1000)])
+                    answers = run_script("extend", self._keys(held), [self.token, int(TTL_SECONDS * 1000)])
                 except redis.RedisError as error:
                     log.warning("locks not renewed", error=type(error).__name__)
                     return
+                assert isinstance(answers, list)
+                self.lost |= {lane for lane, answer in zip(held, answers, strict=True) if not answer}
 
 
 def free(kind: str, token: str, conversation_ids: Sequence[int]) -> None:

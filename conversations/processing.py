@@ -328,7 +328,7 @@ class Handler:
             self._begin_turn(held, head)
 
     def _may_begin(self, held: Held) -> bool:
-        return not self._closing() and held.life == self._life
+        return not self._closing() and held.life == self._life and held.id not in self.locks.lost
 
     def _release_waiting(self, held: Held, head: Head) -> None:
         if head.release_in is None:
@@ -482,11 +482,11 @@ class Handler:
             wake.send([held.id], head.tenant_id)
         held.probe = False
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > HOLD_SECONDS
-        if word == "moved" or (behind and not spent):
+        if behind and not spent:
             self._look.put(("look", held))
             return
         self._go([held])
-        if behind:
+        if behind or word == "moved":  # moved by somebody who may hold it now
             wake.handle([held.id], head.tenant_id)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+import redis
 from kombu import Connection, Producer
 
 from conversations import wake
@@ -109,6 +110,13 @@ class Lanes:
         for start in range(0, len(lanes), wake.IDS):
             wake.publish(self._wakes, wake.queue_name("handle", tenant), "handle", lanes[start : start + wake.IDS])
 
+    def tenant_of(self, channel: int) -> int:
+        return int(self.stack.value("SELECT tenant_id FROM channel WHERE id = %s", channel))
+
+    def waiting_wakes(self) -> dict[str, int]:
+        with redis.Redis.from_url(self.stack.servers.redis_url) as client:
+            return {name: int(client.llen(name)) for name in wake.queue_names("handle")}  # type: ignore[arg-type]
+
     # ------------------------------------------------------------ workers
 
     @contextlib.contextmanager
@@ -182,9 +190,8 @@ class Lanes:
         for lane in lanes:
             seen = self.stack.value("SELECT state -> 'seen' FROM conversation_state WHERE conversation_id = %s", lane)
             assert seen == list(range(1, self.lane(lane, "last_sequence") + 1)), f"lane {lane}"
-            assert self.replies(lane, "sequence, (body ->> 'text')::text LIKE sequence || ': %'") == [
-                (n, True) for n in seen
-            ]
+            said = [(n, str(n)) for n in seen]
+            assert self.replies(lane, "sequence, split_part(body ->> 'text', ':', 1)") == said, f"lane {lane}"
 
 
 def state(pid: int) -> str:
