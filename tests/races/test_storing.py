@@ -254,13 +254,13 @@ def test_statuses_only_upgrade_their_reply(channel: ChannelConfig) -> None:
 def test_a_status_that_comes_while_its_reply_is_being_written_is_joined_soon(
     channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statuses, "LOOK_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(statuses, "LOOK_AGAIN_SECONDS", 1.0)
     user = new_user()
     accept(channel, entry(user, "1"))
     accept(channel, StatusUpdate(platform_id="early", status="failed", error="no"))
     assert rows("SELECT status FROM status") == [("failed",)]
     early = reply(user, "early")
-    wait_until(lambda: said_of(early)[0] == "failed", 2, "the status is joined")
+    wait_until(lambda: said_of(early)[0] == "failed", 5, "the status is joined")
 
 
 def test_many_statuses_are_stored_together_and_a_held_lane_holds_up_only_its_own(
