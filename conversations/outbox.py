@@ -54,7 +54,8 @@ ATTEMPTS = 10
 CALLS_PER_CHANNEL = 32
 CALLS = 512  # threads, started when they are needed
 SCARCE = 4  # calls per channel while more than half of all run: platforms that hang leave room for the others
-CROWD = 256  # lanes of a channel that wait for room in memory; more are left to the sweeper
+CROWD = 4_096  # lanes of a channel that wait here for room, twice a sweep's claim; more are left to the sweeper
+READ_AHEAD = 256  # of them with what they have to say; the others are read anew when there is room
 START_SECONDS = 2.0  # a call that starts later than this after its intent is given back
 STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
 STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
@@ -220,7 +221,10 @@ class Sender:
                 case "leave":
                     leaving.append(lane)
         looking += self._leave(leaving)
-        self._advance([*self._called_up(), *ready, *self._look(looking)])
+        called = self._called_up()
+        looking = [*(lane for lane in called if not lane.replies), *looking]
+        ready = [*(lane for lane in called if lane.replies), *ready]
+        self._advance([*ready, *self._look(looking)])
         self._check()
 
     def _ready(self) -> Sequence[tuple[str, Lane, Any]]:
@@ -390,6 +394,8 @@ class Sender:
         if lane.step is not None or len(waiting) >= CROWD:
             self._hand_in(lane)
         else:
+            if len(waiting) >= READ_AHEAD:
+                lane.replies.clear()
             waiting.append(lane)
 
     def _called_up(self) -> list[Lane]:

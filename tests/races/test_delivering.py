@@ -205,6 +205,7 @@ def test_a_group_that_moves_for_ever_is_given_up(scene: Scene) -> None:
     assert scene.replies(lane, "status, attempts") == [("parked", 10)]
 
 
+@pytest.mark.slow
 def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_all_in_order(scene: Scene) -> None:
     users = 2_000
     channel = scene.telegram(token="9:old", limits="off")
@@ -339,6 +340,7 @@ def test_a_failure_that_was_told_before_the_reply_was_known_is_for_staff(scene: 
 # ---------------------------------------------------------------- senders that die
 
 
+@pytest.mark.slow
 def test_senders_killed_at_every_step_lose_nothing_and_keep_order(broken: Scene) -> None:
     generic, telegram = broken.generic(), broken.telegram()
     for n in range(12):
@@ -405,6 +407,24 @@ def test_a_lost_answer_to_commit_is_found_and_given_back(broken: Scene) -> None:
         broken.settled(channel)
     assert broken.shown("lost") == broken.calls("lost") == texts("l", 5)
     assert broken.replies(lane, "attempts") == [1] * 5
+
+
+@pytest.mark.slow
+def test_results_outlive_a_database_that_is_away_and_nothing_is_sent_twice(broken: Scene) -> None:
+    channel = broken.telegram()
+    with broken.senders(""):
+        broken.double.script({"do": "accept_then_hang", "seconds": 3, "times": 5})
+        lanes = [broken.say(channel, 330 + n, *texts("p", 2)) for n in range(5)]
+        wait_until(lambda: len(broken.double.calls()) == 5, 20, "five calls hang")
+        postgres = broken.stack.servers.postgres
+        postgres.stop_immediately()
+        time.sleep(8)
+        postgres.start()
+        broken.settled(channel, seconds=40)
+        sender = broken.stack.pids("send")
+        assert len(sender) == 1
+    assert all(broken.calls(330 + n) == texts("p", 2) for n in range(5))
+    assert all(broken.replies(lane, "status, attempts") == [("sent", 1)] * 2 for lane in lanes)
 
 
 @pytest.mark.slow
