@@ -23,7 +23,7 @@ from conversations.contracts import Struct
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
-ALONE_SECONDS = 1.0  # a crash comes early; what lasts longer is waiting for somebody
+ALONE_SECONDS = 0.1  # a crash comes early; what lasts longer is waiting for somebody
 START_SECONDS = 30.0
 
 

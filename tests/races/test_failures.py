@@ -201,6 +201,7 @@ def test_a_bot_that_fails_for_everybody_parks_nobody_and_catches_up_when_cured(l
     lanes.assert_in_order(*waiting)
 
 
+@pytest.mark.slow
 def test_a_message_that_crashes_its_worker_is_parked_alone(lanes: Lanes) -> None:
     channel = lanes.channel(parked_policy="skip")
     good = [lanes.say(channel, f"g{n}", "wait 0.3", "hello", woken=False) for n in range(63)]
@@ -219,6 +220,7 @@ def test_a_message_that_crashes_its_worker_is_parked_alone(lanes: Lanes) -> None
     assert len(workers) == 7, "one worker, five trials, and the last message"
 
 
+@pytest.mark.slow
 def test_three_restarts_during_one_long_turn_are_nobodys_failure(lanes: Lanes) -> None:
     lane = lanes.say(lanes.channel(), "u", "wait 3", "two")
     for restart in range(1, 4):

@@ -39,6 +39,7 @@ def owner(lanes: Lanes, lane: int) -> str | None:
         return client.hget(f"{{lanes}}:handling:{lane}", "o")  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_a_worker_that_slept_beyond_its_lock_has_no_second_effect_and_unlocks_nothing(lanes: Lanes) -> None:
     lane = lanes.say(lanes.channel(), "u", "one", "wait 9", "three", woken=False)
     with lanes.workers("T4=stop@1"):
@@ -98,6 +99,7 @@ desk.take_over(desk.Seen(conversation=lane.pk, epoch=lane.epoch, next_sequence=l
     assert lanes.lane(lane, "mode, epoch, next_sequence, due_at, cancelled_through") == ("human", 1, 2, None, 1)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_every_message_is_handled_once_and_in_order(lanes: Lanes) -> None:
     """T2: lanes held; T4: the bot has run; T5: before the transaction; T6: after COMMIT; T7: before the release."""
     points = ["T2", "T4", "T5", "T6", "T7"]
@@ -117,6 +119,7 @@ def test_killed_anywhere_every_message_is_handled_once_and_in_order(lanes: Lanes
     )
 
 
+@pytest.mark.slow
 def test_sigterm_to_all_commits_what_ends_in_time_and_cuts_the_rest_without_blame(lanes: Lanes) -> None:
     channel = lanes.channel()
     with lanes.workers("") as (process,):
@@ -136,11 +139,25 @@ def test_sigterm_to_all_commits_what_ends_in_time_and_cuts_the_rest_without_blam
     assert lanes.turns(long) == []
     assert lanes.lane(long, "attempts, suspect, not_before") == (0, False, None)
     assert lanes.stack.value("SELECT count(*) FROM worker WHERE kind = 'handle' AND NOT dead") == 0
-    with lanes.workers("", TURN_SECONDS="2"):
-        lanes.begun(long, 2, seconds=15)
-        lanes.settled(*short)
-        wait_until(lambda: lanes.turns(long, "error_type") == ["TurnTooLong"], 10, "the long turn given up")
-        lanes.stack.query("UPDATE conversation SET paused_at = now(), due_at = NULL WHERE id = %s", long)
+    lanes.stack.query("UPDATE conversation SET paused_at = now(), due_at = NULL WHERE id = %s", long)
+
+
+def test_a_turn_that_never_ends_is_an_attempt_at_once_and_its_process_is_replaced(lanes: Lanes) -> None:
+    channel = lanes.channel()
+    with lanes.workers("", TURN_SECONDS="3"):
+        endless = lanes.say(channel, "endless", "wait 100")
+        before = lanes.begun(endless).pid
+        other = lanes.say(channel, "other", "wait 2.5")
+        wait_until(lambda: lanes.turns(endless, "error_type") == ["TurnTooLong"], 10, "the turn given up")
+        lanes.stack.query("UPDATE conversation SET paused_at = now(), due_at = NULL WHERE id = %s", endless)
+        lanes.settled(other)
+        assert lanes.done(other, "ended")[0].pid == before, "it let the others finish"
+        wait_until(lambda: bool(lanes.stack.pids("handle")) and before not in lanes.stack.pids("handle"), 20, "another")
+        later = lanes.say(channel, "later", "hello")
+        lanes.settled(later)
+    assert lanes.lane(endless, "attempts, suspect") == (1, False)
+    assert lanes.stack.value("SELECT count(*) FROM worker WHERE dead AND pid = %s", before) == 0
+    assert lanes.replies(endless) == []
 
 
 def children(pid: int) -> list[int]:
@@ -150,6 +167,7 @@ def children(pid: int) -> list[int]:
     return [pid, *(each for child in below for each in children(child))]
 
 
+@pytest.mark.slow
 def test_a_hundred_sleeping_turns_do_not_stop_the_others(lanes: Lanes) -> None:
     plain, loop = lanes.channel(), lanes.channel("obedient_async")
     with lanes.workers(""):

@@ -36,8 +36,9 @@ def handled(lanes: Lanes, channel: int) -> int:
     return int(lanes.stack.value(count, channel))
 
 
+@pytest.mark.slow
 def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
-    """100,000 lanes due while no worker runs; then one worker; another tenant's lane in the same queue comes through."""
+    """100,000 lanes due while no worker runs; then one worker; another tenant of the same queue comes through."""
     crowded = lanes.channel("echo")
     tenant = lanes.tenant()
     while wake.queue_name("handle", tenant) != wake.queue_name("handle", lanes.tenant_of(crowded)):
@@ -59,6 +60,7 @@ def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
     lanes.stack.query("UPDATE channel SET active = false WHERE id = %s", crowded)
 
 
+@pytest.mark.slow
 def test_with_redis_stopped_bots_go_on_answering(lanes: Lanes) -> None:
     stack = lanes.stack
     channel = stack.add_channel("generic", bot="obedient", secret=GENERIC_SECRET, outbound_url="http://127.0.0.1:9/")
