@@ -1,4 +1,4 @@
-"""The sample project's Celery application; what it does stands in ``conversations.tasks`` and ``conversations.worker``."""
+"""The sample project's Celery application; what it does stands in ``conversations.tasks``."""
 
 from __future__ import annotations
 

@@ -112,7 +112,12 @@ if DATABASES["default"]:
         DISABLE_SERVER_SIDE_CURSORS=True,
     )
     DATABASES["default"].setdefault("OPTIONS", {}).update(
-        pool={"min_size": 0, "max_size": BOT_CONNECTIONS if WORKER_ROLE else ORM_CONNECTIONS, "timeout": 5, "max_idle": 30},
+        pool={
+            "min_size": 0,
+            "max_size": BOT_CONNECTIONS if WORKER_ROLE else ORM_CONNECTIONS,
+            "timeout": 5,
+            "max_idle": 30,
+        },
         connect_timeout=3,
         keepalives_idle=10,
         keepalives_interval=5,
@@ -189,7 +194,10 @@ STATIC_ROOT = DATA_DIR / "static" if LOCAL else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True
 if LOCAL:
     STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # whitenoise complains about a folder that is not there
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher", "django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -227,7 +235,13 @@ CONTENT_SECURITY_POLICY = {
 
 # Workers have no pages: what only pages need is not even imported there.
 if WORKER_ROLE:
-    _PAGES = ("django.contrib.admin", "django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles", "axes")
+    _PAGES = (
+        "django.contrib.admin",
+        "django.contrib.sessions",
+        "django.contrib.messages",
+        "django.contrib.staticfiles",
+        "axes",
+    )
     INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in _PAGES and not app.startswith("whitenoise")]
     MIDDLEWARE, TEMPLATES = [], []
     ROOT_URLCONF = "conversations.urls"

@@ -9,7 +9,9 @@ class ConversationsConfig(AppConfig):
     name = "conversations"
 
     def ready(self) -> None:
-        from conversations import checks  # noqa: F401  (registers itself)
-        from conversations import logs
+        from conversations import (
+            checks,  # noqa: F401  (registers itself)
+            logs,
+        )
 
         logs.configure()

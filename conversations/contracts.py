@@ -44,7 +44,7 @@ class Kind(enum.StrEnum):
     UNSUPPORTED = "unsupported"  # real, but of a kind that we cannot read (yet)
 
 
-class Attachment(Struct):
+class Attachment(Struct, frozen=True):
     """One thing that is not text. ``kind``: image, audio, voice, video, file, sticker, location, contact."""
 
     kind: str
@@ -60,7 +60,7 @@ class Attachment(Struct):
     phone: str = ""
 
 
-class Sender(Struct):
+class Sender(Struct, frozen=True):
     """The person behind an entry, as far as the webhook itself says.
 
     ``user`` is the platform's id. ``aliases`` are other ids of the same person
@@ -76,7 +76,7 @@ class Sender(Struct):
     aliases: tuple[str, ...] = ()
 
 
-class Entry(Struct):
+class Entry(Struct, frozen=True):
     """One inbound message or event of one person in one chat, ready to be stored.
 
     ``key`` is what makes it *the same* when it comes again, within channel, chat and
@@ -114,7 +114,7 @@ class Entry(Struct):
     data: Mapping[str, Any] = {}  # anything else worth keeping, JSON
 
 
-class StatusUpdate(Struct):
+class StatusUpdate(Struct, frozen=True):
     """What the platform says of a reply of ours: ``status`` is sent, delivered, read or failed."""
 
     platform_id: str
@@ -125,14 +125,14 @@ class StatusUpdate(Struct):
     delivery_id: str = ""
 
 
-class Note(Struct):
+class Note(Struct, frozen=True):
     """Authentic, understood, and nothing to store as a message (a ping, our own echo)."""
 
     reason: str
     delivery_id: str = ""
 
 
-class Unusable(Struct):
+class Unusable(Struct, frozen=True):
     """Authentic, but it cannot be stored as a message: quarantined with its own bytes."""
 
     reason: str
@@ -142,7 +142,7 @@ class Unusable(Struct):
 Parsed = Entry | StatusUpdate | Note | Unusable
 
 
-class WebhookRequest(Struct):
+class WebhookRequest(Struct, frozen=True):
     """One HTTP request as it came. ``headers`` have lower-case names; ``url`` is PUBLIC_URL + path + query."""
 
     method: str
@@ -152,7 +152,7 @@ class WebhookRequest(Struct):
     body: bytes
 
 
-class Answer(Struct):
+class Answer(Struct, frozen=True):
     """What a webhook is answered with."""
 
     status: int = 200
@@ -161,7 +161,7 @@ class Answer(Struct):
     headers: Mapping[str, str] = {}
 
 
-class ChannelConfig(Struct):
+class ChannelConfig(Struct, frozen=True):
     """A channel as adapters and the core see it: decrypted, read-only, a second old at most."""
 
     id: int
@@ -184,7 +184,7 @@ class ChannelConfig(Struct):
 # ---------------------------------------------------------------- outbound
 
 
-class Choice(Struct):
+class Choice(Struct, frozen=True):
     """A button: ``id`` comes back when it is pressed, ``title`` is what the person reads."""
 
     id: str
@@ -202,7 +202,7 @@ class Choice(Struct):
         return "~" + base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
 
 
-class ReplyBody(Struct):
+class ReplyBody(Struct, frozen=True):
     """What one reply says. ``media`` goes out with ``text`` as its caption where the platform can."""
 
     text: str = ""
@@ -210,7 +210,7 @@ class ReplyBody(Struct):
     media: Attachment | None = None
 
 
-class OutboundReply(Struct):
+class OutboundReply(Struct, frozen=True):
     """One attempt to send one reply. ``key`` is the same in every attempt: the idempotency key."""
 
     key: str
@@ -232,13 +232,13 @@ class Scope(enum.StrEnum):
     CHANNEL = "channel"
 
 
-class Sent(Struct, tag=True):
+class Sent(Struct, frozen=True, tag=True):
     """The platform has it. ``platform_id`` may be empty where it gives none."""
 
     platform_id: str = ""
 
 
-class Deferred(Struct, tag=True):
+class Deferred(Struct, frozen=True, tag=True):
     """Not taken, come back later (429): no attempt is spent. ``bucket``: channel, chat, group."""
 
     seconds: float
@@ -246,19 +246,19 @@ class Deferred(Struct, tag=True):
     reason: str = ""
 
 
-class Failed(Struct, tag=True):
+class Failed(Struct, frozen=True, tag=True):
     """Surely not taken, for a passing reason (connection refused, 503 before processing)."""
 
     reason: str
 
 
-class Unknown(Struct, tag=True):
+class Unknown(Struct, frozen=True, tag=True):
     """It may or may not have been taken (timeout or reset after the request was written, 5xx)."""
 
     reason: str
 
 
-class Rejected(Struct, tag=True):
+class Rejected(Struct, frozen=True, tag=True):
     """Refused for good. ``new_chat``: the platform named the chat's new id; the reply is tried there."""
 
     reason: str
@@ -269,7 +269,7 @@ class Rejected(Struct, tag=True):
 Outcome = Sent | Deferred | Failed | Unknown | Rejected
 
 
-class Limit(Struct):
+class Limit(Struct, frozen=True):
     """At most ``count`` sends in ``seconds`` per ``bucket`` (channel, chat, group)."""
 
     bucket: str

@@ -9,11 +9,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import psycopg
 from django.conf import settings
 from psycopg.types.json import set_json_dumps, set_json_loads
-
-import msgspec
 
 from conversations import durability
 

@@ -1,14 +1,14 @@
 """Errors that cross a module's border.
 
-    CoreError
-    ├── Busy             the process has more to do than it may queue: answer 503, come back
-    ├── NotStored        storing failed for a reason of ours: answer 503
-    ├── LaneMoved        a compare-and-set found another state: what was computed is void
-    ├── BadOutput        a bot wrote something that cannot be stored
-    ├── UnknownBot       no bot of that name is registered
-    ├── UnknownPlatform  no adapter of that name is registered
-    ├── WrongKeys        CREDENTIALS_KEYS do not open what this database holds
-    └── UnsafeDatabase   Postgres could lose what it has confirmed; also a psycopg.OperationalError
+CoreError
+├── Busy             the process has more to do than it may queue: answer 503, come back
+├── NotStored        storing failed for a reason of ours: answer 503
+├── LaneMoved        a compare-and-set found another state: what was computed is void
+├── BadOutput        a bot wrote something that cannot be stored
+├── UnknownBot       no bot of that name is registered
+├── UnknownPlatform  no adapter of that name is registered
+├── WrongKeys        CREDENTIALS_KEYS do not open what this database holds
+└── UnsafeDatabase   Postgres could lose what it has confirmed; also a psycopg.OperationalError
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ BUCKETS = ("channel", "chat", "group")
 _WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
 
 
-class Request(Struct):
+class Request(Struct, frozen=True):
     """One send that wants to start. ``seconds_ago``: since the lane's last send; None: there was none."""
 
     channel: ChannelConfig

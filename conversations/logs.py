@@ -45,8 +45,7 @@ WORDS = frozenset({
 # What these say at lower levels is noise, or holds URLs with tokens.
 QUIET = {
     "axes": logging.WARNING,
-    "celery.app.trace": logging.WARNING,  # wakes are hints: two lines each would be most of the log
-    "celery.worker.strategy": logging.WARNING,
+    "celery": logging.WARNING,  # wakes are hints: two lines each would be most of the log
     "django.db.backends": logging.WARNING,
     "django.request": logging.ERROR,  # 4xx are counted by health, not logged one by one
     "httpx": logging.ERROR,

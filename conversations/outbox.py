@@ -15,31 +15,26 @@ import collections
 import heapq
 import itertools
 import queue
-import random
 import threading
 import time
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import psycopg
 import redis
 import structlog
 
-from conversations import committer, database, failures, installation, pauses, registry
-from conversations.clean import clean_text
+from conversations import committer, database, failures, installation, pauses, registry, steps
 from conversations.contracts import (
     ChannelConfig,
     Deferred,
     Failed,
-    OutboundReply,
     Outcome,
     Rejected,
-    ReplyBody,
     Scope,
-    Sent,
     Unknown,
 )
 from conversations.errors import CoreError
@@ -47,10 +42,10 @@ from conversations.failpoints import failpoint
 from conversations.limiter import Limiter, Request, limits_of
 from conversations.lock import Locks
 from conversations.sqlfiles import sql
+from conversations.steps import NOTHING_WRITTEN, Next, Step, Written
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS = 10
 CALLS_PER_CHANNEL = 32
 CALLS = 512  # threads, started when they are needed
 SCARCE = 4  # calls per channel while more than half of all run: platforms that hang leave room for the others
@@ -59,76 +54,7 @@ READ_AHEAD = 256  # of them with what they have to say; the others are read anew
 START_SECONDS = 2.0  # a call that starts later than this after its intent is given back
 STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
 STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
-RETRY_SECONDS = 300.0
 CHECK_SECONDS = 2.0
-
-SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
-
-
-# ---------------------------------------------------------------- what is read, what is written
-
-
-class Next(msgspec.Struct, frozen=True, array_like=True):
-    """A row of ``fetch_replies.sql``; ``reply_id`` is None for a lane with nothing left."""
-
-    id: int
-    channel_id: int
-    chat: str
-    user: str
-    is_group: bool
-    address: Any
-    unreachable: bool
-    cancelled_through: int
-    last_sequence: int
-    sent_ago: float | None
-    reply_id: int | None
-    sequence: int
-    author: str
-    status: str
-    attempts: int
-    wait: float | None
-    expired: bool
-    key: uuid.UUID
-    body: Any
-    claimed_by: uuid.UUID | None
-    age: float
-    answers: str | None
-    identity: Any
-
-
-class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A result, an intent, or both, of one lane. An item of ``commit_sends.sql``."""
-
-    ord: int = -1
-    id: int
-    claim: str | None = None
-    reply_id: int | None = None
-    sequence: int | None = None
-    expect: str | None = None
-    attempts: int | None = None
-    status: str | None = None
-    attempts_after: int | None = None
-    delay: float | None = None
-    platform_id: str | None = None
-    error: str | None = None
-    unreachable: bool = False
-    new_chat: str | None = None
-    intent_claim: str | None = None
-    intent_id: int | None = None
-    intent_sequence: int | None = None
-    intent_attempts: int | None = None
-
-
-class Written(NamedTuple):
-    """What became of a step. ``begun_at``: our monotonic time before its transaction began."""
-
-    result: bool
-    intent: bool
-    status: str
-    begun_at: float
-
-
-NOTHING_WRITTEN = Written(False, False, "", 0.0)
 
 
 class Lane:
@@ -287,11 +213,11 @@ class Sender:
     def _may_start(self, lane: Lane) -> bool:
         """Whether the lane's next reply may go to the limiter, with a call reserved; everything else is done here."""
         reply = self._head(lane)
-        if reply is None or lane.channel is None or not _rides(lane.step):
+        if reply is None or lane.channel is None or not steps.rides(lane.step):
             self._hand_in(lane)
         elif self._is_lost(reply):
             self._give_back(lane, reply, lane.channel)
-        elif _refusal(reply):
+        elif steps.refusal(reply):
             self._refuse(lane, reply)
         elif reply.status != "pending" or self._stopping or self._held_back(lane, reply):
             self._hand_in(lane)
@@ -307,7 +233,7 @@ class Sender:
     def _head(self, lane: Lane) -> Next | None:
         while lane.replies:
             reply = lane.replies[0]
-            if reply.reply_id is not None and reply.status not in SETTLED:
+            if reply.reply_id is not None and reply.status not in steps.SETTLED:
                 return reply
             lane.replies.popleft()
             if reply.reply_id is None:
@@ -330,12 +256,12 @@ class Sender:
 
     def _refuse(self, lane: Lane, reply: Next) -> None:
         """It is never started; what came before it is written first."""
-        refusal = _refusal(reply)
+        refusal = steps.refusal(reply)
         if lane.step is not None or refusal is None:
             self._hand_in(lane)
             return
         lane.replies.popleft()
-        self._submit(lane, _result(reply, None, refusal[0], error=refusal[1]))
+        self._submit(lane, steps.result(reply, None, refusal[0], error=refusal[1]))
 
     def _held_back(self, lane: Lane, reply: Next) -> bool:
         """Sending is held for this lane: its channel is paused or switched off, or this is a copy of production."""
@@ -367,7 +293,7 @@ class Sender:
         elif seconds <= STAY_SECONDS:
             self._come_back(lane, seconds)
         else:
-            self._submit(lane, _result(lane.replies.popleft(), None, "pending", delay=seconds))
+            self._submit(lane, steps.result(lane.replies.popleft(), None, "pending", delay=seconds))
 
     def _wait_for_column(self, lane: Lane, seconds: float) -> None:
         """A retry time that stands in the column already."""
@@ -439,7 +365,7 @@ class Sender:
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
         """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
-        self.writer.submit(SENDS, step, lambda ticket: self._events.put(("written", lane, (step, ticket, then))))
+        self.writer.submit(steps.SENDS, step, lambda ticket: self._events.put(("written", lane, (step, ticket, then))))
 
     def _written(self, lane: Lane, value: tuple[Step, committer.Ticket, float], looking: list[Lane]) -> None:
         step, ticket, then = value
@@ -479,10 +405,10 @@ class Sender:
         lane.replies.popleft()
         if reply.reply_id in self._begun:
             unknown = Unknown(reason="its result could not be written")
-            self._submit(lane, _again(reply, self.incarnation, channel, unknown, False))
+            self._submit(lane, steps.again(reply, self.incarnation, channel, unknown, False))
         else:
             spent = max(0, reply.attempts - 1)
-            self._submit(lane, _result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
+            self._submit(lane, steps.result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
 
     def _settle(self, lane: Lane, value: tuple[Outcome, bool]) -> bool:
         """A call ended: what it means for the reply and the lane. False: we had given it up before."""
@@ -493,7 +419,7 @@ class Sender:
         failpoint("D3")
         self._flying.discard(lane)
         self._landed(lane)
-        lane.step = _judge(reply, lane.claim, channel, *value)
+        lane.step = steps.judge(reply, lane.claim, channel, *value)
         return True
 
     def _log_result(self, lane: Lane, step: Step, status: str) -> None:
@@ -518,7 +444,9 @@ class Sender:
             match outcome:
                 case Deferred():
                     if outcome.bucket:
-                        self.limiter.block(_request_of(reply, channel), outcome.bucket, _told(outcome), outcome.reason)
+                        self.limiter.block(
+                            _request_of(reply, channel), outcome.bucket, steps.told(outcome), outcome.reason
+                        )
                 case Failed() | Unknown():
                     return pauses.failed(key, reply.id, outcome.reason)
                 case Rejected(scope=Scope.CHANNEL, new_chat=""):
@@ -558,7 +486,7 @@ def _channel(channel_id: int) -> ChannelConfig | None:
 def _send(channel: ChannelConfig, reply: Next) -> Outcome:
     """One attempt. Any exception of an adapter is an unknown outcome."""
     try:
-        outgoing = _outbound(reply)
+        outgoing = steps.outbound(reply)
     except msgspec.ValidationError as error:
         return Rejected(reason=f"its body is not one of a reply: {type(error).__name__}")
     try:
@@ -566,96 +494,6 @@ def _send(channel: ChannelConfig, reply: Next) -> Outcome:
     except Exception as error:
         log.warning("send raised", channel=channel.id, error=failures.kind(error), place=failures.place(error))
         return Unknown(reason=failures.kind(error))
-
-
-# ---------------------------------------------------------------- what an ending means
-
-
-def _refusal(reply: Next) -> tuple[str, str] | None:
-    """A pending reply that is never started: the status that it gets, and why."""
-    if reply.status != "pending":
-        return None
-    if reply.author == "bot" and reply.sequence <= reply.cancelled_through:
-        return "cancelled", "a person took over before it started"
-    if reply.expired:
-        return "expired", "its time passed before it could be sent"
-    if reply.unreachable and reply.author != "person":
-        return "parked", "the person cannot be reached since they blocked the bot"
-    return None
-
-
-def _rides(step: Step | None) -> bool:
-    """Whether a result may wait for the next intent: not where it holds that one up, or changes what may be sent."""
-    return step is None or (step.status in SETTLED and not step.unreachable)
-
-
-def _judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
-    """A call's ending as the result that is written."""
-    now = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
-    match outcome:
-        case Sent():
-            return _result(now, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
-        case Deferred():
-            delay = _told(outcome)
-            return _result(now, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
-        case Rejected(new_chat=new_chat) if new_chat and now.attempts < ATTEMPTS:
-            return _result(now, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
-        case Rejected(scope=Scope.CHANNEL, new_chat=""):
-            return _result(now, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
-        case Rejected():
-            return _result(now, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION)
-        case _:
-            return _again(now, claim, channel, outcome, paused)
-
-
-def _again(
-    reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
-) -> Step:
-    """Not sent, or not known: tried again with the same key, or left to staff."""
-    spent = reply.attempts - 1 if paused else reply.attempts
-    delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
-    if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
-        life = registry.adapter(channel.platform).key_life(channel)
-        if reply.age > life:
-            # Where there are keys, what the platform says later names the reply by it.
-            return _result(reply, claim, "unknown", error=outcome.reason, platform_id=str(reply.key) if life else None)
-    if spent >= ATTEMPTS:
-        return _result(reply, claim, "parked", error=f"tried {spent} times; last: {outcome.reason}")
-    return _result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
-
-
-def _told(outcome: Deferred) -> float:
-    """Seconds that the platform asked for, within reason."""
-    return min(max(outcome.seconds, 0.05), 86_400.0)
-
-
-def _result(
-    reply: Next,
-    claim: uuid.UUID | None,
-    status: str,
-    *,
-    attempts_after: int | None = None,
-    delay: float | None = None,
-    platform_id: str | None = None,
-    error: str | None = None,
-    unreachable: bool = False,
-    new_chat: str | None = None,
-) -> Step:
-    return Step(
-        id=reply.id,
-        claim=str(claim) if claim else None,
-        reply_id=reply.reply_id,
-        sequence=reply.sequence,
-        expect=reply.status,
-        attempts=reply.attempts,
-        status=status,
-        attempts_after=attempts_after,
-        delay=delay,
-        platform_id=platform_id,
-        error=clean_text(error, 300) if error is not None else None,
-        unreachable=unreachable,
-        new_chat=new_chat,
-    )
 
 
 def _request(lane: Lane) -> Request:
@@ -666,54 +504,3 @@ def _request(lane: Lane) -> Request:
 def _request_of(reply: Next, channel: ChannelConfig) -> Request:
     limits = limits_of(channel.options.get("limits", ""), tuple(registry.adapter(channel.platform).limits))
     return Request(channel=channel, chat=reply.chat, is_group=reply.is_group, limits=limits, seconds_ago=reply.sent_ago)
-
-
-def _outbound(reply: Next) -> OutboundReply:
-    return OutboundReply(
-        key=str(reply.key),
-        chat=reply.chat,
-        user=reply.user,
-        address=reply.address or {},
-        body=msgspec.convert(reply.body, ReplyBody),
-        attempt=reply.attempts + 1,
-        conversation_id=reply.id,
-        sequence=reply.sequence,
-        in_answer_to=reply.answers or "",
-    )
-
-
-# ---------------------------------------------------------------- the stream
-
-
-class SendStream:
-    """One transaction for the results and intents of many lanes."""
-
-    name = "sends"
-    patient = True
-
-    def lane(self, item: Step) -> Hashable:
-        return item.id
-
-    def mend(self, item: Step, error: psycopg.Error) -> Step | None:
-        """A result that the database refuses is written without the platform's words."""
-        if item.error is None and not item.platform_id:
-            return None
-        return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Any]:
-        begun_at = time.monotonic()
-        for place, item in enumerate(items):
-            item.ord = place
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
-            "sends": (sql("commit_sends"), {"items": committer.as_json(items)}),
-        }
-        rows = sorted(database.transaction(connection, statements)["sends"])
-        failpoint("D4")
-        return [
-            committer.AGAIN if busy else Written(result, intent, status, begun_at)
-            for _, result, intent, busy, status in rows
-        ]
-
-
-SENDS = SendStream()

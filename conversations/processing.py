@@ -12,118 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import inspect
-import itertools
 import queue
-import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import msgspec
 import psycopg
 import redis
 import structlog
 from django.conf import settings
 
-from conversations import acts, committer, database, failures, pauses, registry, trial, turns, wake
-from conversations.clean import clean_text
-from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
+from conversations import acts, committer, countdown, database, failures, pauses, registry, trial, turns, verdicts, wake
+from conversations.contracts import ChannelConfig, Kind
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lock import Locks, free
 from conversations.sqlfiles import sql
+from conversations.verdicts import Finished, Head, Verdict
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS = 5
 TURNS_PER_HOLD = 20
 HOLD_SECONDS = 1.0
-RETRY_SECONDS = 300.0
 TASK_SECONDS = 0.05  # a task leaves slow turns to themselves after this
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
-SORRY = "Sorry, something went wrong on our side. A colleague will get back to you."
-
-
-# ---------------------------------------------------------------- what is read, what is written
-
-
-class Head(msgspec.Struct, frozen=True, array_like=True):
-    """A row of ``fetch_heads.sql``."""
-
-    id: int
-    channel_id: int
-    tenant_id: int
-    chat: str
-    user: str
-    is_group: bool
-    mode: str
-    stopped: bool
-    suspect: bool
-    sequence: int
-    last_sequence: int
-    epoch: int
-    attempts: int
-    wait: float | None
-    release_in: float | None
-    message_id: int | None
-    identity: Any
-    kind: str | None
-    status: str | None
-    starts_turn: bool | None
-    text: str | None
-    payload: Any
-    sender: Any
-    platform_id: str | None
-    received_at: Any
-    late: bool | None
-    state: Any
-    version: int | None
-    name: str | None
-    username: str | None
-    phone: str | None
-    email: str | None
-    language: str | None
-    address: Any
-    offered: Any
-
-
-class Verdict(msgspec.Struct, kw_only=True):
-    """What becomes of a head: the expected lane, and the lane after. An item of ``commit_turns.sql``."""
-
-    ord: int = -1
-    id: int
-    channel_id: int
-    message_id: int
-    sequence: int
-    epoch: int
-    attempts: int
-    expect: str
-    status: str
-    note: str | None = None
-    advance: int = 1
-    attempts_after: int = 0
-    delay: float | None = None
-    mode: str | None = None
-    epoch_step: int = 0
-    blocked: bool = False
-    state: dict[str, Any] | None = None
-    bot: str | None = None
-    version: int = 1
-    replies: list[dict[str, Any]] | None = None
-    turn: dict[str, Any] | None = None
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """A verdict on its way to the database, with what is needed to judge again where the database refuses it."""
-
-    verdict: Verdict
-    head: Head
-    channel: ChannelConfig | None = None
 
 
 class Held:
@@ -319,11 +235,11 @@ class Handler:
         elif head.message_id is None:
             self._release_waiting(held, head)
         elif head.status != "pending":
-            self._commit(held, Finished(_pass_over(head), head))
+            self._commit(held, Finished(verdicts.pass_over(head), head))
         elif (head.wait or 0) > 0 and not held.probe:
             self._go([held])
         elif not head.starts_turn:
-            self._commit(held, Finished(_advance(head), head))
+            self._commit(held, Finished(verdicts.advance(head), head))
         else:
             self._begin_turn(held, head)
 
@@ -334,10 +250,10 @@ class Handler:
         if head.release_in is None:
             self._go([held])
         elif head.release_in > 0:
-            wake_later(held.id, head.tenant_id, head.release_in)
+            countdown.wake_later(held.id, head.tenant_id, head.release_in)
             self._go([held])
         else:
-            self.writer.submit(RELEASE, head.id, lambda ticket: self._released(held, ticket))
+            self.writer.submit(verdicts.RELEASE, head.id, lambda ticket: self._released(held, ticket))
 
     def _released(self, held: Held, ticket: committer.Ticket) -> None:
         """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
@@ -351,7 +267,7 @@ class Handler:
             return
         held.turns += 1
         try:
-            task, function = _task(head, channel), registry.find_bot(channel.bot)
+            task, function = verdicts.task_of(head, channel), registry.find_bot(channel.bot)
         except Exception as error:  # no such bot; a bots.py that does not import; a payload that nobody can read
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
@@ -422,16 +338,16 @@ class Handler:
         record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
                   "state_before": head.state or None}  # fmt: skip
         if not output.error_type:
-            verdict = _success(head, channel, output, {**record, "outcome": "committed"})
+            verdict = verdicts.success(head, channel, output, {**record, "outcome": "committed"})
             pauses.succeeded(key)
             return verdict
         paused = pauses.failed(key, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}")
-        log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=trace(head),
+        log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=verdicts.trace(head),
                     attempt=head.attempts + 1, bot=channel.bot, error=output.error_type, place=output.error_place,
                     paused=paused)  # fmt: skip
         record |= {"error_type": output.error_type, "error_place": output.error_place, "error_text": output.error_text,
                    "outcome": "paused" if paused else "failed"}  # fmt: skip
-        return _failure(head, channel, record, paused)
+        return verdicts.failure(head, channel, record, paused)
 
     def _watch(self) -> None:
         """A turn over its time is a failed attempt at once; its process lets the others finish and is replaced."""
@@ -466,7 +382,7 @@ class Handler:
 
     def _commit(self, held: Held, finished: Finished) -> None:
         held.begin()
-        self.writer.submit(TURNS, finished, lambda ticket: self._committed(held, ticket))
+        self.writer.submit(verdicts.TURNS, finished, lambda ticket: self._committed(held, ticket))
 
     def _committed(self, held: Held, ticket: committer.Ticket) -> None:
         """In the committer's thread, after COMMIT: nothing here may read the database."""
@@ -477,7 +393,7 @@ class Handler:
             return
         word, behind, said = ticket.result
         head: Head = ticket.item.head
-        log.info("handled", conversation=held.id, sequence=head.sequence, status=word, trace=trace(head))
+        log.info("handled", conversation=held.id, sequence=head.sequence, status=word, trace=verdicts.trace(head))
         if said:
             wake.send([held.id], head.tenant_id)
         held.probe = False
@@ -490,206 +406,9 @@ class Handler:
             wake.handle([held.id], head.tenant_id)
 
 
-def trace(head: Head) -> str:
-    """The correlation id of a head's message, see ``models.Message.trace``."""
-    return bytes(head.identity).hex()[:16]
-
-
 @functools.cache
 def event_loop() -> asyncio.AbstractEventLoop:
     """The one loop on which ``async def`` bots of this process run."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="async-turns", daemon=True).start()
     return loop
-
-
-def wake_later(conversation_id: int, tenant_id: int, seconds: float) -> None:
-    """The one use of a countdown: a wake at the end of a settle window (2 s at most; else the sweeper comes)."""
-    if seconds <= 2.0:
-        _countdown().add(conversation_id, tenant_id, seconds + 0.005)
-
-
-class Countdown:
-    """One thread for all windows of a process."""
-
-    def __init__(self) -> None:
-        self._ends: list[tuple[float, int, int, int]] = []
-        self._tie = itertools.count()
-        self._changed = threading.Condition()
-        threading.Thread(target=self._run, name="countdown", daemon=True).start()
-
-    def add(self, conversation_id: int, tenant_id: int, seconds: float) -> None:
-        with self._changed:
-            heapq.heappush(self._ends, (time.monotonic() + seconds, next(self._tie), conversation_id, tenant_id))
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait(self._ends[0][0] - time.monotonic() if self._ends else None)
-                over = []
-                while self._ends and self._ends[0][0] <= time.monotonic():
-                    over.append(heapq.heappop(self._ends))
-            for _, _, conversation_id, tenant_id in over:
-                wake.handle([conversation_id], tenant_id)
-
-
-@functools.cache
-def _countdown() -> Countdown:
-    return Countdown()
-
-
-# ---------------------------------------------------------------- verdicts
-
-
-def _task(head: Head, channel: ChannelConfig) -> turns.Task:
-    payload = head.payload or {}
-    message = turns.Incoming(
-        id=head.message_id or 0,
-        sequence=head.sequence,
-        kind=head.kind or Kind.MESSAGE,
-        text=head.text or "",
-        attachments=tuple(msgspec.convert(item, Attachment) for item in payload.get("attachments", ())),
-        sender=head.sender or {},
-        platform_id=head.platform_id or "",
-        late=bool(head.late),
-        payload=_chosen(payload.get("payload", ""), head.offered),
-        **{name: payload.get(name, "") for name in ("command", "args", "target", "thread")},
-        data=payload.get("data", {}),
-    )
-    person = turns.Person(user=head.user, name=head.name or "", username=head.username or "", phone=head.phone or "",
-                          email=head.email or "", language=head.language or "")  # fmt: skip
-    state = msgspec.json.decode(msgspec.json.encode(head.state)) if head.state else {}
-    return turns.Task(conversation_id=head.id, channel_id=channel.id, bot=channel.bot, message=message, contact=person,
-                      state=state, platform=channel.platform)  # fmt: skip
-
-
-def _chosen(pressed: str, offered: Any) -> str:
-    """A button's data; where it travelled as a digest (``Choice.short``), the choice of the reply that offered it."""
-    choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
-    return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
-
-
-def _base(head: Head) -> dict[str, Any]:
-    return {"id": head.id, "channel_id": head.channel_id, "message_id": head.message_id, "sequence": head.sequence,
-            "epoch": head.epoch, "attempts": head.attempts, "expect": head.status}  # fmt: skip
-
-
-def _advance(head: Head) -> Verdict:
-    """An event without a turn reached the head: handled, no bot."""
-    return Verdict(**_base(head), status="handled")
-
-
-def _pass_over(head: Head) -> Verdict:
-    """The head was settled before it became one: parked or skipped in its place, or it stands for a hole."""
-    channel = registry.channel(head.channel_id)
-    blocks = head.status == "missing" and channel is not None and channel.options.get("gap_policy") == "block"
-    return Verdict(**_base(head), status=head.status or "", advance=0 if blocks else 1, blocked=blocks)
-
-
-def _success(head: Head, channel: ChannelConfig, output: turns.Output, record: dict[str, Any]) -> Verdict:
-    adapter = registry.adapter(channel.platform)
-    bodies = [part for body in output.replies for part in adapter.split(body)]
-    handed_over = output.handed_over is not None
-    return Verdict(
-        **_base(head),
-        status="handled",
-        state=output.state if output.state != (head.state or {}) else None,
-        bot=channel.bot,
-        replies=[_said("bot", body) for body in bodies] or None,
-        mode="human" if handed_over else None,
-        epoch_step=1 if handed_over else 0,
-        note=clean_text(f"handed over: {output.handed_over}", 500) if handed_over else None,
-        turn=record,
-    )
-
-
-def _failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: bool) -> Verdict:
-    attempts = head.attempts if paused else head.attempts + 1
-    again: dict[str, Any] = {"bot": channel.bot, "turn": record}
-    if attempts < ATTEMPTS:
-        delay = random.uniform(0.05, min(RETRY_SECONDS, 2.0**attempts))
-        return Verdict(**_base(head), **again, status="pending", advance=0, attempts_after=attempts, delay=delay)
-    policy = channel.options.get("parked_policy", "human")
-    return Verdict(
-        **_base(head),
-        status="parked",
-        note=clean_text(
-            f"the bot failed {attempts} times, last: {record['error_type']} at {record['error_place']}", 500
-        ),
-        advance=0 if policy == "block" else 1,
-        blocked=policy == "block",
-        mode="human" if policy == "human" else None,
-        epoch_step=1 if policy == "human" else 0,
-        bot=channel.bot,
-        replies=[_said("system", ReplyBody(text=channel.options.get("sorry_text") or SORRY))],
-        turn=record,
-    )
-
-
-def _said(author: str, body: ReplyBody) -> dict[str, Any]:
-    return {"author": author, "body": body}
-
-
-# ---------------------------------------------------------------- the stream
-
-
-class TurnStream:
-    """One transaction for the finished turns of many lanes."""
-
-    name = "turns"
-    patient = True
-
-    def lane(self, item: Finished) -> Hashable:
-        return item.verdict.id
-
-    def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
-        """What the database refuses is a failed turn of that conversation only: an attempt, and the last one parks."""
-        verdict, turn = item.verdict, item.verdict.turn
-        if turn is None or item.channel is None:
-            return None
-        if turn["outcome"] != "committed":  # the failure itself was refused: its bare mark
-            note = "the database refused what was to be noted"
-            bare = msgspec.structs.replace(verdict, turn=None, replies=None, note=note)
-            return Finished(bare, item.head, item.channel)
-        words = {"error_type": "DatabaseRefused", "error_place": error.sqlstate or ""}
-        record = {**turn, **words, "outcome": "failed", "log": None}
-        return Finished(_failure(item.head, item.channel, record, False), item.head, item.channel)
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Any]:
-        verdicts = [item.verdict for item in items]
-        for place, verdict in enumerate(verdicts):
-            verdict.ord = place
-        failpoint("T5")
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in verdicts]}),
-            "turns": (sql("commit_turns"), {"items": committer.as_json(verdicts)}),
-        }
-        rows = sorted(database.transaction(connection, statements)["turns"])
-        return [committer.AGAIN if word == "busy" else (word, behind, said) for _, word, behind, said in rows]
-
-
-class ReleaseStream:
-    """Gives waiting messages their numbers at the end of windows and gaps."""
-
-    name = "release"
-    patient = True
-
-    def lane(self, item: int) -> Hashable:
-        return item
-
-    def mend(self, item: int, error: psycopg.Error) -> int | None:
-        return None
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": list(items)}),
-            "release": (sql("release_lanes"), {"ids": None}),
-        }
-        ((locked,),) = database.transaction(connection, statements)["lock"]
-        ours = set(locked.split(","))
-        return ["released" if str(item) in ours else committer.AGAIN for item in items]
-
-
-TURNS = TurnStream()
-RELEASE = ReleaseStream()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import threading
 import time
 from collections.abc import Callable
@@ -118,8 +119,9 @@ def _cached(key: tuple[str, str | int], where: str, value: str | int) -> Channel
 
 
 def _load(where: str, value: str | int) -> ChannelConfig | None:
-    query = f"""SELECT c.id, c.public_id, c.platform, c.tenant_id, c.name, c.bot, c.active, c.sealed, c.options, c.api_base
-                FROM channel c WHERE {where}"""  # noqa: S608  (two constants, above)
+    query = f"""SELECT c.id, c.public_id, c.platform, c.tenant_id, c.name, c.bot, c.active,
+                       c.sealed, c.options, c.api_base
+                  FROM channel c WHERE {where}"""  # noqa: S608  (two constants, above)
     rows = database.read(query, (value,))
     return _open(rows[0]) if rows else None
 

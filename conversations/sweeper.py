@@ -27,11 +27,11 @@ import structlog
 from kombu import Producer
 from kombu.exceptions import KombuError
 
-from conversations import committer, database, installation, lock, maintenance, outbox, pauses, registry, wake
+from conversations import committer, database, installation, lock, maintenance, pauses, registry, steps, wake
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
+from conversations.process import HANDLE, SEND, SWEEP, Process
 from conversations.sqlfiles import sql
-from conversations.worker import HANDLE, SEND, SWEEP, Process
 
 log = structlog.get_logger(__name__)
 
@@ -259,11 +259,9 @@ class Sweeper:
 
     def _ask_for_upkeep(self, rooms: Rooms | None) -> None:
         """Upkeep is a Celery task, so that its results are kept; without Redis it runs here."""
-        from conversations.tasks import maintain
-
         try:
-            if rooms is not None:
-                maintain.apply_async(retry=False, expires=UPKEEP_SECONDS)
+            if rooms is not None and self._producer is not None:
+                wake.maintain(self._producer)
                 return
         except AWAY as error:
             log.warning("upkeep not asked for", error=type(error).__name__)
@@ -317,7 +315,7 @@ class ClaimedStream:
         results = []
         for claim in items:
             lives = committer.as_json(registry.key_lives())
-            values = {"claim": claim, "key_life": lives, "attempts": outbox.ATTEMPTS}
+            values = {"claim": claim, "key_life": lives, "attempts": steps.ATTEMPTS}
             statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
             results.append([row[0] for row in database.transaction(connection, statements)["settle"]])
         return results

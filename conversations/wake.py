@@ -24,13 +24,14 @@ QUEUES = 16  # per kind; a tenant's wakes go to one of them, a consumer serves t
 WAITING = 32  # wakes in a queue beyond which nobody publishes: the rows are due
 IDS = 64  # conversations per wake
 EXPIRES_SECONDS = 30
+UPKEEP_EXPIRES_SECONDS = 600
 PUBLISH_SECONDS = 0.2
 BREAKER_SECONDS = 1.0
 HINTS = 10_000  # kept while the broker is slow; more are forgotten
 LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
 
-HANDLE, SEND = "handle", "send"
-TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send"}
+HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
+TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
 
 
 def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
@@ -142,9 +143,18 @@ def open_producer() -> Producer:
 
 def publish(producer: Producer, name: str, kind: str, ids: Sequence[int], **options: bool) -> None:
     """One wake, to a queue by its name: a named exchange drops in silence after FLUSHALL."""
-    message = current_app.amqp.as_task_v2(
-        str(uuid.uuid4()), TASKS[kind], args=(list(ids),), kwargs=options, expires=EXPIRES_SECONDS, ignore_result=True
+    _publish(
+        producer, name, TASKS[kind], args=(list(ids),), kwargs=options, expires=EXPIRES_SECONDS, ignore_result=True
     )
+
+
+def maintain(producer: Producer) -> None:
+    """Ask for upkeep; its result is kept."""
+    _publish(producer, MAINTENANCE, TASKS[MAINTENANCE], args=(), expires=UPKEEP_EXPIRES_SECONDS, ignore_result=False)
+
+
+def _publish(producer: Producer, name: str, task: str, **fields: Any) -> None:
+    message = current_app.amqp.as_task_v2(str(uuid.uuid4()), task, **fields)
     producer.publish(
         message.body, exchange="", routing_key=name, headers=message.headers, retry=False, **message.properties
     )

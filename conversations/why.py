@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection
 
-from conversations import installation, outbox, processing
+from conversations import installation, steps, verdicts
 from conversations.sqlfiles import sql
 
 LATE_SECONDS = 30  # due for longer than this is older than expected
@@ -238,7 +238,7 @@ def _ordering(facts: Facts) -> Reason | None:
 def _next(facts: Facts, around: Around, now: dt.datetime) -> Reason:
     message, since = f"Message {facts.next_sequence}", facts.head_received_at
     if facts.attempts:
-        text = f"The bot failed {facts.attempts} of {processing.ATTEMPTS} times{_error(facts)}; it is tried again."
+        text = f"The bot failed {facts.attempts} of {verdicts.ATTEMPTS} times{_error(facts)}; it is tried again."
         return _waits(text, since=since, until=facts.not_before)
     if facts.suspect:
         return _waits(f"{message}: its last worker died; the next turn runs in a process of its own.", since=since)
@@ -275,7 +275,7 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
             f"{reply}: the platform asked for a pause{_because(facts.bucket_words)}.", until=facts.bucket_until
         )
     if facts.reply_attempts:
-        text = f"{reply} failed {facts.reply_attempts} of {outbox.ATTEMPTS} times{_because(facts.reply_error)}"
+        text = f"{reply} failed {facts.reply_attempts} of {steps.ATTEMPTS} times{_because(facts.reply_error)}"
         return _waits(f"{text}; it is tried again.", until=facts.reply_not_before)
     if _overdue(facts.send_due_at, now):
         busy = "no sender has taken it" if "send" in around.kinds else "no sender is running"

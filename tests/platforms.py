@@ -19,9 +19,14 @@ def telegram_text(channel: Channel, user: int, message: int, text: str) -> tuple
     person = {"id": user, "is_bot": False, "first_name": f"User {user}"}
     update = {
         "update_id": user * 1_000_000 + message,
-        "message": {"message_id": message, "from": person, "chat": {"id": user, "type": "private", "first_name": f"User {user}"},
-                    "date": 1_790_000_000 + message, "text": text},
-    }  # fmt: skip
+        "message": {
+            "message_id": message,
+            "from": person,
+            "chat": {"id": user, "type": "private", "first_name": f"User {user}"},
+            "date": 1_790_000_000 + message,
+            "text": text,
+        },
+    }
     return telegram(channel, update)
 
 
@@ -30,7 +35,9 @@ def telegram(channel: Channel, update: dict[str, Any]) -> tuple[bytes, dict[str,
     return json.dumps(update).encode(), headers
 
 
-def generic_text(channel: Channel, user: str, message: str, text: str, seq: int | None = None) -> tuple[bytes, dict[str, str]]:
+def generic_text(
+    channel: Channel, user: str, message: str, text: str, seq: int | None = None
+) -> tuple[bytes, dict[str, str]]:
     """A message of the generic channel, signed now."""
     data: dict[str, Any] = {"message_id": message, "user": {"id": user}, "chat": {"id": user}, "text": text}
     if seq is not None:
@@ -43,4 +50,9 @@ def generic(channel: Channel, body: dict[str, Any], webhook_id: str) -> tuple[by
     at = str(int(time.time()))
     key = base64.b64decode(channel.secrets["secret"].removeprefix("whsec_"))
     signature = base64.b64encode(hmac.new(key, f"{webhook_id}.{at}.".encode() + raw, hashlib.sha256).digest()).decode()
-    return raw, {"content-type": "application/json", "webhook-id": webhook_id, "webhook-timestamp": at, "webhook-signature": f"v1,{signature}"}
+    return raw, {
+        "content-type": "application/json",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": at,
+        "webhook-signature": f"v1,{signature}",
+    }

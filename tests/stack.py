@@ -1,9 +1,9 @@
 """The real thing for tests: web, workers, sender, sweeper as processes on servers of their own, and ways to hurt them.
 
-    with Stack() as stack:
-        channel = stack.add_channel("telegram", bot="echo", secret_token="s", token="1:a", api_base=double.url)
-        stack.post(channel, body, headers)
-        stack.kill("handle")
+with Stack() as stack:
+    channel = stack.add_channel("telegram", bot="echo", secret_token="s", token="1:a", api_base=double.url)
+    stack.post(channel, body, headers)
+    stack.kill("handle")
 """
 
 from __future__ import annotations
@@ -49,7 +49,12 @@ class Stack:
     """Servers and processes, gone afterwards. ``roles``: the workers to start at once."""
 
     def __init__(
-        self, *, roles: str = "handle,send,sweep", webs: int = 1, env: Mapping[str, str] | None = None, servers: Servers | None = None
+        self,
+        *,
+        roles: str = "handle,send,sweep",
+        webs: int = 1,
+        env: Mapping[str, str] | None = None,
+        servers: Servers | None = None,
     ) -> None:
         self._roles, self._webs, self._extra = roles, webs, dict(env or {})
         self._servers = servers
@@ -108,12 +113,19 @@ class Stack:
 
     # ------------------------------------------------------------ processes
 
-    def start_workers(self, roles: str = "handle,send,sweep", env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start_workers(
+        self, roles: str = "handle,send,sweep", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """A worker with its roles, as a dyno would run it; it dies with this process."""
         log = (self.folder / f"worker-{len(self._workers)}.log").open("wb")
         command = [sys.executable, "manage.py", "run_worker", "--roles", roles]
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**self.env, **(env or {})}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**self.env, **(env or {})},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         self._workers.append(process)
         return process
@@ -121,8 +133,9 @@ class Stack:
     def _start_web(self, port: int) -> None:
         log = (self.folder / f"web-{port}.log").open("wb")
         command = (
-            f"exec {sys.executable} -m granian --interface wsgi --host 127.0.0.1 --port {port} --workers 1 --blocking-threads 64"
-            " --http 1 --no-ws --respawn-failed-workers --respawn-interval 0.5 botproject.wsgi:application"
+            f"exec {sys.executable} -m granian --interface wsgi --host 127.0.0.1 --port {port} --workers 1"
+            " --blocking-threads 64 --http 1 --no-ws --respawn-failed-workers --respawn-interval 0.5"
+            " botproject.wsgi:application"
         )
         process = subprocess.Popen(
             command, shell=True, cwd=ROOT, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -150,7 +163,12 @@ class Stack:
 
     def manage(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, input=text
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            input=text,
         )
         if check and done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)}: {done.stdout}{done.stderr}")
@@ -198,7 +216,10 @@ class Stack:
     def drained(self) -> bool:
         """Nothing pending, nothing to deliver."""
         return (
-            self.value("SELECT count(*) FROM conversation WHERE next_sequence <= last_sequence OR wait_until IS NOT NULL") == 0
+            self.value(
+                "SELECT count(*) FROM conversation WHERE next_sequence <= last_sequence OR wait_until IS NOT NULL"
+            )
+            == 0
             and self.value("SELECT count(*) FROM reply WHERE status IN ('pending', 'sending')") == 0
         )
 

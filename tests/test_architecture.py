@@ -54,7 +54,11 @@ def test_the_arrows_inside_the_core_have_no_cycle() -> None:
     """Also none that an import inside a function would hide."""
     arrows = {}
     for path in CORE.glob("*.py"):
-        names = {name.removeprefix("conversations.").split(".")[0] for name in imports(path) if name.startswith("conversations.")}
+        names = {
+            name.removeprefix("conversations.").split(".")[0]
+            for name in imports(path)
+            if name.startswith("conversations.")
+        }
         arrows[path.stem] = {name for name in names if (CORE / f"{name}.py").exists()} - {path.stem}
     while arrows:
         leaves = {name for name, to in arrows.items() if not to & arrows.keys()}
@@ -67,7 +71,9 @@ def test_nobody_saves_a_lane() -> None:
     for folder in ("conversations", "channels_ingest", "botproject"):
         for path in modules(ROOT / folder):
             text = path.read_text()
-            assert not re.search(r"Conversation\.objects[^\n]*\.(update|create|bulk_\w+|get_or_create|update_or_create)\(", text), path
+            assert not re.search(
+                r"Conversation\.objects[^\n]*\.(update|create|bulk_\w+|get_or_create|update_or_create)\(", text
+            ), path
             assert not re.search(r"\b(lane|conversation)\.save\(", text), path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import itertools
 import random
 import threading
@@ -52,7 +51,7 @@ def generic_user(stack: Stack, channel: Channel, user: str, chance: random.Rando
         if start > 1:
             for number in window:
                 deliver(number)
-        else:  # the first window names the base of the order, for which we wait 2 s: all at once, also on a slow machine
+        else:  # the first window names the base of the order, for which we wait 2 s: all at once
             with FIRST_WINDOWS, ThreadPoolExecutor(len(window)) as posts:
                 list(posts.map(deliver, window))
 
@@ -72,13 +71,15 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
                 kills[role] += len(stack.kill(role))
 
         with every(1.0, stack.flush_redis) as flushes, every(3.0, kill), ThreadPoolExecutor(2 * USERS) as pool:
-            jobs = [pool.submit(telegram_user, stack, telegram, 1000 + n, random.Random(seed + n)) for n in range(USERS)]
+            jobs = [
+                pool.submit(telegram_user, stack, telegram, 1000 + n, random.Random(seed + n)) for n in range(USERS)
+            ]
             jobs += [pool.submit(generic_user, stack, generic, f"g{n}", random.Random(seed - n)) for n in range(USERS)]
             for job in jobs:
                 job.result()
         wait_until(stack.drained, 120, "everything handled and delivered after the last fault")
 
-        assert len(flushes) > 3 and kills["handle"] > 1 and kills["send"] > 1, "the faults did not happen"
+        assert min(len(flushes) - 2, kills["handle"], kills["send"]) > 1, "the faults did not happen"
         assert stack.query("SELECT id FROM message WHERE status <> 'handled'") == []
         assert_dense(stack)
         shown = collections.defaultdict(list)

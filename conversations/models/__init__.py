@@ -1,11 +1,11 @@
 """The tables, in the order of the flow. Columns, states and named constraints; behaviour lives in the steps.
 
-    channels    Tenant, TenantStaff, App, Channel, Pause
-    people      Contact, Alias
-    lanes       Conversation (the lane), ConversationState, Timer, Desk
-    inbound     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
-    outbound    Reply, Status, Bucket
-    operations  Installation, Worker, Audit
+channels    Tenant, TenantStaff, App, Channel, Pause
+people      Contact, Alias
+lanes       Conversation (the lane), ConversationState, Timer, Desk
+inbound     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
+outbound    Reply, Status, Bucket
+operations  Installation, Worker, Audit
 """
 
 from conversations.models.channels import App, Channel, Pause, Tenant, TenantStaff
@@ -17,5 +17,6 @@ from conversations.models.people import Alias, Contact
 
 __all__ = [
     "Alias", "App", "Audit", "Bucket", "Channel", "Contact", "Conversation", "ConversationState", "Desk",
-    "Installation", "Message", "Once", "Pause", "Quarantine", "Receipt", "ReceiptBody", "Reply", "Status", "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
+    "Installation", "Message", "Once", "Pause", "Quarantine", "Receipt", "ReceiptBody", "Reply", "Status",
+    "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 
 class Installation(models.Model):
-    """One row. The identity key is made at the first migrate and never changed: another would re-open de-duplication."""
+    """One row. Its key is made at the first migrate and never changed: another would re-open de-duplication."""
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     identity_key = models.TextField()  # sealed

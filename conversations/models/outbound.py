@@ -61,7 +61,9 @@ class Reply(models.Model):
             models.UniqueConstraint(fields=["conversation", "sequence"], name="reply_sequence_once"),
             # A late reply that an http bot repeats is the same reply.
             models.UniqueConstraint(
-                fields=["channel", "external_key"], condition=Q(external_key__isnull=False), name="reply_external_key_once"
+                fields=["channel", "external_key"],
+                condition=Q(external_key__isnull=False),
+                name="reply_external_key_once",
             ),
             # Who sends is known exactly while it is being sent.
             models.CheckConstraint(

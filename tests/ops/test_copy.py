@@ -14,10 +14,9 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Conversation
-from tests.conftest import Addresses
+from tests.conftest import Addresses, forget
 from tests.desk import scenes
 from tests.doubles import Double
-from tests.conftest import forget
 from tests.ops.running import manage, until, workers
 
 REPLIES = 100

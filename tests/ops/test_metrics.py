@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from tests.desk import scenes
 from tests.conftest import forget
+from tests.desk import scenes
 
 
 @pytest.fixture(autouse=True)
