@@ -247,6 +247,7 @@ if WORKER_ROLE:
     ROOT_URLCONF = "conversations.urls"
     AUTHENTICATION_BACKENDS = []
 
+
 # ---------------------------------------------------------------- logs and errors
 SENTRY_DSN = env("SENTRY_DSN", default="")
 VERSION = (env("VERSION", default="") or env("HEROKU_SLUG_COMMIT", default="") or "unknown")[:40]

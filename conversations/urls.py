@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from conversations import health, metrics
+from conversations import api, health, metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz/", health.healthz),
     path("healthz", health.healthz),
     path("metrics/", metrics.metrics),
+    path("api/stuck/", api.Stuck.as_view()),
+    path("api/conversations/<int:conversation_id>/", api.Conversation.as_view()),
 ]
