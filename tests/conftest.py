@@ -115,7 +115,7 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs in this thread for as long as it lives
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
@@ -136,7 +136,12 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
+# Files whose processes take minutes begin first, so that no core is idle at the end.
+LONGEST = ("races/test_delivering", "races/test_handling", "test_flow", "races/test_failures", "browser/", "races/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))
     if find_chromium():
         return
     for item in items:

@@ -164,7 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._call({})
 
     def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+        length = int(self.headers.get("content-length") or 0)
+        raw = self.rfile.read(length)
+        if len(raw) < length:  # its sender died while it spoke: nothing was said
+            self.close_connection = True
+            return
         body = json.loads(raw or b"{}")
         if self.path == "/_script":
             self.server.double.script(*body)

@@ -63,8 +63,10 @@ def test_two_senders_keep_a_channel_and_its_chats_within_limits_while_redis_is_f
     with every(0.7, scene.stack.flush_redis) as flushes:
         scene.settled(channel, seconds=60)
     assert len(flushes) >= 3
-    assert len(seen(scene.double)) == 80
-    assert most(seen(scene.double), 1 - JITTER) <= 20
+    times = seen(scene.double)
+    assert len(times) == 80
+    assert max(times) - min(times) >= 80 / 20 - 1
+    assert most(times, 1 - JITTER) <= 2 * 20  # a process that stands still for a second squeezes two windows into one
     assert all(most(seen(scene.double, str(100 + n)), 1 - JITTER) == 1 for n in range(40))
     assert all(scene.shown(100 + n) == ["one", "two"] for n in range(40))
 

@@ -379,8 +379,7 @@ def test_a_core_that_freezes_while_it_sends_a_large_body_is_ended_by_the_server(
         if other.info.server_version < 170000:
             pytest.skip("this server has no limit for a whole transaction")
         frozen = pool.submit(refused, channel, entry(user, "2"), body=b"x" * 4_000_000)
-        wait_until(waits, 2, "the server waits for the rest")
-        assert not free()
+        wait_until(lambda: waits() and not free(), 4, "the server waits for the rest, with the lane locked")
         wait_until(free, 8, "the server ends the frozen one")
         cut.through = float("inf")
         frozen.result()
