@@ -376,12 +376,17 @@ class Statements:
         return None
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[tuple[str, Any]]) -> Sequence[Any]:
-        """A result list per item. A statement that fails alone raises to its caller."""
-        results = []
-        for query, params in items:
+        """A result list per item, or its error: those beside it were committed, and must not be run again."""
+        return [self._run(connection, *item) for item in items]
+
+    def _run(self, connection: psycopg.Connection[Any], query: str, params: Any) -> list[Any] | psycopg.Error:
+        try:
             cursor = connection.execute(query, params or None, prepare=bool(params))
-            results.append(cursor.fetchall() if cursor.description else [])
-        return results
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            if connection.closed or connection.broken:
+                raise
+            return error
 
 
 STATEMENTS = Statements()
@@ -391,7 +396,10 @@ def reader(committer: Committer) -> Callable[[str, Any], list[Any]]:
     """What ``database.read_through`` wants: reads ride with the committer's batches."""
 
     def run(query: str, params: Any) -> list[Any]:
-        return list(committer.write(STATEMENTS, (query, params), timeout=3.0))
+        result = committer.write(STATEMENTS, (query, params), timeout=3.0)
+        if isinstance(result, psycopg.Error):
+            raise result
+        return list(result)
 
     return run
 

@@ -43,6 +43,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     conversation: int
     epoch: int
     next_sequence: int
+    last_sequence: int = 0  # the newest message that the page showed
 
     def lane(self, **more: Any) -> dict[str, Any]:
         """What must still hold for an act on who answers."""
@@ -139,11 +140,11 @@ def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> 
 
 
 def hand_back(seen: Seen, staff: User, *, skip_rest: bool = True) -> None:
-    """The bot answers again. What came meanwhile was answered by the person, or is the bot's now."""
+    """The bot answers again. What the person saw meanwhile they answered, or it is the bot's; the rest is the bot's."""
     note = f"answered by {staff.get_username()}"
     steps = {
         "release": _sql("desk_release", everything=skip_rest),
-        "back": _sql("desk_hand_back", skip=skip_rest, note=note),
+        "back": _sql("desk_hand_back", skip=skip_rest, note=note, seen_last=seen.last_sequence),
         "assign": _sql("desk_assign", assignee=None),
     }
     reason = note if skip_rest else "left to the bot"

@@ -19,6 +19,7 @@ import redis
 import structlog
 
 from conversations import database
+from conversations.clean import clean_text
 from conversations.contracts import ChannelConfig, Limit, Struct
 from conversations.errors import CoreError
 from conversations.lock import run_script
@@ -125,7 +126,7 @@ class Limiter:
             run_script("block", [name], [int(seconds * 1e6)])
         except redis.RedisError as error:
             log.debug("block not shared through Redis", error=type(error).__name__)
-        values = {"channel_id": request.channel.id, "key": name, "seconds": seconds, "words": words[:200]}
+        values = {"channel_id": request.channel.id, "key": name, "seconds": seconds, "words": clean_text(words, 200)}
         try:
             database.execute(sql("keep_bucket"), values)
         except (psycopg.Error, CoreError) as error:

@@ -453,7 +453,7 @@ class Sender:
                     return pauses.failed(key, reply.id, outcome.reason, at_once=True)
                 case _:  # it answers, so it works
                     pauses.succeeded(key)
-        except (psycopg.Error, CoreError) as error:
+        except Exception as error:  # whatever it is: the result must be written
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False
 

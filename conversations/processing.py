@@ -120,6 +120,9 @@ class Handler:
         self._stopping = False
         self._look: queue.SimpleQueue[tuple[str, Held]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(settings.TURN_THREADS, thread_name_prefix="turn")
+        self._finishers = ThreadPoolExecutor(
+            4, thread_name_prefix="finish"
+        )  # of async turns; bots may fill the loop's own
         self._trials = ThreadPoolExecutor(trial.AT_ONCE, thread_name_prefix="trial")
         self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
@@ -292,7 +295,9 @@ class Handler:
                 return
             began = held.begun
             output = await turns.run_async(function, task)
-        await asyncio.to_thread(self._finish, held, head, channel, output, began)
+        await asyncio.get_running_loop().run_in_executor(
+            self._finishers, self._finish, held, head, channel, output, began
+        )
 
     def _run_trial(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         """Its last worker died: this turn runs in a process of its own, and only a crash there is its attempt."""
@@ -301,7 +306,11 @@ class Handler:
             return
         held.begin()
         began = time.monotonic()
-        output = trial.run(task)
+        try:
+            output = trial.run(task)
+        except Exception as error:  # no process could be started: the machine's failure, not this message's
+            log.warning("trial not begun", conversation=held.id, error=failures.kind(error))
+            output = None
         if output is None:
             self._go([held])
         else:

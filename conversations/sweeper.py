@@ -28,7 +28,7 @@ from kombu import Producer
 from kombu.exceptions import KombuError
 
 from conversations import committer, database, installation, lock, maintenance, pauses, registry, steps, wake
-from conversations.errors import CoreError
+from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.process import HANDLE, SEND, SWEEP, Process
 from conversations.sqlfiles import sql
@@ -99,8 +99,8 @@ class Sweeper:
         """A step that the database refuses (a row is held too long) must not keep the others from theirs."""
         try:
             return step(*arguments)
-        except psycopg.Error as error:
-            log.warning("sweep step put off", step=step.__name__, error=type(error).__name__, sqlstate=error.sqlstate)
+        except (psycopg.Error, NotStored) as error:
+            log.warning("sweep step put off", step=step.__name__, error=type(error).__name__)
         return None
 
     # ------------------------------------------------------------ deaths
@@ -123,7 +123,8 @@ class Sweeper:
         if running:
             database.execute(sql("revive_sending" if kind == SEND else "revive_lanes"), {"ids": running})
         failpoint("S3")
-        database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat})
+        if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
+            return  # it beat meanwhile: it lives, and what it sends is its own
         lock.free(lock.SENDING if kind == SEND else lock.HANDLING, str(incarnation), running)
         self._settle(incarnation)
 
@@ -239,8 +240,8 @@ class Sweeper:
 
     def _probe(self, channels: Sequence[Any], rooms: Rooms | None) -> None:
         for scope, target, stops in database.execute(sql("claim_probes")):
-            ids = [row[0] for row in channels if target == _targets(*row[:3])[scope]]
             sending = stops == pauses.SENDING
+            ids = [row[0] for row in channels if _may_probe(pauses.Key(scope, target, stops), *row[:3])]
             found = database.read(sql("find_probe"), {"channels": ids, "sending": sending})
             if found:
                 self._hand_on(SEND if sending else HANDLE, found, rooms, probe=True)
@@ -268,8 +269,13 @@ class Sweeper:
         maintenance.run()
 
 
-def _targets(channel_id: int, tenant_id: int, bot: str) -> dict[str, str]:
-    return {pauses.CHANNEL: str(channel_id), pauses.TENANT: str(tenant_id), pauses.BOT: bot}
+def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:
+    """Whether ``key`` stops this channel, and nothing else does: a probe never goes through another stop."""
+    if key.stops == pauses.SENDING:
+        keys = pauses.sending_keys(channel_id, tenant_id)
+    else:
+        keys = pauses.handling_keys(bot, channel_id, tenant_id)
+    return key in keys and not pauses.stopped(*(other for other in keys if other != key))
 
 
 class Beats:

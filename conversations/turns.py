@@ -202,9 +202,11 @@ def _give_back() -> None:
 
 def failed(error: BaseException) -> Output:
     """An error as type, place and, for the database only, its words."""
-    return Output(
-        error_type=failures.kind(error), error_place=failures.place(error), error_text=clean_text(str(error), 2000)
-    )
+    try:
+        words = clean_text(str(error), 2000)
+    except Exception:  # the words of an error are its class's own code
+        words = ""
+    return Output(error_type=failures.kind(error), error_place=failures.place(error), error_text=words)
 
 
 async def _await(answer: Any) -> Any:

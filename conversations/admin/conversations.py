@@ -175,13 +175,13 @@ class Conversations(Lanes):
             "person": name_of(lane),
             "human": lane.mode == Conversation.Mode.HUMAN,
             "pending": lane.last_sequence - lane.next_sequence + 1,
-            "seen": {"epoch": lane.epoch, "next_sequence": lane.next_sequence},
+            "seen": _shown(lane),
             "do": {verb: self.address(verb, lane) for verb in self.verbs},
         }
 
     def buttons(self, request: HttpRequest, lane: Any) -> list[Verb]:
         """What the lane's state allows; each carries what the page has seen of it."""
-        seen = {"epoch": lane.epoch, "next_sequence": lane.next_sequence}
+        seen = _shown(lane)
         names = [] if lane.mode == Conversation.Mode.HUMAN else ["take_over"]
         names += ["resume"] if lane.paused_at else ["pause"]
         if lane.next_sequence <= lane.last_sequence:
@@ -248,13 +248,19 @@ WORDS: dict[str, tuple[str, str, bool]] = {
 }
 
 
+def _shown(lane: Conversation) -> dict[str, int]:
+    """What a form on the page says of the lane that it was shown with."""
+    return {"epoch": lane.epoch, "next_sequence": lane.next_sequence, "last_sequence": lane.last_sequence}
+
+
 def _seen(request: HttpRequest, lane: Conversation) -> desk.Seen:
     """The lane as the page showed it, not as it is now."""
     try:
         epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
+        last_sequence = number_in(request, "last_sequence") if "last_sequence" in request.POST else 0
     except ValueError:
         raise ValueError("the page did not say what it has seen; load it again") from None
-    return desk.Seen(conversation=lane.pk, epoch=epoch, next_sequence=next_sequence)
+    return desk.Seen(conversation=lane.pk, epoch=epoch, next_sequence=next_sequence, last_sequence=last_sequence)
 
 
 def _note(request: HttpRequest) -> str:

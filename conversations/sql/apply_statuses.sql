@@ -10,7 +10,7 @@ kept AS (
    ORDER BY channel_id, platform_id, status, ord
   ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
 named AS MATERIALIZED (
-  SELECT i.ord, i.status, i.error, r.id AS reply_id, r.conversation_id,
+  SELECT i.ord, i.status, i.error, r.id AS reply_id, r.conversation_id, r.status = 'unknown' AS held_up,
          r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
     FROM items i JOIN reply r ON r.channel_id = i.channel_id AND r.platform_id = i.platform_id AND r.platform_id <> ''),
 said AS MATERIALIZED (
@@ -25,11 +25,10 @@ joined AS (
                        WHEN r.status = 'unknown' THEN 'sent' ELSE r.status END,
          error = CASE WHEN s.failed THEN coalesce(nullif(s.error, ''), r.error) ELSE r.error END
     FROM said s
-   WHERE r.id = s.reply_id AND r.status IN ('sent', 'unknown', 'failed')
-   RETURNING r.conversation_id),
+   WHERE r.id = s.reply_id AND r.status IN ('sent', 'unknown', 'failed')),
 lanes AS (
   UPDATE conversation c SET send_due_at = now()
-   WHERE c.id IN (SELECT conversation_id FROM joined) AND c.next_reply_sequence <= c.last_reply_sequence)
+   WHERE c.id IN (SELECT conversation_id FROM named WHERE ours AND held_up) AND c.next_reply_sequence <= c.last_reply_sequence)
 SELECT i.ord, CASE WHEN n.ord IS NULL THEN 'kept' WHEN n.ours THEN 'joined' ELSE 'busy' END
   FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours FROM named GROUP BY ord) n USING (ord)
  ORDER BY i.ord

@@ -1,13 +1,13 @@
 -- The bot answers again. What came meanwhile is skipped or stays pending; what staff put back into the lane
--- (replay_of) stays, and so does all that came after it.
--- skip: boolean; note. Indexes: conversation primary key, message_sequence_once.
+-- (replay_of) stays, and so does all that came after it; what came after the page was shown was answered by nobody.
+-- skip: boolean; seen_last: the newest number on the page; note. Indexes: conversation primary key, message_sequence_once.
 WITH lane AS (
   SELECT c.id, c.next_sequence, c.last_sequence FROM conversation c
    WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint),
 kept AS (
   SELECT coalesce((SELECT min(m.sequence) FROM message m
                     WHERE m.conversation_id = lane.id AND m.sequence >= lane.next_sequence AND m.status = 'pending'
-                      AND (NOT %(skip)s OR m.replay_of IS NOT NULL)), lane.last_sequence + 1) AS sequence
+                      AND (NOT %(skip)s OR m.replay_of IS NOT NULL OR m.sequence > %(seen_last)s)), lane.last_sequence + 1) AS sequence
     FROM lane),
 skipped AS (
   UPDATE message m SET status = 'skipped', settled_at = now(), note = %(note)s

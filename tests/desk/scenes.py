@@ -83,7 +83,9 @@ def make_reply(lane: Conversation, sequence: int, word: str = "pending", **field
 def seen(lane: Conversation) -> desk.Seen:
     """What a page that shows ``lane`` now has seen."""
     lane.refresh_from_db()
-    return desk.Seen(conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence)
+    return desk.Seen(
+        conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence, last_sequence=lane.last_sequence
+    )
 
 
 def messages(lane: Conversation) -> str:

@@ -257,12 +257,23 @@ def test_hand_back_keeps_what_staff_put_back(anna: User) -> None:
     assert is_due_now(lane.due_at)
 
 
-def test_hand_back_releases_what_waits_first(anna: User) -> None:
+def test_hand_back_releases_what_waits_first_and_leaves_it_to_the_bot(anna: User) -> None:
     lane = make_lane("handled", mode="human")
     make_message(lane, 0, "waiting", order_key=5, release_at=timezone.now() + dt.timedelta(seconds=2))
     desk.hand_back(seen(lane), anna)
     lane.refresh_from_db()
-    assert (messages(lane), lane.next_sequence, lane.last_sequence) == ("handled skipped", 3, 2)
+    assert (messages(lane), lane.next_sequence, lane.last_sequence) == ("handled pending", 2, 2)
+
+
+def test_hand_back_never_skips_what_the_person_had_not_seen(anna: User) -> None:
+    lane = make_lane("handled pending", mode="human")
+    page = seen(lane)
+    make_message(lane, 3, "pending")
+    Conversation.objects.filter(pk=lane.pk).update(last_sequence=3)
+    desk.hand_back(page, anna)
+    lane.refresh_from_db()
+    assert (messages(lane), lane.next_sequence) == ("handled skipped pending", 3)
+    assert is_due_now(lane.due_at)
 
 
 def test_pause_and_resume_keep_mode_and_epoch(anna: User) -> None:

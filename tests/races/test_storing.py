@@ -251,6 +251,16 @@ def test_statuses_only_upgrade_their_reply(channel: ChannelConfig) -> None:
     assert lane(user, "send_due_at <= now()") is True
 
 
+def test_a_status_of_a_settled_reply_makes_no_lane_due(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    reply(user, "q1"), reply(user, "q2", "unknown")
+    accept(channel, StatusUpdate(platform_id="q1", status="read"))
+    assert lane(user, "send_due_at") is None  # staff decide on the unknown one
+    accept(channel, StatusUpdate(platform_id="q2", status="sent"))
+    assert lane(user, "send_due_at <= now()") is True
+
+
 def test_a_status_that_comes_while_its_reply_is_being_written_is_joined_soon(
     channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
