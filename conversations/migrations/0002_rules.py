@@ -1,4 +1,7 @@
-"""Functions, triggers and partitions (sql/schema.sql), and the installation's one key."""
+"""Functions, triggers and partitions (sql/schema.sql), and the installation's one key.
+
+``sql/schema.sql`` belongs to this migration: after the first release a change is a migration of its own.
+"""
 
 from __future__ import annotations
 
