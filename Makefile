@@ -32,10 +32,10 @@ check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, 
 	$(CHECK_ENV) $(BIN)/python manage.py check
 	$(CHECK_ENV) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
-bench: .venv/dev.stamp  ## measure the parts and the whole
+bench: .venv/dev.stamp  ## measure the parts and the whole (comes with a later version)
 	@$(call script,bench)
 
-chaos: .venv/dev.stamp  ## kill and flush everything while messages flow
+chaos: .venv/dev.stamp  ## the fault checker (comes with a later version)
 	@$(call script,chaos)
 
 install: .venv/dev.stamp  ## all that development needs, in .venv
