@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from conversations import connections, crypto, durability, failures, registry
 from conversations.errors import CoreError, UnknownBot
+from conversations.failpoints import failpoint
 
 HINT = "see docs/deploy.md"
 NEEDED = ("SECRET_KEY", "CREDENTIALS_KEYS", "DATABASE_URL", "REDIS_URL")
@@ -147,6 +148,7 @@ def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 def refuse_to_start() -> None:
     """For processes that run no command: what plain ``check`` finds without the database ends them, loudly."""
+    failpoint("M1")
     found = [message for check in STATIC for message in check(None)]
     if found:
         raise SystemExit("\n".join(f"{message.id}: {message.msg}" for message in found))

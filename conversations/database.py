@@ -15,6 +15,7 @@ from django.conf import settings
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 from conversations import durability
+from conversations.failpoints import failpoint
 
 CONNECT_SECONDS = 3
 # What a frozen or lost client may hold up, at most (milliseconds); SET LOCAL, which PgBouncer allows.
@@ -48,18 +49,21 @@ def connect(name: str) -> psycopg.Connection[Row]:
     return connection
 
 
-def transaction(connection: psycopg.Connection[Row], statements: Mapping[str, Statement]) -> dict[str, list[Row]]:
+def transaction(
+    connection: psycopg.Connection[Row], statements: Mapping[str, Statement], point: str = ""
+) -> dict[str, list[Row]]:
     """Run ``statements`` in their order as one transaction in one pipeline; the rows of each, by name.
 
     BEGIN, the limits, the statements and COMMIT travel together, so that no client round trip lies
     between the first row lock and the commit. Raises the first error; then nothing was written, or,
-    when the connection broke, it is unknown.
+    when the connection broke, it is unknown. ``point``: the failpoint before COMMIT.
     """
     try:
-        with connection.pipeline():
+        with connection.pipeline() as pipeline:
             connection.execute("BEGIN")
             connection.execute(LIMITS)
             cursors = {name: connection.execute(*statement, prepare=True) for name, statement in statements.items()}
+            failpoint(point, first=pipeline.sync)
             commit = connection.execute("COMMIT")
         if commit.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"the server answered {commit.statusmessage} to COMMIT")

@@ -1,53 +1,112 @@
 """Named points at which a test can stop, kill or break a process. Off, and impossible to switch on, in production.
 
-``FAILPOINTS`` (read by settings only where ``LOCAL`` is set) is a list ``point=action[:argument][@hit]`` joined by
-``;``: ``T4=kill``, ``D3=sleep:8@2``, ``W2=raise``, ``T5=stop`` (SIGSTOP to oneself). ``@hit``: only that hit, from 1.
+``FAILPOINTS`` (read by settings only where ``LOCAL`` is set) is a list ``point=action[:argument][@hit][!]`` joined by
+``;``. ``@hit``: only that hit, from 1. ``!``: once in all lives of the process. Actions:
+
+    kill    SIGKILL to oneself                      raise   psycopg.OperationalError
+    stop    SIGSTOP to oneself                      drop    our connections to Postgres and Redis are cut
+    sleep   this thread sleeps ``argument`` s       exit    SystemExit
+
+What was done is written to ``failpoints.txt`` in ``DATA_DIR``, before it is done: a line ``point action pid``.
+
+    W1  signature verified, before BEGIN            W2  after INSERT, before COMMIT
+    W3  after COMMIT, before publishing             W4  stored and handed to the publishing thread, before the answer
+    T1  a hint came                                 T2  after the lock
+    T3  heads read, before the bot                  T4  after the bot, before BEGIN
+    T5  in the transaction, before COMMIT           T6  after COMMIT, before the next hint
+    T7  before the lock is released                 T8  after that, before the hint is done with
+    D1  before the intent's COMMIT                  D2  after it, before the call
+    D3  after the call, before the result's COMMIT  D4  after it, before the next
+    S1  the sweeper claimed, before any wake        S2  after one of its wakes
+    S3  it buries a worker: lanes revived, before the row is marked
+    R1  before locks are renewed                    M1  before each statement of a migration; when a process starts
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import signal
+import socket
+import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg
 from django.conf import settings
 
+
+class Word(NamedTuple):
+    """What ``FAILPOINTS`` says of a point."""
+
+    action: str
+    argument: str
+    hit: int
+    once: bool
+
+
 _hits: collections.Counter[str] = collections.Counter()
+_counting = threading.Lock()
 
 
-def _read(words: str) -> dict[str, tuple[str, str, int]]:
+def _read(words: str) -> dict[str, Word]:
     points = {}
     for word in filter(None, words.split(";")):
-        point, _, action = word.partition("=")
+        point, _, action = word.removesuffix("!").partition("=")
         action, _, hit = action.partition("@")
         action, _, argument = action.partition(":")
-        points[point.strip()] = (action, argument, int(hit or 0))
+        points[point.strip()] = Word(action, argument, int(hit or 0), word.endswith("!"))
     return points
 
 
 _points = _read(settings.FAILPOINTS)
 
 
-def failpoint(point: str) -> None:
-    """Nothing, unless a test asked for ``point``."""
+def failpoint(point: str, first: Callable[[], object] = lambda: None) -> None:
+    """Nothing, unless a test asked for ``point``. ``first`` is done before the action, and only then."""
     if _points and point in _points:
-        _act(point, *_points[point])
+        _act(point, _points[point], first)
 
 
-def _act(point: str, action: str, argument: str, hit: int) -> None:
-    _hits[point] += 1
-    if hit and _hits[point] != hit:
-        return
-    match action:
+def _act(point: str, word: Word, first: Callable[[], object]) -> None:
+    with _counting:
+        _hits[point] += 1
+        if (word.hit and _hits[point] != word.hit) or (word.once and _was_done(point)):
+            return
+        first()
+        with _record().open("a") as file:
+            file.write(f"{point} {word.action} {os.getpid()}\n")
+    match word.action:
         case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+            signal.pthread_kill(threading.get_ident(), signal.SIGKILL)
         case "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         case "sleep":
-            time.sleep(float(argument or 1))
+            time.sleep(float(word.argument or 1))
         case "raise":
             raise psycopg.OperationalError(f"failpoint {point}")
+        case "drop":
+            _drop_connections()
         case "exit":
             raise SystemExit(1)
+
+
+def _record() -> Path:
+    return settings.DATA_DIR / "failpoints.txt"
+
+
+def _was_done(point: str) -> bool:
+    return _record().exists() and any(line.startswith(f"{point} ") for line in _record().read_text().splitlines())
+
+
+def _drop_connections() -> None:
+    """Cut this process's connections to Postgres and Redis, as a network does."""
+    servers = {urlsplit(url).port for url in (settings.DATABASE_URL, settings.REDIS_URL)}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
+            if connection.getpeername()[1] in servers:
+                connection.shutdown(socket.SHUT_RDWR)

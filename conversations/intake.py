@@ -315,8 +315,7 @@ class StoreStream:
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Any]:
         self._number_receipts(connection, items)
         statements = self._statements(items)
-        failpoint("W2")
-        results = database.transaction(connection, statements)
+        results = database.transaction(connection, statements, point="W2")
         failpoint("W3")
         kept = {row[0] for row in results["bodies"]}
         for item in items:

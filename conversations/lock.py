@@ -19,6 +19,7 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from conversations.failpoints import failpoint
 from conversations.sqlfiles import lua
 
 log = structlog.get_logger(__name__)
@@ -173,6 +174,7 @@ class Locks:
     def _renew_forever(self) -> None:
         try:
             while not self._stopping.wait(RENEW_SECONDS):
+                failpoint("R1")
                 self._renew()
         except BaseException as error:
             log.critical("renewal died", error=type(error).__name__)

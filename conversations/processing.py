@@ -142,13 +142,16 @@ class Handler:
         except redis.RedisError as error:
             log.warning("lanes not held", error=type(error).__name__, lanes=len(conversation_ids))
             return
-        failpoint("T2")
         if not mine:
             return
         left = Left(len(mine))
-        word = "look" if self._announce() else "leave"
-        for lane in mine:
-            self._look.put((word, Held(lane, left, probe, life)))
+        word = "leave"  # whatever happens between, what is held here is let go
+        try:
+            failpoint("T2")
+            word = "look" if self._announce() else "leave"
+        finally:
+            for lane in mine:
+                self._look.put((word, Held(lane, left, probe, life)))
         left.wait()
 
     def begin_again(self, incarnation: uuid.UUID) -> None:

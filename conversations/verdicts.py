@@ -15,7 +15,6 @@ import psycopg
 from conversations import committer, database, registry, turns
 from conversations.clean import clean_text
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
-from conversations.failpoints import failpoint
 from conversations.sqlfiles import sql
 
 ATTEMPTS = 5
@@ -223,12 +222,11 @@ class TurnStream:
         verdicts = [item.verdict for item in items]
         for place, verdict in enumerate(verdicts):
             verdict.ord = place
-        failpoint("T5")
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in verdicts]}),
             "turns": (sql("commit_turns"), {"items": committer.as_json(verdicts)}),
         }
-        rows = sorted(database.transaction(connection, statements)["turns"])
+        rows = sorted(database.transaction(connection, statements, point="T5")["turns"])
         return [committer.AGAIN if word == "busy" else (word, behind, said) for _, word, behind, said in rows]
 
 

@@ -7,6 +7,7 @@ well. Needs a connection of its own: behind PgBouncer, one in session mode.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,6 +15,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
+
+from conversations.failpoints import failpoint
 
 LOCK_TIMEOUT = "2s"
 TRIES = 20
@@ -40,7 +43,8 @@ class Command(BaseCommand):
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
         try:
             # Its checks would refuse a channel's wrong bot before the tables are there; `check` follows.
-            call_command("migrate", interactive=False, skip_checks=True, verbosity=1)
+            with connection.execute_wrapper(_at_point):
+                call_command("migrate", interactive=False, skip_checks=True, verbosity=1)
         except OperationalError as error:
             if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
                 return False
@@ -50,3 +54,9 @@ class Command(BaseCommand):
             connection.close()
             connection.close_pool()  # type: ignore[attr-defined]
         return True
+
+
+def _at_point(execute: Callable[..., Any], *arguments: Any) -> Any:
+    """Around each statement of the migrations."""
+    failpoint("M1")
+    return execute(*arguments)
