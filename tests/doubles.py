@@ -9,7 +9,7 @@
 
 ``POST /bot<token>/<method>`` speaks Telegram; any other path is a generic receiver, which knows a
 repeated ``webhook-id``. ``POST /_script`` takes a JSON list of rules, ``GET /_accepted`` gives the
-record, ``POST /_reset`` empties both.
+record, ``POST /_clear`` empties the script, ``POST /_reset`` both.
 
 A rule: ``do`` (below), ``times`` (1; 0: for ever), ``chat``, ``method``, ``token`` and ``text`` (a part of it)
 to choose by, ``probability``, and what the behaviour reads: ``retry_after``, ``seconds``, ``description``,
@@ -52,7 +52,15 @@ REFUSALS = {
     "upgraded": (400, "Bad Request: group chat was upgraded to a supergroup chat"),
 }
 # Behaviours that take the message before they misbehave, and those that never read it.
-TAKING = {"accept_then_reset", "accept_then_500", "accept_then_hang", "accept_then_cut", "accept_then_nonsense"}
+TAKING = {
+    "accept_then_reset",
+    "accept_then_500",
+    "accept_then_hang",
+    "accept_then_cut",
+    "accept_then_nonsense",
+    "hang_then_accept",
+}
+HANGING = {"hang", "hang_then_accept"}  # decided only when the waiting is over
 
 
 class Double:
@@ -88,6 +96,24 @@ class Double:
         with self._lock:
             self._rules += [{"times": 1, **rule} for rule in rules]
 
+    def control(self, path: str, body: Any) -> bool:
+        """An order of the test that came over HTTP; False: it is a call."""
+        match path:
+            case "/_script":
+                self.script(*body)
+            case "/_clear":
+                self.clear()
+            case "/_reset":
+                self.reset()
+            case _:
+                return False
+        return True
+
+    def clear(self) -> None:
+        """Forget the rules, keep the record."""
+        with self._lock:
+            self._rules = []
+
     def reset(self) -> None:
         with self._lock:
             self._rules, self._accepted, self._calls, self._keys = [], [], [], set()
@@ -120,11 +146,15 @@ class Double:
                     return rule
         return {"do": "ok"}
 
+    def knows(self, call: dict[str, Any]) -> bool:
+        """Whether this call's key was shown before."""
+        return bool(call["key"]) and call["key"] in self._keys
+
     def note(self, call: dict[str, Any], rule: Rule) -> int:
         """Write one call down; the platform's id of the message where it was taken."""
         taken = rule["do"] == "ok" or rule["do"] in TAKING
         with self._lock:
-            repeated = bool(call["key"]) and call["key"] in self._keys
+            repeated = self.knows(call)
             line = {**call, "decision": rule["do"], "accepted": taken and not repeated, "repeat": repeated}
             self._calls.append(line)
             if line["accepted"]:
@@ -170,11 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = json.loads(raw or b"{}")
-        if self.path == "/_script":
-            self.server.double.script(*body)
-            self._answer(200, {})
-        elif self.path == "/_reset":
-            self.server.double.reset()
+        if self.server.double.control(self.path, body):
             self._answer(200, {})
         else:
             self._call(body)
@@ -182,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _call(self, body: dict[str, Any]) -> None:
         double, call = self.server.double, self._described(body)
         rule = double.decide(call)
-        if rule["do"] == "hang":
+        if rule["do"] in HANGING:
             time.sleep(rule.get("seconds", 60))
         message_id = double.note(call, rule)
         getattr(self, "_" + rule["do"], self._refuse)(rule, call, message_id)
@@ -252,6 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hang(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:
         self._accept_then_reset(rule, call, message_id)
+
+    def _hang_then_accept(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:
+        self._ok(rule, call, message_id)
 
     def _redirect(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:
         self._answer(302, {}, {"Location": rule.get("location", "/elsewhere")})

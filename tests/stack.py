@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import redis
 import urllib3
@@ -45,6 +46,67 @@ class Channel:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
+class Process:
+    """One process with all that it starts: begun, hurt, begun again. It leads a process group of its own."""
+
+    def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path) -> None:
+        self.name, self.command, self.env, self.log = name, command, dict(env), log
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self.command, cwd=ROOT, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._popen is not None, f"{self.name} was never started"
+        return self._popen.pid
+
+    def alive(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def wait(self, seconds: float | None = None) -> int:
+        assert self._popen is not None
+        return self._popen.wait(seconds)
+
+    def tree(self) -> list[int]:
+        """Its pid and those of all that it started, parents first."""
+        if not self.alive():
+            return []
+        try:
+            root = psutil.Process(self.pid)
+            return [root.pid, *(child.pid for child in root.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
+
+    def children(self, role: str = "") -> list[int]:
+        """What it started itself; of a worker those of one role (handle, send, sweep)."""
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children() if self.alive() else []:
+                with contextlib.suppress(psutil.Error):
+                    if not role or child.environ().get("WORKER_ROLE") == role:
+                        found.append(child.pid)
+        return found
+
+    def signal(self, number: int) -> list[int]:
+        """To all of it; the pids that it reached."""
+        reached = []
+        for pid in self.tree():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+                reached.append(pid)
+        return reached
+
+    def end(self) -> None:
+        """At once, with all that it started."""
+        self.signal(signal.SIGKILL)
+        if self._popen is not None:
+            self._popen.wait()
+
+
 class Stack:
     """Servers and processes, gone afterwards. ``roles``: the workers to start at once."""
 
@@ -59,7 +121,7 @@ class Stack:
         self._roles, self._webs, self._extra = roles, webs, dict(env or {})
         self._servers = servers
         self._stack = contextlib.ExitStack()
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: list[Process] = []
         self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=urllib3.Timeout(connect=3, read=15))
         self.ports: list[int] = []
 
@@ -71,8 +133,11 @@ class Stack:
             raise
         return self
 
-    def _start(self) -> None:
+    def _prepare(self) -> None:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+
+    def _start(self) -> None:
+        self._prepare()
         self.servers = self._servers or self._stack.enter_context(private_servers())
         self.ports = [free_port() for _ in range(self._webs)]
         self.env = self._environment()
@@ -90,10 +155,7 @@ class Stack:
             keep.write_text(self.logs())
             print(f"the processes' logs are in {keep}")
         for process in self._workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        for process in self._workers:
-            process.wait()
+            process.end()
         self._stack.close()
 
     def _environment(self) -> dict[str, str]:
@@ -113,34 +175,28 @@ class Stack:
 
     # ------------------------------------------------------------ processes
 
-    def start_workers(
-        self, roles: str = "handle,send,sweep", env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start_workers(self, roles: str = "handle,send,sweep", env: Mapping[str, str] | None = None) -> Process:
         """A worker with its roles, as a dyno would run it; it dies with this process."""
-        log = (self.folder / f"worker-{len(self._workers)}.log").open("wb")
-        command = [sys.executable, "manage.py", "run_worker", "--roles", roles]
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**self.env, **(env or {})},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        return self._begin(self.worker(f"worker-{len(self._workers)}", roles, env))
+
+    def _start_web(self, port: int) -> None:
+        self._begin(self.web_process(f"web-{port}", port))
+
+    def _begin(self, process: Process) -> Process:
+        process.start()
         self._workers.append(process)
         return process
 
-    def _start_web(self, port: int) -> None:
-        log = (self.folder / f"web-{port}.log").open("wb")
-        command = (
-            f"exec {sys.executable} -m granian --interface wsgi --host 127.0.0.1 --port {port} --workers 1"
-            " --blocking-threads 64 --http 1 --no-ws --respawn-failed-workers --respawn-interval 0.5"
-            " botproject.wsgi:application"
-        )
-        process = subprocess.Popen(
-            command, shell=True, cwd=ROOT, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        self._workers.append(process)
+    def worker(self, name: str, roles: str, env: Mapping[str, str] | None = None) -> Process:
+        command = [sys.executable, "manage.py", "run_worker", "--roles", roles]
+        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log")
+
+    def web_process(self, name: str, port: int, env: Mapping[str, str] | None = None) -> Process:
+        serving = "--interface wsgi --workers 1 --blocking-threads 64 --http 1 --no-ws"
+        respawning = "--respawn-failed-workers --respawn-interval 0.5"
+        command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
+        command += [*serving.split(), *respawning.split(), "botproject.wsgi:application"]
+        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log")
 
     def pids(self, role: str, state: str = "") -> list[int]:
         """Processes of a role (handle, send, sweep) that are alive now, from their Worker rows."""

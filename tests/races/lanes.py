@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import redis
 from kombu import Connection, Producer
 
 from conversations import wake
-from tests.stack import Stack, wait_until
+from tests.stack import Process, Stack, wait_until
 
 BOTS = {"EXTRA_APPS": "tests.bots_app"}
 
@@ -120,7 +119,7 @@ class Lanes:
     # ------------------------------------------------------------ workers
 
     @contextlib.contextmanager
-    def workers(self, *failpoints: str, roles: str = "handle", **env: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    def workers(self, *failpoints: str, roles: str = "handle", **env: str) -> Iterator[list[Process]]:
         """A worker per word, with its failpoints; gone afterwards, supervisors and all."""
         before = set(self.stack.pids("handle"))
         started = [self.stack.start_workers(roles, env={"FAILPOINTS": words, **env}) for words in failpoints]
@@ -131,7 +130,7 @@ class Lanes:
             for process in started:
                 self.end(process)
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
+    def end(self, process: Process) -> None:
         """Supervisor and all, as a machine that loses its power."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
