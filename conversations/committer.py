@@ -32,6 +32,9 @@ QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
 RECONNECT_SECONDS = 0.2
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
+SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
+BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
+LAST_SECONDS = 0.3  # for the answer of a batch that began before the deadline
 
 AGAIN = object()  # a stream's result for an item whose lane somebody else holds
 
@@ -97,6 +100,8 @@ class Committer:
         self._queued_items = 0
         self._queued_bytes = 0
         self._counting = threading.Lock()
+        self._began = float("inf")  # the batch that is being written
+        self._away = False  # the last one found no database
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -124,8 +129,15 @@ class Committer:
         deadline: float = float("inf"),
         size: int = 0,
     ) -> list[Ticket]:
-        """Queue all ``items`` of one request, or none: ``Busy``. ``size``: bytes that they keep in memory together."""
+        """Queue all ``items`` of one request, or none: ``Busy``. ``size``: bytes that they keep in memory together.
+
+        Raises ``NotStored`` at once where somebody else waits already for a database that does not answer: threads
+        that wait as well would only keep those behind them from their answers.
+        """
         with self._counting:
+            silent = time.monotonic() - self._began > (BACK_SECONDS if self._away else SILENT_SECONDS)
+            if silent and not stream.patient:
+                raise NotStored("the database does not answer")
             full = self._queued_items >= QUEUED_ITEMS or self._queued_bytes >= QUEUED_BYTES
             if full and not stream.patient:
                 raise Busy(f"{self._queued_items} items wait to be written")
@@ -159,7 +171,7 @@ class Committer:
                 written.set()
 
         tickets = self.submit_all(stream, items, done, deadline=time.monotonic() + timeout, size=size)
-        if not written.wait(timeout + 1):
+        if not written.wait(timeout + LAST_SECONDS):
             raise NotStored("no answer from the database in time")
         for ticket in tickets:
             if ticket.error is not None:
@@ -241,10 +253,10 @@ class Committer:
             results = self._write(tickets)
         except UnsafeDatabase as error:
             log.critical("this database must not be used", committer=self.name, why=str(error))
-            return self._away(tickets, error)
+            return self._put_off(tickets, error)
         except Exception as error:
             if isinstance(error, psycopg.Error) and self._lost():
-                return self._away(tickets, error)
+                return self._put_off(tickets, error)
             log.warning("batch failed", committer=self.name, stream=tickets[0].stream.name, items=len(tickets),
                         error=type(error).__name__, sqlstate=getattr(error, "sqlstate", None))  # fmt: skip
             self._one_by_one(tickets)
@@ -300,7 +312,16 @@ class Committer:
         return True
 
     def _write(self, tickets: list[Ticket]) -> Sequence[Any]:
-        return tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
+        self._began = time.monotonic()
+        try:
+            results = tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
+        except Exception:
+            self._away = self._lost()
+            raise
+        finally:
+            self._began = float("inf")
+        self._away = False
+        return results
 
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
@@ -327,7 +348,7 @@ class Committer:
     def _lost(self) -> bool:
         return self._connection is None or self._connection.closed or self._connection.broken
 
-    def _away(self, tickets: list[Ticket], error: Exception) -> list[Ticket]:
+    def _put_off(self, tickets: list[Ticket], error: Exception) -> list[Ticket]:
         """The database is away: patient items wait for it, others are answered now."""
         if self._connection is not None:
             self._connection.close()
@@ -396,7 +417,7 @@ def reader(committer: Committer) -> Callable[[str, Any], list[Any]]:
     """What ``database.read_through`` wants: reads ride with the committer's batches."""
 
     def run(query: str, params: Any) -> list[Any]:
-        result = committer.write(STATEMENTS, (query, params), timeout=3.0)
+        result = committer.write(STATEMENTS, (query, params), timeout=2.5)
         if isinstance(result, psycopg.Error):
             raise result
         return list(result)
