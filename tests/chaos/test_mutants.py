@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from django.db import connection, transaction
 
+from conversations import sqlfiles
 from tests.chaos import mutants
 from tests.chaos.mutants.edits import Code, Ddl, Function, NotApplied, Sql
 from tests.chaos.mutants.planted import MUTANTS
@@ -32,6 +34,10 @@ for name in MUTANTS:
 """
 
 
+def _is_statement(edit: object) -> bool:
+    return isinstance(edit, Sql) and edit.loader == "sql"
+
+
 def test_every_bug_can_be_planted_in_a_process() -> None:
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "CHAOS_MUTANT": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PLANT_ALL], cwd=ROOT, env=env, capture_output=True, text=True)
@@ -45,6 +51,26 @@ def test_a_bug_of_the_database_can_be_planted_once_however_often_it_is_migrated(
         mutants.plant_in_database(name, connection)
         mutants.plant_in_database(name, connection)
         transaction.set_rollback(True)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", [n for n, m in MUTANTS.items() if any(_is_statement(e) for e in m.edits)])
+def test_postgres_reads_the_statements_of_a_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that is a syntax error proves nothing either."""
+    monkeypatch.setattr(sqlfiles, "HERE", sqlfiles.HERE)  # undone afterwards
+    statements = [edit for edit in MUTANTS[name].edits if _is_statement(edit)]
+    try:
+        for edit in statements:
+            edit.apply()
+        with transaction.atomic(), connection.cursor() as cursor:
+            mutants.plant_in_database(name, connection)
+            cursor.execute("SELECT set_config('app.locked', '1', true)")
+            for statement in {edit.name for edit in statements}:
+                text = re.sub(r"%\(\w+\)s", "NULL", sqlfiles.sql(statement)).replace("%%", "%")
+                cursor.execute(f"EXPLAIN {text}")
+            transaction.set_rollback(True)
+    finally:
+        sqlfiles.sql.cache_clear()
 
 
 def test_words_that_are_not_there_are_said() -> None:
