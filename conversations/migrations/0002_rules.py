@@ -28,6 +28,7 @@ def make_installation(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
+    safe_because = "before the first release no table is in use"
     dependencies = [("conversations", "0001_initial")]
     operations = [
         migrations.RunSQL(sql("schema"), migrations.RunSQL.noop),

@@ -8,7 +8,7 @@ from conversations.sqlfiles import sql
 
 
 class Migration(migrations.Migration):
-
+    safe_because = "before the first release no table is in use"
     dependencies = [
         ('conversations', '0002_rules'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),

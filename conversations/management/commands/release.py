@@ -1,4 +1,4 @@
-"""`manage.py release`: the Procfile's `release:`. Migrations that never hold up the running version, then the checks.
+"""`manage.py release`: the Procfile's `release:`. Migrations that leave the running version alone, then the checks.
 
 A migration waits two seconds at most for a lock: while it waits, everything behind it waits as
 well. Needs a connection of its own: behind PgBouncer, one in session mode.
@@ -28,6 +28,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
+        call_command("check", tags=["migrations"])
         for number in range(1, TRIES + 1):
             if self.migrate():
                 break

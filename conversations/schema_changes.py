@@ -1,0 +1,197 @@
+"""A migration runs while the version before it serves. ``check`` refuses one that would break or stop that version.
+
+Refused, on a table that is in use: what renames, drops or rewrites it, what the running version's INSERTs would not
+survive, and what keeps writers out while it reads the whole table. The way round takes two releases: add what is new,
+stop using what is old, drop it in the next one. A migration that does it all the same says why, in its class:
+``safe_because = "no version that runs reads this column since 1.4"``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.postgres.operations import AddConstraintNotValid, AddIndexConcurrently
+from django.core.checks import CheckMessage, Error, register
+from django.db import connection, models
+from django.db.migrations import Migration, operations
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+from django.db.models import Field
+from django.db.models.functions import Now
+
+HINT = "in two releases: add, stop using, then drop with `safe_because = ...`; see docs/deploy.md"
+
+RENAMES = "renames what the running version uses"
+DROPS = "drops what the running version uses"
+REWRITES = "rewrites the table, and nobody can use it meanwhile"
+READS = "reads the whole table, and nobody can write meanwhile"
+REFUSES = "refuses rows of the running version, which does not know the column"
+
+# Per statement of RunSQL, without its comments, texts and function bodies.
+SQL = (
+    (r"\bRENAME\b", RENAMES),
+    (r"^\s*(DROP (TABLE|VIEW|MATERIALIZED|FUNCTION|PROCEDURE|SEQUENCE|TYPE|SCHEMA)|TRUNCATE)\b", DROPS),
+    (r"^\s*ALTER TABLE\b.*\bDROP (?!CONSTRAINT\b|DEFAULT\b|NOT NULL\b|EXPRESSION\b|IDENTITY\b)", DROPS),
+    (r"^\s*ALTER TABLE\b.*\b(TYPE|SET TABLESPACE|SET LOGGED|SET UNLOGGED)\b", REWRITES),
+    (r"^\s*(CLUSTER|VACUUM FULL|VACUUM \([^)]*FULL)\b", REWRITES),
+    (r"^\s*ALTER TABLE\b.*\bADD (COLUMN )?(?!CONSTRAINT\b)(?!.*\bDEFAULT\b).*\bNOT NULL\b", REFUSES),
+    (r"\bSET NOT NULL\b", READS),
+    (r"^\s*ALTER TABLE\b.*\bADD (CONSTRAINT|CHECK|UNIQUE|PRIMARY|FOREIGN)\b(?!.*\b(NOT VALID|USING INDEX)\b)", READS),
+    (r"^\s*(CREATE (UNIQUE )?INDEX|REINDEX)\b(?!.*\bCONCURRENTLY\b)", READS),
+)
+NO_CODE = re.compile(r"(\$\w*\$).*?\1|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+@register("migrations")
+def migrations_leave_the_running_version_alone(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """All migrations of the project, applied or not; those of packages are their authors' affair."""
+    if not settings.DATABASE_URL:
+        return []
+    return [
+        Error(f"migration {migration} {why}: {what}", hint=HINT, id="conversations.E012")
+        for migration, state in _ours()
+        for what, why in refused(migration, state)
+    ]
+
+
+def refused(migration: Migration, state: ProjectState) -> Iterator[tuple[str, str]]:
+    """What ``migration``, applied to ``state``, must not do, and why. ``state`` is moved on."""
+    allowed = bool(getattr(migration, "safe_because", "").strip())
+    fresh: set[str] = set()  # tables that this migration makes are not in use
+    for operation in migration.operations:
+        before = state.clone()
+        operation.state_forwards(migration.app_label, state)
+        for part in _parts(operation):
+            if isinstance(part, operations.CreateModel):
+                fresh.add(part.name_lower)
+            elif not allowed and _model(part) not in fresh and (why := _judge(part, migration.app_label, before)):
+                yield part.describe(), why
+
+
+def _ours() -> Iterator[tuple[Migration, ProjectState]]:
+    loader = MigrationLoader(None)
+    state = ProjectState(real_apps=loader.unmigrated_apps)
+    seen: set[tuple[str, str]] = set()
+    for leaf in loader.graph.leaf_nodes():
+        for key in loader.graph.forwards_plan(leaf):
+            if key in seen:
+                continue
+            seen.add(key)
+            migration = loader.graph.nodes[key]
+            if _is_ours(migration.app_label):
+                yield migration, state.clone()
+            state = migration.mutate_state(state, preserve=False)
+
+
+def _is_ours(app_label: str) -> bool:
+    folders = Path(apps.get_app_config(app_label).path).parts
+    return "site-packages" not in folders and "dist-packages" not in folders
+
+
+def _parts(operation: Operation) -> list[Operation]:
+    """What reaches the database."""
+    if isinstance(operation, operations.SeparateDatabaseAndState):
+        return list(operation.database_operations)
+    return [operation]
+
+
+def _model(operation: Operation) -> str:
+    name = getattr(operation, "model_name", None) or getattr(operation, "name", None) or ""
+    return str(getattr(operation, "old_name", name) if isinstance(operation, operations.RenameModel) else name).lower()
+
+
+def _judge(operation: Operation, app_label: str, before: ProjectState) -> str | None:
+    known = before.models.get((app_label, _model(operation)))
+    if known is not None and (known.options.get("proxy") or not known.options.get("managed", True)):
+        return None
+    for kind, judge in JUDGES:
+        if isinstance(operation, kind):
+            return judge(operation, app_label, before)
+    return None
+
+
+def _added_field(operation: operations.AddField, app_label: str, before: ProjectState) -> str | None:
+    field = operation.field
+    if field.many_to_many:
+        return None
+    default = field.db_default
+    if isinstance(field, models.GeneratedField) or (hasattr(default, "resolve_expression") and not _is_steady(default)):
+        return REWRITES
+    if not field.null and default is models.NOT_PROVIDED:
+        return REFUSES
+    return READS if _has_index(field) else None
+
+
+def _is_steady(default: Any) -> bool:
+    """One value for all rows: kept beside the table, not written into it."""
+    return isinstance(default, Now | models.Value)
+
+
+def _altered_field(operation: operations.AlterField, app_label: str, before: ProjectState) -> str | None:
+    after = before.clone()
+    operation.state_forwards(app_label, after)
+    old, new = (
+        state.apps.get_model(app_label, operation.model_name)._meta.get_field(operation.name)
+        for state in (before, after)
+    )
+    assert isinstance(old, Field)
+    assert isinstance(new, Field)
+    if old.column != new.column:
+        return RENAMES
+    if not _same_on_disk(old.db_parameters(connection), new.db_parameters(connection)):
+        return REWRITES
+    if old.null and not new.null:
+        return READS
+    return READS if _has_index(new) and not _has_index(old) else None
+
+
+def _has_index(field: Field[Any, Any]) -> bool:
+    return field.unique or bool(getattr(field, "db_index", False))
+
+
+def _same_on_disk(old: Any, new: Any) -> bool:
+    """The same type, or a text that may be longer."""
+    if old.get("collation") != new.get("collation"):
+        return False
+    lengths = [re.fullmatch(r"varchar\((\d+)\)", each["type"] or "") for each in (old, new)]
+    if lengths[0] and lengths[1]:
+        return int(lengths[1][1]) >= int(lengths[0][1])
+    return old["type"] == new["type"] or bool(lengths[0] and new["type"] in ("text", "varchar"))
+
+
+def _raw_sql(operation: operations.RunSQL, app_label: str, before: ProjectState) -> str | None:
+    for statement in _statements(operation.sql):
+        for pattern, why in SQL:
+            if re.search(pattern, statement, re.IGNORECASE):
+                return why
+    return None
+
+
+def _statements(sql: Any) -> Iterator[str]:
+    pieces = [sql] if isinstance(sql, str) else [part if isinstance(part, str) else part[0] for part in sql]
+    for piece in pieces:
+        for statement in NO_CODE.sub(" ", piece).split(";"):
+            yield " ".join(statement.split())
+
+
+def _always(why: str) -> Callable[[Any, str, ProjectState], str | None]:
+    return lambda operation, app_label, before: why
+
+
+Judge = Callable[[Any, str, ProjectState], str | None]
+JUDGES: tuple[tuple[type[Operation] | tuple[type[Operation], ...], Judge], ...] = (
+    ((operations.RenameModel, operations.RenameField, operations.AlterModelTable), _always(RENAMES)),
+    ((operations.DeleteModel, operations.RemoveField), _always(DROPS)),
+    ((AddIndexConcurrently, AddConstraintNotValid), lambda *_: None),
+    ((operations.AddIndex, operations.AddConstraint), _always(READS)),
+    ((operations.AlterUniqueTogether, operations.AlterIndexTogether), _always(READS)),
+    (operations.AddField, _added_field),
+    (operations.AlterField, _altered_field),
+    (operations.RunSQL, _raw_sql),
+)
