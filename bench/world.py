@@ -1,0 +1,434 @@
+"""The world around a chatbot backend, in one thread on one epoll: people who write, the platform that takes replies.
+
+Raw sockets, kept-alive connections, prepared bytes: a message costs 30 to 40 us of CPU for both sides, a fraction
+of an HTTP library's, so that what is measured is the server. It checks while it measures: each text is
+``user:number``, and every user's replies must come as 1, 2, 3, ..., once.
+
+A latency counts from when a request was due, not from when it could be sent: a server that stalls cannot hide it.
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import itertools
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Request = tuple[str, bytes]  # its text ('' when nothing answers it later) and its bytes
+CONNECTED_SECONDS = 10.0
+RETRY_SECONDS = 0.05
+ASK_SECONDS = 0.05
+IS_TERMINAL = sys.stdout.isatty()
+
+
+class StreamFailed(RuntimeError):
+    """What is measured does not work."""
+
+
+class Handler(Protocol):
+    def ready(self) -> None: ...
+
+
+@dataclass
+class Stream:
+    """Requests to one port. ``rate`` per second, 0: as fast as answers come; at most ``window`` not yet replied to."""
+
+    name: str
+    port: int
+    requests: Iterator[Request]
+    connections: int = 64
+    rate: float = 0.0
+    seconds: float = 0.0  # 0: until the requests end
+    window: int = 0
+    answers: list[float] = field(default_factory=list)  # seconds from due to the answer
+    replies: list[float] = field(default_factory=list)  # seconds from due to the platform
+    statuses: collections.Counter[int] = field(default_factory=collections.Counter)
+    sent: int = 0
+    replied: int = 0
+    skip: int = 0  # answers of the warm-up
+    skip_replies: int = 0
+
+    def begin_measuring(self) -> None:
+        """What came before was the warm-up."""
+        self.skip, self.skip_replies = len(self.answers), len(self.replies)
+
+    @property
+    def measured(self) -> list[float]:
+        return self.answers[self.skip :]
+
+    @property
+    def measured_replies(self) -> list[float]:
+        return self.replies[self.skip_replies :]
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
+
+
+class Client:
+    """One kept-alive connection with at most one request in flight."""
+
+    __slots__ = ("buffer", "due", "request", "sender", "socket")
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+        self.socket = connect(sender.stream.port)
+        self.buffer = b""
+        self.due = 0.0
+        self.request: Request = ("", b"")
+
+    def send(self, request: Request, due: float) -> None:
+        self.request, self.due = request, due
+        self.socket.sendall(request[1])
+
+    def ready(self) -> None:
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.sender.lost(self)
+            return
+        if self.buffer:
+            data = self.buffer + data
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or len(data) < end + 4 + content_length(data, end):
+            self.buffer = data
+            return
+        self.buffer = b""
+        self.sender.answered(self, int(data[9:12]))
+
+
+def connect(port: int) -> socket.socket:
+    end = time.monotonic() + CONNECTED_SECONDS
+    while True:
+        try:
+            made = socket.create_connection(("127.0.0.1", port))
+            break
+        except ConnectionError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.setblocking(False)
+    return made
+
+
+def content_length(data: bytes, end: int) -> int:
+    start = data.find(b"ontent-length:", 0, end)
+    if start < 0:
+        start = data.find(b"ontent-Length:", 0, end)
+    return int(data[start + 14 : data.find(b"\r", start)]) if start >= 0 else 0
+
+
+class Sender:
+    """One stream while it runs."""
+
+    def __init__(self, world: World, stream: Stream) -> None:
+        self.world, self.stream = world, stream
+        self.began = time.monotonic()
+        self.flying = 0
+        self.over = False
+        self._again: list[tuple[float, Request, float]] = []  # refused ones: when, what, since when due
+        self._free = [Client(self) for _ in range(stream.connections)]
+        for client in self._free:
+            world.watch(client.socket, client)
+
+    def next_at(self) -> float:
+        """When something is to be sent again; infinity while only answers can change that."""
+        if not self._free or (self.over and not self._again):
+            return float("inf")
+        again = self._again[0][0] if self._again else float("inf")
+        if self.over or self._window_is_full():
+            return again
+        stream = self.stream
+        return min(again, self.began + stream.sent / stream.rate if stream.rate else 0.0)
+
+    def pump(self, now: float) -> None:
+        """Send what is due."""
+        stream = self.stream
+        if stream.seconds and now - self.began >= stream.seconds:
+            self.over = True
+        while self._again and self._free and self._again[0][0] <= now:
+            _, request, due = heapq.heappop(self._again)
+            self._send(request, due)
+        while self._free and not self.over and not self._window_is_full():
+            due = self.began + stream.sent / stream.rate if stream.rate else now
+            if due > now:
+                return
+            request = next(stream.requests, None)
+            if request is None:
+                self.over = True
+                return
+            stream.sent += 1
+            if request[0]:
+                self.world.expected[request[0]] = (stream, due)
+            self._send(request, due)
+
+    def answered(self, client: Client, status: int) -> None:
+        now = time.monotonic()
+        stream = self.stream
+        stream.statuses[status] += 1
+        self.flying -= 1
+        self._free.append(client)
+        if status < 400:
+            stream.answers.append(now - client.due)
+        else:  # as platforms do: once more, a little later
+            heapq.heappush(self._again, (now + RETRY_SECONDS, client.request, client.due))
+        if not stream.rate:
+            self.pump(now)
+
+    def lost(self, client: Client) -> None:
+        """The server closed it: idle ones are opened again, a request in flight is sent again."""
+        self.world.forget(client.socket)
+        if client in self._free:
+            self._free.remove(client)
+        else:
+            self.stream.statuses[0] += 1
+            self.flying -= 1
+            heapq.heappush(self._again, (time.monotonic() + RETRY_SECONDS, client.request, client.due))
+        fresh = Client(self)
+        self.world.watch(fresh.socket, fresh)
+        self._free.append(fresh)
+
+    def done(self) -> bool:
+        return self.over and not self.flying and not self._again
+
+    def close(self) -> None:
+        for client in self._free:
+            self.world.forget(client.socket)
+
+    def _send(self, request: Request, due: float) -> None:
+        self.flying += 1
+        self._free.pop().send(request, due)
+
+    def _window_is_full(self) -> bool:
+        return bool(self.stream.window) and self.stream.sent - self.stream.replied >= self.stream.window
+
+
+class Caller:
+    """A connection on which replies come."""
+
+    __slots__ = ("buffer", "socket", "world")
+
+    def __init__(self, world: World, accepted: socket.socket) -> None:
+        self.world, self.socket, self.buffer = world, accepted, b""
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.setblocking(False)
+
+    def ready(self) -> None:
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.world.forget(self.socket)
+            return
+        self.buffer = data = self.buffer + data if self.buffer else data
+        while (end := data.find(b"\r\n\r\n")) >= 0:
+            whole = end + 4 + content_length(data, end)
+            if len(data) < whole:
+                break
+            self._take(data[: data.find(b" ", 5)], data[end + 4 : whole])
+            data = data[whole:]
+        self.buffer = data
+
+    def _take(self, line: bytes, body: bytes) -> None:
+        seconds = self.world.taken(line, body)
+        if seconds:
+            self.world.after(seconds, self.answer)
+        else:
+            self.answer()
+
+    def answer(self) -> None:
+        self.world.given += 1
+        body = b'{"ok":true,"result":{"message_id":%d}}' % self.world.given
+        try:
+            self.socket.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+        except OSError:
+            self.world.forget(self.socket)
+
+
+class Listener:
+    """Where replies are sent to."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.socket.setblocking(False)
+        self.port: int = self.socket.getsockname()[1]
+
+    def ready(self) -> None:
+        while True:
+            try:
+                accepted, _ = self.socket.accept()
+            except BlockingIOError:
+                return
+            caller = Caller(self.world, accepted)
+            self.world.watch(accepted, caller)
+
+
+class World:
+    """People and platform. ``run`` lets them act; between runs nothing answers."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._tie = itertools.count()
+        listener = Listener(self)
+        self.watch(listener.socket, listener)
+        self.api = f"http://127.0.0.1:{listener.port}"
+        self.expected: dict[str, tuple[Stream, float]] = {}
+        self.hang: Callable[[bytes], float] = lambda line: 0.0  # seconds, from the request line
+        self.given = 0  # ids of messages, as platforms give them
+        self.replies = self.repeats = self.disorder = self.strangers = 0
+        self._next: dict[str, int] = {}
+
+    # ------------------------------------------------------------ what happens
+
+    def run(
+        self, *streams: Stream, until: Callable[[], bool] = lambda: True, seconds: float = 300.0, say: str = ""
+    ) -> float:
+        """Until every stream is done and ``until`` is true (asked every 50 ms); the seconds that it took."""
+        senders = [Sender(self, stream) for stream in streams]
+        asked = told = began = time.monotonic()
+        try:
+            while True:
+                now = time.monotonic()
+                for sender in senders:
+                    sender.pump(now)
+                if now - asked >= ASK_SECONDS and all(sender.done() for sender in senders):
+                    asked = now
+                    if until():
+                        return now - began
+                if now - began > seconds:
+                    raise StreamFailed(f"{say or 'a run'} took longer than {seconds:g} s")
+                if say and IS_TERMINAL and now - told >= 1:
+                    told = now
+                    self._tell(say, now - began, senders)
+                self._turn(min([now + ASK_SECONDS, *(sender.next_at() for sender in senders)]))
+        finally:
+            for sender in senders:
+                sender.close()
+            if say and IS_TERMINAL:
+                print("\r\x1b[K", end="", flush=True)
+
+    def _turn(self, until: float) -> None:
+        """What is ready by ``until``. epoll itself knows only whole milliseconds; select on it knows less."""
+        if self._timers:
+            until = min(until, self._timers[0][0])
+        wait = until - time.monotonic()
+        if wait > 0:
+            select.select([self._epoll], [], [], wait)
+        for descriptor, _ in self._epoll.poll(0, 1024):
+            handler = self._handlers.get(descriptor)
+            if handler is not None:
+                handler.ready()
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+
+    def _tell(self, say: str, seconds: float, senders: list[Sender]) -> None:
+        answered = sum(len(sender.stream.answers) for sender in senders)
+        print(f"\r\x1b[K  {say}: {seconds:.0f} s, {answered:,} answered, {self.replies:,} replies", end="", flush=True)
+
+    # ------------------------------------------------------------ replies
+
+    def taken(self, line: bytes, body: bytes) -> float:
+        """A reply arrived; the seconds for which its answer is held back."""
+        now = time.monotonic()
+        text = json.loads(body)["text"]
+        user, _, rest = text.partition(":")
+        number = int(rest.partition(" ")[0])
+        self.replies += 1
+        stream, due = self.expected.pop(text, (None, 0.0))
+        if stream is not None:
+            stream.replied += 1
+            stream.replies.append(now - due)
+        expected = self._next.get(user, 1)
+        if number == expected:
+            self._next[user] = expected + 1
+        elif number < expected:
+            self.repeats += 1
+        else:
+            self.disorder += 1
+            self._next[user] = number + 1
+        return self.hang(line)
+
+    def faults(self, *, unanswered: bool = True) -> list[str]:
+        """What must not be, in words; empty when every reply came once and in order."""
+        found = []
+        if self.repeats:
+            found.append(f"{self.repeats} replies came again")
+        if self.disorder:
+            found.append(f"{self.disorder} replies came out of order")
+        if unanswered and self.expected:
+            found.append(f"{len(self.expected)} messages were not answered")
+        return found
+
+    # ------------------------------------------------------------ plumbing
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._tie), act))
+
+    def watch(self, watched: socket.socket, handler: Handler) -> None:
+        self._handlers[watched.fileno()] = handler
+        self._epoll.register(watched, select.EPOLLIN)
+
+    def forget(self, watched: socket.socket) -> None:
+        if watched.fileno() >= 0:
+            del self._handlers[watched.fileno()]
+            self._epoll.unregister(watched)
+            watched.close()
+
+
+# ---------------------------------------------------------------- what people say
+
+
+def post(path: str, body: bytes, headers: str = "") -> bytes:
+    """A prepared request."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{headers}"
+    return head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@dataclass
+class People:
+    """``count`` users of a channel, from ``first`` on, who write in turns: each 1, 2, 3, ... as Telegram's updates."""
+
+    path: str
+    secret: str
+    first: int
+    count: int
+    copies: int = 1
+    slow_every: int = 0  # every so manieth person writes "slow"
+
+    def __iter__(self) -> Iterator[Request]:
+        headers = f"X-Telegram-Bot-Api-Secret-Token: {self.secret}\r\n"
+        for number in itertools.count(1):
+            for user in range(self.first, self.first + self.count):
+                slow = self.slow_every and (user - self.first) % self.slow_every == 0
+                text = f"{user}:{number}" + (" slow" if slow else "")
+                request = (text, post(self.path, telegram(user, number, text), headers))
+                yield request
+                for _ in range(1, self.copies):
+                    yield ("", request[1])
+
+
+def telegram(user: int, number: int, text: str) -> bytes:
+    """A private text message as the Bot API sends it."""
+    person = f'"id":{user},"first_name":"User {user}"'
+    return (
+        f'{{"update_id":{user * 1000 + number % 1000},"message":{{"message_id":{number},"date":1790000000,"text":"{text}",'
+        f'"from":{{{person},"is_bot":false,"language_code":"en"}},"chat":{{{person},"type":"private"}}}}}}'
+    ).encode()
