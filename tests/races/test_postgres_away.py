@@ -1,0 +1,99 @@
+"""Postgres stopped, crashed and frozen under load: 503 in time, and everything goes on by itself afterwards."""
+
+from __future__ import annotations
+
+import collections
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.doubles import Double
+from tests.races.crowd import Crowd
+from tests.races.lanes import BOTS, Lanes
+from tests.stack import Channel, Stack, wait_until
+
+pytestmark = [pytest.mark.xdist_group("postgres-away"), pytest.mark.timeout(240)]
+
+AWAY_SECONDS = 5.0
+LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[Double]:
+    with Double() as double:
+        yield double
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack(roles="handle,send,sweep", webs=2, env=BOTS) as stack:
+        stack.wait_for_workers("handle", "send", "sweep")
+        yield stack
+
+
+@pytest.fixture
+def channel(stack: Stack, double: Double) -> Channel:
+    double.reset()
+    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret"}
+    return stack.add_channel("telegram", bot="obedient", api_base=double.url, **values)
+
+
+def stop_fast(stack: Stack) -> None:
+    stack.servers.postgres.stop()  # type: ignore[union-attr]
+    time.sleep(AWAY_SECONDS)
+    stack.servers.postgres.start()  # type: ignore[union-attr]
+
+
+def stop_immediately(stack: Stack) -> None:
+    stack.servers.postgres.stop_immediately()  # type: ignore[union-attr]
+    time.sleep(AWAY_SECONDS)
+    stack.servers.postgres.start()  # type: ignore[union-attr]
+
+
+def freeze(stack: Stack) -> None:
+    """The server and all its sessions."""
+    pid = stack.servers.postgres.pid  # type: ignore[union-attr]
+    assert pid is not None
+    root = psutil.Process(pid)
+    frozen = [pid, *(child.pid for child in root.children(recursive=True))]
+    for each in frozen:
+        os.kill(each, signal.SIGSTOP)
+    try:
+        time.sleep(AWAY_SECONDS)
+    finally:
+        for each in frozen:
+            os.kill(each, signal.SIGCONT)
+
+
+def processes(stack: Stack) -> list[set[int]]:
+    """All that serve now: the web processes' trees, and the workers by their rows."""
+    webs = {pid for process in stack._workers[:2] for pid in process.tree()}
+    return [webs, *(set(stack.pids(role)) for role in ("handle", "send", "sweep"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hurt", [stop_fast, stop_immediately, freeze])
+def test_with_postgres_away_webhooks_are_503_in_time_and_all_goes_on_without_a_restart(
+    stack: Stack, channel: Channel, double: Double, hurt: object
+) -> None:
+    before = processes(stack)
+    crowd = Crowd(stack, channel, range(1, 9))
+    with crowd.writing():
+        wait_until(lambda: crowd.total() > 100, 20, "the crowd is heard")
+        hurt(stack)  # type: ignore[operator]
+        heard = crowd.total()
+        wait_until(lambda: crowd.total() > heard + 100, 20, "the crowd is heard again")
+    print(hurt.__name__, dict(crowd.answers), {code: round(at, 2) for code, at in crowd.slowest.items()})  # type: ignore[attr-defined]
+    assert set(crowd.answers) == {200, 503}, "somebody got no answer in time, or another one"
+    assert crowd.stored() == crowd.accepted
+    wait_until(stack.drained, 60, "all is handled and delivered")
+    assert processes(stack) == before
+    begun = collections.Counter((line.lane, line.sequence) for line in Lanes(stack).done(word="begun"))
+    assert set(begun.values()) == {1}, "a turn ran twice"
+    for user, texts in crowd.accepted.items():
+        shown = [line["text"] for line in double.accepted("sendMessage") if line["chat"] == str(user)]
+        assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]
