@@ -148,7 +148,7 @@ def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookReq
 
 
 def _say_again(update: statuses.Said) -> None:
-    with contextlib.suppress(Busy):
+    with contextlib.suppress(Busy, NotStored):
         writer().submit(statuses.STATUSES, update, lambda ticket: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
