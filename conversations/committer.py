@@ -305,6 +305,8 @@ class Committer:
             return True
         log.warning("item not written", committer=self.name, stream=ticket.stream.name, error=type(error).__name__,
                     sqlstate=getattr(error, "sqlstate", None))  # fmt: skip
+        if isinstance(error, psycopg.errors.LockNotAvailable):  # a migration waits for its turn: two seconds at most
+            return False
         if ticket.stream.patient:
             time.sleep(RECONNECT_SECONDS)
             return False
