@@ -1,0 +1,216 @@
+"""Runs each planted bug where it must be found, and says which were found, by what, and after how long.
+
+A bug counts as killed when its case sees broken what the bug breaks. One that lives, or that could not be planted,
+is a failure of the checker. Every case runs without any bug first, and must pass: an alarm that always rings proves
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.mutants.planted import MUTANTS, Mutant
+from tests.stack import ROOT
+
+FOLDER = ROOT / ".data" / "chaos"
+RESULT = FOLDER / "mutants.json"
+ONE_SECONDS = 220  # for one run, start and judgement included
+DRAIN_SECONDS = 20.0  # what is not done by then is not done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A short run. ``calm``: seconds of load before its faults; ``crowd``: how many people, of those of a full run."""
+
+    faults: tuple[str, ...] = ()
+    seed: int = 1
+    calm: float = 2.0
+    crowd: float = 0.5
+
+
+CASES = {
+    "plain": Case(calm=14.0),
+    "postgres_crash": Case(faults=("F9",)),
+    "flushall": Case(faults=("F15",)),
+    "wakes_lost": Case(faults=("F20",)),
+    "frozen_worker": Case(faults=("F6",)),
+    "frozen_sender": Case(faults=("F7",)),
+    "killed_handlers": Case(faults=("F1", "F1", "F1")),
+    "killed_senders": Case(faults=("sender-killed", "sender-killed")),
+    "workers_away": Case(faults=("F3",)),
+    "platform_errors": Case(faults=("F30",)),
+    "accept_then_reset": Case(faults=("F31",)),
+    "throttled": Case(faults=("F29",)),
+    "poison": Case(faults=("F38",)),
+    "bot_down": Case(faults=("crm-down",)),
+    "take_over": Case(faults=("take-over",)),
+    "long_turn": Case(faults=("three-deploys",)),
+}
+
+KILLED, SURVIVED, NOT_APPLIED, BROKEN = "killed", "SURVIVED", "NOT APPLIED", "RUN BROKEN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """What became of one bug. ``by``: what was seen broken, of what it breaks; ``also``: what else was."""
+
+    name: str
+    bug: str
+    case: str
+    outcome: str
+    by: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    seconds: float = 0.0
+    words: str = ""
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def run_all(names: Sequence[str] | None = None) -> int:
+    """Every bug, or those that are named; an exit code."""
+    unknown = set(names or ()) - set(MUTANTS)
+    if unknown:
+        raise SystemExit(f"no such mutant: {', '.join(sorted(unknown))}")
+    wanted = [MUTANTS[name] for name in names or MUTANTS]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    cases = list(dict.fromkeys(one.case for one in wanted))
+    print(f"{len(wanted)} planted bugs in {len(cases)} cases", flush=True)
+    alarms = [case for case in cases if not _passes_without(case)]
+    kills = [_told(_hunt(one)) for one in wanted if one.case not in alarms]
+    _write(kills, alarms, whole=not names)
+    return _summary(kills, alarms)
+
+
+def _passes_without(case: str) -> bool:
+    """Once more where it does not: on a loaded machine a bound can be missed."""
+    for again in (False, True):
+        seen = _run(case, "")
+        print(f"  {case:<20} without any bug: {seen['word']} in {seen['seconds']:.0f} s", flush=True)
+        if seen["word"] == "PASS":
+            return True
+        print(f"      {seen['words']}", flush=True)
+        if again:
+            return False
+    return False
+
+
+def _hunt(mutant: Mutant) -> Kill:
+    seen = _run(mutant.case, mutant.name)
+    broken = set(seen["broken"])
+    by, also = tuple(sorted(broken & mutant.breaks)), tuple(sorted(broken - mutant.breaks))
+    if "NotApplied" in seen["words"]:
+        outcome = NOT_APPLIED
+    elif by:
+        outcome = KILLED
+    else:
+        outcome = BROKEN if seen["word"] == "BROKEN" else SURVIVED
+    return Kill(name=mutant.name, bug=mutant.bug, case=mutant.case, outcome=outcome, by=by, also=also,
+                seconds=seen["seconds"], words=seen["words"])  # fmt: skip
+
+
+def _told(kill: Kill) -> Kill:
+    also = f" (also {' '.join(kill.also)})" if kill.also else ""
+    by = f" by {' '.join(kill.by)}" if kill.by else ""
+    print(f"  {kill.name:<36} {kill.outcome}{by}{also} in {kill.case}, {kill.seconds:.0f} s", flush=True)
+    if kill.outcome != KILLED:
+        print(f"      {kill.bug}: {kill.words}", flush=True)
+    return kill
+
+
+def _write(kills: Sequence[Kill], alarms: Sequence[str], *, whole: bool) -> None:
+    """The results of a run of some replace theirs in the results of the last whole run."""
+    from tests.chaos.run import commit
+
+    before = (
+        {} if whole or not RESULT.exists() else {one["name"]: one for one in json.loads(RESULT.read_text())["mutants"]}
+    )
+    found = {**before, **{kill.name: {**asdict(kill), "commit": commit()} for kill in kills}}
+    result = {"commit": commit(), "alarms": list(alarms), "mutants": [found[name] for name in MUTANTS if name in found]}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _summary(kills: Sequence[Kill], alarms: Sequence[str]) -> int:
+    left = [kill for kill in kills if kill.outcome != KILLED]
+    print(f"{len(kills) - len(left)} of {len(kills)} planted bugs killed", flush=True)
+    for case in alarms:
+        print(f"case {case} rings without any bug: its mutants were not run", flush=True)
+    for kill in left:
+        print(f"{kill.outcome}: {kill.name}: {kill.bug}", flush=True)
+    return 1 if left or alarms else 0
+
+
+# ---------------------------------------------------------------- one run, in a process of its own
+
+
+def _run(case: str, planted: str) -> dict[str, Any]:
+    """What one run came to: its word, what was broken, the first words about it."""
+    began = time.monotonic()
+    log = FOLDER / f"mutant-{planted or f'none-{case}'}.log"
+    answer = log.with_suffix(".json")
+    answer.unlink(missing_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.chaos.mutants.hunt",
+        "--case",
+        case,
+        "--plant",
+        planted,
+        "--answer",
+        str(answer),
+    ]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            process.wait(ONE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    seconds = round(time.monotonic() - began, 1)
+    if answer.exists():
+        return {**json.loads(answer.read_text()), "seconds": seconds}
+    last = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return {"word": "BROKEN", "broken": [], "words": f"{' '.join(last)[:300]} (see {log.name})", "seconds": seconds}
+
+
+def _play(case: Case, planted: str, answer: Path) -> None:
+    from tests.chaos.faults import FAULTS
+    from tests.chaos.run import run
+
+    verdict = run(
+        case.seed,
+        [FAULTS[name] for name in case.faults],
+        name=f"mutant-{planted or 'none'}",
+        needed=("duplicates met",),
+        crowd=case.crowd,
+        calm_seconds=case.calm,
+        drain_seconds=DRAIN_SECONDS,
+        env={"CHAOS_MUTANT": planted},
+    )
+    first = {violation.invariant: violation.words for violation in reversed(verdict.violations)}
+    words = "; ".join([*(f"{name}: {said}" for name, said in first.items()), *verdict.unproven])
+    answer.write_text(json.dumps({"word": verdict.word, "broken": sorted(first), "words": words[:1000]}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One case with one planted bug, or with none.")
+    parser.add_argument("--case", required=True, choices=sorted(CASES))
+    parser.add_argument("--plant", default="")
+    parser.add_argument("--answer", type=Path, required=True)
+    arguments = parser.parse_args()
+    _play(CASES[arguments.case], arguments.plant, arguments.answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Writes docs/reliability.md from what runs wrote down: no figure on that page is typed.
+
+    python -m tests.chaos report                                        # the page, from docs/reliability/*.json
+    python -m tests.chaos report .data/chaos/20261122-081500-all.json   # keep this run's figures, then the page
+
+Kept are small summaries, so that the page can be made again on a fresh checkout. A run replaces the ones of its name
+that came from another commit: the page shows the latest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "reliability"
+PAGE = ROOT / "docs" / "reliability.md"
+
+Json = dict[str, Any]
+
+RUN, MUTANTS, POINTS = "run", "mutants", "points"
+FIGURES = ("commit", "seed", "began", "seconds", "verdict", "messages", "taken", "requests", "sent again", "handled",
+           "replies", "shown", "shown again", "met", "slack")  # fmt: skip
+FAULT_FIGURES = ("name", "title", "bound_s", "backlog_s", "answered_s", "hit", "limit", "notes")
+
+HEAD = """\
+# Reliability
+
+<!-- Made by `python -m tests.chaos report` from docs/reliability/*.json. Not to be edited. -->
+
+What is promised, how it is tested, the latest figures, and what is not covered. `make chaos-smoke` (3 minutes),
+`make chaos`, `make chaos-all` and `make chaos-mutants` measure all of it again on your machine; how the checker
+works is in [its README](../tests/chaos/README.md).
+
+## What is promised
+
+Every message that is answered 2xx is stored durably before the answer. It is handled exactly once, in the order
+accepted for its person; where the platform gives an order, in that one. Its replies are delivered in order, at
+least once, and exactly once where the platform takes an idempotency key. Nothing is dropped in silence: what cannot
+be handled is parked, visible, explained and replayable, and the person hears something. The [README](../README.md)
+has the same in its eight points, and what is not promised.
+
+## How it is tested
+
+* The real processes run: two web processes, two hosts of workers (handle, send, sweep), Postgres, Valkey, and fake
+  chat platforms in three kinds (no idempotency keys, keys for ever, keys for a minute) that refuse, throttle, hang,
+  reset, and accept without saying so.
+* People write as platforms deliver it: a fifth of all messages come several times at the same moment to both web
+  processes, a fifth again later, some out of order, some with holes, some never. What is not answered 2xx comes
+  again.
+* Faults hurt one thing at a time, each proven to have hit; then the clock runs until everything is done. A fault
+  that did not hit makes a run INVALID, not PASS.
+* Afterwards history, database and what the platforms showed are compared. The order is proven without clocks: the
+  bot's state and every reply carry a hash chain over all messages before.
+* Every named point in the code where a process can die is hit with a kill, a freeze, an error and a cut connection.
+* Bugs are planted, one at a time, to prove that all this would notice: below.
+"""
+
+NOT_COVERED = """\
+## What is not covered
+
+* Loss of what the operating system had not written: Postgres is crashed, not the machine. That `fsync` is on is
+  checked at every start; that disks obey it is not.
+* An asynchronous standby that lacks the last commits when it is promoted loses them: that is the limit of
+  asynchronous replication, not of this code. With `synchronous_standby_names` it does not.
+* One machine with two cores runs everything, people and platforms included. There is no real network between the
+  parts: delays, cuts and black holes come from proxies.
+* The clocks of real machines. Nothing here decides by comparing two clocks, and that is tested by stopping
+  processes, not by moving time.
+* The platforms themselves: the fake ones behave as the documentation says, and worse.
+* Bugs that nobody thought of. The planted ones show what the checker sees, not what it misses.
+"""
+
+
+# ---------------------------------------------------------------- keeping
+
+
+def keep(path: Path) -> Path:
+    """A summary of one result, small enough for the repository."""
+    result = json.loads(path.read_text())
+    summary = _summary(re.sub(r"^\d+-\d+-", "", path.stem), result)
+    seed = f"-{summary['seed']}" if "seed" in summary else ""
+    kept = FOLDER / f"{summary['name']}{seed}.json"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for other in read(FOLDER):
+        if other["name"] == summary["name"] and other["commit"] != summary["commit"]:
+            (FOLDER / other["file"]).unlink()
+    kept.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    return kept
+
+
+def _summary(name: str, result: Json) -> Json:
+    if "mutants" in result:
+        return {"kind": MUTANTS, "name": "mutants", "commit": result["commit"], "alarms": result["alarms"],
+                "mutants": [{n: one[n] for n in ("name", "bug", "case", "outcome", "by", "seconds")}
+                            for one in result["mutants"]]}  # fmt: skip
+    if "cases" in result:
+        cases = [{n: one[n] for n in ("case", "verdict", "recovery_seconds")} for one in result["cases"]]
+        return {"kind": POINTS, "name": "points", "commit": result["commit"], "seed": result["seed"], "cases": cases}
+    figures = {figure: result[figure] for figure in FIGURES if figure in result}
+    faults = [{n: fault[n] for n in FAULT_FIGURES if fault.get(n) is not None} for fault in result["faults"]]
+    broken = sorted({violation["invariant"] for violation in result["violations"]})
+    return {"kind": RUN, "name": name, **figures, "broken": broken, "faults": faults}
+
+
+def read(folder: Path = FOLDER) -> list[Json]:
+    """What is kept, each with the name of its file."""
+    return [{**json.loads(path.read_text()), "file": path.name} for path in sorted(folder.glob("*.json"))]
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page(kept: Sequence[Json]) -> str:
+    by_kind: dict[str, list[Json]] = defaultdict(list)
+    for summary in kept:
+        by_kind[summary["kind"]].append(summary)
+    parts = [HEAD, *_runs(by_kind[RUN]), *_points(by_kind[POINTS]), *_mutants(by_kind[MUTANTS]), NOT_COVERED]
+    return "\n".join(part.strip() + "\n" for part in parts)
+
+
+def _runs(runs: Sequence[Json]) -> Iterator[str]:
+    if not runs:
+        return
+    rows = [
+        (run["name"], f"`{run['commit']}`", run["began"][:10], run["seed"], f"{run['seconds'] / 60:.0f}",
+         run["verdict"], f"{run['messages']:,}", f"{run['sent again']:,}", f"{run['replies']:,}", len(run["faults"]))
+        for run in runs
+    ]  # fmt: skip
+    titles = ("run", "commit", "day", "seed", "minutes", "verdict", "messages", "sent again", "replies", "faults")
+    yield "## The latest figures\n\n" + _table(titles, rows)
+    yield _totals(runs)
+    yield from _recovery(runs)
+
+
+def _totals(runs: Sequence[Json]) -> str:
+    judged = [run for run in runs if run["verdict"] == "PASS"]
+    taken, replies = sum(run["taken"] for run in judged), sum(run["replies"] for run in judged)
+    hits = sum(_hit(fault) for run in judged for fault in run["faults"])
+    met: dict[str, int] = defaultdict(int)
+    for run in judged:
+        for name, count in run["met"].items():
+            met[name] += count
+    hours = sum(run["seconds"] for run in judged) / 3600
+    if not judged:
+        return "No run passed."
+    return (
+        f"In the runs that passed, {taken:,} messages were answered 2xx and {replies:,} replies delivered through"
+        f" {hits} faults, in {hours:.1f} hours: none was lost, handled twice or out of order.\n\n"
+        "With none in so many, 95 % confidence bounds the chance *under these faults* (rule of three): a message is"
+        f" lost or swapped in fewer than {_three_in(taken)}, a reply in fewer than {_three_in(replies)}; a fault"
+        f" breaks a promise in fewer than {_three_in(hits)}.\n\n"
+        f"Met on the way: {', '.join(f'{name} {count:,}' for name, count in met.items())}."
+    )
+
+
+def _three_in(count: int) -> str:
+    """The rule of three, in words."""
+    if count < 6:
+        return "1 of 1 (too few to say)"
+    return f"1 of {count // 3:,}"
+
+
+def _hit(fault: Mapping[str, Any]) -> bool:
+    return bool(fault.get("hit", True))
+
+
+def _recovery(runs: Sequence[Json]) -> Iterator[str]:
+    """Per fault and per target: what was taken before the fault ended is handled and delivered."""
+    by_fault: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for run in runs:
+        for fault in run["faults"]:
+            if _hit(fault) and "backlog_s" in fault:
+                by_fault[(fault["name"], fault["title"], fault["bound_s"])].append(fault["backlog_s"])
+    if not by_fault:
+        return
+    by_target: dict[float, list[float]] = defaultdict(list)
+    for (_, _, bound), times in by_fault.items():
+        by_target[bound] += times
+    slack = next((run["slack"] for run in runs if run.get("slack")), "")
+    yield "\n".join([
+        "## Recovery\n",
+        "Seconds from the end of a fault until all that was taken before is handled and delivered, under load.",
+        f"The targets are for a machine that is not also the load: here a run fails above them with slack ({slack}).\n",
+        _table(("target", "times", "median", "p95", "max"),
+               [(f"{bound:g} s", *_spread(times)) for bound, times in sorted(by_target.items())]),
+    ])  # fmt: skip
+    rows = [
+        (name, title, *_spread(times), f"{bound:g} s")
+        for (name, title, bound), times in sorted(by_fault.items(), key=_by_number)
+    ]
+    yield _table(("fault", "", "times", "median", "p95", "max", "target"), rows)
+
+
+def _by_number(item: tuple[tuple[str, str, float], Any]) -> tuple[int, str]:
+    """F2 before F10, those with a word last."""
+    name = item[0][0]
+    return (int(name[1:]), "") if name[1:].isdigit() else (1000, name)
+
+
+def _spread(times: Sequence[float]) -> tuple[str, ...]:
+    ordered = sorted(times)
+    p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+    return str(len(ordered)), *(f"{value:.1f}" for value in (statistics.median(ordered), p95, ordered[-1]))
+
+
+def _points(results: Sequence[Json]) -> Iterator[str]:
+    for result in results:
+        cases = result["cases"]
+        passed = [case for case in cases if case["verdict"] == "PASS"]
+        points = sorted({case["case"].partition("=")[0] for case in cases})
+        times = [case["recovery_seconds"] for case in passed if case["recovery_seconds"] is not None]
+        spread = "median {1} s, p95 {2} s, max {3} s".format(*_spread(times)) if times else "-"
+        others = "".join(f"* {case['case']}: {case['verdict']}\n" for case in cases if case not in passed)
+        yield (
+            f"## Single faults at every point\n\n{len(passed)} of {len(cases)} cases passed at `{result['commit']}`,"
+            f" seed {result['seed']}: {len(points)} points ({', '.join(points)}), each with a kill, a freeze for longer"
+            f" than a lock lives, an error, and all connections cut. Recovery: {spread}.\n\n{others}"
+        )
+
+
+def _mutants(results: Sequence[Json]) -> Iterator[str]:
+    for result in results:
+        bugs = result["mutants"]
+        killed = [bug for bug in bugs if bug["outcome"] == "killed"]
+        rows = [
+            (
+                f"`{bug['name']}`",
+                bug["bug"],
+                bug["case"].replace("_", " "),
+                " ".join(bug["by"]) or bug["outcome"],
+                f"{bug['seconds']:.0f}",
+            )
+            for bug in bugs
+        ]
+        yield (
+            f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at `{result['commit']}`. Each is a few words"
+            " replaced in the running product (`tests/chaos/mutants/planted.py`); the case that must find it passes"
+            " without it. What found it are the invariants of `tests/chaos/invariants.py`.\n\n"
+            + _table(("bug", "", "case", "found by", "seconds"), rows)
+        )
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def main(paths: Sequence[str]) -> int:
+    for path in paths:
+        print(f"kept {keep(Path(path)).relative_to(ROOT)}")
+    PAGE.write_text(page(read()))
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
