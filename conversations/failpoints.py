@@ -19,6 +19,8 @@ What was done is written to ``failpoints.txt`` in ``DATA_DIR``, before it is don
     D3  after the call, before the result's COMMIT  D4  after it, before the next
     S1  the sweeper claimed, before any wake        S2  after one of its wakes
     S3  it buries a worker: lanes revived, before the row is marked
+    P1  in the spool, before its fsync              P2  after it, before the answer
+    P3  stored from the spool, before it is marked
     R1  before locks are renewed                    M1  before each statement of a migration; when a process starts
 """
 
@@ -108,5 +110,6 @@ def _drop_connections() -> None:
     servers = {urlsplit(url).port for url in (settings.DATABASE_URL, settings.REDIS_URL)}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError), socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
-            if connection.getpeername()[1] in servers:
+            peer = connection.getpeername()
+            if isinstance(peer, tuple) and peer[1] in servers:
                 connection.shutdown(socket.SHUT_RDWR)

@@ -28,7 +28,7 @@ from django.conf import settings
 
 from conversations import acts, committer, countdown, database, failures, pauses, registry, trial, turns, verdicts, wake
 from conversations.contracts import ChannelConfig, Kind
-from conversations.errors import CoreError
+from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.lock import Locks, free
 from conversations.sqlfiles import sql
@@ -338,9 +338,13 @@ class Handler:
                 return
             self._running.pop(held.id, None)
             held.begun = 0.0
-        failpoint("T4")
         try:
+            failpoint("T4")
             verdict = self._judge(head, channel, output, time.monotonic() - began if began else 0.0)
+        except (psycopg.Error, NotStored) as error:  # the database went away: not this message's failure
+            log.warning("lane let go", conversation=held.id, error=failures.kind(error), place=failures.place(error))
+            self._go([held])
+            return
         except Exception as error:  # an adapter's split failed on this text: a failed turn of this conversation only
             verdict = self._judge(head, channel, turns.failed(error), 0.0)
         self._commit(held, Finished(verdict, head, channel))
