@@ -69,7 +69,7 @@ class Wire:
     def hear(self, data: bytes) -> None:
         """What the client says."""
         if not self.application and (name := APPLICATION.search(data)):
-            self.application = name[1].decode()
+            self.application = name[1].decode().partition("@")[0]  # what it does, without its host
         if b"\0COMMIT\0" in data:
             self.commits.update(match[1] for match in COMMIT_PARSE.finditer(data) if match[1])
         if command := REQUEST.findall(data) or COMMAND.findall(data):

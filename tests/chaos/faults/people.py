@@ -1,0 +1,105 @@
+"""What staff do, and what a bot depends on: take-overs in the middle of everything, new secrets, a CRM that is down."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import Iterator
+
+from tests.chaos.bots import BROKEN
+from tests.chaos.faults.base import Scene, fault
+from tests.stack import every
+
+# Five lanes at a time, those with the most in hand; then everything is handed back, and left to the bot.
+ACT = """
+import json, sys
+from django.contrib.auth import get_user_model
+from django.db.models import F
+from conversations import desk
+from conversations.errors import CoreError
+from conversations.models import Conversation
+
+verb = {verb!r}
+anna, _ = get_user_model().objects.get_or_create(username="anna", defaults=dict(is_staff=True, is_superuser=True))
+lanes = Conversation.objects.filter(mode="bot" if verb == "take_over" else "human")
+lanes = lanes.order_by(F("next_sequence") - F("last_sequence") - F("last_reply_sequence") + F("next_reply_sequence"))
+done = []
+for lane in lanes[:{most}]:
+    seen = desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next_sequence,
+                     last_sequence=lane.last_sequence)
+    try:
+        if verb == "take_over":
+            desk.take_over(seen, anna, "chaos")
+            done.append(lane.id)
+        else:
+            desk.hand_back(seen, anna, skip_rest=False)
+            done.append(lane.id)
+    except CoreError:
+        pass  # somebody was faster: the page would say so
+print(json.dumps(done))
+"""
+
+
+@fault("take-over", "People take over in the middle of everything, and hand back", bound=20, seconds=10, smoke=True)
+def taken_over(scene: Scene) -> Iterator[None]:
+    taken: list[int] = []
+
+    def take() -> None:
+        taken.extend(_act(scene, "take_over", 3))
+
+    take()
+    with every(1.0, take):
+        yield
+    back = _act(scene, "hand_back", 1000)
+    scene.notes.update(taken=len(taken), handed_back=len(back))
+    scene.saw(f"{len(taken)} conversations were taken over", taken)
+    scene.saw("all were handed back", scene.value("SELECT count(*) FROM conversation WHERE mode = 'human'") == 0)
+
+
+def _act(scene: Scene, verb: str, most: int) -> list[int]:
+    said = scene.cluster.manage("shell", "-c", ACT.format(verb=verb, most=most))
+    return list(json.loads(said.strip().splitlines()[-1]))
+
+
+@fault("crm-down", "What the bot depends on is down, for everybody", bound=45, seconds=60, scaled=12, smoke=True)
+def crm_down(scene: Scene) -> Iterator[None]:
+    """Nobody's attempts are spent, the cause is one row, and the first success releases all."""
+    broken = scene.cluster.folder / BROKEN.name
+    paused = "SELECT count(*) FROM pause WHERE scope = 'bot' AND since IS NOT NULL"
+    before, stored = scene.value("SELECT count(*) FROM message WHERE status = 'parked'"), scene.stored()
+    broken.touch()
+    yield
+    scene.saw("the bot was paused, in one row", scene.value(paused) == 1)
+    scene.saw("messages were stored meanwhile", scene.stored() > stored)
+    broken.unlink()
+    scene.saw("the pause ended by itself", scene.wait(lambda: not scene.value(paused), 45))
+    now = scene.value("SELECT count(*) FROM message m JOIN turn t ON t.message_id = m.id"
+                      " WHERE m.status = 'parked' AND t.error_type LIKE '%%RuntimeError'")  # fmt: skip
+    scene.wrong(f"{now} messages were parked for it", now)
+    scene.notes["parked_before"] = before
+
+
+@fault("F36", "Secrets are changed under load", bound=5, seconds=5)
+def secrets_rotated(scene: Scene) -> Iterator[None]:
+    """The old ones are still in use meanwhile, as those who send have not changed theirs yet."""
+    fresh = {"telegram": ("secret_token", secrets.token_hex(16)),
+             "generic": ("secret", "whsec_" + b64encode(secrets.token_bytes(32)).decode())}  # fmt: skip
+    channels = [scene.generator.channels[name] for name in ("plain", "keep")]
+    changed = []
+    for channel in channels:
+        name, value = fresh[channel.platform]
+        changed.append(_set(scene, channel.public_id, {name: value, f"{name}_previous": channel.secrets[name]}))
+    yield
+    accepted = [status for status, *_ in scene.attempts()]
+    scene.saw("two channels have new secrets", len(changed) == 2)
+    scene.saw("webhooks came meanwhile", len(accepted) > 20)
+    scene.wrong("a webhook was rejected", any(status in (401, 403) for status in accepted))
+    for channel in channels:
+        name, value = fresh[channel.platform]
+        _set(scene, channel.public_id, {name: channel.secrets[name], f"{name}_previous": value})
+
+
+def _set(scene: Scene, public_id: str, values: dict[str, str]) -> str:
+    words = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    return scene.cluster.manage("set_channel", public_id, *words)
