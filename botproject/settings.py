@@ -128,6 +128,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 WEBHOOK_BODY_CAP = 8 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = WEBHOOK_BODY_CAP
 RAW_BODY_DAYS = env.int("RAW_BODY_DAYS", default=30)
+# A folder on a lasting disk of the one web host: takes webhooks while Postgres does not, see conversations.spool.
+SPOOL_DIR = env("SPOOL_DIR", default="")
 
 ADAPTERS = {
     "telegram": "channels_ingest.adapters.telegram.Telegram",

@@ -9,6 +9,7 @@ from botproject.web import guarded
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")
 application = guarded(get_wsgi_application())
 
-from conversations import checks  # noqa: E402  (needs the apps)
+from conversations import checks, drain  # noqa: E402  (needs the apps)
 
 checks.refuse_to_start()
+drain.start()

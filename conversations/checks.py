@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +18,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
-from conversations import connections, crypto, durability, failures, registry
+from conversations import connections, crypto, durability, failures, registry, spool
 from conversations.errors import CoreError, UnknownBot
 from conversations.failpoints import failpoint
 
@@ -27,6 +28,9 @@ SECRET_CHARACTERS = 32
 SECRET_VARIETY = 8
 EVERYBODYS = ("django-insecure", "change", "secret", "example", "default", "password")
 GUARD = "axes.backends.AxesStandaloneBackend"
+MOUNTS = Path("/proc/self/mounts")
+# In memory, a container's own layer, or another machine's (where flock and fsync mean what that machine says).
+NOT_LASTING = ("tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "nfs", "nfs4", "cifs", "smb3")
 HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -72,6 +76,22 @@ def redis_certificates_are_decided(app_configs: Any, **kwargs: Any) -> list[Chec
     if settings.REDIS_CERTS in ("required", "none"):
         return []
     return [Error("REDIS_CERTS is neither `required` nor `none`", hint=HINT, id="conversations.E006")]
+
+
+@register
+def spool_lasts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """What is accepted into the spool must be there after a restart."""
+    why = _why_no_spool(settings.SPOOL_DIR) if settings.SPOOL_DIR else ""
+    return [Error(f"SPOOL_DIR: {why}", hint=HINT, id="conversations.E013")] if why else []
+
+
+@register(Tags.database)
+def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Another host would store directly what comes after lines of this one's spool."""
+    rows = _rows(connections.WEB_HOSTS) if databases and settings.SPOOL_DIR else []
+    others = ", ".join(connections.other_hosts(rows))
+    text = f"SPOOL_DIR is for one web host, and another is alive: {others}"
+    return [Error(text, hint=HINT, id="conversations.E014")] if others else []
 
 
 @register(Tags.database)
@@ -161,6 +181,7 @@ STATIC: tuple[Callable[..., list[CheckMessage]], ...] = (
     adapters_import,
     bots_import,
     redis_certificates_are_decided,
+    spool_lasts,
 )
 
 
@@ -227,6 +248,30 @@ def _bot_errors(public_id: str, name: str, bot: str) -> Iterator[CheckMessage]:
         yield Error(f"channel {name!r}: {error}", hint=hint, id="conversations.E007")
     except Exception:  # a bots.py that does not import has its own error, E005
         return
+
+
+def _why_no_spool(folder: str) -> str:
+    """Why this folder cannot be one; '' when it can, as far as this machine tells."""
+    if not os.path.isabs(folder):
+        return "it is not an absolute path"
+    if os.environ.get("DYNO"):
+        return "a dyno's disk is gone with the dyno"
+    try:
+        spool.prepare(folder)
+    except OSError as error:
+        return f"it cannot be written ({failures.kind(error)})"
+    kind = _filesystem(os.path.realpath(folder))
+    return f"{kind} is no lasting disk of this host" if kind in NOT_LASTING else ""
+
+
+def _filesystem(folder: str) -> str:
+    """The kind of what is mounted there; '' where the machine does not say (macOS)."""
+    try:
+        lines = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return ""
+    above = [(place, kind) for _, place, kind, *_ in lines if f"{folder}/".startswith(f"{place.rstrip('/')}/")]
+    return sorted(above, key=lambda mount: len(mount[0]))[-1][1] if above else ""  # of two at one place the last
 
 
 def _errors_of(load: Callable[[], Any], what: str, number: str) -> list[CheckMessage]:

@@ -34,7 +34,7 @@ RECONNECT_SECONDS = 0.2
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
-LAST_SECONDS = 0.3  # for the answer of a batch that began before the deadline
+LAST_SECONDS = 0.1  # for the answer of a batch that began before the deadline
 
 AGAIN = object()  # a stream's result for an item whose lane somebody else holds
 

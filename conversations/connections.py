@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -20,6 +22,11 @@ ROLES = ("handle", "send", "sweep")
 LIMIT = """SELECT least(current_setting('max_connections')::int,
                         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
                         (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))"""
+
+# Where web processes store from, as their connections say (``named``). Behind a PgBouncer: those that used it last.
+WEB_HOSTS = """SELECT DISTINCT split_part(application_name, '@', 2) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
+NAME_BYTES = 63  # of an application_name, in Postgres
 
 
 def of_formation() -> int:
@@ -50,6 +57,16 @@ def limit(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute(LIMIT).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def named(name: str) -> str:
+    """What a connection is called: what it does, and on which host."""
+    return f"{name}@{platform.node()}".encode("ascii", "replace")[:NAME_BYTES].decode()
+
+
+def other_hosts(rows: Iterable[tuple[str]]) -> list[str]:
+    """Of ``WEB_HOSTS``, those that are not this one."""
+    return sorted(host for (host,) in rows if named("store") != f"store@{host}")
 
 
 def _formation() -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import psycopg
 from django.conf import settings
 from psycopg.types.json import set_json_dumps, set_json_loads
 
-from conversations import durability
+from conversations import connections, durability
 from conversations.failpoints import failpoint
 
 CONNECT_SECONDS = 3
@@ -36,7 +36,7 @@ def connect(name: str) -> psycopg.Connection[Row]:
     connection = psycopg.connect(
         settings.DATABASE_URL,
         autocommit=True,
-        application_name=name,
+        application_name=connections.named(name),
         connect_timeout=CONNECT_SECONDS,
         keepalives_idle=10,
         keepalives_interval=5,

@@ -14,12 +14,12 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 
-from conversations import database, failures, installation, intake, lock, logs
+from conversations import database, failures, installation, intake, lock, logs, spool
 from conversations.errors import CoreError
 from conversations.sqlfiles import sql
 
 FRESH_SECONDS = 1.0
-WAIT_SECONDS = {"storing": 1.4, "redis": 0.6, "lanes": 0.9}
+WAIT_SECONDS = {"storing": 1.4, "redis": 0.6, "lanes": 0.9, "spool": 0.1}
 SILENT = "no answer in time"
 # Read-only after a failover or a full plan: then nothing can be stored, though SELECT works.
 CAN_WRITE = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')"
@@ -32,6 +32,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
     if storing == "ok":
         lanes = _lanes.result()
         about.update(lanes if isinstance(lanes, dict) else {"lanes": lanes})
+    if spool.is_on():
+        about["spool"] = _spool.result()
     about["dropped_log_lines"] = logs.dropped_lines()
     return JsonResponse(about, status=200 if storing == "ok" else 503, headers={"Cache-Control": "no-store"})
 
@@ -92,6 +94,12 @@ def ask_lanes() -> dict[str, Any]:
     return {**dict(zip(names, row, strict=True)), "held": installation.held()}
 
 
+def ask_spool() -> dict[str, Any]:
+    """What waits on this host's disk, and why nothing may be added to it."""
+    return {**spool.tally.look(), "other_hosts": spool.other_hosts}
+
+
 _storing = Look("storing", ask_storing)
 _redis = Look("redis", ask_redis)
 _lanes = Look("lanes", ask_lanes)
+_spool = Look("spool", ask_spool)

@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 import structlog
 
-from conversations import committer, crypto, database, installation, statuses, wake
+from conversations import committer, crypto, database, installation, spool, statuses, wake
 from conversations.clean import clean_text, clean_tree, storable, storable_tree
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import Busy, NotStored
@@ -85,6 +85,10 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     language: str = ""
 
 
+def _kept(request: WebhookRequest) -> dict[str, str]:
+    return {name: value for name, value in request.headers.items() if name in KEPT_HEADERS}
+
+
 class Receipt:
     """One request while it is being stored."""
 
@@ -94,7 +98,7 @@ class Receipt:
         self.id = 0  # given by the committer
         self.channel = channel
         self.body = request.body
-        self.headers = {name: clean_text(value) for name, value in request.headers.items() if name in KEPT_HEADERS}
+        self.headers = {name: clean_text(value) for name, value in _kept(request).items()}
         self.noted = self.quarantined = 0
         self.kept = False  # its body is in receipt_body
 
@@ -130,21 +134,41 @@ class Item:
 
 
 def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookRequest) -> None:
-    """Store everything that ``parsed`` holds; return after COMMIT.
+    """Store everything that ``parsed`` holds; return after COMMIT, or once it is in this host's spool.
 
     Raises ``Busy`` when the queue is full and ``NotStored`` when it could not be stored within
     ``ANSWER_SECONDS``: the caller answers 503 and the platform comes again.
     """
     failpoint("W1")
-    receipt = Receipt(channel, request)
-    items = _items(channel, parsed, receipt)
-    verdicts = [result[0] for result in _write(STORE, items, len(request.body))]
-    conflicts = [_conflict(item) for item, verdict in zip(items, verdicts, strict=True) if verdict == "conflict"]
-    updates = [(channel, thing) for thing in parsed if isinstance(thing, StatusUpdate)]
-    _write(STORE, conflicts)
-    said = _write(statuses.STATUSES, updates)
-    statuses.look_again(_say_again, [update for update, word in zip(updates, said, strict=True) if word == "kept"])
+    if not spool.is_on():
+        store([spool.Request(channel, parsed, request)])
+    else:
+        _store_or_spool(spool.Request(channel, parsed, msgspec.structs.replace(request, headers=_kept(request))))
     failpoint("W4")
+
+
+def _store_or_spool(request: spool.Request) -> None:
+    """While the spool holds anything, behind it; see ``spool``."""
+    if spool.holds() and spool.append(request, only_behind=True):
+        return
+    try:
+        store([request])
+    except (Busy, NotStored, psycopg.Error) as error:
+        log.warning("spooled", channel=request.channel.id, error=type(error).__name__)
+        spool.append(request)
+
+
+def store(requests: Sequence[spool.Request], seconds: float = ANSWER_SECONDS) -> None:
+    """Store what some requests hold, in their order; return after COMMIT."""
+    until = time.monotonic() + seconds
+    items = [item for each in requests for item in _items(each)]
+    size = sum(len(each.request.body) for each in requests)
+    verdicts = [result[0] for result in _write(STORE, items, seconds, size)]
+    conflicts = [_conflict(item) for item, verdict in zip(items, verdicts, strict=True) if verdict == "conflict"]
+    updates = [(each.channel, thing) for each in requests for thing in each.parsed if isinstance(thing, StatusUpdate)]
+    _write(STORE, conflicts, until - time.monotonic())
+    said = _write(statuses.STATUSES, updates, until - time.monotonic())
+    statuses.look_again(_say_again, [update for update, word in zip(updates, said, strict=True) if word == "kept"])
 
 
 def _say_again(update: statuses.Said) -> None:
@@ -152,15 +176,17 @@ def _say_again(update: statuses.Said) -> None:
         writer().submit(statuses.STATUSES, update, lambda ticket: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
-def _write(stream: committer.Stream, items: Sequence[Any], size: int = 0) -> list[Any]:
+def _write(stream: committer.Stream, items: Sequence[Any], seconds: float, size: int = 0) -> list[Any]:
     """All ``items``, committed; what keeps one from it is our fault, and the platform comes again."""
     try:
-        return writer().write_all(stream, items, ANSWER_SECONDS, size)
+        return writer().write_all(stream, items, seconds, size)
     except psycopg.Error as error:
         raise NotStored(type(error).__name__) from error
 
 
-def _items(channel: ChannelConfig, parsed: Sequence[Parsed], receipt: Receipt) -> list[Item]:
+def _items(request: spool.Request) -> list[Item]:
+    channel, parsed, _ = request
+    receipt = Receipt(channel, request.request)
     items: list[Item] = []
     aside: list[Aside] = []
     for place, thing in enumerate(parsed):

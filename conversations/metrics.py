@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from conversations import database, installation, intake
+from conversations import database, installation, intake, spool
 from conversations.errors import CoreError
 from conversations.sqlfiles import sql
 
@@ -46,6 +46,8 @@ class Collector:
     """One look at the database per scrape; with the database away only that it is."""
 
     def collect(self) -> Iterator[Metric]:
+        if spool.is_on():
+            yield from of_spool()
         try:
             intake.writer()
             (row, *_) = database.read(sql("read_health"))
@@ -57,6 +59,14 @@ class Collector:
         yield workers(row[0])
         for (name, about), value in zip(NUMBERS.items(), row[1:], strict=True):
             yield gauge(name, about, value or 0)
+
+
+def of_spool() -> Iterator[Metric]:
+    """The one thing that is not in the database: it is on the disk of the one web host."""
+    about = spool.tally.look()
+    yield gauge("spool_waiting", "Accepted requests that wait on the disk", about["count"])
+    yield gauge("spool_oldest_seconds", "Age of the oldest of them", about["oldest_seconds"] or 0)
+    yield gauge("spool_bad", "Lines of the spool that could not be opened", about["bad"])
 
 
 def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -15,15 +15,17 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import psycopg
 from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 from conversations import crypto, database
 from conversations.contracts import Adapter, ChannelConfig
-from conversations.errors import UnknownBot, UnknownPlatform
+from conversations.errors import CoreError, UnknownBot, UnknownPlatform
 
 CHANNEL_SECONDS = 1.0
+SPOOL_SECONDS = 600.0  # how old a channel may be while Postgres is away and this host's spool takes its webhooks
 
 _bots: dict[str, Callable[..., Any]] = {}
 _channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
@@ -111,7 +113,12 @@ def _cached(key: tuple[str, str | int], where: str, value: str | int) -> Channel
         known = _channels.get(key)
         if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
             return known[1]
-        config = _load(where, value)
+        try:
+            config = _load(where, value)
+        except (psycopg.Error, CoreError):
+            if settings.SPOOL_DIR and known is not None and known[1] and time.monotonic() - known[0] < SPOOL_SECONDS:
+                return known[1]
+            raise
         if config is None and len(_channels) > 100_000:
             _channels.clear()
         _channels[key] = (time.monotonic(), config)
