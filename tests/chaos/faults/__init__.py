@@ -8,6 +8,7 @@ platforms   429, 500, refusals, taken and reset, a revoked token
 traffic     copies, disorder, slow clients, messages that cannot be handled, a tenant that floods
 deploys     all at once, three in one turn, a release that raises, two versions at a time
 people      somebody takes over in the middle of everything
+races       of this design, each made likely
 failover    a standby that lacks the last commits: the limit that is measured
 """
 
@@ -19,6 +20,7 @@ from tests.chaos.faults import (  # noqa: F401  (each enters its faults)
     platforms,
     postgres,
     processes,
+    races,
     redis,
     traffic,
 )

@@ -1,0 +1,117 @@
+"""Races of this design that load alone meets too seldom, each made likely."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from tests.chaos.faults.base import Scene, fault
+from tests.chaos.generator import BY_NAME, Message
+from tests.stack import every
+
+IDLE_SECONDS = 3.0  # the server ends a transaction of ours that is idle for 2 s
+SAID_429 = 3  # a stall of the machine may squeeze a bucket
+
+
+def speak(scene: Scene, place: str, user: str, number: int, kind: str) -> Message:
+    """One message of a person of our own, taken when this returns."""
+    message = scene.generator.message(BY_NAME[place], user, number, kind)
+    scene.generator.deliver(message).result()
+    return message
+
+
+def strangers(scene: Scene, place: str, count: int) -> list[str]:
+    first = scene.chance.randrange(500, 800)
+    return [scene.generator.name_user(BY_NAME[place], first + n) for n in range(count)]
+
+
+@fault("sorry-behind", "A message is parked while what was said before still waits", bound=60, seconds=1)
+def sorry_behind(scene: Scene) -> Iterator[None]:
+    (user,) = strangers(scene, "plain", 1)
+    scene.cluster.platform.script({"do": "500", "chat": user, "times": 0})
+    speak(scene, "plain", user, 1, "double")
+    speak(scene, "plain", user, 2, "poison")
+    said = """SELECT bool_or(r.author = 'system') AND bool_or(r.author = 'bot' AND r.status <> 'sent')
+                FROM reply r JOIN conversation c ON c.id = r.conversation_id WHERE c.user = %s"""
+    behind = scene.wait(lambda: scene.value(said, user), 60)
+    yield
+    scene.saw("the sorry text was written behind two replies that were not sent", behind)
+    scene.cluster.platform.clear()
+
+
+@fault("burst", "Everybody of a slow channel writes at once", bound=60, seconds=20, scaled=12)
+def burst(scene: Scene) -> Iterator[None]:
+    """Our limiter, shared by all senders, must keep the platform from saying 429."""
+    place = BY_NAME["slow"]
+    for user in strangers(scene, place.name, 6):
+        for number in range(1, 6):
+            scene.generator.deliver(scene.generator.message(place, user, number, "triple"))
+    yield
+    calls = [call for call in scene.cluster.platform.calls() if call["account"] == place.account]
+    calls = [call for call in calls if call["t_ns"] >= scene.began]
+    scene.saw("there was more to say than the limit allows", len(calls) > place.limits["channel"] * scene.seconds / 2)
+    refused = sum(call["decision"] == "429" for call in calls)
+    scene.wrong(f"the platform had to say 429 {refused} times in {len(calls)} calls", refused > SAID_429)
+
+
+@fault("long-turns", "The bot takes its time, while its people go on writing", bound=15, seconds=10)
+def long_turns(scene: Scene) -> Iterator[None]:
+    """A turn holds up nothing but its own lane's next turn: no webhook, no transaction."""
+    idle = """SELECT coalesce(max(extract(epoch FROM now() - state_change)), 0)::float FROM pg_stat_activity
+               WHERE state LIKE 'idle in transaction%%'"""
+    longest = [0.0]
+    users = strangers(scene, "keep", 4)
+    for user in users:
+        speak(scene, "keep", user, 1, "long")
+    begun = "SELECT count(*) FROM conversation c WHERE c.user = ANY (%s) AND c.next_sequence = 1"
+    with every(0.3, lambda: longest.append(scene.value(idle))):
+        for number in (2, 3):
+            for user in users:
+                scene.generator.deliver(scene.generator.message(BY_NAME["keep"], user, number, "plain"))
+        waiting = scene.value(begun, users)
+        yield
+    scene.saw("people wrote while their turns ran", waiting)
+    scene.wrong(f"a transaction stood idle for {max(longest):.1f} s", max(longest) > IDLE_SECONDS)
+    ends = [e for e in scene.generator.history.of("webhook") if e["k"] != "invoke" and e["u"] in set(users)]
+    refused = [end["status"] for end in ends if not 200 <= end["status"] < 300]
+    scene.wrong(f"their webhooks were answered {refused}", refused)
+
+
+ACT = """
+import json
+from django.contrib.auth import get_user_model
+from conversations import desk
+from conversations.models import Conversation
+
+anna, _ = get_user_model().objects.get_or_create(username="anna", defaults=dict(is_staff=True, is_superuser=True))
+lanes = Conversation.objects.filter(user__in={users!r})
+for lane in lanes:
+    seen = desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next_sequence, last_sequence={last})
+    {act}
+print(json.dumps(len(lanes)))
+"""
+
+
+@fault("hand-back", "People hand back on a page that is older than the newest messages", bound=20, seconds=2)
+def handed_back(scene: Scene) -> Iterator[None]:
+    """What the page showed is answered by the person; what came after it is the bot's."""
+    users = strangers(scene, "keep", 4)
+    for user in users:
+        speak(scene, "keep", user, 1, "plain")
+    taken = _act(scene, users, "desk.take_over(seen, anna, 'chaos')", 1)
+    for user in users:
+        for number in (2, 3, 4):
+            speak(scene, "keep", user, number, "plain")
+    yield
+    back = _act(scene, users, "desk.hand_back(seen, anna)", 2)
+    states = """SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id
+                 WHERE c.user = ANY (%s) AND m.status = 'skipped' AND """
+    scene.saw("lanes were taken over and handed back", taken == back == len(users))
+    scene.saw("what the page showed was skipped", scene.value(states + "m.sequence = 2", users) == len(users))
+    unseen = scene.value(states + "m.sequence > 2", users)
+    scene.wrong(f"{unseen} messages that nobody saw were skipped", unseen)
+
+
+def _act(scene: Scene, users: Sequence[str], act: str, last: int) -> int:
+    said = scene.cluster.manage("shell", "-c", ACT.format(users=list(users), act=act, last=last))
+    return int(json.loads(said.strip().splitlines()[-1]))
