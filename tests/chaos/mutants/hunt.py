@@ -54,7 +54,10 @@ CASES = {
     "poison": Case(faults=("F38",)),
     "bot_down": Case(faults=("crm-down",)),
     "take_over": Case(faults=("take-over",)),
-    "long_turn": Case(faults=("three-deploys",)),
+    "hand_back": Case(faults=("hand-back",)),
+    "long_turns": Case(faults=("long-turns",)),
+    "sorry_behind": Case(faults=("sorry-behind",)),
+    "burst": Case(faults=("burst",)),
 }
 
 KILLED, SURVIVED, NOT_APPLIED, BROKEN = "killed", "SURVIVED", "NOT APPLIED", "RUN BROKEN"
