@@ -42,8 +42,9 @@ STORE_BLINDLY = (
 
 def asking_first(where: str) -> Code:
     """A look for the message before it is stored, without any lock."""
-    items = "items = _items(channel, parsed, receipt)"
-    return Code("conversations.intake:accept", items, f"{items}; items = PLANTED.{where}(items) or [Item(receipt)]")
+    items = "items = [item for each in requests for item in _items(each)]"
+    new = f"items = PLANTED.{where}(items) or [Item(items[0].receipt)]"
+    return Code("conversations.intake:store", items, f"{items}; {new}")
 
 
 # The database does not ask whether something before is unsettled; the head of the replies is moved by skip_settled.
@@ -82,9 +83,9 @@ CLASSICS = (
         "I1 I6",
         Code(
             "conversations.intake:_write",
-            "writer().write_all(stream, items, ANSWER_SECONDS, size)",
-            "(writer().submit_all(stream, items, lambda ticket: None, deadline=time.monotonic() + ANSWER_SECONDS,"
-            " size=size), [('stored', 0, 0)] * len(items))[1]",
+            "writer().write_all(stream, items, seconds, size)",
+            "(writer().submit_all(stream, items, lambda tickets: None, deadline=time.monotonic() + seconds, size=size),"
+            " [('stored', 0, 0)] * len(items))[1]",
         ),
     ),
     mutant("no_sweeper", "nobody looks for what stayed behind", "wakes_lost", "I15 I22", NO_SWEEP),
