@@ -59,24 +59,28 @@ class Stream(Protocol):
 
 
 class Ticket:
-    """One submitted item. ``done(ticket)`` is called once, in the committer's thread.
+    """One submitted item. ``done(tickets)`` is called in the committer's thread, once per batch for all that share it.
+
+    ``about``: what the caller wants to find on it then.
 
     ``refused``: lanes in which an item of the same request failed. What comes later in them fails, too: the
     request comes again as a whole, and a later item must not be there before an earlier one.
     """
 
-    __slots__ = ("deadline", "done", "error", "item", "lane", "refused", "result", "size", "stream", "tries")
+    __slots__ = ("about", "deadline", "done", "error", "item", "lane", "refused", "result", "size", "stream", "tries")
 
     def __init__(
         self,
         stream: Stream,
         item: Any,
-        done: Callable[[Ticket], None],
+        done: Callable[[list[Ticket]], None],
         deadline: float,
         size: int,
         refused: set[Hashable],
+        about: Any,
     ) -> None:
         self.stream, self.item, self.done, self.deadline, self.size = stream, item, done, deadline, size
+        self.about = about
         self.lane = stream.lane(item)
         self.refused = refused
         self.result: Any = None
@@ -112,22 +116,24 @@ class Committer:
         self,
         stream: Stream,
         item: Any,
-        done: Callable[[Ticket], None],
+        done: Callable[[list[Ticket]], None],
         *,
         deadline: float = float("inf"),
         size: int = 0,
+        about: Any = None,
     ) -> None:
         """Queue ``item``. Raises ``Busy`` when the queue of an impatient stream is full."""
-        self.submit_all(stream, [item], done, deadline=deadline, size=size)
+        self.submit_all(stream, [item], done, deadline=deadline, size=size, about=about)
 
     def submit_all(
         self,
         stream: Stream,
         items: Sequence[Any],
-        done: Callable[[Ticket], None],
+        done: Callable[[list[Ticket]], None],
         *,
         deadline: float = float("inf"),
         size: int = 0,
+        about: Any = None,
     ) -> list[Ticket]:
         """Queue all ``items`` of one request, or none: ``Busy``. ``size``: bytes that they keep in memory together.
 
@@ -145,7 +151,9 @@ class Committer:
             self._queued_bytes += size
         refused: set[Hashable] = set()
         sizes = itertools.chain([size], itertools.repeat(0))
-        tickets = [Ticket(stream, item, done, deadline, its, refused) for item, its in zip(items, sizes, strict=False)]
+        tickets = [
+            Ticket(stream, item, done, deadline, its, refused, about) for item, its in zip(items, sizes, strict=False)
+        ]
         for ticket in tickets:
             self._queue.put(ticket)
         return tickets
@@ -163,15 +171,18 @@ class Committer:
             return list(stream.write(self._open(), items))
         if not items:
             return []
-        written = threading.Event()
-        left = itertools.count(len(items) - 1, -1)
+        waiting = threading.Lock()  # a bare lock: an event would cost each request several times as much
+        waiting.acquire()
+        left = len(items)
 
-        def done(ticket: Ticket) -> None:
-            if next(left) == 0:
-                written.set()
+        def done(tickets: list[Ticket]) -> None:
+            nonlocal left
+            left -= len(tickets)
+            if not left:
+                waiting.release()
 
         tickets = self.submit_all(stream, items, done, deadline=time.monotonic() + timeout, size=size)
-        if not written.wait(timeout + LAST_SECONDS):
+        if not waiting.acquire(timeout=timeout + LAST_SECONDS):
             raise NotStored("no answer from the database in time")
         for ticket in tickets:
             if ticket.error is not None:
@@ -370,8 +381,11 @@ class Committer:
         with self._counting:
             self._queued_items -= len(finished)
             self._queued_bytes -= sum(ticket.size for ticket in finished)
+        together: dict[Callable[[list[Ticket]], None], list[Ticket]] = {}
         for ticket in finished:
-            ticket.done(ticket)
+            together.setdefault(ticket.done, []).append(ticket)
+        for done, tickets_of_it in together.items():
+            done(tickets_of_it)
         self._after_batch(finished)
 
 

@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 import structlog
 
-from conversations import committer, crypto, database, installation, spool, statuses, wake
+from conversations import committer, crypto, database, installation, logs, spool, statuses, wake
 from conversations.clean import clean_text, clean_tree, storable, storable_tree
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import Busy, NotStored
@@ -173,7 +173,7 @@ def store(requests: Sequence[spool.Request], seconds: float = ANSWER_SECONDS) ->
 
 def _say_again(update: statuses.Said) -> None:
     with contextlib.suppress(Busy, NotStored):
-        writer().submit(statuses.STATUSES, update, lambda ticket: None, deadline=time.monotonic() + ANSWER_SECONDS)
+        writer().submit(statuses.STATUSES, update, lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
 def _write(stream: committer.Stream, items: Sequence[Any], seconds: float, size: int = 0) -> list[Any]:
@@ -467,13 +467,15 @@ STORE = StoreStream()
 
 def _wake(tickets: list[committer.Ticket]) -> None:
     """After COMMIT and after the answers are released; see ``wake``."""
-    stored: dict[int, list[int]] = {}
+    lanes: dict[int, list[int]] = {}
+    lines: list[logs.Line] = []
     for ticket in tickets:
         if ticket.stream is STORE and ticket.error is None and ticket.result[0] == "stored":
-            stored.setdefault(ticket.result[2], []).append(ticket.result[1])
-            log.info("stored", conversation=ticket.result[1], trace=ticket.item.row.identity[:16])
-    for tenant_id, lanes in stored.items():
-        wake.handle(lanes, tenant_id)
+            lanes.setdefault(ticket.result[2], []).append(ticket.result[1])
+            lines.append({"conversation": ticket.result[1], "trace": ticket.item.row.identity[:16]})
+    for tenant_id, its in lanes.items():
+        wake.handle(its, tenant_id)
+    logs.together(log, "stored", lines)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ import psycopg
 import redis
 import structlog
 
-from conversations import committer, database, failures, installation, pauses, registry, steps
+from conversations import committer, database, failures, installation, logs, pauses, registry, steps
 from conversations.contracts import (
     ChannelConfig,
     Deferred,
@@ -88,6 +88,7 @@ class Sender:
         self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
         self._begun: set[int] = set()  # replies that were called for and whose result could not be written
         self._later: list[tuple[float, int, Lane]] = []
+        self._said: dict[str, list[logs.Line]] = {}  # results, by status, to be logged together
         self._tie = itertools.count()
         self._stopping = False
         self._checked_at = time.monotonic()
@@ -146,6 +147,9 @@ class Sender:
                     self._written(lane, value, looking)
                 case "leave":
                     leaving.append(lane)
+        for status, lines in self._said.items():
+            logs.together(log, "reply", lines, status=status)
+        self._said.clear()
         looking += self._leave(leaving)
         called = self._called_up()
         looking = [*(lane for lane in called if not lane.replies), *looking]
@@ -365,7 +369,13 @@ class Sender:
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
         """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
-        self.writer.submit(steps.SENDS, step, lambda ticket: self._events.put(("written", lane, (step, ticket, then))))
+        self.writer.submit(steps.SENDS, step, self._answered, about=(lane, step, then))
+
+    def _answered(self, tickets: list[committer.Ticket]) -> None:
+        """In the committer's thread."""
+        for ticket in tickets:
+            lane, step, then = ticket.about
+            self._events.put(("written", lane, (step, ticket, then)))
 
     def _written(self, lane: Lane, value: tuple[Step, committer.Ticket, float], looking: list[Lane]) -> None:
         step, ticket, then = value
@@ -423,8 +433,8 @@ class Sender:
         return True
 
     def _log_result(self, lane: Lane, step: Step, status: str) -> None:
-        words = {"sequence": step.sequence, "status": status, "attempt": step.attempts, "trace": lane.trace}
-        log.info("reply", conversation=lane.id, **words)
+        words = {"conversation": lane.id, "sequence": step.sequence, "attempt": step.attempts, "trace": lane.trace}
+        self._said.setdefault(status, []).append(words)
 
     # ------------------------------------------------------------ calls
 

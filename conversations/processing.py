@@ -26,7 +26,20 @@ import redis
 import structlog
 from django.conf import settings
 
-from conversations import acts, committer, countdown, database, failures, pauses, registry, trial, turns, verdicts, wake
+from conversations import (
+    acts,
+    committer,
+    countdown,
+    database,
+    failures,
+    logs,
+    pauses,
+    registry,
+    trial,
+    turns,
+    verdicts,
+    wake,
+)
 from conversations.contracts import ChannelConfig, Kind
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
@@ -259,11 +272,12 @@ class Handler:
             countdown.wake_later(held.id, head.tenant_id, head.release_in)
             self._go([held])
         else:
-            self.writer.submit(verdicts.RELEASE, head.id, lambda ticket: self._released(held, ticket))
+            self.writer.submit(verdicts.RELEASE, head.id, self._released, about=held)
 
-    def _released(self, held: Held, ticket: committer.Ticket) -> None:
+    def _released(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
-        self._look.put(("look" if ticket.error is None else "leave", held))
+        for ticket in tickets:
+            self._look.put(("look" if ticket.error is None else "leave", ticket.about))
 
     def _begin_turn(self, held: Held, head: Head) -> None:
         channel = held.channel = registry.channel(head.channel_id)
@@ -398,27 +412,40 @@ class Handler:
 
     def _commit(self, held: Held, finished: Finished) -> None:
         held.begin()
-        self.writer.submit(verdicts.TURNS, finished, lambda ticket: self._committed(held, ticket))
+        self.writer.submit(verdicts.TURNS, finished, self._committed, about=held)
 
-    def _committed(self, held: Held, ticket: committer.Ticket) -> None:
+    def _committed(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread, after COMMIT: nothing here may read the database."""
         failpoint("T6")
-        if ticket.error is not None:
-            log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
-            self._go([held])
-            return
-        word, behind, said = ticket.result
-        head: Head = ticket.item.head
-        log.info("handled", conversation=held.id, sequence=head.sequence, status=word, trace=verdicts.trace(head))
-        if said:
-            wake.send([held.id], head.tenant_id)
+        speaking: dict[int, list[int]] = {}  # lanes with new replies, by tenant
+        lines: dict[str, list[logs.Line]] = {}
+        for ticket in tickets:
+            held: Held = ticket.about
+            if ticket.error is not None:
+                log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
+                self._go([held])
+                continue
+            word, behind, said = ticket.result
+            head: Head = ticket.item.head
+            line = {"conversation": held.id, "sequence": head.sequence, "trace": verdicts.trace(head)}
+            lines.setdefault(word, []).append(line)
+            if said:
+                speaking.setdefault(head.tenant_id, []).append(held.id)
+            self._go_on(held, head, behind, word == "moved")
+        for tenant_id, lanes in speaking.items():
+            wake.send(lanes, tenant_id)
+        for word, its in lines.items():
+            logs.together(log, "handled", its, status=word)
+
+    def _go_on(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
+        """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""
         held.probe = False
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > HOLD_SECONDS
         if behind and not spent:
             self._look.put(("look", held))
             return
         self._go([held])
-        if behind or word == "moved":  # moved by somebody who may hold it now
+        if behind or moved:
             wake.handle([held.id], head.tenant_id)
 
 

@@ -29,6 +29,8 @@ PUBLISH_SECONDS = 0.2
 BREAKER_SECONDS = 1.0
 HINTS = 10_000  # kept while the broker is slow; more are forgotten
 LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
+# After a wake, so long until the next, per id that it carried: alone nobody waits, and under load wakes grow.
+SPACING_SECONDS, LONGEST_SPACING_SECONDS = 0.002, 0.02
 
 HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
 TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
@@ -73,9 +75,12 @@ class Waker:
 
     def _run(self) -> None:
         while True:
+            published = 0
             for name, kind, ids in self._gather():
                 if time.monotonic() >= self._broken_until:
                     self._publish(name, kind, ids)
+                    published += len(ids)
+            time.sleep(min(SPACING_SECONDS * published, LONGEST_SPACING_SECONDS))
 
     def _gather(self) -> Iterable[tuple[str, str, list[int]]]:
         """All that is there, per queue, each conversation once."""

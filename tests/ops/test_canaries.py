@@ -139,4 +139,4 @@ def line_values(written: str, name: str) -> Iterator[str]:
         with contextlib.suppress(ValueError):
             value = json.loads(brace + rest).get(name)
             if value:
-                yield value
+                yield from value if isinstance(value, list) else [value]

@@ -210,7 +210,7 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
     finished = threading.Event()
     read = committer.reader(writer)
 
-    def done(ticket: committer.Ticket) -> None:
+    def done(tickets: list[committer.Ticket]) -> None:
         answers.extend(read("SELECT 7", ()))
         finished.set()
 
