@@ -13,7 +13,7 @@ record, ``POST /_clear`` empties the script, ``POST /_reset`` both.
 
 A rule: ``do`` (below), ``times`` (1; 0: for ever), ``chat``, ``method``, ``token`` and ``text`` (a part of it)
 to choose by, ``probability``, and what the behaviour reads: ``retry_after``, ``seconds``, ``description``,
-``new_chat``, ``body``. The first rule that fits is used. Without one: accepted.
+``new_chat``, ``body``; ``after``: seconds until it begins. The first rule that fits is used. Without one: accepted.
 """
 
 from __future__ import annotations
@@ -208,6 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _call(self, body: dict[str, Any]) -> None:
         double, call = self.server.double, self._described(body)
         rule = double.decide(call)
+        time.sleep(rule.get("after", 0))
         if rule["do"] in HANGING:
             time.sleep(rule.get("seconds", 60))
         message_id = double.note(call, rule)

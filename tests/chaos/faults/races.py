@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-from tests.chaos.faults.base import Scene, fault
+from tests.chaos.evidence import read_begun
+from tests.chaos.faults.base import Scene, fault, frozen, stopped
 from tests.chaos.generator import BY_NAME, Message
 from tests.stack import every
 
@@ -75,6 +77,75 @@ def long_turns(scene: Scene) -> Iterator[None]:
     ends = [e for e in scene.generator.history.of("webhook") if e["k"] != "invoke" and e["u"] in set(users)]
     refused = [end["status"] for end in ends if not 200 <= end["status"] < 300]
     scene.wrong(f"their webhooks were answered {refused}", refused)
+
+
+@fault("frozen-in-a-turn", "A worker freezes in a turn, and wakes while another has it in hand", bound=20, seconds=11)
+def frozen_in_a_turn(scene: Scene) -> Iterator[None]:
+    """Its lock is another's by then, and so is the turn."""
+    (user,) = strangers(scene, "keep", 1)
+    speak(scene, "keep", user, 1, "long")
+    begun: Callable[[], list[int]] = lambda: [  # noqa: E731
+        line["pid"] for line in read_begun(scene.cluster.folder) if line["lane"] == lane_of(scene, user)
+    ]
+    assert scene.wait(begun), "the turn did not begin"
+    pid = begun()[0]
+    with frozen(pid):
+        scene.began = time.monotonic_ns()
+        yield
+        scene.saw("it stood still", stopped(pid))
+        scene.saw("another process began the same turn meanwhile", set(begun()) - {pid})
+
+
+@fault(
+    "sender-frozen-in-a-call",
+    "A sender freezes in a call, and wakes with a refusal while another sends the same reply",
+    bound=20,
+    seconds=11,
+)
+def sender_frozen_in_a_call(scene: Scene) -> Iterator[None]:
+    """What became of the first call says nothing of the second."""
+    (user,) = strangers(scene, "keep", 1)
+    again = [{"do": "400", "after": 3, "chat": user}, {"do": "ok", "after": 8, "chat": user}]
+    scene.cluster.platform.script(*again)
+    speak(scene, "keep", user, 1, "double")
+    assert scene.wait(lambda: senders_of(scene, [user])), "no call began"
+    (pid,) = senders_of(scene, [user])
+    with frozen(pid):
+        scene.began = time.monotonic_ns()
+        yield
+        scene.saw("it stood still", stopped(pid))
+        scene.saw("another sender was in the same call meanwhile", set(senders_of(scene, [user])) - {pid})
+    scene.cluster.platform.clear()
+
+
+@fault("taken-over-meanwhile", "People take over in the middle of turns and of calls that fail", bound=20, seconds=12)
+def taken_over_meanwhile(scene: Scene) -> Iterator[None]:
+    """What was begun before is void, and does not begin again."""
+    users = strangers(scene, "keep", 4)
+    turning, calling = users[:2], users[2:]
+    scene.cluster.platform.script(*({"do": "500", "after": 8, "chat": user} for user in calling))
+    for user in calling:
+        speak(scene, "keep", user, 1, "double")
+    for user in turning:
+        speak(scene, "keep", user, 1, "long")
+    scene.saw("calls were on their way", scene.wait(lambda: len(senders_of(scene, calling)) == len(calling)))
+    taken = _act(scene, users, "desk.take_over(seen, anna, 'chaos')", 1)
+    calls = len(senders_of(scene, calling))
+    yield
+    scene.saw("lanes were taken over, in the middle of calls", taken == len(users) and calls)
+    _act(scene, users, "desk.hand_back(seen, anna, skip_rest=False)", 1)
+
+
+def lane_of(scene: Scene, user: str) -> int:
+    return int(scene.value("SELECT id FROM conversation c WHERE c.user = %s", user))
+
+
+def senders_of(scene: Scene, users: Sequence[str]) -> list[int]:
+    """Who is sending a reply of theirs now, a pid for each."""
+    asked = """SELECT w.pid FROM reply r JOIN conversation c ON c.id = r.conversation_id
+                 JOIN worker w ON w.incarnation = r.claimed_by
+                WHERE c.user = ANY (%s) AND r.status = 'sending'"""
+    return [pid for (pid,) in scene.cluster.query(asked, list(users))]
 
 
 ACT = """
