@@ -30,7 +30,7 @@ import redis
 
 from tests.chaos.cluster import Cluster, Part
 from tests.chaos.generator import Generator
-from tests.chaos.history import Event
+from tests.chaos.history import Event, History
 from tests.chaos.proxy import Link
 
 MOST_SECONDS = 20.0  # that a fault lasts where durations are scaled
@@ -44,6 +44,8 @@ class Scene:
     """What a fault may touch, and what it says."""
 
     cluster: Cluster
+    generator: Generator
+    history: History
     chance: random.Random
     seconds: float  # it lasts
     full: bool = False  # with the table's own durations
@@ -64,11 +66,6 @@ class Scene:
             self.problems.append(what)
 
     # ------------------------------------------------------------ parts
-
-    @property
-    def generator(self) -> Generator:
-        assert self.cluster.generator is not None
-        return self.cluster.generator
 
     def host(self, name: str = "") -> Part:
         return self.cluster.hosts[name or self.chance.choice(sorted(self.cluster.hosts))]
@@ -135,14 +132,14 @@ class Scene:
     def attempts(self, until: int = 0) -> Iterator[tuple[int, float, int]]:
         """Authentic webhooks begun while it lasted: status, seconds until the answer, moment of the beginning."""
         begun: dict[int, Event] = {}
-        for event in self.generator.history.of("webhook"):
+        for event in self.history.of("webhook"):
             if event["k"] == "invoke":
                 begun[event["a"]] = event
             elif (first := begun.pop(event["a"], None)) and self.began <= first["t"] <= (until or self.healed):
                 yield event["status"], (event["t"] - first["t"]) / 1e9, first["t"]
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Fault:
     """One kind of trouble. ``bound``: seconds from its end until all is handled and delivered again."""
 
@@ -160,26 +157,22 @@ class Fault:
     alone: bool = False  # it needs a run of its own
     limit: bool = False  # what it breaks is measured and published, not judged
 
-    def inject(self, cluster: Cluster, chance: random.Random, seconds: float) -> None:
-        self.scene = Scene(cluster=cluster, chance=chance, seconds=seconds, full=seconds > self.scaled)
-        self._steps = self.act(self.scene)
+    def lasts(self, full: bool) -> float:
+        return self.seconds if full else self.scaled
+
+    def run(self, scene: Scene) -> None:
+        """Hurt, wait, heal; what was begun is always ended."""
+        scene.history.add("nem", "event", "fault", name=self.name, title=self.title, seconds=scene.seconds)
         try:
-            next(self._steps)
+            with contextlib.contextmanager(self.act)(scene):
+                scene.began = scene.began or time.monotonic_ns()
+                time.sleep(scene.seconds)  # a fault in several steps has left here what remains
+                scene.healed = time.monotonic_ns()
         except AssertionError as missing:  # nobody was there to be hurt
-            self.scene.saw(str(missing), False)
-        self.scene.began = self.scene.began or time.monotonic_ns()
-        self._until = time.monotonic() + self.scene.seconds  # a fault in several steps says what is left
-
-    def heal(self, cluster: Cluster) -> None:
-        """Once it has lasted for its time since it hit."""
-        time.sleep(max(0.0, self._until - time.monotonic()))
-        self.scene.healed = time.monotonic_ns()
-        with contextlib.suppress(StopIteration):
-            next(self._steps)
-
-    def hit(self, cluster: Cluster) -> list[str]:
-        """What proves that it hit its target; empty when something is missing."""
-        return [] if self.scene.missed else self.scene.evidence
+            scene.saw(str(missing), False)
+        finally:
+            scene.healed = scene.healed or time.monotonic_ns()
+            scene.history.add("nem", "event", "heal", name=self.name, evidence=scene.evidence, missed=scene.missed)
 
 
 FAULTS: dict[str, Fault] = {}
