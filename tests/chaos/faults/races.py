@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from tests.chaos.evidence import read_begun
-from tests.chaos.faults.base import Scene, fault, frozen, stopped
+from tests.chaos.faults.base import Scene, fault, frozen, gone, send, stopped
 from tests.chaos.generator import BY_NAME, Message
 from tests.stack import every
 
@@ -79,21 +80,45 @@ def long_turns(scene: Scene) -> Iterator[None]:
     scene.wrong(f"their webhooks were answered {refused}", refused)
 
 
+@fault("unwoken", "People speak once while Redis is away: nobody is ever woken for them", bound=15, seconds=3)
+def unwoken(scene: Scene) -> Iterator[None]:
+    """Who says more is rescued by the wake of his next message; these say nothing more."""
+    scene.cluster.redis.stop()
+    users = strangers(scene, "keep", 5)
+    try:
+        for user in users:
+            speak(scene, "keep", user, 1, "plain")
+        yield
+    finally:
+        scene.cluster.redis.start()
+    scene.saw("all were stored", scene.value(SAID_ONCE + " AND m.sequence = 1", users) == len(users))
+
+
+@fault("killed-with-strangers", "A worker is killed with people in hand who speak once", bound=10, seconds=1)
+def killed_with_strangers(scene: Scene) -> Iterator[None]:
+    users = strangers(scene, "keep", 6)
+    for user in users:
+        scene.generator.deliver(scene.generator.message(BY_NAME["keep"], user, 1, "long"))
+    began = scene.wait(lambda: scene.value(SAID_ONCE, users) == len(begun_of(scene, users)) == len(users))
+    hit = set(begun_of(scene, users))
+    send(signal.SIGKILL, *hit)
+    yield
+    scene.saw("all turns had begun", began)
+    scene.saw(f"{len(hit)} workers were killed in the middle of them", hit and all(map(gone, hit)))
+
+
 @fault("frozen-in-a-turn", "A worker freezes in a turn, and wakes while another has it in hand", bound=20, seconds=11)
 def frozen_in_a_turn(scene: Scene) -> Iterator[None]:
     """Its lock is another's by then, and so is the turn."""
     (user,) = strangers(scene, "keep", 1)
     speak(scene, "keep", user, 1, "long")
-    begun: Callable[[], list[int]] = lambda: [  # noqa: E731
-        line["pid"] for line in read_begun(scene.cluster.folder) if line["lane"] == lane_of(scene, user)
-    ]
-    assert scene.wait(begun), "the turn did not begin"
-    pid = begun()[0]
+    assert scene.wait(lambda: begun_of(scene, [user])), "the turn did not begin"
+    pid = begun_of(scene, [user])[0]
     with frozen(pid):
         scene.began = time.monotonic_ns()
         yield
         scene.saw("it stood still", stopped(pid))
-        scene.saw("another process began the same turn meanwhile", set(begun()) - {pid})
+        scene.saw("another process began the same turn meanwhile", set(begun_of(scene, [user])) - {pid})
 
 
 @fault(
@@ -136,8 +161,14 @@ def taken_over_meanwhile(scene: Scene) -> Iterator[None]:
     _act(scene, users, "desk.hand_back(seen, anna, skip_rest=False)", 1)
 
 
-def lane_of(scene: Scene, user: str) -> int:
-    return int(scene.value("SELECT id FROM conversation c WHERE c.user = %s", user))
+SAID_ONCE = "SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id WHERE c.user = ANY (%s)"
+
+
+def begun_of(scene: Scene, users: Sequence[str]) -> list[int]:
+    """Who began turns of theirs, a pid for each."""
+    asked = "SELECT id FROM conversation c WHERE c.user = ANY (%s)"
+    lanes = {lane for (lane,) in scene.cluster.query(asked, list(users))}
+    return [line["pid"] for line in read_begun(scene.cluster.folder) if line["lane"] in lanes]
 
 
 def senders_of(scene: Scene, users: Sequence[str]) -> list[int]:

@@ -31,7 +31,7 @@ UPDATE conversation c
                                       now() + interval '3 s')
   FROM (SELECT id, count(*) AS added FROM said GROUP BY id) s WHERE c.id = s.id"""
 LOCK = "SELECT id FROM conversation WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE"
-APART_SECONDS = 0.03  # a slow database between the two
+APART_SECONDS = 0.1  # a slow database between the two
 
 
 def write_replies(connection: psycopg.Connection[Any], verdicts: Sequence[Verdict], rows: Sequence[Any]) -> list[Any]:
