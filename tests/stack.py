@@ -49,14 +49,14 @@ class Channel:
 class Process:
     """One process with all that it starts: begun, hurt, begun again. It leads a process group of its own."""
 
-    def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path) -> None:
-        self.name, self.command, self.env, self.log = name, command, dict(env), log
+    def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path, code: Path = ROOT) -> None:
+        self.name, self.command, self.env, self.log, self.code = name, command, dict(env), log, code
         self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
-                self.command, cwd=ROOT, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                self.command, cwd=self.code, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     @property
@@ -109,6 +109,8 @@ class Process:
 
 class Stack:
     """Servers and processes, gone afterwards. ``roles``: the workers to start at once."""
+
+    code = ROOT  # the version that runs
 
     def __init__(
         self,
@@ -169,7 +171,7 @@ class Stack:
             "DATA_DIR": str(self.folder),
             "LOCAL": "1",
             "ALLOW_PRIVATE_OUTBOUND": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self.code),
             **self._extra,
         }
 
@@ -189,14 +191,14 @@ class Stack:
 
     def worker(self, name: str, roles: str, env: Mapping[str, str] | None = None) -> Process:
         command = [sys.executable, "manage.py", "run_worker", "--roles", roles]
-        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log")
+        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log", self.code)
 
     def web_process(self, name: str, port: int, env: Mapping[str, str] | None = None) -> Process:
         serving = "--interface wsgi --workers 1 --blocking-threads 64 --http 1 --no-ws"
         respawning = "--respawn-failed-workers --respawn-interval 0.5"
         command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
         command += [*serving.split(), *respawning.split(), "botproject.wsgi:application"]
-        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log")
+        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log", self.code)
 
     def pids(self, role: str, state: str = "") -> list[int]:
         """Processes of a role (handle, send, sweep) that are alive now, from their Worker rows."""
@@ -220,7 +222,7 @@ class Stack:
     def manage(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
+            cwd=self.code,
             env=self.env,
             capture_output=True,
             text=True,
@@ -238,6 +240,21 @@ class Stack:
             arguments += ["--api-base", api_base]
         made = json.loads(self.manage(*arguments))
         return Channel(platform=platform, secrets=values, **made)
+
+    def add_channels(self, wanted: Mapping[str, tuple[str, list[str], dict[str, str]]]) -> dict[str, Channel]:
+        """Several by one process: name -> platform, options of the command, values. By name."""
+        commands = []
+        for name, (platform, words, values) in wanted.items():
+            sets = [word for value in values.items() for word in ("--set", "=".join(value))]
+            commands.append(["add_channel", platform, "--name", name, *words, *sets])
+        code = "from django.core.management import call_command\n" + "\n".join(
+            f"call_command(*{c!r})" for c in commands
+        )
+        lines = [line for line in self.manage("shell", "--no-imports", "-c", code).splitlines() if line.startswith("{")]
+        return {
+            name: Channel(platform=platform, secrets=values, **json.loads(line))
+            for line, (name, (platform, _, values)) in zip(lines, wanted.items(), strict=True)
+        }
 
     # ------------------------------------------------------------ talking to it
 

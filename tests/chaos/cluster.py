@@ -32,7 +32,7 @@ import redis
 from botproject.local.servers import Servers, private_servers
 from tests.chaos.platform import Platform
 from tests.chaos.proxy import Link
-from tests.stack import Process, Stack, free_port, wait_until
+from tests.stack import ROOT, Process, Stack, free_port, wait_until
 
 LINKS = ("web-pg", "A-pg", "B-pg", "app-redis", "sender-platform", "generator-web-0", "generator-web-1")
 ENVIRONMENT = {
@@ -161,8 +161,10 @@ class Cluster(Stack):
         hosts: Collection[str] = ("A", "B"),
         roles: str = "handle,send,sweep",
         webs: int = 2,
+        code: Path = ROOT,
     ) -> None:
         super().__init__(roles=roles, webs=webs, env={**ENVIRONMENT, **(env or {})})
+        self.code = code
         unknown = set(links) - set(LINKS)
         assert not unknown, f"no such link: {unknown}"
         self._wanted, self._chance = set(links), chance or random.Random(0)

@@ -155,6 +155,7 @@ class Fault:
     allows: Collection[str] = ()  # what it makes right that is wrong elsewhere: "parks", "parks replies"
     needs: Callable[[], str] = lambda: ""  # why it is not possible here
     alone: bool = False  # it needs a run of its own
+    serves: Callable[[], str] | None = None  # the commit with which every process begins
     limit: bool = False  # what it breaks is measured and published, not judged
 
     def lasts(self, full: bool) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.chaos import versions
 from tests.chaos.bots import BEGUN
 from tests.chaos.cluster import Part
 from tests.chaos.faults.base import Scene, fault, gone
@@ -25,13 +26,15 @@ def deploy(
     *,
     patience: float = PATIENCE_SECONDS,
     env: Mapping[str, str] | None = None,
+    code: Path | None = None,
 ) -> list[str]:
     """As Heroku does it: SIGTERM to all processes at once, the new ones begin beside them. Who had to be killed."""
     old = []
     for part in parts or scene.cluster.parts():
         process = part.process
         old.append(process)
-        part.process = Process(process.name, process.command, {**process.env, **(env or {})}, process.log)
+        new_env = {**process.env, **(env or {})}
+        part.process = Process(process.name, process.command, new_env, process.log, code or process.code)
         process.signal(signal.SIGTERM)
         part.start()
     return end_in_time(old, patience)
@@ -185,6 +188,26 @@ def two_versions(scene: Scene) -> Iterator[None]:
     scene.notes["refused"] = refused
     scene.wrong(f"{refused} webhooks were refused", refused)
     scene.saw("the new version is there", scene.wait(lambda: _versions(scene) == {package[:40]}, 30))
+
+
+@fault("two-commits", "The version before the newest migration serves while the new one migrates and starts", bound=20,
+       seconds=5, alone=True, needs=versions.none_before, serves=versions.before)  # fmt: skip
+def two_commits(scene: Scene) -> Iterator[None]:
+    """Every process began with the older code (``serves``), on its tables."""
+    cluster = scene.cluster
+    scene.saw("the older version serves", all(part.process.code != ROOT for part in cluster.parts()))
+    env = {"PYTHONPATH": str(ROOT), "VERSION": "newest"}
+    plan = subprocess.run([sys.executable, "manage.py", "migrate", "--check"], cwd=ROOT, env={**cluster.env, **env})
+    scene.saw("there is something to migrate", plan.returncode)
+    scene.began = time.monotonic_ns()
+    released(scene, {**cluster.env, **env})
+    late = deploy(scene, env=env, code=ROOT)
+    scene.wrong(f"{', '.join(late)} had to be killed", late)
+    yield
+    refused = sum(status == 503 for status, *_ in scene.attempts(time.monotonic_ns()))
+    scene.notes["refused"] = refused
+    scene.wrong(f"{refused} webhooks were refused", refused)
+    scene.saw("the new version is there", scene.wait(lambda: _versions(scene) == {"newest"}, 30))
 
 
 def released(scene: Scene, env: Mapping[str, str], folder: Path = ROOT) -> str:
