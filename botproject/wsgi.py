@@ -5,9 +5,10 @@ import os
 from django.core.wsgi import get_wsgi_application
 
 from botproject.web import guarded
+from channels_ingest.front import ahead_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")
-application = guarded(get_wsgi_application())
+application = guarded(ahead_of(get_wsgi_application()))
 
 from conversations import checks, drain  # noqa: E402  (needs the apps)
 

@@ -79,8 +79,8 @@ def submit(
     tickets: list[committer.Ticket] = []
     finished = threading.Event()
 
-    def done(ticket: committer.Ticket) -> None:
-        tickets.append(ticket)
+    def done(together: list[committer.Ticket]) -> None:
+        tickets.extend(together)
         if len(tickets) == len(items):
             finished.set()
 
@@ -226,7 +226,7 @@ def test_without_a_database_impatient_items_are_refused_and_patient_ones_wait(
     there = settings.DATABASE_URL
     with psycopg.connect(there, autocommit=True) as connection:
         settings.DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'notes'")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'notes%'")
     waiting = submit(writer, Notes(patient=True), ("a", 2), ("a", 3), seconds=20)
     with pytest.raises((NotStored, CoreError)):
         writer.write(Notes(), ("b", 9))
