@@ -46,7 +46,10 @@ def generic_text(
 
 
 def generic(channel: Channel, body: dict[str, Any], webhook_id: str) -> tuple[bytes, dict[str, str]]:
-    raw = json.dumps(body).encode()
+    return signed_generic(channel, json.dumps(body).encode(), webhook_id)
+
+
+def signed_generic(channel: Channel, raw: bytes, webhook_id: str) -> tuple[bytes, dict[str, str]]:
     at = str(int(time.time()))
     key = base64.b64decode(channel.secrets["secret"].removeprefix("whsec_"))
     signature = base64.b64encode(hmac.new(key, f"{webhook_id}.{at}.".encode() + raw, hashlib.sha256).digest()).decode()

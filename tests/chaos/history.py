@@ -27,7 +27,7 @@ class History:
         self._file = path.open("w", buffering=1 << 16)
         self.began = Moment()
 
-    def add(self, who: str, kind: str, what: str, **words: Any) -> Event:
+    def add(self, who: str, kind: str, what: str, /, **words: Any) -> Event:
         event = {"t": time.monotonic_ns(), "w": time.time_ns(), "p": who, "k": kind, "f": what, **words}
         with self._lock:
             self.events.append(event)

@@ -1,0 +1,85 @@
+"""``python -m tests.chaos smoke|standard|all|F6 ...``: run the checker. Exit code 0 PASS, 1 FAIL, 2 INVALID.
+
+smoke      a handful of faults under one load, under three minutes
+standard   every fault, none longer than 20 s
+all        the failpoint cases, then every fault for as long as the table says (about 90 minutes)
+F6 F15     these, in this order (``--full``: for as long as the table says)
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.run import EXIT_CODES, FAIL, FEW, INVALID, PASS, Verdict, run
+from tests.stack import ROOT
+
+WORST_FIRST = (FAIL, INVALID, PASS)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("what", nargs="+", help="smoke, standard, all, or names of faults")
+    parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
+    parser.add_argument("--full", action="store_true", help="faults last as long as the table says")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, not left behind
+    seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
+    if arguments.what == ["smoke"]:
+        return worst([run(seed, shuffled([fault for fault in FAULTS.values() if fault.smoke], seed), name="smoke")])
+    if arguments.what == ["standard"]:
+        return worst(many(seed, full=False))
+    if arguments.what == ["all"]:
+        points = subprocess.run([sys.executable, "-m", "tests.chaos.points", "--seed", str(seed)], cwd=ROOT).returncode
+        return max(points, worst(many(seed, full=True)))
+    unknown = [name for name in arguments.what if name not in FAULTS]
+    if unknown:
+        parser.error(f"no such fault: {' '.join(unknown)}; there are {' '.join(FAULTS)}")
+    return worst([one([FAULTS[name] for name in arguments.what], seed, full=arguments.full)])
+
+
+def shuffled(faults: Sequence[Fault], seed: int) -> list[Fault]:
+    return random.Random(f"{seed}:order").sample(list(faults), len(faults))
+
+
+def many(seed: int, *, full: bool) -> list[Verdict]:
+    """All that is possible here: most in one run, those that need a cluster of their own after it."""
+    possible = [fault for fault in FAULTS.values() if not _impossible(fault)]
+    together = shuffled([fault for fault in possible if not fault.alone], seed)
+    verdicts = [run(seed, together, name="all" if full else "standard", full=full)]
+    return verdicts + [one([fault], seed, full=full) for fault in possible if fault.alone]
+
+
+def one(faults: Sequence[Fault], seed: int, *, full: bool) -> Verdict:
+    """A run of a few: they must hit, and cannot meet everything. A limit is published, not judged."""
+    reasons = list(filter(None, map(_impossible, faults)))
+    if reasons:
+        return Verdict(INVALID, {}, unproven=reasons)
+    env = {name: value for fault in faults for name, value in fault.env.items()}
+    verdict = run(seed, faults, name="-".join(fault.name for fault in faults)[:60], full=full, needed=FEW, env=env)
+    if verdict.word == FAIL and all(fault.limit for fault in faults):
+        print("This is a limit that is known: it is measured, not judged.")
+        verdict.word = PASS
+    return verdict
+
+
+def _impossible(fault: Fault) -> str:
+    reason = fault.needs()
+    if reason:
+        print(f"{fault.name} ({fault.title}) is left out here: {reason}")
+    return reason
+
+
+def worst(verdicts: Sequence[Verdict]) -> int:
+    words = [verdict.word for verdict in verdicts]
+    return EXIT_CODES[next(word for word in WORST_FIRST if word in words)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
