@@ -125,7 +125,7 @@ class SmallDisk:
         data, copy = str(self.server.data), str(self.copy)
         run("mount", "--make-rprivate", "/")
         run("cp", "-a", data, copy)
-        size = int(subprocess.check_output(["du", "-sm", data]).split()[0]) + 48
+        size = int(subprocess.check_output(["du", "-sm", data]).split()[0]) + 96
         run("mount", "-t", "tmpfs", "-o", f"size={size}m,mode=700", "none", data)
         run("cp", "-a", f"{copy}/.", data)
         owner = self.copy.stat()
@@ -151,7 +151,7 @@ class SmallDisk:
         try:
             with psycopg.connect(self.scene.cluster.servers.database_url, autocommit=True) as connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS chaos_filler (t text)")
-                connection.execute("INSERT INTO chaos_filler SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
+                connection.execute("INSERT INTO chaos_filler SELECT repeat('x', 1000) FROM generate_series(1, 4000)")
                 connection.execute("DROP TABLE chaos_filler")
         except psycopg.Error:
             return True

@@ -1,0 +1,31 @@
+"""The table of faults: complete, and each can be run as it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.cluster import LINKS
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults.base import MOST_SECONDS
+
+
+def test_every_number_of_the_table_is_there() -> None:
+    assert {f"F{number}" for number in range(1, 45)} <= FAULTS.keys()
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
+def test_a_fault_says_what_it_needs(fault: Fault) -> None:
+    assert fault.title
+    assert fault.scaled <= min(fault.seconds, MOST_SECONDS)
+    assert fault.bound <= 60
+    assert fault.links <= set(LINKS)
+    assert isinstance(fault.needs(), str)
+
+
+def test_the_smoke_set_is_possible_everywhere_and_shares_one_cluster() -> None:
+    smoke = [fault for fault in FAULTS.values() if fault.smoke]
+    assert len(smoke) >= 12
+    for fault in smoke:
+        assert not fault.needs()
+        assert not fault.alone
+        assert not fault.limit
