@@ -16,6 +16,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 
+from channels_ingest.deadlines import Watch
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Struct, Unknown
 
 CONNECT_SECONDS = 3.0
@@ -40,6 +42,9 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 LEFT_OUT = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/10"))
 # Statuses that say something of the whole channel rather than of this reply.
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
+
+
+_calling = threading.local()  # the watch of this thread's call
 
 
 class Answered(Struct, frozen=True):
@@ -80,9 +85,12 @@ def call(
     allow_private: bool | None = None,
     read_timeout: float = 30.0,
 ) -> Answered:
-    """One request, never repeated. Raises ``CallFailed``; any answer, whatever its status, is returned."""
+    """One request, never repeated, cut off after ``CONNECT_SECONDS`` and ``read_timeout`` together.
+
+    Raises ``CallFailed``; any answer, whatever its status, is returned.
+    """
     private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
-    deadline = time.monotonic() + CONNECT_SECONDS + read_timeout
+    watch = _calling.watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
     try:
         check_url(url, private)
         response = _pools(private).request(
@@ -95,13 +103,15 @@ def call(
             redirect=False,
             preload_content=False,
         )
+        return _read(response, watch)
     except AddressRefused as error:
         raise CallFailed(Rejected(reason=str(error), scope=Scope.CHANNEL)) from None
     except NotConnected as error:
         raise CallFailed(Failed(reason=f"no connection: {type(error.__cause__).__name__}")) from None
     except urllib3.exceptions.HTTPError as error:
         raise CallFailed(Unknown(reason=f"no answer: {type(error).__name__}")) from None
-    return _read(response, deadline)
+    finally:
+        watch.end()
 
 
 def outcome(answered: Answered, platform_id: str = "") -> Outcome:
@@ -132,15 +142,15 @@ def _until(http_date: str) -> float:
     return email.utils.parsedate_to_datetime(http_date).timestamp() - time.time()
 
 
-def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> Answered:
-    """The body under the cap and before the deadline; the status stands even when the body is cut."""
+def _read(response: urllib3.BaseHTTPResponse, watch: Watch) -> Answered:
+    """The body under the cap, as far as it came before the deadline; the status stands even when the body is cut."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     body, complete = bytearray(), False
     try:
-        while len(body) <= ANSWER_CAP and time.monotonic() < deadline:
+        while len(body) <= ANSWER_CAP:
             chunk = response.read1(65536, decode_content=False)
             if not chunk:
-                complete = True
+                complete = watch.end()  # before the connection can serve another call
                 break
             body += chunk
     except (urllib3.exceptions.HTTPError, OSError):
@@ -204,7 +214,9 @@ class _Guarded:
 
     def _new_conn(self) -> socket.socket:
         address = self.find_address(self.host, self.port)  # type: ignore[attr-defined]
-        return create_connection((address, self.port), self.timeout, socket_options=self.socket_options)  # type: ignore[attr-defined]
+        sock = create_connection((address, self.port), self.timeout, socket_options=self.socket_options)  # type: ignore[attr-defined]
+        _calling.watch.hold(sock)
+        return sock
 
     @staticmethod
     def find_address(host: str, port: int) -> str:
@@ -226,6 +238,8 @@ class _Rested:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
         if time.monotonic() - connection.rested_at > IDLE_SECONDS:
             connection.close()
+        if connection.sock is not None:
+            _calling.watch.hold(connection.sock)
         return connection
 
     def _put_conn(self, conn: Any) -> None:

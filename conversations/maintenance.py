@@ -1,4 +1,4 @@
-"""Upkeep: partitions of raw bodies are made ahead and dropped when their time is over; dead workers' rows go.
+"""Upkeep: partitions of raw bodies are made ahead and dropped when their time is over; rows that are over go.
 
 Nothing here is needed for a message to be stored, handled or delivered.
 """
@@ -28,6 +28,7 @@ def run() -> dict[str, int]:
         "workers": forget_dead(),
         "statuses": forget_statuses(),
         "results": forget_results(),
+        "buckets": forget_buckets(),
     }
 
 
@@ -61,6 +62,11 @@ def forget_statuses() -> int:
 def forget_results() -> int:
     """Results of tasks, after a week."""
     return _forget("django_celery_results_taskresult", "date_done", "7 days")
+
+
+def forget_buckets() -> int:
+    """What platforms told us to wait for, a day after it was over."""
+    return _forget("bucket", "blocked_until", "1 day")
 
 
 def _forget(table: str, column: str, age: str) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from channels_ingest import http
-from conversations.contracts import Rejected, Scope
+from conversations.contracts import Failed, Rejected, Scope, Unknown
 
 PRIVATE = [
     "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
@@ -126,3 +127,95 @@ def test_a_retry_after_in_either_form_is_bounded() -> None:
     assert (seconds("7"), seconds("1.5"), seconds("99999999")) == (7, 1.5, 3600)
     assert (seconds("soon"), seconds("-5")) == (http.RETRY_AFTER_SECONDS, http.RETRY_AFTER_SECONDS)
     assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+# ---------------------------------------------------------------- the deadline
+
+
+class Dripper:
+    """A local server: each connection is answered by ``speak``, in a thread of its own."""
+
+    def __init__(self, speak: Callable[[socket.socket], None]) -> None:
+        self._speak = speak
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
+        self.connections = 0
+        self.left = threading.Event()  # the other side hung up
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._server.accept()
+            self.connections += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            self._speak(connection)
+        except OSError:
+            self.left.set()
+
+
+def drip(connection: socket.socket, head: bytes) -> None:
+    connection.recv(65536)
+    connection.sendall(head)
+    while True:  # well within the timeout of a read, for ever
+        connection.sendall(b"x")
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.5)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 20"])
+def test_an_answer_whose_head_drips_is_given_up_as_unknown(soon: None, head: bytes) -> None:
+    server = Dripper(lambda connection: drip(connection, head))
+    with pytest.raises(http.CallFailed) as failed:
+        http.call("POST", server.url, headers={}, allow_private=True, read_timeout=0.5)
+    assert isinstance(failed.value.outcome, Unknown)
+    assert server.left.wait(10)
+
+
+HEADS = [
+    b"X-Slow: ",
+    b"Content-Length: 500\r\n\r\n",
+    b"Connection: close\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\n",
+]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("head", HEADS)
+def test_an_answer_that_drips_after_its_status_keeps_it_and_is_not_whole(soon: None, head: bytes) -> None:
+    server = Dripper(lambda connection: drip(connection, b"HTTP/1.1 200 OK\r\n" + head))
+    answered = http.call("POST", server.url, headers={}, allow_private=True, read_timeout=0.5)
+    assert (answered.status, answered.complete) == (200, False)
+    assert server.left.wait(10)
+
+
+@pytest.mark.timeout(30)
+def test_a_handshake_that_drips_is_given_up_before_anything_was_sent(soon: None) -> None:
+    record = b"\x16\x03\x03\x40\x00"  # a handshake record of 16 kB begins
+    server = Dripper(lambda connection: drip(connection, record))
+    with pytest.raises(http.CallFailed) as failed:
+        http.call("POST", server.url.replace("http:", "https:"), headers={}, allow_private=True, read_timeout=0.5)
+    assert isinstance(failed.value.outcome, Failed)
+    assert server.left.wait(10)
+
+
+@pytest.mark.timeout(30)
+def test_the_deadline_of_a_call_that_ended_never_cuts_the_next_one_on_its_connection(soon: None) -> None:
+    def answer_twice(connection: socket.socket) -> None:
+        for wait in (0.0, 1.5):  # the first call's deadline passes in the middle of the second one
+            connection.recv(65536)
+            time.sleep(wait)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    server = Dripper(answer_twice)
+    for read_timeout in (0.5, 5.0):
+        answered = http.call("POST", server.url, headers={}, allow_private=True, read_timeout=read_timeout)
+        assert (answered.body, answered.complete) == (b"ok", True)
+    assert server.connections == 1
