@@ -53,7 +53,7 @@ class Place:
     order: str = "arrival"  # or window (the platform's, after a while) or external (its own numbers)
     users: int = 6
     modes: Mapping[str, int] = field(default_factory=lambda: {"ordered": 2, "pipelined": 1})
-    pause: float = 1.0  # between a person's messages or handfuls of them, on average
+    pause: float = 1.5  # seconds per message of a person, on average
     options: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)  # calls a second, ours and the platform's
     tenant: str = "acme"
@@ -68,13 +68,13 @@ class Place:
 PLACES = (
     Place(name="plain", platform="telegram", account="1:plain", users=12),
     Place(name="window", platform="telegram", account="2:window", order="window", users=5, modes={"reordered": 1},
-          pause=3.0, options={"settle_ms": "500"}),
+          options={"settle_ms": "500"}),
     Place(name="numbered", platform="generic", account="keep/numbered", key_life=FOREVER, order="external", users=6,
-          modes={"reordered": 2, "gap": 1}, pause=3.0, options={"gap_timeout_s": "4"}),
+          modes={"reordered": 2, "gap": 1}, options={"gap_timeout_s": "4"}),
     Place(name="keep", platform="generic", account="keep/any", key_life=FOREVER, users=6),
     Place(name="forget", platform="generic", account="forget/any", key_life=60.0, users=5,
           options={"key_life_s": "60"}),
-    Place(name="slow", platform="telegram", account="3:slow", users=3, modes={"pipelined": 1}, pause=6.0,
+    Place(name="slow", platform="telegram", account="3:slow", users=3, modes={"pipelined": 1}, pause=2.0,
           limits={"channel": 6.0, "chat": 2.0}, tenant="bolt"),
 )  # fmt: skip
 BY_NAME = {place.name: place for place in PLACES}
@@ -163,8 +163,8 @@ class Generator:
         try:
             person.open()
             while not self._stopping.is_set():
-                person.act()
-                self._stopping.wait(person.chance.expovariate(1 / place.pause))
+                said = person.act()
+                self._stopping.wait(said * person.chance.expovariate(1 / place.pause))
         except Exception as error:
             self.troubles.append(f"{person.user} broke down: {type(error).__name__}: {error}")
 
@@ -303,22 +303,22 @@ class Person:
         """The first message is taken before the others go: it is the base of the platform's numbers."""
         self.generator.deliver(self._next()).result()
 
-    def act(self) -> None:
+    def act(self) -> int:
+        """Say something; how many messages it was."""
         if self.chance.random() < 0.05:
             self.generator.garbage(self.place, self.chance)
         match self.mode:
-            case "ordered":
-                self.generator.deliver(self._next()).result()
             case "pipelined":
-                self._send(self._some(2, 6), apart=0.0)
+                return self._send(self._some(2, 6), apart=0.0)
             case "reordered":
                 window = self._some(8, 8)
                 self.chance.shuffle(window)
-                self._send(window, apart=0.02)
+                return self._send(window, apart=0.02)
             case "gap":
-                self._leave_a_gap()
+                return self._leave_a_gap()
+        return self._send([self._next()], apart=0.0)
 
-    def _leave_a_gap(self) -> None:
+    def _leave_a_gap(self) -> int:
         held, *rest = self._some(3, 6)
         futures = self._begin(rest, apart=0.02)
         time.sleep(self.chance.uniform(0.3, 2.0))
@@ -327,9 +327,11 @@ class Person:
         else:
             self.generator.history.add("gen", "event", "never", ch=self.place.name, u=self.user, m=held.number)
         _wait(futures)
+        return 1 + len(rest)
 
-    def _send(self, messages: Sequence[Message], apart: float) -> None:
+    def _send(self, messages: Sequence[Message], apart: float) -> int:
         _wait(self._begin(messages, apart))
+        return len(messages)
 
     def _begin(self, messages: Sequence[Message], apart: float) -> list[Future[bool]]:
         futures = []

@@ -127,9 +127,11 @@ class Run:
             self.generator = Generator(self.cluster, self.history, self.seed, crowd=self.crowd)
             self.generator.add_channels()
             self.say("everything runs; people begin to write")
-            seen = self._load_and_gather()
+            verdict = self._verdict(self._load_and_gather(), needed)
+            if verdict.word != PASS:
+                self.path.with_suffix(".log").write_text(self.cluster.logs())
         self.history.close()
-        return self._verdict(seen, needed)
+        return verdict
 
     def _version(self) -> contextlib.AbstractContextManager[Path]:
         """The code with which every process begins: today's, unless a fault begins with an older one."""
