@@ -1,9 +1,11 @@
-"""``python -m tests.chaos smoke|standard|all|F6 ...``: run the checker. Exit code 0 PASS, 1 FAIL, 2 INVALID.
+"""``python -m tests.chaos smoke|standard|all|F6 ...|mutants|report``: run the checker. Exit code 0 PASS, 1 FAIL, 2 INVALID.
 
 smoke      a handful of faults under one load, under three minutes
 standard   every fault, none longer than 20 s
 all        the failpoint cases, then every fault for as long as the table says (about 90 minutes)
 F6 F15     these, in this order (``--full``: for as long as the table says)
+mutants    every planted bug, or those that are named: each must be found (about 40 minutes)
+report     docs/reliability.md, from the figures that are kept; those of results that are named are kept first
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from tests.chaos import report
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.mutants import hunt
 from tests.chaos.run import EXIT_CODES, FAIL, FEW, INVALID, PASS, Verdict, run
 from tests.stack import ROOT
 
@@ -25,12 +29,16 @@ WORST_FIRST = (FAIL, INVALID, PASS)
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
-    parser.add_argument("what", nargs="+", help="smoke, standard, all, or names of faults")
+    parser.add_argument("what", nargs="+", help="smoke, standard, all, names of faults, mutants, report")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
     parser.add_argument("--full", action="store_true", help="faults last as long as the table says")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, not left behind
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
+    if arguments.what[0] == "mutants":
+        return hunt.run_all(arguments.what[1:])
+    if arguments.what[0] == "report":
+        return report.main(arguments.what[1:])
     if arguments.what == ["smoke"]:
         return worst([run(seed, shuffled([fault for fault in FAULTS.values() if fault.smoke], seed), name="smoke")])
     if arguments.what == ["standard"]:

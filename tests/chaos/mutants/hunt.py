@@ -191,15 +191,17 @@ def _play(case: Case, planted: str, answer: Path) -> None:
     from tests.chaos.faults import FAULTS
     from tests.chaos.run import run
 
+    faults = [FAULTS[name] for name in case.faults]
+    env = {name: value for fault in faults for name, value in fault.env.items()}
     verdict = run(
         case.seed,
-        [FAULTS[name] for name in case.faults],
+        faults,
         name=f"mutant-{planted or 'none'}",
         needed=("duplicates met",),
         crowd=case.crowd,
         calm_seconds=case.calm,
         drain_seconds=DRAIN_SECONDS,
-        env={"CHAOS_MUTANT": planted},
+        env={**env, "CHAOS_MUTANT": planted},
     )
     first = {violation.invariant: violation.words for violation in reversed(verdict.violations)}
     words = "; ".join([*(f"{name}: {said}" for name, said in first.items()), *verdict.unproven])
