@@ -1,4 +1,4 @@
-"""``python -m tests.chaos smoke|standard|all|F6 ...|mutants|report``: run the checker. Exit code 0 PASS, 1 FAIL, 2 INVALID.
+"""``python -m tests.chaos smoke|standard|all|F6 ...|mutants|report``. Exit code 0 PASS, 1 FAIL, 2 INVALID.
 
 smoke      a handful of faults under one load, under three minutes
 standard   every fault, none longer than 20 s
