@@ -11,5 +11,6 @@ The flow, a file per step:
     sweeper     finds whatever stayed behind, from Postgres alone
 
 What they stand on: ``contracts`` (words shared with adapters and bots), ``registry`` (adapters, bots,
-channels), ``committer`` (many callers, one transaction), ``database``, ``limiter``, ``models``, ``errors``.
+channels), ``committer`` (many callers, one transaction), ``database``, ``limiter``, ``models``, ``errors``;
+where ``SPOOL_DIR`` is set, ``spool`` and ``drain`` (what is accepted while Postgres is away).
 """
