@@ -67,8 +67,8 @@ class Place:
 # `slow` has a tenant of its own and few calls a second: the limiter is judged there. `crm` is left to the faults.
 PLACES = (
     Place(name="plain", platform="telegram", account="1:plain", users=12),
-    Place(name="window", platform="telegram", account="2:window", order="window", users=5, modes={"reordered": 3, "gap": 1},
-          options={"settle_ms": "500"}),
+    Place(name="window", platform="telegram", account="2:window", order="window", users=5,
+          modes={"reordered": 3, "gap": 1}, options={"settle_ms": "500"}),
     Place(name="numbered", platform="generic", account="keep/numbered", key_life=FOREVER, order="external", users=6,
           modes={"reordered": 2, "gap": 1}, options={"gap_timeout_s": "4"}),
     Place(name="keep", platform="generic", account="keep/any", key_life=FOREVER, users=6),

@@ -35,11 +35,11 @@ class Case:
     faults: tuple[str, ...] = ()
     seed: int = 1
     calm: float = 2.0
-    crowd: float = 0.5
+    crowd: float = 0.6
 
 
 CASES = {
-    "plain": Case(calm=14.0),
+    "plain": Case(calm=12.0),
     "postgres_crash": Case(faults=("F9",)),
     "flushall": Case(faults=("F15",)),
     "unwoken": Case(faults=("unwoken",)),
@@ -90,8 +90,13 @@ def run_all(names: Sequence[str] | None = None) -> int:
     cases = list(dict.fromkeys(one.case for one in wanted))
     print(f"{len(wanted)} planted bugs in {len(cases)} cases", flush=True)
     alarms = [case for case in cases if not _passes_without(case)]
-    kills = [_told(_hunt(one)) for one in wanted if one.case not in alarms]
-    _write(kills, alarms, whole=not names)
+    if not names:
+        RESULT.unlink(missing_ok=True)
+    kills = []
+    for one in wanted:
+        if one.case not in alarms:
+            kills.append(_told(_hunt(one)))
+            _write(kills, alarms)
     return _summary(kills, alarms)
 
 
@@ -131,13 +136,11 @@ def _told(kill: Kill) -> Kill:
     return kill
 
 
-def _write(kills: Sequence[Kill], alarms: Sequence[str], *, whole: bool) -> None:
-    """The results of a run of some replace theirs in the results of the last whole run."""
+def _write(kills: Sequence[Kill], alarms: Sequence[str]) -> None:
+    """After each: the results of some replace theirs among those from before."""
     from tests.chaos.run import commit
 
-    before = (
-        {} if whole or not RESULT.exists() else {one["name"]: one for one in json.loads(RESULT.read_text())["mutants"]}
-    )
+    before = {one["name"]: one for one in json.loads(RESULT.read_text())["mutants"]} if RESULT.exists() else {}
     found = {**before, **{kill.name: {**asdict(kill), "commit": commit()} for kill in kills}}
     result = {"commit": commit(), "alarms": list(alarms), "mutants": [found[name] for name in MUTANTS if name in found]}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
