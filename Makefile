@@ -1,7 +1,9 @@
 # Needs python3 (3.11 or newer), make and git; everything else comes into .venv.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos install lock format clean
+CHAOS = $(BIN)/python -m tests.chaos
+CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
+.PHONY: help run test check bench chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -16,7 +18,7 @@ CHECK_ENV := LOCAL=1 SECRET_KEY=only-for-checks-0c9f2be1d47a4f6b8e35a1c07d92f4be
 	REDIS_URL=redis://127.0.0.1:1/0 CREDENTIALS_KEYS=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 run: .venv/local.stamp  ## everything on this machine, on http://127.0.0.1:8000 (PORT=...)
 	@PORT=$(PORT) exec $(BIN)/python -m botproject.local --with-parent
@@ -35,8 +37,20 @@ check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, 
 bench: .venv/dev.stamp  ## measure the parts and the whole (comes with a later version)
 	@$(call script,bench)
 
-chaos: .venv/dev.stamp  ## the fault checker (comes with a later version)
-	@$(call script,chaos)
+chaos: .venv/dev.stamp  ## every fault under load, none over 20 s; about 12 minutes (FAULT=F6 for one, SEED=...)
+	@$(CHAOS) $(or $(FAULT),standard) $(CHAOS_ARGS)
+
+chaos-smoke: .venv/dev.stamp  ## a handful of faults under load, under 3 minutes (SEED=...)
+	@$(CHAOS) smoke $(CHAOS_ARGS)
+
+chaos-all: .venv/dev.stamp  ## every failpoint, then every fault for as long as it may last; about 90 minutes
+	@$(CHAOS) all $(CHAOS_ARGS)
+
+chaos-mutants: .venv/dev.stamp  ## plant bugs one by one: the checker must find each
+	@$(CHAOS) mutants
+
+chaos-report: .venv/dev.stamp  ## docs/reliability.md from the figures of runs (RUNS=.data/chaos/....json to keep some)
+	@$(CHAOS) report $(RUNS)
 
 install: .venv/dev.stamp  ## all that development needs, in .venv
 

@@ -28,6 +28,10 @@ WORST_FIRST = (FAIL, INVALID, PASS)
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["mutants"]:
+        return hunt.run_all(sys.argv[2:] or None)
+    if sys.argv[1:2] == ["report"]:
+        return report.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("what", nargs="+", help="smoke, standard, all, names of faults, mutants, report")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
@@ -40,37 +44,38 @@ def main() -> int:
     if arguments.what[0] == "report":
         return report.main(arguments.what[1:])
     if arguments.what == ["smoke"]:
-        return worst([run(seed, shuffled([fault for fault in FAULTS.values() if fault.smoke], seed), name="smoke")])
+        faults = shuffled([fault for fault in FAULTS.values() if fault.smoke], seed)
+        return worst([run(seed, faults, name="smoke", length="smoke")])
     if arguments.what == ["standard"]:
-        return worst(many(seed, full=False))
+        return worst(many(seed, "scaled"))
     if arguments.what == ["all"]:
         points = subprocess.run([sys.executable, "-m", "tests.chaos.points", "--seed", str(seed)], cwd=ROOT).returncode
-        return max(points, worst(many(seed, full=True)))
+        return max(points, worst(many(seed, "full")))
     unknown = [name for name in arguments.what if name not in FAULTS]
     if unknown:
         parser.error(f"no such fault: {' '.join(unknown)}; there are {' '.join(FAULTS)}")
-    return worst([one([FAULTS[name] for name in arguments.what], seed, full=arguments.full)])
+    return worst([one([FAULTS[name] for name in arguments.what], seed, "full" if arguments.full else "scaled")])
 
 
 def shuffled(faults: Sequence[Fault], seed: int) -> list[Fault]:
     return random.Random(f"{seed}:order").sample(list(faults), len(faults))
 
 
-def many(seed: int, *, full: bool) -> list[Verdict]:
+def many(seed: int, length: str) -> list[Verdict]:
     """All that is possible here: most in one run, those that need a cluster of their own after it."""
     possible = [fault for fault in FAULTS.values() if not _impossible(fault)]
     together = shuffled([fault for fault in possible if not fault.alone], seed)
-    verdicts = [run(seed, together, name="all" if full else "standard", full=full)]
-    return verdicts + [one([fault], seed, full=full) for fault in possible if fault.alone]
+    verdicts = [run(seed, together, name="all" if length == "full" else "standard", length=length)]
+    return verdicts + [one([fault], seed, length) for fault in possible if fault.alone]
 
 
-def one(faults: Sequence[Fault], seed: int, *, full: bool) -> Verdict:
+def one(faults: Sequence[Fault], seed: int, length: str) -> Verdict:
     """A run of a few: they must hit, and cannot meet everything. A limit is published, not judged."""
     reasons = list(filter(None, map(_impossible, faults)))
     if reasons:
         return Verdict(INVALID, {}, unproven=reasons)
     env = {name: value for fault in faults for name, value in fault.env.items()}
-    verdict = run(seed, faults, name="-".join(fault.name for fault in faults)[:60], full=full, needed=FEW, env=env)
+    verdict = run(seed, faults, name="-".join(fault.name for fault in faults)[:60], length=length, needed=FEW, env=env)
     if verdict.word == FAIL and all(fault.limit for fault in faults):
         print("This is a limit that is known: it is measured, not judged.")
         verdict.word = PASS

@@ -71,14 +71,14 @@ def run(
     faults: Sequence[Fault],
     *,
     name: str = "run",
-    full: bool = False,
+    length: str = "scaled",
     needed: Sequence[str] = ALL_OF_IT,
     crowd: float = 1.0,
     env: Mapping[str, str] | None = None,
     calm_seconds: float = 0.0,
     drain_seconds: float = DRAIN_SECONDS,
 ) -> Verdict:
-    """``full``: faults last as the table says. ``needed``: what must have been met (I25).
+    """``length`` of the faults: smoke, scaled or full. ``needed``: what must have been met (I25).
 
     ``calm_seconds``: load without faults before the first one.
     ``drain_seconds``: the bound of the end; what is not done in twice the time is not waited for.
@@ -90,7 +90,7 @@ def run(
         seed,
         faults,
         path,
-        full=full,
+        length=length,
         crowd=crowd,
         env=env or {},
         calm_seconds=calm_seconds,
@@ -108,7 +108,7 @@ class Run:
     seed: int
     faults: Sequence[Fault]
     path: Path
-    full: bool
+    length: str
     crowd: float
     env: Mapping[str, str]
     calm_seconds: float
@@ -173,7 +173,8 @@ class Run:
         row = {"name": fault.name, "title": fault.title, "seconds": scene.seconds, "begun": begun, "healed": healed}
         row |= {"bound_s": fault.bound, "allowed_s": allowed, "backlog_s": backlog, "answered_s": answered}
         row |= {"evidence": scene.evidence, "missed": scene.missed, "problems": scene.problems, "notes": scene.notes}
-        self.done.append({**row, "allows": sorted(fault.allows)})
+        row |= {"hit": bool(scene.evidence and not scene.missed), "limit": fault.limit, "allows": sorted(fault.allows)}
+        self.done.append(row)
         took = "more than allowed" if backlog is None else f"{backlog:.1f} s"
         missed = f", IT DID NOT HIT: {'; '.join(scene.missed)}" if scene.missed else ""
         self.say(f"{number}/{len(self.faults)} {fault.name}: {fault.title}. Recovered in {took}{missed}")
@@ -185,8 +186,8 @@ class Run:
             generator=self.generator,
             history=self.history,
             chance=random.Random(f"{self.seed}:{number}:{fault.name}"),
-            seconds=fault.lasts(self.full),
-            full=self.full,
+            seconds=fault.lasts(self.length),
+            full=self.length == "full",
         )
 
     def _recovered(self, healed: int, seconds: float) -> float | None:

@@ -149,7 +149,7 @@ class Fault:
     bound: float
     seconds: float  # the table's own duration
     scaled: float
-    smoke: bool = False
+    smoke: float = 0.0  # how long it lasts in the smoke set; 0: it is not in it
     links: frozenset[str] = frozenset()
     env: Mapping[str, str] = field(default_factory=dict)  # of every process, in a run of this fault
     allows: Collection[str] = ()  # what it makes right that is wrong elsewhere: "parks", "parks replies"
@@ -158,8 +158,9 @@ class Fault:
     serves: Callable[[], str] | None = None  # the commit with which every process begins
     limit: bool = False  # what it breaks is measured and published, not judged
 
-    def lasts(self, full: bool) -> float:
-        return self.seconds if full else self.scaled
+    def lasts(self, length: str) -> float:
+        """Seconds, by the length of the run: smoke, scaled or full."""
+        return {"smoke": self.smoke or self.scaled, "scaled": self.scaled, "full": self.seconds}[length]
 
     def run(self, scene: Scene) -> None:
         """Hurt, wait, heal; what was begun is always ended."""

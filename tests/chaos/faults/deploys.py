@@ -52,8 +52,7 @@ def end_in_time(old: Sequence[Process], patience: float) -> list[str]:
     return late
 
 
-@fault("F33", "A deploy: all processes are told to stop at once, the new ones begin beside them", bound=20, seconds=1,
-       smoke=True)  # fmt: skip
+@fault("F33", "A deploy: all processes are told to stop at once, the new ones begin beside them", bound=20, seconds=1)
 def deployed(scene: Scene) -> Iterator[None]:
     pids = [pid for part in scene.cluster.parts() for pid in part.process.tree()]
     begun = time.monotonic()

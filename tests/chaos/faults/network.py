@@ -17,7 +17,7 @@ STREAMS = {"web-pg": ("store",), "A-pg": ("handle", "send"), "B-pg": ("handle", 
 MOST_RESETS = 20  # in one fault: each costs its caller a new connection
 
 
-@fault("F23", "Postgres commits, and the answer is lost", bound=10, seconds=5, links=TO_POSTGRES, smoke=True)
+@fault("F23", "Postgres commits, and the answer is lost", bound=10, seconds=5, links=TO_POSTGRES, smoke=4)
 def commit_unknown(scene: Scene) -> Iterator[None]:
     yield from _commits_hurt(scene, "commit_answer")
 
@@ -90,8 +90,9 @@ def split(scene: Scene) -> Iterator[None]:
     link.heal()
 
 
-@fault("answers-lost", "The platform takes a reply, and its answer is lost", bound=20, seconds=5,
-       links=["sender-platform"], smoke=True)  # fmt: skip
+@fault(
+    "answers-lost", "The platform takes a reply, and its answer is lost", bound=20, seconds=5, links=["sender-platform"]
+)
 def platform_answers_lost(scene: Scene) -> Iterator[None]:
     trigger = scene.link("sender-platform").arm("http_answer", every=3, times=MOST_RESETS)
     yield

@@ -41,7 +41,7 @@ print(json.dumps(done))
 """
 
 
-@fault("take-over", "People take over in the middle of everything, and hand back", bound=20, seconds=10, smoke=True)
+@fault("take-over", "People take over in the middle of everything, and hand back", bound=20, seconds=10, smoke=5)
 def taken_over(scene: Scene) -> Iterator[None]:
     taken: list[int] = []
 
@@ -62,7 +62,7 @@ def _act(scene: Scene, verb: str, most: int) -> list[int]:
     return list(json.loads(said.strip().splitlines()[-1]))
 
 
-@fault("crm-down", "What the bot depends on is down, for everybody", bound=45, seconds=60, scaled=12, smoke=True)
+@fault("crm-down", "What the bot depends on is down, for everybody", bound=45, seconds=60, scaled=12)
 def crm_down(scene: Scene) -> Iterator[None]:
     """Nobody's attempts are spent, the cause is one row, and the first success releases all."""
     broken = scene.cluster.folder / BROKEN.name

@@ -10,7 +10,7 @@ from tests.chaos.faults.base import Scene, fault
 from tests.doubles import Rule
 
 
-@fault("F29", "The platforms say 429 again and again, each with its time", bound=20, seconds=30, scaled=10, smoke=True)
+@fault("F29", "The platforms say 429 again and again, each with its time", bound=20, seconds=30, scaled=10, smoke=5)
 def storm_of_429(scene: Scene) -> Iterator[None]:
     """Calls before the time that was said are judged from the platform's log."""
     rules: list[Rule] = [{"do": "429", "retry_after": n, "times": 0, "probability": 0.15} for n in (1, 2, 4)]
@@ -34,7 +34,7 @@ def platform_broken(scene: Scene) -> Iterator[None]:
     scene.wrong(f"a reply was tried {most} times", most > 10)
 
 
-@fault("F31", "The platforms take a reply and reset the connection", bound=20, seconds=10, smoke=True)
+@fault("F31", "The platforms take a reply and reset the connection", bound=20, seconds=10, smoke=5)
 def taken_and_reset(scene: Scene) -> Iterator[None]:
     rules: list[Rule] = [{"do": do, "times": 0, "probability": 0.12} for do in DOUBTS]
     yield from _mood(scene, rules, set(DOUBTS))

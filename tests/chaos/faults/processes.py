@@ -24,7 +24,7 @@ WEB_POINTS = ("W1", "W2", "W3", "W4")
 TURN_POINTS = ("T3", "T4", "T5")
 
 
-@fault("F1", "A worker's child is killed in the middle of its turns", bound=10, seconds=1, smoke=True)
+@fault("F1", "A worker's child is killed in the middle of its turns", bound=10, seconds=1, smoke=1)
 def child_killed(scene: Scene) -> Iterator[None]:
     pid = scene.busy("handle")
     send(signal.SIGKILL, pid)
@@ -32,14 +32,14 @@ def child_killed(scene: Scene) -> Iterator[None]:
     scene.saw("a process with lanes in hand was killed", gone(pid))
 
 
-@fault("sender-killed", "A sender is killed between a call and its result", bound=10, seconds=1)
+@fault("sender-killed", "A sender is killed between a call and its result", bound=10, seconds=1, smoke=1)
 def sender_killed(scene: Scene) -> Iterator[None]:
     _, pid = scene.hit(scene.host(), f"D3=kill@{scene.chance.randint(1, 5)}")
     yield
     scene.saw("the sender is dead", gone(pid))
 
 
-@fault("F2", "A whole host of workers is gone for a while", bound=15, seconds=60, smoke=True)
+@fault("F2", "A whole host of workers is gone for a while", bound=15, seconds=60, smoke=4)
 def host_killed(scene: Scene) -> Iterator[None]:
     host, before = scene.host(), scene.committed()
     hit = host.kill(again=False)
@@ -66,7 +66,7 @@ def hosts_killed(scene: Scene) -> Iterator[None]:
         host.start()
 
 
-@fault("F4", "A web process is killed at each step of a webhook", bound=10, seconds=40, scaled=5, smoke=True)
+@fault("F4", "A web process is killed at each step of a webhook", bound=10, seconds=40, scaled=5, smoke=5)
 def web_killed_at_points(scene: Scene) -> Iterator[None]:
     points = WEB_POINTS if scene.full else [scene.chance.choice(WEB_POINTS)]
     for point in points:
@@ -84,9 +84,7 @@ def web_killed(scene: Scene) -> Iterator[None]:
     scene.saw("master and child are gone", len(hit) > 1 and all(map(gone, hit)))
 
 
-@fault(
-    "F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12, smoke=True
-)
+@fault("F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12, smoke=9)
 def worker_frozen(scene: Scene) -> Iterator[None]:
     point = scene.chance.choice(TURN_POINTS)
     _, pid = scene.hit(scene.host(), f"{point}=stop@{scene.chance.randint(1, 5)}")

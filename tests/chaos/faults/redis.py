@@ -16,7 +16,7 @@ from tests.stack import every
 HOLD = hashlib.sha1(lua("hold").encode()).hexdigest()
 
 
-@fault("F15", "Redis is flushed, scripts included, once a second", bound=15, seconds=60, scaled=10, smoke=True)
+@fault("F15", "Redis is flushed, scripts included, once a second", bound=15, seconds=60, scaled=10, smoke=5)
 def flushed(scene: Scene) -> Iterator[None]:
     """Also the promise that a minute of it costs latency only."""
     with scene.redis() as client:
@@ -94,7 +94,7 @@ def black_hole(scene: Scene) -> Iterator[None]:
     link.heal()
 
 
-@fault("F20", "Wakes that Redis has given away get lost", bound=15, seconds=10, links=["app-redis"], smoke=True)
+@fault("F20", "Wakes that Redis has given away get lost", bound=15, seconds=10, links=["app-redis"], smoke=4)
 def wakes_lost(scene: Scene) -> Iterator[None]:
     yield from _armed(scene, "brpop_answer", every=2)
 
