@@ -8,8 +8,8 @@ nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -179,9 +179,10 @@ def _run(case: str, planted: str) -> dict[str, Any]:
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            process.wait(ONE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ONE_SECONDS)
+        finally:  # also where we are told to stop: it takes its processes with it
+            process.terminate()
             process.wait()
     seconds = round(time.monotonic() - began, 1)
     if answer.exists():
@@ -212,6 +213,7 @@ def _play(case: Case, planted: str, answer: Path) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description="One case with one planted bug, or with none.")
     parser.add_argument("--case", required=True, choices=sorted(CASES))
     parser.add_argument("--plant", default="")
