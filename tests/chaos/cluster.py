@@ -52,9 +52,11 @@ class Part:
         self.name = process.name
         self.away = False  # a fault keeps it away
         self.starts = 0
+        self.armed = False  # it runs with failpoints
 
     def start(self) -> None:
         self.away = False
+        self.armed = bool(self.process.env.get("FAILPOINTS"))
         self.process.start()
         self.starts += 1
 

@@ -116,18 +116,27 @@ class Scene:
         return (look() or self.cluster.pids(host or "A", role))[0]
 
     def hit(self, part: Part, words: str) -> tuple[str, int]:
-        """Start ``part`` anew with these failpoints, and wait until one was hit: point and pid."""
+        """Start ``part`` anew with a failpoint, and wait until it was hit, once: point and pid."""
+        self._disarm()
         record = self.cluster.folder / "failpoints.txt"
         record.unlink(missing_ok=True)
-        part.failpoints(words)
+        part.failpoints(f"{words}!")
         part.kill()
-        happened = self.wait(lambda: record.exists() and record.read_text().strip(), 30)
+        happened = self.wait(lambda: record.exists() and record.read_text().endswith("\n"), 40)
         part.failpoints("")
         self.saw(f"{words} was hit", happened)
         if not happened:
             return words, 0
         point, _, pid = record.read_text().splitlines()[0].split()
         return point, int(pid)
+
+    def _disarm(self) -> None:
+        """What is started again inside a host has its failpoint still, which was hit once; then it must be gone."""
+        armed = [part for part in self.cluster.parts() if part.armed]
+        for part in armed:
+            part.kill()
+        if armed:
+            self.wait(lambda: not any(part.armed for part in armed) and self.cluster.complete(), 40)
 
     def attempts(self, until: int = 0) -> Iterator[tuple[int, float, int]]:
         """Authentic webhooks begun while it lasted: status, seconds until the answer, moment of the beginning."""

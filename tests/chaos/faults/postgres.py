@@ -182,8 +182,7 @@ def run(*command: str) -> None:
 def no_connections(scene: Scene) -> Iterator[None]:
     with Crowd(scene) as crowd:
         crowd.take_all()
-        (ended,) = crowd.connections[0].execute(END_OURS).fetchone() or (0,)
-        crowd.take_all()
+        ended = sum(crowd.end_ours() for _ in range(5))  # who is quick gets a place again
         scene.began = time.monotonic_ns()
         yield
         scene.saw(f"{ended} connections of ours were ended", ended)
@@ -213,6 +212,11 @@ class Crowd:
                 self.connections.append(psycopg.connect(self.url, autocommit=True, application_name="crowd"))
         except psycopg.OperationalError:
             self.refused += 1
+
+    def end_ours(self) -> int:
+        (ended,) = self.connections[0].execute(END_OURS).fetchone() or (0,)
+        self.take_all()
+        return int(ended)
 
     def __exit__(self, *_: object) -> None:
         for connection in self.connections:

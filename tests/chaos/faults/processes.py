@@ -73,8 +73,6 @@ def web_killed_at_points(scene: Scene) -> Iterator[None]:
         _, pid = scene.hit(scene.web(), f"{point}=kill@{scene.chance.randint(3, 20)}")
         scene.saw(f"the process that came to {point} is dead", pid and scene.wait(lambda pid=pid: gone(pid)))
     yield
-    for web in scene.cluster.web:  # those that its master started meanwhile still have the failpoint
-        web.kill()
 
 
 @fault("F5", "The master of a web process is killed with all its children", bound=10, seconds=1)
@@ -128,7 +126,6 @@ def told_to_stop(scene: Scene) -> Iterator[None]:
         time.sleep(0.2)
     yield
     scene.saw("the process ended", scene.wait(lambda: gone(pid), 25))
-    host.kill()
 
 
 @fault("F37", "A worker's child gets no more memory", bound=30, seconds=15, allows=["parks"])
@@ -152,10 +149,8 @@ def _at_its_limit(pid: int) -> bool:
 @fault("F39", "A sweeper is killed at its work, then nobody sweeps for a while", bound=15, seconds=300, scaled=15)
 def no_sweeper(scene: Scene) -> Iterator[None]:
     point = scene.chance.choice(("S1", "S2"))
-    host = scene.host()
-    _, pid = scene.hit(host, f"{point}=kill")
+    _, pid = scene.hit(scene.host(), f"{point}=kill")
     scene.saw("the sweeper is dead", pid and scene.wait(lambda: gone(pid)))
-    host.kill()
     scene.wait(scene.cluster.complete, 30)
     sweepers = [pid for name in scene.cluster.hosts for pid in scene.cluster.pids(name, "sweep")]
     with frozen(*sweepers):
