@@ -36,6 +36,7 @@ BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0)  # then the last one, for ever; platforms
 GIVE_UP_AFTER = 3
 LATER_SECONDS = (0.1, 20.0)
 ABANDON_SECONDS = 45.0  # after the end of the run
+UNLUCKY_EVERY = 60  # messages; each that cannot be handled holds up its own person for its five attempts
 FOREVER = float("inf")
 
 CLASSES = {"plain": 64, "emoji": 6, "nul": 5, "quiet": 6, "double": 8, "triple": 4, "slow": 5, "large": 2}
@@ -346,7 +347,7 @@ class Person:
     def _next(self) -> Message:
         number = next(self._numbers)
         kind = self.chance.choices(list(CLASSES), list(CLASSES.values()))[0]
-        if self.unlucky and number % 8 == 4:
+        if self.unlucky and number % UNLUCKY_EVERY == 4:
             kind = "poison"
         external = number if self.place.order == "external" else None
         gives_up = external is None and number > 1 and self.chance.random() < 0.03

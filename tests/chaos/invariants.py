@@ -590,11 +590,13 @@ def seen_to_happen(seen: Evidence) -> dict[str, int]:
 
 
 def taken_over(seen: Evidence) -> int:
-    """Messages that were begun by more than one process."""
-    pids = collections.defaultdict(set)
+    """Messages that one process began and left without an end, and another process ended."""
+    pids, begun = collections.defaultdict(set), collections.Counter()
     for line in seen.begun:
         pids[(line["lane"], line["sequence"])].add(line["pid"])
-    return sum(len(each) > 1 for each in pids.values())
+        begun[(line["lane"], line["sequence"])] += 1
+    ended = {(row["lane"], row["sequence"]): len(seen.turns_of.get(row["id"], [])) for row in seen.rows["messages"]}
+    return sum(len(each) > 1 and begun[place] > ended.get(place, 0) for place, each in pids.items())
 
 
 def rescued(seen: Evidence) -> int:

@@ -290,7 +290,7 @@ class Run:
             "late": sum(row["late"] for row in seen.rows["messages"]),
             "met": invariants.seen_to_happen(seen),
             "drained_s": seen.drained_seconds,
-            "seconds from stored to handled": _percentiles(_waits(seen)),
+            "seconds from stored to handled": _percentiles(_waits(seen, self.unlucky)),
             "recovery_s": _percentiles([row["backlog_s"] for row in self.done if row["backlog_s"] is not None]),
             "slack": f"bounds x {SLACK:g} + {SLACK_SECONDS:g} s",
             "faults": [self._fault(row, seen) for row in self.done],
@@ -310,9 +310,9 @@ def _shown_again(seen: Evidence) -> int:
     return sum(len(each) - len({call["text"] for call in each}) for each in seen.shown.values())
 
 
-def _waits(seen: Evidence) -> list[float]:
-    rows = (row for row in seen.rows["messages"] if row["status"] == "handled" and row["ch"] in MEASURED)
-    return [row["settled"] - row["received"] for row in rows]
+def _waits(seen: Evidence, but: str) -> list[float]:
+    rows = (row for row in seen.rows["messages"] if row["ch"] in MEASURED and row["u"] != but)
+    return [row["settled"] - row["received"] for row in rows if row["status"] == "handled"]
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
