@@ -74,8 +74,7 @@ def one(faults: Sequence[Fault], seed: int, length: str) -> Verdict:
     reasons = list(filter(None, map(_impossible, faults)))
     if reasons:
         return Verdict(INVALID, {}, unproven=reasons)
-    env = {name: value for fault in faults for name, value in fault.env.items()}
-    verdict = run(seed, faults, name="-".join(fault.name for fault in faults)[:60], length=length, needed=FEW, env=env)
+    verdict = run(seed, faults, name="-".join(fault.name for fault in faults)[:60], length=length, needed=FEW)
     if verdict.word == FAIL and all(fault.limit for fault in faults):
         print("This is a limit that is known: it is measured, not judged.")
         verdict.word = PASS

@@ -121,9 +121,13 @@ class Run:
         names = " ".join(fault.name for fault in self.faults)
         self.say(f"seed {self.seed}, commit {commit()}, {len(self.faults)} faults: {names}")
         links = {link for fault in self.faults for link in fault.links}
+        env = {name: value for fault in self.faults for name, value in fault.env.items()}
         chance = random.Random(f"{self.seed}:cluster")
         self.history = History(self.path.with_suffix(".history.jsonl"))
-        with self._version() as code, Cluster(links=links, env=self.env, chance=chance, code=code) as self.cluster:
+        with (
+            self._version() as code,
+            Cluster(links=links, env={**env, **self.env}, chance=chance, code=code) as self.cluster,
+        ):
             self.generator = Generator(self.cluster, self.history, self.seed, crowd=self.crowd)
             self.generator.add_channels()
             self.say("everything runs; people begin to write")
