@@ -2,8 +2,9 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 CHAOS = $(BIN)/python -m tests.chaos
+BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test check bench chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
+.PHONY: help run test check bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -34,8 +35,17 @@ check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, 
 	$(CHECK_ENV) $(BIN)/python manage.py check
 	$(CHECK_ENV) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
-bench: .venv/dev.stamp  ## measure the parts and the whole (comes with a later version)
-	@$(call script,bench)
+bench: .venv/bench.stamp  ## side by side with a do-nothing view and two other pipelines, under 10 minutes (CASE=e2e for one)
+	@$(BENCH) $(CASE)
+
+bench-all: .venv/bench.stamp  ## every case, about half an hour, and a large database once (GROWTH_SCALE=0.1 for a tenth)
+	@$(BENCH) --all
+
+bench-docs: .venv/bench.stamp  ## the same, then docs/benchmarks.md and its picture
+	@$(BENCH) --all --docs
+
+bench-short: .venv/bench.stamp  ## only to see that measuring works
+	@$(BENCH) --short
 
 chaos: .venv/dev.stamp  ## every fault under load, none over 20 s; about 12 minutes (FAULT=F6 for one, SEED=...)
 	@$(CHAOS) $(or $(FAULT),standard) $(CHAOS_ARGS)
@@ -62,14 +72,10 @@ lock: .venv/dev.stamp  ## pin the requirements again (LOCK_ARGS=--upgrade for ne
 	$(call compile,requirements)
 	$(call compile,requirements-local)
 	$(call compile,requirements-dev)
+	$(call compile,requirements-bench)
 
 clean:  ## remove .venv and caches; data in .data stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-
-define script
-if test -e tools/$(1) || test -e tools/$(1).py; then PORT=$(PORT) $(BIN)/python -m tools.$(1); \
-else echo "make $(1): tools/$(1) comes with a later change." >&2; exit 1; fi
-endef
 
 define compile
 $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -95,3 +101,9 @@ endef
 	@$(PIP) -r requirements-dev.txt
 	@$(COMPILE)
 	@touch .venv/local.stamp $@
+
+.venv/bench.stamp: .venv/dev.stamp requirements-bench.txt
+	@echo "· pinned packages for the benchmark"
+	@$(PIP) -r requirements-bench.txt
+	@$(COMPILE)
+	@touch $@

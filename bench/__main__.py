@@ -1,27 +1,59 @@
-"""``python -m bench [--short] [case ...]``: run cases."""
+"""``python -m bench [case ...]``: measure. Without a case: those that are compared, side by side.
+
+--all       every case                     --add     beside the cases of the latest run
+--short     tiny, only to see that it works          --docs    write docs/benchmarks.md from the latest run
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import signal
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import replace
 
-from bench.cases import CASES, Scale
+from bench import report
+from bench.cases import CASES, COMPARED
+from bench.runs import SHORT, Scale
 from bench.world import World
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("cases", nargs="*", default=[], metavar="case", help=", ".join(CASES))
-    parser.add_argument("--seconds", type=float, help="of one measurement")
+    parser = argparse.ArgumentParser(prog="python -m bench", usage=__doc__)
+    parser.add_argument("cases", nargs="*")
+    for name in ("--all", "--add", "--short", "--docs"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--seconds", type=float)
     chosen = parser.parse_args()
+    names = chosen.cases or list(CASES if chosen.all or chosen.short else () if chosen.docs else COMPARED)
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        parser.error(f"no case {', '.join(unknown)}; known: {', '.join(CASES)}")
+    # Stopped by SIGTERM, it stops what it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    scale = Scale(**({"seconds": chosen.seconds} if chosen.seconds else {}))
-    for name in chosen.cases:
-        print(json.dumps(asdict(CASES[name](World(), scale)), indent=1), flush=True)
-    return 0
+    run = report.latest() if chosen.add or (chosen.docs and not names) else report.begin()
+    measure(run, names, scale(chosen))
+    if not chosen.short:
+        report.print_table(run)
+    if chosen.docs:
+        report.write_page(run)
+    return int(any(case["faults"] for case in run["cases"].values()))
+
+
+def scale(chosen: argparse.Namespace) -> Scale:
+    made = SHORT if chosen.short else Scale(growth=float(os.environ.get("GROWTH_SCALE") or 1))
+    return replace(made, seconds=chosen.seconds) if chosen.seconds else made
+
+
+def measure(run: report.Run, names: list[str], wanted: Scale) -> None:
+    for place, name in enumerate(names, 1):
+        print(f"[{place}/{len(names)}] {name}: {(CASES[name].__doc__ or '').strip()}", flush=True)
+        began = time.monotonic()
+        result = CASES[name](World(), wanted)
+        report.print_result(result)
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
+        report.add(run, result, time.monotonic() - began, keep=wanted is not SHORT)
 
 
 if __name__ == "__main__":

@@ -1,170 +1,107 @@
-"""What is done to each system. A case returns figures; targets are judged over all of a run, in ``targets``."""
+"""Every case, and what is wanted of it. Ratios are of one run: what is missing in it is not judged."""
 
 from __future__ import annotations
 
-import itertools
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from bench.measures import Cost, Snapshot
-from bench.stack import Ours, System
-from bench.world import Request, Stream, StreamFailed, World, post, quantile, telegram
-from botproject.local.__main__ import procfile
+from bench import compared, latency, volume
+from bench.runs import Result, Scale
+from bench.world import World
 
-Done = Callable[[], bool]
+Case = Callable[[World, Scale], Result]
+Figures = Mapping[str, Mapping[str, float]]
 
-USERS = 10_000
-CONNECTIONS = 128  # 64 for each web process: as many as it has threads
-
-
-@dataclass
-class Scale:
-    """How long and how much. ``SHORT`` only shows that everything works."""
-
-    seconds: float = 6.0  # of one measurement
-    runs: int = 3
-    users: int = USERS
-    window: int = 2_000  # messages on their way at once, end to end
-    backlog: int = 100_000
-    one_user: int = 10_000
-
-
-@dataclass
-class Result:
-    """What a case came to."""
-
-    name: str
-    figures: dict[str, float] = field(default_factory=dict)
-    costs: dict[str, Any] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    samples: dict[str, list[float]] = field(default_factory=dict)
+# `make bench`: side by side, in under ten minutes.
+COMPARED: dict[str, Case] = {
+    "limit": compared.limit,
+    "plain": compared.plain,
+    "queue": compared.queue,
+    "store": compared.store,
+    "e2e": compared.e2e,
+    "webhook": latency.webhook,
+    "delivery": latency.delivery,
+}
+CASES: dict[str, Case] = {
+    **COMPARED,
+    "slow_bots": latency.slow_bots,
+    "hanging": latency.hanging,
+    "one_user": latency.one_user,
+    "fairness": latency.fairness,
+    "backlog": volume.backlog,
+    "growth": volume.growth,
+    "pages": latency.pages,
+    "memory": volume.memory_used,
+    "duplicates": volume.duplicates,
+}
 
 
-def say(text: str) -> None:
-    print(f"  {text}", flush=True)
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """``value`` raises KeyError where its cases did not run. ``aim``: what would be better still."""
+
+    case: str
+    words: str
+    value: Callable[[Figures], float]
+    bound: float
+    at_least: bool = False
+    aim: float | None = None
+    unit: str = ""
+
+    def met(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
 
 
-# ---------------------------------------------------------------- pieces
+def ratio(case: str, figure: str, other_case: str, other: str) -> Callable[[Figures], float]:
+    return lambda figures: figures[case][figure] / figures[other_case][other]
 
 
-def flood(world: World, scale: Scale, make: Callable[[], Iterator[Request]], port: int, what: str) -> list[float]:
-    """Requests a second, as many as are answered; a warm-up, then ``scale.runs`` times ``scale.seconds``."""
-    rates = []
-    for run in range(scale.runs + 1):
-        seconds = scale.seconds if run else min(2.0, scale.seconds)
-        stream = Stream(what, port, make(), connections=CONNECTIONS, seconds=seconds)
-        took = world.run(stream, say=f"{what}, {'run ' + str(run) if run else 'warm-up'}")
-        require_success(stream)
-        if run:
-            rates.append(len(stream.answers) / took)
-    return rates
+def figure(case: str, name: str) -> Callable[[Figures], float]:
+    return lambda figures: figures[case][name]
 
 
-def require_success(*streams: Stream) -> None:
-    """Every request was answered well, maybe after some that were put off (503)."""
-    for stream in streams:
-        bad = {status: count for status, count in stream.statuses.items() if not 200 <= status < 300}
-        if bad:
-            say(f"{stream.name}: refused and sent again: {bad}")
-        if not stream.answers:
-            raise StreamFailed(f"{stream.name}: nothing was answered")
+def times_longer(case: str) -> Callable[[Figures], float]:
+    """How much the 99th percentile grows by the trouble."""
+    return ratio(case, "p99_ms", case, "alone_p99_ms")
 
 
-@dataclass
-class Sustained:
-    """Replies a second at the platform, and what a message cost meanwhile."""
-
-    rate: float
-    cost: Cost
-    samples: list[float]  # replies in each second
-
-
-def sustained(world: World, stream: Stream, system: System, seconds: float, warm: float, all_done: Done) -> Sustained:
-    """Let ``stream`` keep its window full for a warm-up and ``seconds``; then wait until ``all_done``."""
-    marks: list[tuple[float, int, Snapshot]] = []
-    samples: list[tuple[float, int]] = []
-
-    def mark() -> None:
-        marks.append((time.monotonic(), world.replies, Snapshot(system)))
-        stream.begin_measuring()
-
-    def sample() -> None:
-        samples.append((time.monotonic(), world.replies))
-
-    stream.seconds = warm + seconds
-    world.after(warm, mark)
-    world.after(warm + seconds - 0.01, mark)
-    for second in range(int(stream.seconds)):
-        world.after(second, sample)
-    world.run(stream, until=all_done, say=stream.name)
-    (began, replies, before), (ended, more, after) = marks
-    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(samples)]
-    return Sustained((more - replies) / (ended - began), Cost(before, after, more - replies), rates)
-
-
-# ---------------------------------------------------------------- the limit
-
-
-def limit(world: World, scale: Scale) -> Result:
-    """(a) A view that reads the body and answers, served as ours is."""
-    result = Result("limit")
-    with System("limit") as system:
-        system.start("web", procfile()["web"].replace("botproject.wsgi:application", "bench.limit:application"))
-        path, body = "/nothing/", telegram(1, 1, "1:1")
-        request = ("", post(path, body))
-        before = Snapshot(system)
-        rates = flood(world, scale, lambda: itertools.repeat(request), system.port, "do-nothing view")
-        result.figures["per_second"] = statistics.median(rates)
-        result.figures["generator_share"] = share_of_a_core(before, Snapshot(system))
-    return result
-
-
-def share_of_a_core(before: Snapshot, after: Snapshot) -> float:
-    """How busy the load generator was: near 1 it would be what is measured."""
-    return (after.cpu["world"] - before.cpu["world"]) / (after.at - before.at)
-
-
-# ---------------------------------------------------------------- ours
-
-
-def store(world: World, scale: Scale) -> Result:
-    """(d) Webhooks stored and answered; no worker runs."""
-    result = Result("store")
-    with Ours() as ours:
-        channel = ours.add_channel(world.api)
-        before = Snapshot(ours)
-        make = lambda: iter(ours.people(channel, scale.users))  # noqa: E731
-        rates = flood(world, scale, make, ours.port, "store only")
-        after = Snapshot(ours)
-        stored = ours.value("SELECT count(*) FROM message")
-        result.figures["per_second"] = statistics.median(rates)
-        result.figures["generator_share"] = share_of_a_core(before, after)
-        result.costs["store"] = Cost(before, after, stored).as_dict()
-        if stored != len(world.expected):
-            result.faults.append(f"{len(world.expected)} webhooks were answered, {stored} messages stored")
-        world.expected.clear()
-    return result
-
-
-def e2e(world: World, scale: Scale) -> Result:
-    """(d) Webhook to reply accepted by the platform and recorded."""
-    result = Result("e2e")
-    with Ours() as ours:
-        ours.start_workers()
-        channel = ours.add_channel(world.api)
-        requests = iter(ours.people(channel, scale.users))
-        stream = Stream("end to end", ours.port, requests, connections=CONNECTIONS, window=scale.window)
-        done = lambda: not world.expected and not ours.pending()  # noqa: E731
-        run = sustained(world, stream, ours, scale.seconds * scale.runs, scale.seconds / 2, done)
-        result.figures["per_second"] = run.rate
-        result.figures["window_p50_ms"] = quantile(stream.measured_replies, 0.5) * 1000
-        result.costs["e2e"] = run.cost.as_dict()
-        result.samples["replies per second"] = run.samples
-        result.faults = [*world.faults(), *ours.faults()]
-    return result
-
-
-CASES: dict[str, Callable[[World, Scale], Result]] = {case.__name__: case for case in (limit, store, e2e)}
+TARGETS = (
+    Target(case="store", words="store only, share of the do-nothing view", bound=0.25, aim=0.40, at_least=True,
+           value=ratio("store", "per_second", "limit", "per_second")),
+    Target(case="e2e", words="end to end, messages a second", bound=2060, aim=5000, at_least=True, unit="/s",
+           value=figure("e2e", "per_second")),
+    Target(case="e2e", words="end to end, times the plain pipeline", bound=25, at_least=True, unit="x",
+           value=ratio("e2e", "per_second", "plain", "per_second")),
+    Target(case="webhook", words="webhook's answer at half of its maximum rate, p50", bound=5, unit=" ms",
+           value=figure("webhook", "p50_ms")),
+    Target(case="webhook", words="webhook's answer at half of its maximum rate, p99", bound=25, unit=" ms",
+           value=figure("webhook", "p99_ms")),
+    Target(case="delivery", words="webhook to platform at 100/s, p50", bound=15, unit=" ms",
+           value=figure("delivery", "p50_ms")),
+    Target(case="delivery", words="webhook to platform at 100/s, p99", bound=60, unit=" ms",
+           value=figure("delivery", "p99_ms")),
+    Target(case="slow_bots", words="1 % of turns take 5 s, at 500/s: p99 of the others", bound=2, unit="x",
+           value=times_longer("slow_bots")),
+    Target(case="hanging", words="a platform hangs 30 s on 5 % of its sends, at 500/s: p99 of another channel", bound=2,
+           unit="x", value=times_longer("hanging")),
+    Target(case="one_user", words="one user with 10,000 queued: p99 of the others", bound=2, unit="x",
+           value=times_longer("one_user")),
+    Target(case="fairness", words="tenant A has 100,000 pending: p99 of tenant B at 10/s", bound=2, unit="x",
+           value=times_longer("fairness")),
+    Target(case="fairness", words="what tenant A loses by that", bound=0.10,
+           value=lambda figures: 1 - figures["fairness"]["a_per_second"] / figures["fairness"]["a_alone_per_second"]),
+    Target(case="backlog", words="a backlog of 100,000 drained, times the sustained rate", bound=1, at_least=True,
+           unit="x", value=ratio("backlog", "drained_per_second", "backlog", "sustained_per_second")),
+    Target(case="growth", words="a message among 10,000,000, times one of a small database", bound=1.25, unit="x",
+           value=ratio("growth", "small_per_second", "growth", "large_per_second")),
+    Target(case="pages", words="200 chat pages and 20 timelines open: p99 of webhooks", bound=1.5, unit="x",
+           value=times_longer("pages")),
+    Target(case="pages", words="a page that sleeps in every thread it may have: webhooks refused", bound=0,
+           value=figure("pages", "sleeping_refused")),
+    Target(case="memory", words="memory (PSS) of everything under full load", bound=1200, unit=" MB",
+           value=figure("memory", "loaded_mb")),
+    Target(case="memory", words="memory (PSS) of everything, idle", bound=600, unit=" MB",
+           value=figure("memory", "idle_mb")),
+    Target(case="duplicates", words="five copies of each message, times one of each", bound=2.5, unit="x",
+           value=ratio("duplicates", "1_of_each_per_second", "duplicates", "5_of_each_per_second")),
+)  # fmt: skip

@@ -15,11 +15,10 @@ from botproject.local.environment import RUN_MARK
 from conversations.sqlfiles import HERE
 
 TICK = os.sysconf("SC_CLK_TCK")
-PARTS = ("web", "handle", "send", "sweep", "worker", "postgres", "valkey", "world")
-_NOT_CONSTANTS = {"true", "false", "null", "interval"}  # Postgres may write $1 for them
-_WORDS = re.compile(r"--[^\n]*|/\*.*?\*/|%\(\w+\)s|'[^']*'|\$\d+")
-_CONSTANTS = {"true", "false", "null", "interval"}  # Postgres may write $1 for them
+_NOT_WORDS = re.compile(r"--[^\n]*|/\*.*?\*/|%\(\w+\)s|'[^']*'|\$\d+")
 _WORDS = re.compile(r"[A-Za-z_]{2,}")
+_CONSTANTS = {"true", "false", "null", "interval", "epoch"}  # Postgres may write $1 for them
+PARTS = ("web", "handle", "send", "sweep", "worker", "postgres", "valkey", "world")
 
 
 class Snapshot:
@@ -71,10 +70,10 @@ class Cost:
         named = {
             name: {
                 "calls": calls,
-                "messages_per_call": round(self.messages / calls, 2),
+                "rows_per_call": round(rows / calls, 2),
                 "us_per_message": round(milliseconds * 1000 / max(1, self.messages), 2),
             }
-            for name, (calls, milliseconds, _) in sorted(self.statements.items(), key=lambda item: -item[1][1])
+            for name, (calls, milliseconds, rows) in sorted(self.statements.items(), key=lambda item: -item[1][1])
         }
         calls = sum(calls for calls, _, _ in self.statements.values())
         return {

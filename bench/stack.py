@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statement
 LIMITS = "channel:100000/1s,chat:100000/1s,group:100000/1s"  # the limiter runs, and lets everything through
 WEBS = 2  # web processes, for every system alike
 SECRET = "bench-secret"
-PENDING = """SELECT (SELECT coalesce(sum(last_sequence - next_sequence + 1), 0) FROM conversation WHERE due_at IS NOT NULL)
-                  + (SELECT count(*) FROM conversation WHERE send_due_at IS NOT NULL)"""
+PENDING = """
+SELECT (SELECT coalesce(sum(last_sequence - next_sequence + 1), 0) FROM conversation WHERE due_at IS NOT NULL)
+     + (SELECT count(*) FROM conversation WHERE send_due_at IS NOT NULL)"""
 
 
 class System:
@@ -125,6 +127,12 @@ class System:
     # ------------------------------------------------------------ looking inside
 
     def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        return self._run(sql, params)
+
+    def query_with(self, sql: str, **params: Any) -> list[tuple[Any, ...]]:
+        return self._run(sql, params)
+
+    def _run(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = self._stack.enter_context(psycopg.connect(self.servers.database_url, autocommit=True))
         cursor = self._connection.execute(sql, params or None)
@@ -174,18 +182,31 @@ class Ours(System):
         alive = "SELECT count(DISTINCT kind) = 3 FROM worker WHERE NOT dead"
         wait_until(lambda: bool(self.value(alive)), 30, "workers")
 
-    def add_channel(self, api: str, *, bot: str = "echo", tenant: str = "default", token: str = "1:bench") -> Channel:
-        name = f"bench-{secrets.token_hex(4)}"
+    def stop_workers(self) -> None:
+        self.stop("worker")
+
+    def ids_per_task(self) -> dict[str, float]:
+        """How many conversations a Celery task carried, by its name, see ``bench.apps``."""
+        counts: Counter[str] = Counter()
+        for path in self.folder.glob("tasks-*.json"):
+            counts.update(json.loads(path.read_text()))
+        names = [name.removesuffix(" tasks") for name in counts if name.endswith(" tasks")]
+        return {name: round(counts[f"{name} ids"] / counts[f"{name} tasks"], 2) for name in names}
+
+    def add_channel(
+        self, api: str, *, bot: str = "echo", tenant: str = "default", token: str = "1:bench", name: str = ""
+    ) -> Channel:
+        name = name or f"bench-{secrets.token_hex(4)}"
         settings = (f"token={token}", f"secret_token={SECRET}", f"limits={LIMITS}")
         pairs = [word for setting in settings for word in ("--set", setting)]
         said = self.run("manage.py", "add_channel", "telegram", "--name", name, "--tenant", tenant, "--bot", bot,
                         "--api-base", api, *pairs)  # fmt: skip
         return Channel(**json.loads(said))
 
-    def people(self, channel: Channel, count: int, **options: int) -> People:
+    def people(self, channel: Channel, count: int, **options: Any) -> People:
         """``count`` people who never wrote before."""
         self._users += count
-        return People(channel.webhook_path, SECRET, self._users - count, count, **options)
+        return People(path=channel.webhook_path, secret=SECRET, first=self._users - count, count=count, **options)
 
     def pending(self) -> int:
         """Messages that are not handled and replies that are not recorded as sent."""

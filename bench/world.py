@@ -17,7 +17,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +25,7 @@ Request = tuple[str, bytes]  # its text ('' when nothing answers it later) and i
 CONNECTED_SECONDS = 10.0
 RETRY_SECONDS = 0.05
 ASK_SECONDS = 0.05
+NOT_MODIFIED = 304  # has no body, whatever its headers say
 IS_TERMINAL = sys.stdout.isatty()
 
 
@@ -50,7 +51,9 @@ class Stream:
     answers: list[float] = field(default_factory=list)  # seconds from due to the answer
     replies: list[float] = field(default_factory=list)  # seconds from due to the platform
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
+    again: bool = True  # refused requests are sent again, as platforms do
     sent: int = 0
+    awaited: int = 0  # of those that are sent, how many will be replied to
     replied: int = 0
     skip: int = 0  # answers of the warm-up
     skip_replies: int = 0
@@ -100,11 +103,12 @@ class Client:
         if self.buffer:
             data = self.buffer + data
         end = data.find(b"\r\n\r\n")
-        if end < 0 or len(data) < end + 4 + content_length(data, end):
+        status = int(data[9:12]) if end >= 0 else 0
+        if end < 0 or (status != NOT_MODIFIED and len(data) < end + 4 + content_length(data, end)):
             self.buffer = data
             return
         self.buffer = b""
-        self.sender.answered(self, int(data[9:12]))
+        self.sender.answered(self, status)
 
 
 def connect(port: int) -> socket.socket:
@@ -138,8 +142,13 @@ class Sender:
         self.flying = 0
         self.over = False
         self._again: list[tuple[float, Request, float]] = []  # refused ones: when, what, since when due
-        self._free = [Client(self) for _ in range(stream.connections)]
-        for client in self._free:
+        self._busy: set[str] = set()  # people whose last message is not taken yet: the next one waits
+        self._held: collections.defaultdict[str, collections.deque[tuple[Request, float]]]
+        self._held = collections.defaultdict(collections.deque)
+        self._holding = 0
+        self._clients = {Client(self) for _ in range(stream.connections)}
+        self._free = list(self._clients)
+        for client in self._clients:
             world.watch(client.socket, client)
 
     def next_at(self) -> float:
@@ -147,7 +156,7 @@ class Sender:
         if not self._free or (self.over and not self._again):
             return float("inf")
         again = self._again[0][0] if self._again else float("inf")
-        if self.over or self._window_is_full():
+        if self.over or self._window_is_full() or self._holding > self.stream.connections:
             return again
         stream = self.stream
         return min(again, self.began + stream.sent / stream.rate if stream.rate else 0.0)
@@ -160,17 +169,21 @@ class Sender:
         while self._again and self._free and self._again[0][0] <= now:
             _, request, due = heapq.heappop(self._again)
             self._send(request, due)
-        while self._free and not self.over and not self._window_is_full():
+        while self._free and not self.over and not self._window_is_full() and self._holding <= stream.connections:
             due = self.began + stream.sent / stream.rate if stream.rate else now
             if due > now:
                 return
-            request = next(stream.requests, None)
-            if request is None:
+            try:
+                request = next(stream.requests)
+            except StopIteration:
                 self.over = True
                 return
             stream.sent += 1
             if request[0]:
+                stream.awaited += 1
                 self.world.expected[request[0]] = (stream, due)
+                if not self._takes_turn(request, due):
+                    continue
             self._send(request, due)
 
     def answered(self, client: Client, status: int) -> None:
@@ -181,7 +194,8 @@ class Sender:
         self._free.append(client)
         if status < 400:
             stream.answers.append(now - client.due)
-        else:  # as platforms do: once more, a little later
+            self._next_of(client.request)
+        elif stream.again:
             heapq.heappush(self._again, (now + RETRY_SECONDS, client.request, client.due))
         if not stream.rate:
             self.pump(now)
@@ -189,6 +203,7 @@ class Sender:
     def lost(self, client: Client) -> None:
         """The server closed it: idle ones are opened again, a request in flight is sent again."""
         self.world.forget(client.socket)
+        self._clients.discard(client)
         if client in self._free:
             self._free.remove(client)
         else:
@@ -196,22 +211,45 @@ class Sender:
             self.flying -= 1
             heapq.heappush(self._again, (time.monotonic() + RETRY_SECONDS, client.request, client.due))
         fresh = Client(self)
+        self._clients.add(fresh)
         self.world.watch(fresh.socket, fresh)
         self._free.append(fresh)
 
     def done(self) -> bool:
-        return self.over and not self.flying and not self._again
+        return self.over and not (self.flying or self._again or self._holding)
 
     def close(self) -> None:
-        for client in self._free:
+        for client in self._clients:
             self.world.forget(client.socket)
 
     def _send(self, request: Request, due: float) -> None:
         self.flying += 1
         self._free.pop().send(request, due)
 
+    def _takes_turn(self, request: Request, due: float) -> bool:
+        """Whether it may go now; else it waits for the person's last one."""
+        user = request[0].partition(":")[0]
+        if user in self._busy:
+            self._held[user].append((request, due))
+            self._holding += 1
+            return False
+        self._busy.add(user)
+        return True
+
+    def _next_of(self, request: Request) -> None:
+        """A message was taken: the person's next one may go."""
+        user = request[0].partition(":")[0]
+        if user in self._held:
+            waiting = self._held[user]
+            self._holding -= 1
+            self._send(*waiting.popleft())
+            if not waiting:
+                del self._held[user]
+        else:
+            self._busy.discard(user)
+
     def _window_is_full(self) -> bool:
-        return bool(self.stream.window) and self.stream.sent - self.stream.replied >= self.stream.window
+        return bool(self.stream.window) and self.stream.awaited - self.stream.replied >= self.stream.window
 
 
 class Caller:
@@ -298,17 +336,26 @@ class World:
     # ------------------------------------------------------------ what happens
 
     def run(
-        self, *streams: Stream, until: Callable[[], bool] = lambda: True, seconds: float = 300.0, say: str = ""
+        self,
+        *streams: Stream,
+        background: Sequence[Stream] = (),
+        until: Callable[[], bool] = lambda: True,
+        seconds: float = 300.0,
+        say: str = "",
     ) -> float:
-        """Until every stream is done and ``until`` is true (asked every 50 ms); the seconds that it took."""
-        senders = [Sender(self, stream) for stream in streams]
+        """Until every stream is done and ``until`` is true (asked every 50 ms); the seconds that it took.
+
+        Nobody waits for what runs in the ``background``.
+        """
+        senders = [Sender(self, stream) for stream in (*streams, *background)]
+        awaited = senders[: len(streams)]
         asked = told = began = time.monotonic()
         try:
             while True:
                 now = time.monotonic()
                 for sender in senders:
                     sender.pump(now)
-                if now - asked >= ASK_SECONDS and all(sender.done() for sender in senders):
+                if now - asked >= ASK_SECONDS and all(sender.done() for sender in awaited):
                     asked = now
                     if until():
                         return now - began
@@ -402,7 +449,7 @@ def post(path: str, body: bytes, headers: str = "") -> bytes:
     return head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class People:
     """``count`` users of a channel, from ``first`` on, who write in turns: each 1, 2, 3, ... as Telegram's updates."""
 
@@ -410,16 +457,17 @@ class People:
     secret: str
     first: int
     count: int
+    step: int = 1
     copies: int = 1
-    slow_every: int = 0  # every so manieth person writes "slow"
+    slow: bool = False  # they ask for turns that take long
 
     def __iter__(self) -> Iterator[Request]:
         headers = f"X-Telegram-Bot-Api-Secret-Token: {self.secret}\r\n"
+        base = time.time_ns() // 1_000_000_000  # ids that nobody used before, also in a database that was kept
         for number in itertools.count(1):
-            for user in range(self.first, self.first + self.count):
-                slow = self.slow_every and (user - self.first) % self.slow_every == 0
-                text = f"{user}:{number}" + (" slow" if slow else "")
-                request = (text, post(self.path, telegram(user, number, text), headers))
+            for user in range(self.first, self.first + self.count * self.step, self.step):
+                text = f"{user}:{number} slow" if self.slow else f"{user}:{number}"
+                request = (text, post(self.path, telegram(user, base + number, text), headers))
                 yield request
                 for _ in range(1, self.copies):
                     yield ("", request[1])
@@ -429,6 +477,6 @@ def telegram(user: int, number: int, text: str) -> bytes:
     """A private text message as the Bot API sends it."""
     person = f'"id":{user},"first_name":"User {user}"'
     return (
-        f'{{"update_id":{user * 1000 + number % 1000},"message":{{"message_id":{number},"date":1790000000,"text":"{text}",'
+        f'{{"update_id":{number},"message":{{"message_id":{number},"date":1790000000,"text":"{text}",'
         f'"from":{{{person},"is_bot":false,"language_code":"en"}},"chat":{{{person},"type":"private"}}}}}}'
     ).encode()

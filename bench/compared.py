@@ -1,0 +1,113 @@
+"""The cases side by side: the limit, a plain pipeline, a job queue, ours."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+
+from bench.measures import Cost, Snapshot
+from bench.runs import CONNECTIONS, Result, Scale, all_done, flood, milliseconds, share_of_a_core, sustained
+from bench.stack import Ours, System
+from bench.world import People, Stream, World, post, telegram
+from botproject.local.__main__ import procfile
+
+PLAIN_WORKERS = 4  # processes: half of their time is waiting
+QUEUE_JOBS = 16  # at once
+
+
+def limit(world: World, scale: Scale) -> Result:
+    """(a) A view that reads the body and answers, served as ours is."""
+    result = Result(name="limit")
+    with System("limit") as system:
+        system.start("web", web_command("bench.limit"))
+        request = ("", post("/nothing/", telegram(1, 1, "1:1")))
+        before = Snapshot(system)
+        rates = flood(world, scale, lambda: itertools.repeat(request), system.port, "do-nothing view")
+        result.figures["per_second"] = statistics.median(rates)
+        result.figures["generator_share"] = share_of_a_core(before, Snapshot(system))
+    return result
+
+
+def web_command(module: str) -> str:
+    return procfile()["web"].replace("botproject.wsgi", module)
+
+
+# ---------------------------------------------------------------- the others
+
+
+def plain(world: World, scale: Scale) -> Result:
+    """(b) What a good team would write first."""
+    undone = """SELECT count(*) FROM plain_message m LEFT JOIN plain_reply r ON r.message_id = m.id
+                 WHERE r.sent_at IS NULL"""
+    with System("plain", env={"API_BASE": world.api, "DJANGO_SETTINGS_MODULE": "bench.plain.settings"}) as system:
+        system.run("-m", "bench.plain.create_tables")
+        worker = f"celery --quiet -A bench.plain.tasks worker --concurrency {PLAIN_WORKERS}"
+        return other("plain", world, scale, system, worker, undone)
+
+
+def queue(world: World, scale: Scale) -> Result:
+    """(c) procrastinate, a job per message, ``lock=`` per user."""
+    undone = "SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
+    with System("queue", env={"API_BASE": world.api}) as system:
+        system.run("-m", "procrastinate", "--app=bench.queue.jobs.app", "schema", "--apply")
+        worker = f"procrastinate --app=bench.queue.jobs.app worker --concurrency={QUEUE_JOBS}"
+        return other("queue", world, scale, system, worker, undone)
+
+
+def other(name: str, world: World, scale: Scale, system: System, worker: str, undone: str) -> Result:
+    """End to end, then, without workers, storing alone. ``undone`` counts what is not done."""
+    result = Result(name=name)
+    system.start("web", web_command(f"bench.{name}.web"))
+    system.start("worker", f"python -m {worker}")
+    requests = iter(People(path="/webhook/", secret="", first=1_000_000, count=scale.users))
+    window = max(10, scale.window // 4)
+    stream = Stream(f"{name}, end to end", system.port, requests, connections=CONNECTIONS, window=window)
+    run = sustained(world, stream, system, seconds=2 * scale.seconds, warm=scale.warm,
+                    until=lambda: not world.expected and not system.value(undone))  # fmt: skip
+    result.figures["per_second"] = run.rate
+    result.costs["end to end"] = run.cost.as_dict()
+    result.faults = world.faults()
+    system.stop("worker")
+    alone = Stream(f"{name}, store only", system.port, requests, connections=CONNECTIONS, seconds=scale.seconds)
+    took = world.run(alone, say=alone.name)
+    result.figures["store_per_second"] = len(alone.answers) / took
+    world.expected.clear()
+    return result
+
+
+# ---------------------------------------------------------------- ours
+
+
+def store(world: World, scale: Scale) -> Result:
+    """(d) Webhooks stored and answered; no worker runs."""
+    result = Result(name="store")
+    with Ours() as ours:
+        channel = ours.add_channel(world.api)
+        before = Snapshot(ours)
+        rates = flood(world, scale, lambda: iter(ours.people(channel, scale.users)), ours.port, "store only")
+        after = Snapshot(ours)
+        stored = ours.value("SELECT count(*) FROM message")
+        result.figures["per_second"] = statistics.median(rates)
+        result.figures["generator_share"] = share_of_a_core(before, after)
+        result.costs["store"] = Cost(before, after, stored).as_dict()
+        if stored != len(world.expected):
+            result.faults.append(f"{len(world.expected)} webhooks were answered, {stored} messages stored")
+    return result
+
+
+def e2e(world: World, scale: Scale) -> Result:
+    """(d) Webhook to reply accepted by the platform and recorded."""
+    result = Result(name="e2e")
+    with Ours() as ours:
+        ours.start_workers()
+        channel = ours.add_channel(world.api)
+        requests = iter(ours.people(channel, scale.users))
+        stream = Stream("end to end", ours.port, requests, connections=CONNECTIONS, window=scale.window)
+        run = sustained(world, stream, ours, seconds=scale.runs * scale.seconds, warm=2 * scale.warm,
+                        until=all_done(world, ours))  # fmt: skip
+        result.figures["per_second"] = run.rate
+        result.figures["p50_ms"] = milliseconds(stream.measured_replies, 0.5)
+        result.costs["end to end"] = {**run.cost.as_dict(), "ids_per_task": ours.ids_per_task()}
+        result.samples["replies in each second"] = run.samples
+        result.faults = [*world.faults(), *ours.faults()]
+    return result

@@ -1,0 +1,214 @@
+"""What a run came to: JSON in ``.data/bench``, a table to read, ``docs/benchmarks.md`` with its picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.cases import CASES, TARGETS, Target
+from bench.picture import picture
+from bench.runs import Result
+from bench.stack import FOLDER
+from botproject.local.__main__ import CHECKOUT
+from botproject.local.binaries import find_postgres, find_valkey
+from botproject.local.places import make_folder
+
+LATEST = FOLDER / "latest.json"
+PAGE = CHECKOUT / "docs" / "benchmarks.md"
+PICTURE = CHECKOUT / "docs" / "images" / "benchmarks.svg"
+PACKAGES = ("django", "celery", "psycopg", "redis", "granian", "procrastinate")
+
+Run = dict[str, Any]
+
+
+# ---------------------------------------------------------------- a run
+
+
+def begin() -> Run:
+    """Where and on what it is measured."""
+    return {
+        "commit": git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else ""),
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "machine": machine(),
+        "versions": versions(),
+        "cases": {},
+    }
+
+
+def add(run: Run, result: Result, seconds: float, *, keep: bool) -> None:
+    """Kept at once: a run that is cut off has what it has."""
+    run["cases"][result.name] = {**asdict(result), "seconds": round(seconds, 1)}
+    if not keep:
+        return
+    make_folder(FOLDER)
+    text = json.dumps(run, indent=1)
+    LATEST.write_text(text)
+    (FOLDER / f"{run['date'].replace(' ', '-').replace(':', '')}-{run['commit']}.json").write_text(text)
+
+
+def latest() -> Run:
+    return dict(json.loads(LATEST.read_text()))
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
+
+
+def machine() -> str:
+    cores = os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    kind = model[1] if model else platform.machine()
+    return f"{cores} cores ({kind}), {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def versions() -> dict[str, str]:
+    """PostgreSQL, Valkey and Python by their own word."""
+    said = {"python": platform.python_version()}
+    for name, binary in (("postgres", find_postgres()), ("valkey", find_valkey())):
+        words = subprocess.run([binary.path, "--version"], capture_output=True, text=True).stdout
+        found = re.search(r"\d+\.\d+(\.\d+)?", words)
+        said[name] = found[0] if found else str(binary.version)
+    return said | {name: version(name) for name in PACKAGES}
+
+
+# ---------------------------------------------------------------- the table
+
+
+def judged(run: Run) -> Iterator[tuple[Target, float]]:
+    """Each target whose cases ran, with its value."""
+    figures: Mapping[str, Mapping[str, float]] = {name: case["figures"] for name, case in run["cases"].items()}
+    for target in TARGETS:
+        try:
+            yield target, target.value(figures)
+        except (KeyError, ZeroDivisionError):
+            continue
+
+
+def rows(run: Run) -> list[tuple[str, str, str, str]]:
+    found = []
+    for target, value in judged(run):
+        wanted = f"{'>=' if target.at_least else '<='} {shown(target.bound)}{target.unit}"
+        if target.aim is not None:
+            wanted += f" (aim {shown(target.aim)})"
+        found.append((target.words, f"{shown(value)}{target.unit}", wanted, "yes" if target.met(value) else "NO"))
+    return found
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def print_table(run: Run) -> None:
+    table = [("", "measured", "target", "met"), *rows(run)]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for name, case in run["cases"].items():
+        for fault in case["faults"]:
+            print(f"{name}: WRONG: {fault}")
+    print(f"\n{run['date']} UTC, commit {run['commit']}, {run['machine']}\n{LATEST}")
+
+
+def print_result(result: Result) -> None:
+    """Figures and costs of one case."""
+    print("  " + ", ".join(f"{name} {shown(value)}" for name, value in result.figures.items()))
+    for name, cost in result.costs.items():
+        print_cost(name, cost)
+    for fault in result.faults:
+        print(f"  WRONG: {fault}")
+    sys.stdout.flush()
+
+
+def print_cost(name: str, cost: Mapping[str, Any]) -> None:
+    parts = ", ".join(f"{part} {us:.0f}" for part, us in cost["cpu_us_per_message"].items() if us >= 0.5)
+    batches = {name: each["rows_per_call"] for name, each in cost["statements"].items() if name in BATCHES}
+    print(f"  {name}: {cost['messages']:,} messages, CPU us per message: {cost['cpu_us_total']:.0f} ({parts});"
+          f" cores used {cost['cores_used']}, by others {cost['cores_used_by_others']}")  # fmt: skip
+    print(f"    per message: {cost['statements_per_message']} statements, {cost['commits_per_message']} commits,"
+          f" rows {cost['rows_per_message']}, WAL {cost['wal_bytes_per_message']} bytes,"
+          f" full pages {cost['wal_full_pages_per_message']}")  # fmt: skip
+    print(f"    HOT share {cost['hot_share']}; messages per transaction {batches};"
+          f" ids per task {cost.get('ids_per_task', {})}")  # fmt: skip
+    for statement, each in list(cost["statements"].items())[:8]:
+        print(
+            f"    {each['us_per_message']:8.1f} us {each['calls']:7} calls {each['rows_per_call']:8} rows  {statement}"
+        )
+
+
+BATCHES = ("store_messages", "commit_turns", "commit_sends")
+
+
+# ---------------------------------------------------------------- the page
+
+
+def write_page(run: Run) -> None:
+    """``docs/benchmarks.md`` and its picture, from JSON."""
+    PICTURE.write_text(picture(run, list(judged(run))))
+    PAGE.write_text("\n".join(page(run)) + "\n")
+
+
+def page(run: Run) -> Iterator[str]:
+    yield "# Benchmarks"
+    yield ""
+    yield "Written by `make bench-docs`; not by hand. What the cases are: [bench/README.md](../bench/README.md)."
+    yield "Ratios count: both sides were measured in the same run, load generator and platform on the same cores."
+    yield ""
+    yield f"{run['date']} UTC, commit {run['commit']}, {run['machine']};"
+    yield ", ".join(f"{name} {number}" for name, number in run["versions"].items()) + "."
+    yield ""
+    yield "![The latest run](images/benchmarks.svg)"
+    yield ""
+    yield "| | measured | target | met |"
+    yield "|---|---|---|---|"
+    for row in rows(run):
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+    yield from faults(run)
+    for name in (name for name in CASES if name in run["cases"]):
+        yield from section(name, run["cases"][name])
+
+
+def faults(run: Run) -> Iterator[str]:
+    wrong = [f"{name}: {fault}" for name, case in run["cases"].items() for fault in case["faults"]]
+    yield "Every reply came once and in order, in every case." if not wrong else "Wrong: " + "; ".join(wrong)
+    yield ""
+
+
+def section(name: str, case: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## {name}"
+    yield ""
+    yield (CASES[name].__doc__ or "").strip()
+    yield ""
+    yield ", ".join(f"{figure} {shown(value)}" for figure, value in case["figures"].items())
+    yield ""
+    for what, cost in case["costs"].items():
+        yield from cost_table(what, cost)
+
+
+def cost_table(what: str, cost: Mapping[str, Any]) -> Iterator[str]:
+    yield f"| {what}, per message | |"
+    yield "|---|---|"
+    cpu = ", ".join(f"{part} {us:.0f}" for part, us in cost["cpu_us_per_message"].items() if us >= 0.5)
+    yield f"| CPU, us | {cost['cpu_us_total']:.0f}: {cpu} |"
+    yield f"| cores used, by others | {cost['cores_used']}, {cost['cores_used_by_others']} |"
+    yield f"| statements, commits | {cost['statements_per_message']}, {cost['commits_per_message']} |"
+    yield f"| rows | {', '.join(f'{count} {verb}' for verb, count in cost['rows_per_message'].items())} |"
+    yield f"| WAL, bytes | {cost['wal_bytes_per_message']:,}, full pages {cost['wal_full_pages_per_message']} |"
+    yield f"| HOT share of updates | {', '.join(f'{table} {share}' for table, share in cost['hot_share'].items())} |"
+    batches = [f"{name} {each['rows_per_call']}" for name, each in cost["statements"].items() if name in BATCHES]
+    if batches:
+        yield f"| messages per transaction | {', '.join(batches)} |"
+    if cost.get("ids_per_task"):
+        yield f"| ids per Celery task | {', '.join(f'{task} {ids}' for task, ids in cost['ids_per_task'].items())} |"
+    yield ""

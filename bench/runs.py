@@ -1,0 +1,130 @@
+"""What every case needs: how long and how much, floods, sustained loads, paced loads."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.measures import Cost, Snapshot
+from bench.stack import Channel, Ours, System
+from bench.world import Request, Stream, StreamFailed, World, quantile
+
+Done = Callable[[], bool]
+
+CONNECTIONS = 128  # 64 for each web process: as many as it has threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How long and how much. ``SHORT`` only shows that everything works."""
+
+    seconds: float = 6.0  # of one measurement
+    runs: int = 3
+    users: int = 10_000
+    window: int = 2_000  # messages on their way at once, end to end
+    rate: float = 500.0  # messages a second where a case says 500
+    backlog: int = 100_000
+    one_user: int = 10_000
+    pages: int = 200
+    timelines: int = 20
+    growth: float = 1.0  # of 1,000,000 conversations with 10 messages each
+    warm: float = 3.0
+
+
+SHORT = Scale(seconds=0.5, runs=1, users=200, window=50, rate=40.0, backlog=200, one_user=30, pages=6, timelines=2,
+              growth=0.0005, warm=0.3)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What a case came to."""
+
+    name: str
+    figures: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------- as fast as it goes
+
+
+def flood(world: World, scale: Scale, make: Callable[[], Iterator[Request]], port: int, what: str) -> list[float]:
+    """Requests a second, as many as are answered; a warm-up, then ``scale.runs`` times ``scale.seconds``."""
+    rates = []
+    for run in range(scale.runs + 1):
+        seconds = scale.seconds if run else min(2.0, scale.seconds)
+        stream = Stream(what, port, make(), connections=CONNECTIONS, seconds=seconds)
+        took = world.run(stream, say=f"{what}, run {run} of {scale.runs}")
+        if not stream.answers:
+            raise StreamFailed(f"{what}: nothing was answered; {dict(stream.statuses)}")
+        if run:
+            rates.append(len(stream.answers) / took)
+    return rates
+
+
+@dataclass(kw_only=True)
+class Sustained:
+    """Replies a second at the platform, and what a message cost meanwhile."""
+
+    rate: float
+    cost: Cost
+    samples: list[float]  # replies in each second
+
+
+def sustained(world: World, stream: Stream, system: System, *, seconds: float, warm: float, until: Done) -> Sustained:
+    """Let ``stream`` keep its window full for a warm-up and ``seconds``; then wait until all is done."""
+    marks: list[tuple[float, int, Snapshot]] = []
+    samples: list[tuple[float, int]] = []
+
+    def mark() -> None:
+        marks.append((time.monotonic(), world.replies, Snapshot(system)))
+        stream.begin_measuring()
+
+    def sample() -> None:
+        samples.append((time.monotonic(), world.replies))
+
+    stream.seconds = warm + seconds
+    world.after(warm, mark)
+    world.after(warm + seconds, mark)
+    for second in range(int(stream.seconds) + 1):
+        world.after(second, sample)
+    world.run(stream, until=lambda: len(marks) == 2 and until(), say=stream.name)
+    (began, replies, before), (ended, more, after) = marks
+    rates = [(later[1] - sooner[1]) / (later[0] - sooner[0]) for sooner, later in itertools.pairwise(samples)]
+    return Sustained(rate=(more - replies) / (ended - began), cost=Cost(before, after, more - replies), samples=rates)
+
+
+def ours_sustained(world: World, scale: Scale, ours: Ours, channel: Channel, what: str, **people: int) -> Sustained:
+    """The same, end to end, of ours."""
+    requests = iter(ours.people(channel, scale.users, **people))
+    stream = Stream(what, ours.port, requests, connections=CONNECTIONS, window=scale.window)
+    return sustained(world, stream, ours, seconds=scale.seconds, warm=scale.warm, until=all_done(world, ours))
+
+
+# ---------------------------------------------------------------- at a given rate
+
+
+def paced(world: World, scale: Scale, *streams: Stream, until: Done = lambda: True, seconds: float = 0.0) -> None:
+    """Each stream at its rate, for a warm-up and the time that is measured."""
+    for stream in streams:
+        stream.seconds = scale.warm + (seconds or 2 * scale.seconds)
+        world.after(scale.warm, stream.begin_measuring)
+    world.run(*streams, until=until, say=" and ".join(stream.name for stream in streams))
+
+
+def all_done(world: World, ours: Ours) -> Done:
+    """Every message was answered, and that is recorded."""
+    return lambda: not world.expected and not ours.pending()
+
+
+def milliseconds(values: list[float], share: float) -> float:
+    return round(quantile(values, share) * 1000, 2)
+
+
+def share_of_a_core(before: Snapshot, after: Snapshot) -> float:
+    """How busy the load generator was: near 1 it would be what is measured."""
+    return round((after.cpu["world"] - before.cpu["world"]) / (after.at - before.at), 2)

@@ -1,0 +1,18 @@
+"""The sample project's URLs and a page that nobody should write: it sleeps."""
+
+from __future__ import annotations
+
+import time
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+
+SLEEP_SECONDS = 30
+
+
+def sleep(request: HttpRequest) -> HttpResponse:
+    time.sleep(SLEEP_SECONDS)
+    return HttpResponse("good morning")
+
+
+urlpatterns = [path("sleep/", sleep), path("", include("botproject.urls"))]

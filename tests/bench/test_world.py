@@ -1,0 +1,120 @@
+"""The benchmark's world: what it counts, and that it sees what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from bench.world import People, Stream, StreamFailed, World
+
+Bot = Callable[[str], list[str]]  # what a backend replies to a text
+
+
+@contextlib.contextmanager
+def backend(world: World, bot: Bot, *, pause: float = 0.0, refuse: int = 0) -> Iterator[int]:
+    """A chatbot backend of few words; its port. ``refuse``: so many webhooks are answered 503 first."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    refusals = iter(range(refuse))
+    busy = threading.Lock()
+
+    class Webhook(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            update = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with busy:
+                time.sleep(pause)
+            refused = next(refusals, None) is not None
+            if not refused:
+                said.put(update["message"]["text"])
+            self.send_response(503 if refused else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    def deliver() -> None:
+        platform = http.client.HTTPConnection(urlsplit(world.api).netloc)
+        while text := said.get():
+            for reply in bot(text):
+                platform.request("POST", "/bot1:x/sendMessage", json.dumps({"chat_id": 1, "text": reply}))
+                platform.getresponse().read()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    for work in (server.serve_forever, deliver):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        said.put("")
+        server.shutdown()
+        server.server_close()
+
+
+def talk(world: World, port: int, messages: int, **options: Any) -> Stream:
+    people = iter(People(path="/", secret="s", first=10, count=5))
+    requests = (request for request, _ in zip(people, range(messages), strict=False))
+    stream = Stream("talk", port, requests, **{"connections": 2, **options})
+    world.run(stream, seconds=20)
+    return stream
+
+
+def test_every_reply_is_counted_once_and_nothing_is_wrong() -> None:
+    world = World()
+    with backend(world, lambda text: [text]) as port:
+        stream = talk(world, port, 50)
+        world.run(until=lambda: not world.expected, seconds=10)
+    assert (stream.sent, stream.replied, len(stream.answers), len(stream.replies)) == (50, 50, 50, 50)
+    assert world.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("bot", "fault"),
+    [
+        (lambda text: [text, text], "came again"),
+        (lambda text: [] if text == "12:2" else [text], "out of order"),
+        (lambda text: [] if text.endswith(":4") else [text], "5 messages were not answered"),
+    ],
+)
+def test_a_reply_that_is_lost_repeated_or_out_of_order_is_seen(bot: Bot, fault: str) -> None:
+    world = World()
+    with backend(world, bot) as port:
+        talk(world, port, 20)
+        world.run(until=lambda: bool(world.faults(unanswered=False)) or len(world.expected) == 5, seconds=10)
+    assert any(fault in each for each in world.faults())
+
+
+def test_a_refused_webhook_is_sent_again_until_it_is_taken() -> None:
+    world = World()
+    with backend(world, lambda text: [text], refuse=7) as port:
+        stream = talk(world, port, 20)
+        world.run(until=lambda: not world.expected, seconds=10)
+    assert stream.statuses == {503: 7, 200: 20}
+    assert world.faults() == []
+
+
+def test_a_latency_counts_from_when_the_request_was_due() -> None:
+    """Ten at 1,000 a second to a server that takes 20 ms each: the last one waited for all the others."""
+    world = World()
+    with backend(world, lambda text: [text], pause=0.02) as port:
+        stream = talk(world, port, 10, connections=1, rate=1000.0)
+    assert stream.answers[-1] > 0.15
+
+
+def test_a_window_bounds_what_is_on_its_way() -> None:
+    world = World()
+    stream = Stream("window", 0, iter(People(path="/", secret="s", first=1, count=9)), connections=4, window=3)
+    with backend(world, lambda text: []) as stream.port, pytest.raises(StreamFailed, match="longer than"):
+        world.run(stream, seconds=0.5)
+    assert stream.sent == 3
