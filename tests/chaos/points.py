@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from botproject.local.pytest_servers import FIXED
+from tests.chaos.run import commit
 from tests.doubles import Double
 from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.stack import ROOT, Channel, Process, Stack, free_port, wait_until
@@ -438,6 +439,16 @@ def _keep_logs(rig: Rig, case: Case) -> Path:
     return kept
 
 
+def write_down(seed: int, results: Sequence[Result]) -> None:
+    """For tests.chaos.report."""
+    folder = ROOT / ".data" / "chaos"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"commit": commit(), "seed": seed, "cases": [asdict(result) for result in results]}
+    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-points.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"written to {path.relative_to(ROOT)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Every failpoint with every action, one at a time.")
     parser.add_argument("--only", default="", help="cases, points or actions, comma separated")
@@ -445,6 +456,7 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     results = run_all(arguments.seed, [word for word in arguments.only.split(",") if word])
+    write_down(arguments.seed, results)
     bad = [result for result in results if result.verdict != PASS]
     print(f"{len(results) - len(bad)} of {len(results)} passed in {sum(result.seconds for result in results):.0f} s")
     return 1 if bad else 0

@@ -98,7 +98,7 @@ def keep(path: Path) -> Path:
 def _summary(name: str, result: Json) -> Json:
     if "mutants" in result:
         return {"kind": MUTANTS, "name": "mutants", "commit": result["commit"], "alarms": result["alarms"],
-                "mutants": [{n: one[n] for n in ("name", "bug", "case", "outcome", "by", "seconds")}
+                "mutants": [{n: one[n] for n in ("name", "bug", "case", "outcome", "by", "seconds", "commit")}
                             for one in result["mutants"]]}  # fmt: skip
     if "cases" in result:
         cases = [{n: one[n] for n in ("case", "verdict", "recovery_seconds")} for one in result["cases"]]
@@ -229,6 +229,7 @@ def _mutants(results: Sequence[Json]) -> Iterator[str]:
     for result in results:
         bugs = result["mutants"]
         killed = [bug for bug in bugs if bug["outcome"] == "killed"]
+        commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(bug["commit"] for bug in bugs))
         rows = [
             (
                 f"`{bug['name']}`",
@@ -240,7 +241,7 @@ def _mutants(results: Sequence[Json]) -> Iterator[str]:
             for bug in bugs
         ]
         yield (
-            f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at `{result['commit']}`. Each is a few words"
+            f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at {commits}. Each is a few words"
             " replaced in the running product (`tests/chaos/mutants/planted.py`); the case that must find it passes"
             " without it. What found it are the invariants of `tests/chaos/invariants.py`.\n\n"
             + _table(("bug", "", "case", "found by", "seconds"), rows)
