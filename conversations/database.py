@@ -18,10 +18,19 @@ from conversations import connections, durability
 from conversations.failpoints import failpoint
 
 CONNECT_SECONDS = 3
-# What a frozen or lost client may hold up, at most (milliseconds); SET LOCAL, which PgBouncer allows.
+# What a frozen or lost client may hold up, at most (milliseconds); SET LOCAL, which PgBouncer allows. The last one,
+# where the server has it, is for a client that freezes while it still sends: it is not idle in its transaction.
 LIMITS = (
     "SELECT set_config('lock_timeout', '500', true), set_config('statement_timeout', '2000', true),"
     " set_config('idle_in_transaction_session_timeout', '2000', true)"
+)
+TRANSACTION_LIMIT = ", set_config('transaction_timeout', '5000', true)"
+TRANSACTION_LIMIT_SINCE = 170_000
+# Statements are prepared once, perhaps while tables are empty: their plans must not be those of empty tables, nor be
+# made anew each time. They look rows up by key, a few at a time; see tests/races/test_plans.py.
+PLANS = (
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),"
+    " set_config('jit', 'off', false)"
 )
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
@@ -43,9 +52,11 @@ def connect(name: str) -> psycopg.Connection[Row]:
         keepalives_count=3,
         tcp_user_timeout=15_000,
     )
-    if not settings.PREPARED_STATEMENTS:
-        connection.prepare_threshold = None
     durability.verify_once(connection)
+    if settings.PREPARED_STATEMENTS:
+        connection.execute(PLANS)
+    else:  # a pooler that hands on sessions: nothing is kept in one
+        connection.prepare_threshold = None
     return connection
 
 
@@ -61,7 +72,7 @@ def transaction(
     try:
         with connection.pipeline() as pipeline:
             connection.execute("BEGIN")
-            connection.execute(LIMITS)
+            connection.execute(_limits(connection))
             cursors = {name: connection.execute(*statement, prepare=True) for name, statement in statements.items()}
             failpoint(point, first=pipeline.sync)
             commit = connection.execute("COMMIT")
@@ -72,6 +83,10 @@ def transaction(
             connection.rollback()
         raise
     return {name: cursor.fetchall() if cursor.description else [] for name, cursor in cursors.items()}
+
+
+def _limits(connection: psycopg.Connection[Row]) -> str:
+    return LIMITS + TRANSACTION_LIMIT if connection.info.server_version >= TRANSACTION_LIMIT_SINCE else LIMITS
 
 
 class Reader:
@@ -117,7 +132,19 @@ def execute(query: str, params: Params = ()) -> list[Row]:
     return _run(query, params)
 
 
-def read_through(run: Callable[[str, Params], list[Row]]) -> None:
+def _always_asked() -> None:
+    """A connection of one's own is not shared by waiting threads."""
+
+
+_refuse_if_silent: Callable[[], None] = _always_asked
+
+
+def refuse_if_silent() -> None:
+    """Raises ``NotStored`` where somebody waits already for a database that does not answer, as far as is known."""
+    _refuse_if_silent()
+
+
+def read_through(run: Callable[[str, Params], list[Row]], refuse_if_silent: Callable[[], None] = _always_asked) -> None:
     """Let this process read through ``run`` (its committer) instead of a connection of its own."""
-    global _run
-    _run = run
+    global _run, _refuse_if_silent
+    _run, _refuse_if_silent = run, refuse_if_silent

@@ -343,10 +343,10 @@ class StoreStream:
         statements = self._statements(items)
         results = database.transaction(connection, statements, point="W2")
         failpoint("W3")
-        kept = {row[0] for row in results["bodies"]}
+        kept = {receipt for place, _, receipt in results["messages"] if place is None}
         for item in items:
             item.receipt.kept = item.receipt.kept or item.receipt.id in kept
-        verdicts = {place: (verdict, lane) for place, verdict, lane in results["messages"]}
+        verdicts = {place: (verdict, lane) for place, verdict, lane in results["messages"] if place is not None}
         self._remember(items, verdicts, {(channel, user) for channel, user in results.get("changed", ())})
         return [self._result(item, verdicts.get(place)) for place, item in enumerate(items)]
 
@@ -357,7 +357,7 @@ class StoreStream:
         return committer.AGAIN if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
 
     def _statements(self, items: Sequence[Item]) -> dict[str, database.Statement]:
-        statements: dict[str, database.Statement] = {"limit": (sql("limit_store"), {})}
+        statements: dict[str, database.Statement] = {}
         rows = [self._placed(item.row, place, item) for place, item in enumerate(items) if item.row]
         if rows:
             lanes = committer.as_json([item.lane for item in items if item.lane])
@@ -365,14 +365,12 @@ class StoreStream:
             statements["lock"] = (sql("lock_lanes"), {"items": lanes})
         receipts = {item.receipt.id: item.receipt for item in items}
         values = {"items": committer.as_json(rows), "receipts": committer.as_json([*map(_counts, receipts.values())])}
-        statements["messages"] = (sql("store_messages"), values)
+        statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
             statements["release"] = (sql("release_lanes"), {"ids": None})
         if "people" in statements:  # after the lanes: the order of locks
             statements["changed"] = (sql("update_contacts"), statements["people"][1])
-        statements |= self._quarantined(items)
-        statements["bodies"] = (sql("store_bodies"), _bodies(receipts.values()))
-        return statements
+        return statements | self._quarantined(items)
 
     def _placed(self, row: Row, place: int, item: Item) -> Row:
         row.ord, row.receipt_id = place, item.receipt.id
@@ -454,11 +452,12 @@ def _set_aside(receipt: Receipt, aside: Aside) -> dict[str, Any]:
 
 
 def _bodies(receipts: Any) -> dict[str, Any]:
-    kept = [receipt for receipt in receipts if receipt.body and not receipt.kept]
+    """Those that are not in receipt_body yet."""
+    new = [receipt for receipt in receipts if receipt.body and not receipt.kept]
     return {
-        "ids": [receipt.id for receipt in kept],
-        "headers": [msgspec.json.encode(receipt.headers).decode() for receipt in kept],
-        "bodies": [receipt.body for receipt in kept],
+        "ids": [receipt.id for receipt in new],
+        "headers": committer.as_json([receipt.headers for receipt in new]),
+        "bodies": [receipt.body for receipt in new],
     }
 
 
@@ -482,5 +481,5 @@ def _wake(tickets: list[committer.Ticket]) -> None:
 def writer() -> committer.Committer:
     """The process's one committer for storing; made at the first use, after any fork. Reads go through it, too."""
     made = committer.Committer("store", after_batch=_wake)
-    database.read_through(committer.reader(made))
+    database.read_through(committer.reader(made), made.refuse_if_silent)
     return made

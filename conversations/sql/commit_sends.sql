@@ -41,7 +41,7 @@ results AS (
          delivered = CASE WHEN d.platform_id <> '' THEN coalesce(
              (SELECT CASE WHEN bool_or(s.status = 'read') THEN 'read' WHEN bool_or(s.status = 'delivered') THEN 'delivered' END
                 FROM status s WHERE s.channel_id = r.channel_id AND s.platform_id = d.platform_id), r.delivered) ELSE r.delivered END
-    FROM due d WHERE r.id = d.reply_id),
+    FROM due d WHERE r.id = d.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM due))),
 meant AS MATERIALIZED (
   -- Intents that may be written.
   SELECT h.ord, h.id, h.intent_id, h.intent_sequence, h.intent_claim
@@ -58,7 +58,7 @@ meant AS MATERIALIZED (
                         AND b.id IS DISTINCT FROM h.reply_id)),
 intents AS (
   UPDATE reply r SET status = 'sending', claimed_by = i.intent_claim, attempts = r.attempts + 1, intent_at = now(), not_before = NULL
-    FROM meant i WHERE r.id = i.intent_id),
+    FROM meant i WHERE r.id = i.intent_id AND r.id = ANY (ARRAY(SELECT intent_id FROM meant))),
 lanes AS (
   UPDATE conversation c
      SET next_reply_sequence = coalesce(i.intent_sequence,
@@ -72,6 +72,6 @@ lanes AS (
          unreachable_since = CASE WHEN d.unreachable THEN now() ELSE c.unreachable_since END,
          address = CASE WHEN d.new_chat <> '' THEN c.address || jsonb_build_object('chat', d.new_chat) ELSE c.address END
     FROM held h LEFT JOIN due d USING (ord) LEFT JOIN meant i USING (ord)
-   WHERE c.id = h.id AND (d.ord IS NOT NULL OR i.ord IS NOT NULL))
+   WHERE c.id = h.id AND c.id = ANY (ARRAY(SELECT id FROM held)) AND (d.ord IS NOT NULL OR i.ord IS NOT NULL))
 SELECT t.ord, d.ord IS NOT NULL, i.ord IS NOT NULL, h.ord IS NULL, coalesce(d.status, '')
   FROM items t LEFT JOIN held h USING (ord) LEFT JOIN due d USING (ord) LEFT JOIN meant i USING (ord)

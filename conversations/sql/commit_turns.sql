@@ -19,7 +19,7 @@ ours AS MATERIALIZED (
                           AND h.sequence = i.sequence AND h.status = i.expect LIMIT 1) m),
 marks AS (
   UPDATE message m SET status = o.status, settled_at = now(), note = coalesce(o.note, m.note)
-    FROM ours o WHERE m.id = o.message_id AND o.status <> o.expect),
+    FROM ours o WHERE m.id = o.message_id AND o.status <> o.expect AND m.id = ANY (ARRAY(SELECT message_id FROM ours))),
 states AS (
   INSERT INTO conversation_state AS s (conversation_id, state, bot, version)
   SELECT o.id, o.state, coalesce(o.bot, ''), coalesce(o.version, 1) FROM ours o WHERE o.state IS NOT NULL
@@ -62,7 +62,7 @@ lanes AS (
                               c.last_sequence, now() + make_interval(secs => o.delay), c.wait_until,
                               now() + CASE WHEN o.delay IS NULL THEN interval '3 s' ELSE interval '0 s' END)
     FROM ours o LEFT JOIN (SELECT id, count(*) AS added FROM said GROUP BY id) s USING (id)
-   WHERE c.id = o.id)
+   WHERE c.id = o.id AND c.id = ANY (ARRAY(SELECT id FROM ours)))
 SELECT i.ord,
        CASE WHEN o.ord IS NOT NULL THEN 'committed'
             WHEN i.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) THEN 'moved' ELSE 'busy' END,

@@ -1,8 +1,10 @@
 -- Stores the batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
 -- leaves out what is there already, numbers the rest in the order of the batch, moves counters and due_at.
 -- A new statement on purpose: its snapshot sees what another batch committed while we waited for locks.
--- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}, whole numbers so far.
--- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id, its tenant's queue is the caller's to know.
+-- Receipts ride along; the raw bodies of those that brought something new are kept, with the receipt's own time.
+-- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}, whole numbers so far;
+-- ids: bigint[], headers: json list, bodies: bytea[] of receipts whose body is not kept yet.
+-- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id; and null, '', id of each receipt whose body was kept.
 -- Indexes: conversation_once, alias_once, message_identity_once.
 WITH items AS MATERIALIZED (
   SELECT i.*,
@@ -64,7 +66,7 @@ lanes AS (
                  (array_agg(i.kind ORDER BY u.ord DESC))[1] AS newest_kind,
                  (array_agg(i.address ORDER BY u.ord DESC) FILTER (WHERE i.address IS NOT NULL))[1] AS address
             FROM numbered u JOIN items i USING (ord) GROUP BY u.conversation_id) n
-   WHERE c.id = n.conversation_id),
+   WHERE c.id = n.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM numbered))),
 receipts AS (
   INSERT INTO receipt AS r (id, channel_id, stored, duplicates, noted, quarantined)
   SELECT g.id, g.channel_id, coalesce(s.stored, 0), coalesce(s.duplicates, 0), coalesce(g.noted, 0), coalesce(g.quarantined, 0)
@@ -73,10 +75,19 @@ receipts AS (
                  FROM mine n JOIN items i USING (ord) LEFT JOIN fresh f USING (ord) GROUP BY i.receipt_id) s
            ON s.receipt_id = g.id
   ON CONFLICT (id) DO UPDATE SET stored = r.stored + excluded.stored, duplicates = r.duplicates + excluded.duplicates,
-         quarantined = greatest(r.quarantined, excluded.quarantined))
+         quarantined = greatest(r.quarantined, excluded.quarantined)
+  RETURNING r.id, r.received_at, r.stored + r.quarantined + r.noted > 0 AS brought),
+bodies AS (
+  INSERT INTO receipt_body (receipt_id, received_at, headers, body)
+  SELECT b.id, r.received_at, (%(headers)s::jsonb) -> (b.place - 1)::integer, b.body
+    FROM unnest(%(ids)s::bigint[], %(bodies)s::bytea[]) WITH ORDINALITY AS b(id, body, place)
+    JOIN receipts r ON r.id = b.id AND r.brought
+  ON CONFLICT DO NOTHING
+  RETURNING receipt_id)
 SELECT i.ord,
        CASE WHEN f.ord IS NOT NULL THEN 'stored' WHEN n.ord IS NULL THEN 'busy'
             WHEN coalesce(k.same, t.same) IS FALSE THEN 'conflict' ELSE 'duplicate' END,
        n.conversation_id
   FROM items i LEFT JOIN mine n USING (ord) LEFT JOIN known k USING (ord) LEFT JOIN fresh f USING (ord) LEFT JOIN twins t USING (ord)
- ORDER BY i.ord
+ UNION ALL SELECT NULL, '', receipt_id FROM bodies
+ ORDER BY 1
