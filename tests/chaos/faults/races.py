@@ -42,6 +42,29 @@ def sorry_behind(scene: Scene) -> Iterator[None]:
     scene.cluster.platform.clear()
 
 
+@fault(
+    "late-to-a-window",
+    "A message comes after its settle window, when later ones have their numbers",
+    bound=10,
+    seconds=2,
+)
+def late_to_a_window(scene: Scene) -> Iterator[None]:
+    """It gets the next number, marked late; nobody's number moves."""
+    users = strangers(scene, "window", 4)
+    for user in users:
+        for number in (1, 2, 4):
+            speak(scene, "window", user, number, "plain")
+    passed = """SELECT count(*) FROM conversation c WHERE c.user = ANY (%s) AND c.next_sequence = 4"""
+    handled = scene.wait(lambda: scene.value(passed, users) == len(users))
+    for user in users:
+        speak(scene, "window", user, 3, "plain")
+    yield
+    scene.saw("later ones were handled before they came", handled)
+    late = scene.value(SAID_ONCE + " AND m.late AND m.sequence = 4", users)
+    scene.saw("they are marked late", scene.value(SAID_ONCE + " AND m.late", users) == len(users))
+    scene.wrong(f"only {late} of {len(users)} have the next number", late < len(users))
+
+
 @fault("burst", "Everybody of a slow channel writes at once", bound=60, seconds=20, scaled=12)
 def burst(scene: Scene) -> Iterator[None]:
     """Our limiter, shared by all senders, must keep the platform from saying 429."""

@@ -40,6 +40,7 @@ class Case:
 
 CASES = {
     "plain": Case(calm=12.0),
+    "late": Case(faults=("late-to-a-window",)),
     "postgres_crash": Case(faults=("F9",)),
     "flushall": Case(faults=("F15",)),
     "unwoken": Case(faults=("unwoken",)),

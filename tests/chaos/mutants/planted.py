@@ -252,7 +252,7 @@ RACES = (
     mutant(
         "latecomer_moves_numbers",
         "a message that comes late takes the number of the newest one, which moves on",
-        "plain",
+        "late",
         "I7 I8 I15 I22",
         NUMBERS_MAY_MOVE,
         Function(
@@ -260,7 +260,7 @@ RACES = (
             "why := 'late: a later one had its number already';",
             "why := 'late: a later one had its number already';\n"
             "        UPDATE message SET sequence = c.last_sequence + 1 WHERE conversation_id = lane"
-            " AND sequence = c.last_sequence AND status = 'pending';",
+            " AND sequence = c.last_sequence;",
         ),
         Function(
             "release_waiting",
@@ -268,7 +268,6 @@ RACES = (
             "numbers[released] := c.last_sequence - (SELECT count(*) FROM message WHERE conversation_id = lane"
             " AND sequence = c.last_sequence);",
         ),
-        Sql("commit_turns", "AND h.sequence = i.sequence AND h.status = i.expect", "AND h.status = i.expect"),
     ),
     mutant(
         "duplicate_check_with_the_lock",
