@@ -14,6 +14,7 @@ again later. What is not answered 2xx is sent again with backoff until it is, ex
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import heapq
 import itertools
 import json
@@ -183,7 +184,8 @@ class Generator:
         nonce = f"{self._chance.getrandbits(64):016x}"
         text = f"{self.run}:{user}:{number}:{kind}:{nonce} {FILLING.get(kind, '')}".rstrip()
         message = Message(place=place, user=user, number=number, text=text, kind=kind, **more)  # type: ignore[arg-type]
-        self.history.add("gen", "event", "message", ch=place.name, u=user, m=number, kind=kind, text=text,
+        digest = hashlib.sha256(self._request(message)[0]).hexdigest()
+        self.history.add("gen", "event", "message", ch=place.name, u=user, m=number, kind=kind, text=text, h=digest,
                          ext=message.external, giveup=message.gives_up)  # fmt: skip
         return message
 

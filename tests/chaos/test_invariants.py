@@ -36,7 +36,17 @@ class Teller:
         self.events: list[Story] = []
         self.rows: dict[str, list[Story]] = {
             name: []
-            for name in ("lanes", "messages", "replies", "turns", "receipts", "connections", "pauses", "audits")
+            for name in (
+                "lanes",
+                "messages",
+                "replies",
+                "turns",
+                "receipts",
+                "connections",
+                "pauses",
+                "audits",
+                "bodies",
+            )
         }
         self.calls: list[Story] = []
         self.begun: list[Story] = []
@@ -58,10 +68,11 @@ class Teller:
     def _message(self, place: str, user: str, lane: int, number: int, text: str, before: str) -> str:
         at, message_id = float(number), lane * 100 + number
         words = {"ch": place, "u": user, "m": number}
-        self._event(at, "gen", "event", "message", **words, text=text, kind="plain", giveup=False)
+        self._event(at, "gen", "event", "message", **words, text=text, kind="plain", h="body", giveup=False)
         self._attempt += 1
         self._event(at, "gen", "invoke", "webhook", **words, a=self._attempt, web=0)
         self._event(at + 0.2, "gen", "ok", "webhook", **words, a=self._attempt, status=200)
+        self.rows["bodies"].append({"receipt_id": message_id, "hash": "body"})
         self.rows["receipts"].append({"id": message_id, "duplicates": 1, "committed": wall(at + 0.1)})
         platform_id = str(number) if place == "plain" else f"{user}-{number}"
         self.rows["messages"].append(
@@ -160,6 +171,7 @@ def parked(run: Teller, **changed: Any) -> None:
 BROKEN: list[tuple[str, str, Callable[[Teller], object]]] = [
     ("I1", "a message is gone", lambda run: run.rows["messages"].remove(run.message())),
     ("I1", "a text is cut", lambda run: run.message().update(text="cut")),
+    ("I1", "a body is another", lambda run: run.rows["bodies"][2].update(hash="other")),
     ("I2", "nobody said it", lambda run: run.again("messages", platform_id="77", sequence=6)),
     ("I3", "stored twice", lambda run: run.again("messages", id=999, sequence=6)),
     ("I4", "a hole", lambda run: run.message(5).update(sequence=6)),

@@ -1,0 +1,124 @@
+"""I1 to I6: what was taken is there, once, unchanged, numbered in order, and was there before the answer."""
+
+from __future__ import annotations
+
+from tests.chaos.evidence import Evidence, Row, number_of
+from tests.chaos.invariants.base import Found, holds, place_of
+
+
+@holds("I1", "no message that was answered 2xx is lost or changed")
+def nothing_is_lost(seen: Evidence) -> Found:
+    bodies = {row["receipt_id"]: row["hash"] for row in seen.rows["bodies"]}
+    for key in seen.acked:
+        if key not in seen.sent:
+            continue
+        rows = seen.stored.get(key, [])
+        if not rows:
+            yield key, "was answered 2xx and is not there"
+        elif rows[0]["text"] != as_stored(seen.sent[key]["text"]):
+            yield key, "is stored with another text"
+        elif bodies.get(rows[0]["receipt_id"]) != seen.sent[key]["h"]:
+            yield key, "its raw body is not kept as it came"
+
+
+def as_stored(text: str) -> str:
+    return text.replace("\0", "\ufffd")
+
+
+@holds("I2", "nothing is stored that nobody said")
+def nothing_is_invented(seen: Evidence) -> Found:
+    for key, rows in seen.stored.items():
+        if key not in seen.sent:
+            yield key, f"nobody said it: {rows[0]['text'][:60]!r}"
+
+
+@holds("I3", "the same message is stored once")
+def stored_once(seen: Evidence) -> Found:
+    for key, rows in seen.stored.items():
+        if len(rows) > 1:
+            yield key, f"is stored {len(rows)} times"
+
+
+@holds("I4", "numbers of a lane are 1, 2, 3, ..., of messages and of replies")
+def numbers_are_dense(seen: Evidence) -> Found:
+    for of_lane, what in ((seen.messages_of, "message"), (seen.replies_of, "reply")):
+        for rows in of_lane.values():
+            numbers = sorted(row["sequence"] for row in rows if row["sequence"] is not None)
+            if numbers != list(range(1, len(numbers) + 1)):
+                hole = next(n for n, number in enumerate(numbers, 1) if n != number)
+                yield (rows[0]["ch"], rows[0]["u"], hole), f"the {what} numbers of the lane are not dense at {hole}"
+    for lane in seen.rows["lanes"]:
+        given = max([row["sequence"] or 0 for row in seen.messages_of[lane["id"]]], default=0)
+        if given != lane["last_sequence"]:
+            yield (
+                (lane["ch"], lane["u"], given),
+                f"the lane counts {lane['last_sequence']} messages, its last number is {given}",
+            )
+
+
+@holds("I5", "numbers follow the real order, or the platform's where it gives one")
+def order_is_kept(seen: Evidence) -> Found:
+    for rows in seen.messages_of.values():
+        match place_of(rows[0]).order:
+            case "arrival":
+                yield from _real_order(seen, rows)
+            case "window":
+                yield from _platforms_order(rows, "order_key")
+            case "external":
+                yield from _platforms_order(rows, "external_sequence")
+                yield from _late_for_a_reason(rows)
+
+
+def _real_order(seen: Evidence, rows: list[Row]) -> Found:
+    """A message that was sent first after another had been answered has the greater number."""
+    numbered = [(seen.key_by_id[row["id"]], row["sequence"]) for row in rows if row["id"] in seen.key_by_id]
+    known = [(key, number) for key, number in numbered if key in seen.acked and number]
+    by_answer = sorted(known, key=lambda each: seen.acked[each[0]]["t"])
+    greatest, place = 0, 0
+    for key, number in sorted(known, key=lambda each: seen.attempts[each[0]][0][0]["t"]):
+        begun = seen.attempts[key][0][0]["t"]
+        while place < len(by_answer) and seen.acked[by_answer[place][0]]["t"] < begun:
+            greatest = max(greatest, by_answer[place][1])
+            place += 1
+        if number < greatest:
+            yield key, f"has number {number}, but {greatest} was answered before it"
+
+
+def _platforms_order(rows: list[Row], column: str) -> Found:
+    last = 0
+    for row in rows:
+        if row["sequence"] is None or row["late"] or row["status"] == "missing" or row[column] is None:
+            continue
+        if row[column] <= last:
+            yield (
+                (row["ch"], row["u"], number_of(row["platform_id"])),
+                f"number {row['sequence']} is the platform's {row[column]}, after its {last}",
+            )
+        last = max(last, row[column])
+
+
+def _late_for_a_reason(rows: list[Row]) -> Found:
+    holes = [
+        (row["sequence"], row["external_sequence"], row["order_key"]) for row in rows if row["status"] == "missing"
+    ]
+    for row in rows:
+        if row["late"] and not any(
+            number < row["sequence"] and first <= row["external_sequence"] <= last for number, first, last in holes
+        ):
+            yield (
+                (row["ch"], row["u"], number_of(row["platform_id"])),
+                "is marked late, and no hole was closed before it",
+            )
+
+
+@holds("I6", "the answer comes after the commit")
+def answered_after_commit(seen: Evidence) -> Found:
+    committed = {row["id"]: row["committed"] for row in seen.rows["receipts"]}
+    for key, answer in seen.acked.items():
+        for row in seen.stored.get(key, [])[:1]:
+            at = committed.get(row["receipt_id"])
+            if at is None:
+                yield key, "its receipt is not there"
+            elif at > answer["w"] / 1e9:
+                late = (at - answer["w"] / 1e9) * 1000
+                yield key, f"was answered {late:.1f} ms before its commit"
