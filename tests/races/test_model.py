@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from django.contrib.auth.models import User
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -54,9 +55,15 @@ STORIES = settings(
     deadline=None,
     derandomize=not LONG,
     report_multiple_bugs=False,
+    phases=set(Phase) - {Phase.explain},
     suppress_health_check=list(HealthCheck),
 )
 
+MACHINES = ["1 s", "3 s", "12 s", "60 s", "window ends", "window ends", "sweep", "sweep sending", "worker buried",
+            "sender buried", "timer", "timer not due"]  # fmt: skip
+TURNS = ["answers", "answers", "answers", "fails", "hands over", "fails with everybody"]
+VERBS = ["take over or hand back", "take over or hand back, nothing answered", "answer", "retry", "skip", "park",
+         "unpark", "replay", "pause or resume"]  # fmt: skip
 UNSETTLED = {"pending", "sending", "unknown"}
 ENDINGS: dict[str, Outcome] = {
     "sent": Sent(),
@@ -79,7 +86,7 @@ SELECT c.id, c.next_sequence, c.last_sequence, c.epoch, c.mode, c.paused_at IS N
                FROM message m WHERE m.conversation_id = c.id ORDER BY m.sequence, m.id),
        ARRAY(SELECT jsonb_build_array(r.id, r.sequence, r.body ->> 'text', r.status, r.author, r.attempts, r.claimed_by)
                FROM reply r WHERE r.conversation_id = c.id ORDER BY r.sequence)
-  FROM conversation c WHERE c.channel_id = %(channel)s AND c.chat = %(chat)s"""
+  FROM conversation c WHERE c.channel_id = %(channel)s ORDER BY c.id"""
 PASS_TIME = """
 WITH ago AS (SELECT make_interval(secs => %(seconds)s) AS t),
 lanes AS (
@@ -118,7 +125,7 @@ class Seen(NamedTuple):
     replies: list[list[Any]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Written:
     """A numbered message, as it must be."""
 
@@ -129,7 +136,7 @@ class Written:
     replay_of: int | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
     """A reply, as it must be."""
 
@@ -141,7 +148,7 @@ class Answer:
     id: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane:
     """What must be true of one lane."""
 
@@ -161,6 +168,7 @@ class Lane:
     accepted: dict[str, Any] = field(default_factory=dict)  # every entry that was taken, by its text
     greatest: int | None = None  # place in the platform's order of what has a number
     next_reply: int = 1
+    page: desk.Seen | None = None  # what somebody opened some time ago
 
     @property
     def last(self) -> int:
@@ -202,12 +210,13 @@ class Lanes(RuleBasedStateMachine):
     """Two lanes of one channel."""
 
     anna: User
+    lanes: Sequence[Lane] = ()
     begun = Bundle("begun")  # turns with their verdicts, to be written now, later, twice or never
     looks = Bundle("looks")  # replies as a sender read them
     calls = Bundle("calls")
-    pages = Bundle("pages")  # what a person sees
 
-    lane_numbers = st.integers(0, 1)
+    lane_numbers = st.sampled_from([0, 0, 0, 1])
+    pages = st.sampled_from(["new", "new", "old"])
 
     @initialize(
         order=st.sampled_from(["as it comes", "settle", "numbers"]),
@@ -226,11 +235,14 @@ class Lanes(RuleBasedStateMachine):
         self.db = database.connect("model")
         self.lanes = [Lane(new_user()), Lane(new_user())]
         self.texts = itertools.count(1)
+        for number in (0, 1):
+            self.people_write(number, 1, True, [1])
 
     def teardown(self) -> None:
-        if hasattr(self, "db"):
+        if self.lanes:
             try:
-                self._drain()
+                if sys.exc_info()[0] is None:  # the story came to its end
+                    self._drain()
             finally:
                 self.db.close()
 
@@ -274,35 +286,40 @@ class Lanes(RuleBasedStateMachine):
                 lane.accepted
             ), "numbers are given at once, in the order of acceptance"
 
-    @rule(seconds=st.sampled_from([1, 3, 12, 60]))
-    def time_passes(self, seconds: int) -> None:
-        self.db.execute(PASS_TIME, {"seconds": float(seconds), "channel": self.channel.id})
-
-    @rule(lane=lane_numbers)
-    def windows_end(self, lane: int) -> None:
-        if self.lanes[lane].id:
-            verdicts.RELEASE.write(self.db, [self.lanes[lane].id])
-            self._read_numbers(self.lanes[lane])
-
-    @rule(lane=lane_numbers, due=st.booleans())
-    def a_timer_fires(self, lane: int, due: bool) -> None:
+    @rule(lane=lane_numbers, what=st.sampled_from(MACHINES))
+    def machines_go_on(self, lane: int, what: str) -> None:
         it = self.lanes[lane]
-        if not it.id:
-            return
+        match what.split():
+            case [seconds, "s"]:
+                self._pass_time(float(seconds))
+            case ["window", "ends"]:
+                verdicts.RELEASE.write(self.db, [it.id])
+                self._read_numbers(it)
+            case ["sweep", *sending]:
+                self._claim("claim_send_due" if sending else "claim_due")
+            case ["worker", "buried"]:
+                self.db.execute(sql("revive_lanes"), {"ids": [it.id]})
+            case ["sender", "buried"]:
+                self.db.execute(sql("revive_sending"), {"ids": [it.id]})
+            case ["timer", *not_due]:
+                self._fire_timer(it, due=not not_due)
+
+    def _pass_time(self, seconds: float) -> None:
+        self.db.execute(PASS_TIME, {"seconds": seconds, "channel": self.channel.id})
+
+    def _fire_timer(self, lane: Lane, *, due: bool) -> None:
         when = "now() - interval '1 s'" if due else "now() + interval '1 h'"
         add = f"INSERT INTO timer (conversation_id, name, due_at, data) VALUES (%s, %s, {when}, '{{}}') RETURNING id"
-        (timer,) = self.db.execute(add, (it.id, f"t{next(self.texts)}")).fetchone()
-        before = it.last
+        row = self.db.execute(add, (lane.id, f"t{next(self.texts)}")).fetchone()
+        before = lane.last
         for _ in range(2):  # two sweepers
-            sweeper.TIMERS.write(self.db, [timer])
-        self._read_numbers(it)
-        assert it.last == before + due
+            sweeper.TIMERS.write(self.db, list(row or ()))
+        self._read_numbers(lane)
+        assert lane.last == before + due
 
     def _read_numbers(self, lane: Lane) -> None:
         """New numbers, each behind all that are there; in the platform's order, or marked as late."""
-        seen = self._look(lane)
-        if seen is None:
-            return
+        seen = self._look()[self.lanes.index(lane)]
         lane.id = seen.id
         numbered = [row for row in seen.messages if row[1] is not None]
         for id_, sequence, text, status, late, starts_turn, place, replay_of in numbered[lane.last :]:
@@ -317,16 +334,15 @@ class Lanes(RuleBasedStateMachine):
                     lane.greatest = place
             lane.written.append(Written(id_, text, status, starts_turn, replay_of))
 
-    def _look(self, lane: Lane) -> Seen | None:
-        row = self.db.execute(LOOK, {"channel": self.channel.id, "chat": lane.chat}).fetchone()
-        return Seen(*row) if row else None
+    def _look(self) -> list[Seen]:
+        return [Seen(*row) for row in self.db.execute(LOOK, {"channel": self.channel.id}).fetchall()]
 
     # ------------------------------------------------------------ handling
 
     @rule(
         target=begun,
         lane=lane_numbers,
-        ending=st.sampled_from(["answers", "fails", "hands over", "fails with everybody"]),
+        ending=st.sampled_from(TURNS),
         replies=st.integers(0, 3),
     )
     def a_turn_begins(self, lane: int, ending: str, replies: int) -> Any:
@@ -346,8 +362,9 @@ class Lanes(RuleBasedStateMachine):
             return None
         if head.status != "pending":
             return Finished(verdicts.pass_over(head), head)
-        if (head.wait or 0) > 0:
-            return None
+        if (head.wait or 0) > 0:  # it looks again when the retry is due
+            self._pass_time(400)
+            return self._begin(lane, ending, replies)
         if not head.starts_turn:
             return Finished(verdicts.advance(head), head)
         return Finished(self._verdict(head, ending, replies), head, self.channel)
@@ -368,14 +385,21 @@ class Lanes(RuleBasedStateMachine):
         handed = "wants a person" if ending == "hands over" else None
         return verdicts.success(head, self.channel, turns.Output(state=state, replies=said, handed_over=handed), record)
 
-    @rule(turn=begun)
-    def a_turn_is_written(self, turn: Finished) -> None:
-        self._write_turns(turn)
+    @rule(
+        lane=lane_numbers,
+        ending=st.sampled_from(TURNS),
+        replies=st.integers(0, 3),
+    )
+    def a_message_is_handled(self, lane: int, ending: str, replies: int) -> None:
+        """Begun and written, with nothing between."""
+        finished = self._begin(self.lanes[lane], ending, replies)
+        if finished is not None:
+            self._write_turns(finished)
 
-    @rule(one=begun, other=begun)
-    def two_turns_are_written_together(self, one: Finished, other: Finished) -> None:
-        if one.verdict.id != other.verdict.id:
-            self._write_turns(one, other)
+    @rule(turns=st.lists(begun, min_size=1, max_size=2, unique_by=lambda turn: turn.verdict.id))
+    def turns_are_written(self, turns: list[Finished]) -> None:
+        """Together, where they are of two lanes."""
+        self._write_turns(*turns)
 
     def _write_turns(self, *finished: Finished) -> None:
         results = verdicts.TURNS.write(self.db, finished)
@@ -404,12 +428,15 @@ class Lanes(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ people of the staff
 
-    @rule(target=pages, lane=lane_numbers)
-    def a_page_is_opened(self, lane: int) -> Any:
-        it = self.lanes[lane]
-        if not it.id:
-            return multiple()
-        return lane, desk.Seen(conversation=it.id, epoch=it.epoch, next_sequence=it.next, last_sequence=it.last)
+    def _now(self, lane: Lane) -> desk.Seen:
+        return desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next, last_sequence=lane.last)
+
+    def _page(self, lane: Lane, page: str) -> desk.Seen:
+        """An old one is opened anew once something was done on it."""
+        seen = lane.page if page == "old" else None
+        if seen is not None:
+            lane.page = None
+        return seen or self._now(lane)
 
     def _act(self, allowed: bool, verb: Callable[..., Any], *arguments: Any, **more: Any) -> bool:
         """The verb is done exactly where the model allows it."""
@@ -421,18 +448,40 @@ class Lanes(RuleBasedStateMachine):
         assert done == allowed, f"{verb.__name__} was {'done' if done else 'refused'}"
         return done
 
-    @rule(page=pages)
-    def staff_take_over(self, page: Any) -> None:
-        lane, seen = self.lanes[page[0]], page[1]
-        if self._act(lane.mode == "bot" and lane.epoch == seen.epoch, desk.take_over, seen, self.anna):
+    @rule(lane=lane_numbers, page=pages, verb=st.sampled_from(VERBS), data=st.data())
+    def staff_act(self, lane: int, page: str, verb: str, data: st.DataObject) -> None:
+        it = self.lanes[lane]
+        seen = self._page(it, page)
+        match verb:
+            case "take over or hand back" | "take over or hand back, nothing answered":
+                self._change_who_answers(it, seen, skip_rest="nothing" not in verb)
+            case "answer":
+                self._answer(it, seen)
+            case "retry" | "skip" | "park":
+                self._move_head(it, seen, verb)
+            case "unpark" | "replay":
+                self._put_back(it, seen, verb, data.draw(st.integers(1, it.last), label="message"))
+            case "pause or resume":
+                self._pause_or_resume(it)
+
+    def _change_who_answers(self, lane: Lane, seen: desk.Seen, skip_rest: bool) -> None:
+        if lane.mode == "human":
+            self._hand_back(lane, seen, skip_rest)
+        elif self._act(lane.epoch == seen.epoch, desk.take_over, seen, self.anna):
             self._read_numbers(lane)
             lane.takes_over()
 
-    @rule(page=pages, skip_rest=st.booleans())
-    def staff_hand_back(self, page: Any, skip_rest: bool) -> None:
-        lane, seen = self.lanes[page[0]], page[1]
-        allowed = lane.mode == "human" and lane.epoch == seen.epoch
-        if not self._act(allowed, desk.hand_back, seen, self.anna, skip_rest=skip_rest):
+    def _answer(self, lane: Lane, seen: desk.Seen) -> None:
+        """Where the bot answers, taking over with it."""
+        text, takes_over = f"a{next(self.texts)}", lane.mode == "bot"
+        if self._act(lane.epoch == seen.epoch, desk.answer, seen, self.anna, text, taking_over=takes_over):
+            if takes_over:
+                self._read_numbers(lane)
+                lane.takes_over()
+            lane.answers.append(Answer("person", text))
+
+    def _hand_back(self, lane: Lane, seen: desk.Seen, skip_rest: bool) -> None:
+        if not self._act(lane.epoch == seen.epoch, desk.hand_back, seen, self.anna, skip_rest=skip_rest):
             return
         self._read_numbers(lane)
         for message in lane.written[lane.next - 1 :]:
@@ -444,21 +493,7 @@ class Lanes(RuleBasedStateMachine):
             lane.next += 1
         lane.mode, lane.epoch, lane.attempts, lane.blocked = "bot", lane.epoch + 1, 0, False
 
-    @rule(page=pages, words=st.booleans())
-    def staff_answer(self, page: Any, words: bool) -> None:
-        """``words``: taking over with them."""
-        lane, seen = self.lanes[page[0]], page[1]
-        text = f"a{next(self.texts)}"
-        allowed = lane.epoch == seen.epoch and lane.mode == ("bot" if words else "human")
-        if self._act(allowed, desk.answer, seen, self.anna, text, taking_over=words):
-            if words:
-                self._read_numbers(lane)
-                lane.takes_over()
-            lane.answers.append(Answer("person", text))
-
-    @rule(page=pages, verb=st.sampled_from(["retry", "skip", "park"]))
-    def staff_move_the_head(self, page: Any, verb: str) -> None:
-        lane, seen = self.lanes[page[0]], page[1]
+    def _move_head(self, lane: Lane, seen: desk.Seen, verb: str) -> None:
         may = {"retry": ("pending", "parked"), "skip": ("pending", "parked", "missing"), "park": ("pending",)}[verb]
         as_seen = (lane.epoch, lane.next) == (seen.epoch, seen.next_sequence)
         allowed = as_seen and lane.head is not None and lane.head.status in may
@@ -469,43 +504,33 @@ class Lanes(RuleBasedStateMachine):
         lane.moves_on("missing" if lane.head.status == "missing" else settled, by=verb != "retry")
         lane.epoch += 1
 
-    @rule(page=pages, data=st.data(), unpark=st.booleans())
-    def staff_put_back(self, page: Any, data: st.DataObject, unpark: bool) -> None:
+    def _put_back(self, lane: Lane, seen: desk.Seen, verb: str, sequence: int) -> None:
         """Unpark, or replay, what may or may not have been passed."""
-        lane, seen = self.lanes[page[0]], page[1]
-        if not lane.written:
-            return
-        sequence = data.draw(st.integers(1, lane.last), label="message")
-        it = lane.written[sequence - 1]
-        message = Message.objects.get(pk=it.id)
+        original = lane.written[sequence - 1]
+        message = Message.objects.get(pk=original.id)
         passed = sequence < lane.next
-        if unpark and sequence == seen.next_sequence:
-            allowed = (lane.epoch, lane.next) == (seen.epoch, sequence) and it.status in ("pending", "parked")
+        if verb == "unpark" and sequence == seen.next_sequence:
+            allowed = (lane.epoch, lane.next) == (seen.epoch, sequence) and original.status in ("pending", "parked")
             if self._act(allowed, desk.unpark, seen, self.anna, message):
                 lane.moves_on("pending", by=0)
                 lane.epoch += 1
-        elif unpark:
-            if self._act(passed and it.status == "parked", desk.unpark, seen, self.anna, message):
-                it.status = "skipped"
+        elif verb == "unpark":
+            if self._act(passed and original.status == "parked", desk.unpark, seen, self.anna, message):
+                original.status = "skipped"
                 self._read_numbers(lane)
         else:
             number = desk.next_replay(message)
-            if self._act(passed and it.status in ("handled", "skipped"), desk.replay, self.anna, message, number):
+            allowed = passed and original.status in ("handled", "skipped")
+            if self._act(allowed, desk.replay, self.anna, message, number):
                 self._read_numbers(lane)
                 self._act(False, desk.replay, self.anna, message, number)  # the page is sent twice
 
-    @rule(lane=lane_numbers, stop=st.booleans())
-    def staff_pause_or_resume(self, lane: int, stop: bool) -> None:
-        it = self.lanes[lane]
-        if it.id and stop:
-            it.paused |= self._act(not it.paused, desk.pause, it.id, self.anna, "why")
-        elif it.id:
-            it.paused &= not self._act(it.paused, desk.resume, it.id, self.anna)
-
-    @rule(lane=lane_numbers)
-    def staff_wake(self, lane: int) -> None:
-        if self.lanes[lane].id:
-            self._act(True, desk.wake_up, self.lanes[lane].id, self.anna)
+    def _pause_or_resume(self, lane: Lane) -> None:
+        verb, why = (desk.resume, []) if lane.paused else (desk.pause, ["why"])
+        self._act(True, verb, lane.id, self.anna, *why)
+        self._act(False, verb, lane.id, self.anna, *why)
+        lane.paused = not lane.paused
+        self._act(True, desk.wake_up, lane.id, self.anna)
 
     @precondition(lambda self: any(lane.answers for lane in self.lanes))
     @rule(data=st.data(), verb=st.sampled_from(["resend", "cancel", "it arrived", "it did not"]))
@@ -546,10 +571,22 @@ class Lanes(RuleBasedStateMachine):
             self.db.execute(sql("skip_settled"), {"id": lane.id, "sequence": found[-1].sequence + 1})
         return tuple(unsettled)
 
+    @rule(target=calls, lane=lane_numbers)
+    def a_call_begins(self, lane: int) -> Any:
+        return self._intend(lane, self._replies(self.lanes[lane])) or multiple()
+
     @rule(target=calls, look=looks)
-    def a_reply_is_begun(self, look: Any) -> Any:
+    def a_call_begins_late(self, look: Any) -> Any:
+        """By a sender that looked some time ago."""
         number, replies = look
         return self._intend(number, replies) or multiple()
+
+    @rule(lane=lane_numbers, ending=st.sampled_from(["sent", "sent", *sorted(ENDINGS)]))
+    def a_reply_is_sent(self, lane: int, ending: str) -> None:
+        """Begun and ended, with nothing between."""
+        call = self._intend(lane, self._replies(self.lanes[lane]))
+        if call is not None:
+            self._write_step(lane, steps.judge(call.reply, call.claim, self.channel, ENDINGS[ending], False))
 
     def _intend(self, number: int, replies: Sequence[Next]) -> Call | None:
         """As a sender does it that read ``replies`` some time ago."""
@@ -651,29 +688,18 @@ class Lanes(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ sweeping
 
-    @rule(sending=st.booleans())
-    def a_sweeper_claims(self, sending: bool) -> None:
-        self._claim("claim_send_due" if sending else "claim_due")
-
     def _claim(self, statement: str) -> list[Lane]:
         values = {"channels": [self.channel.id], "per_channel": 10, "all_in": 10}
         claimed = {row[0] for row in self.db.execute(sql(statement), values).fetchall()}
         return [lane for lane in self.lanes if lane.id in claimed]
 
-    @rule(lane=lane_numbers, sending=st.booleans())
-    def a_worker_is_buried(self, lane: int, sending: bool) -> None:
-        """It had this lane in hand."""
-        if self.lanes[lane].id:
-            self.db.execute(sql("revive_sending" if sending else "revive_lanes"), {"ids": [self.lanes[lane].id]})
-
     # ------------------------------------------------------------ what must hold after every step
 
     @invariant()
     def postgres_agrees_with_the_model(self) -> None:
-        for lane in getattr(self, "lanes", ()):
-            seen = self._look(lane)
-            if seen is not None:
-                self._agrees(lane, seen)
+        for lane, seen in zip(self.lanes, self._look(), strict=True):
+            self._agrees(lane, seen)
+            lane.page = lane.page or self._now(lane)
 
     def _agrees(self, lane: Lane, seen: Seen) -> None:
         assert {"next": seen.next, "last": seen.last, "epoch": seen.epoch, "mode": seen.mode, "paused": seen.paused,
@@ -731,39 +757,29 @@ class Lanes(RuleBasedStateMachine):
     def _drain(self) -> None:
         """People let the bot go on; a sweeper alone must then find everything that is left."""
         for number, lane in enumerate(self.lanes):
-            if lane.id:
-                self._let_go(number, lane)
+            self._let_go(number, lane)
         for _ in range(60):
-            self.time_passes(400)
-            due = self._claim("claim_due")
+            self._pass_time(400)
+            due, sending = self._claim("claim_due"), self._claim("claim_send_due")
             for lane in due:
-                finished = self._begin(lane)
-                if finished is not None:
-                    self._write_turns(finished)
-                if lane.blocked:
-                    self.staff_move_the_head(self.a_page_is_opened(self.lanes.index(lane)), "skip")
-            sending = self._claim("claim_send_due")
+                self._handle_all(lane)
             for lane in sending:
-                self._send(self.lanes.index(lane))
-            self.postgres_agrees_with_the_model()
+                self._send_all(self.lanes.index(lane))
             if not due and not sending:
                 break
-        for lane in self.lanes:
-            seen = self._look(lane)
-            if seen is not None:
-                assert seen.next == seen.last + 1, "a message is left and no sweeper finds it"
-                assert all(row[1] is not None for row in seen.messages), "a message waits for ever"
-                assert not [row for row in seen.replies if row[3] in UNSETTLED], (
-                    "a reply is left and no sweeper finds it"
-                )
+        self.postgres_agrees_with_the_model()
+        for seen in self._look():
+            assert seen.next == seen.last + 1, "a message is left and no sweeper finds it"
+            assert all(row[1] is not None for row in seen.messages), "a message waits for ever"
+            assert not [row for row in seen.replies if row[3] in UNSETTLED], "a reply is left and no sweeper finds it"
 
     def _let_go(self, number: int, lane: Lane) -> None:
         if lane.paused:
-            self.staff_pause_or_resume(number, False)
+            self._pause_or_resume(lane)
         if lane.mode == "human":
-            self.staff_hand_back(self.a_page_is_opened(number), False)
+            self._hand_back(lane, self._now(lane), False)
         if lane.blocked:
-            self.staff_move_the_head(self.a_page_is_opened(number), "skip")
+            self._move_head(lane, self._now(lane), "skip")
         for answer in lane.answers:
             if answer.status == "sending":
                 call = Call(number, uuid.UUID(answer.claim), _only_sequence(lane.answers.index(answer) + 1), ())
@@ -772,10 +788,18 @@ class Lanes(RuleBasedStateMachine):
                 self._act(True, desk.decide_unknown_reply, Reply.objects.get(pk=answer.id), self.anna, sent=True)
                 answer.status = "sent"
 
-    def _send(self, number: int) -> None:
-        call = self._intend(number, self._replies(self.lanes[number]))
-        if call is not None:
-            self._write_step(number, steps.judge(call.reply, call.claim, self.channel, Sent(), False))
+    def _handle_all(self, lane: Lane) -> None:
+        while (finished := self._begin(lane)) is not None:
+            self._write_turns(finished)
+            if lane.blocked:
+                self._move_head(lane, self._now(lane), "skip")
+
+    def _send_all(self, number: int) -> None:
+        """What is refused is settled on the way."""
+        while (replies := self._replies(self.lanes[number])) and (replies[0].wait or 0) <= 0:
+            call = self._intend(number, replies)
+            if call is not None:
+                self._write_step(number, steps.judge(call.reply, call.claim, self.channel, Sent(), False))
 
 
 def _with_intent(step: Step, reply: Next, claim: uuid.UUID) -> Step:
