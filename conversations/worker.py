@@ -7,11 +7,14 @@ import threading
 import time
 from typing import Any
 
+import structlog
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from conversations import checks
 from conversations.process import HANDLE, SEND, Process
 from conversations.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
 
 _process: Process | None = None
 
@@ -45,8 +48,13 @@ _told_to_stop = threading.Event()
 
 @worker_init.connect
 def _begin(**kwargs: Any) -> None:
-    checks.refuse_to_start()
-    start(os.environ.get("WORKER_ROLE") or HANDLE)
+    """Celery goes on after an exception here: with a process that takes wakes and can do nothing with them."""
+    try:
+        checks.refuse_to_start()
+        start(os.environ.get("WORKER_ROLE") or HANDLE)
+    except Exception as error:
+        log.critical("worker not begun", error=type(error).__name__, exc_info=True)
+        raise SystemExit(70) from error
 
 
 @worker_shutting_down.connect
