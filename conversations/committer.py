@@ -125,6 +125,11 @@ class Committer:
         """Queue ``item``. Raises ``Busy`` when the queue of an impatient stream is full."""
         self.submit_all(stream, [item], done, deadline=deadline, size=size, about=about)
 
+    def refuse_if_silent(self) -> None:
+        """Raises ``NotStored`` while somebody waits already for a database that does not answer."""
+        if time.monotonic() - self._began > (BACK_SECONDS if self._away else SILENT_SECONDS):
+            raise NotStored("the database does not answer")
+
     def submit_all(
         self,
         stream: Stream,
@@ -140,10 +145,9 @@ class Committer:
         Raises ``NotStored`` at once where somebody else waits already for a database that does not answer: threads
         that wait as well would only keep those behind them from their answers.
         """
+        if not stream.patient:
+            self.refuse_if_silent()
         with self._counting:
-            silent = time.monotonic() - self._began > (BACK_SECONDS if self._away else SILENT_SECONDS)
-            if silent and not stream.patient:
-                raise NotStored("the database does not answer")
             full = self._queued_items >= QUEUED_ITEMS or self._queued_bytes >= QUEUED_BYTES
             if full and not stream.patient:
                 raise Busy(f"{self._queued_items} items wait to be written")

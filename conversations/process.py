@@ -42,7 +42,7 @@ class Process:
         self.incarnation = uuid.uuid4()
         self.writer = committer.Committer(kind)
         if kind != HANDLE:
-            database.read_through(committer.reader(self.writer))
+            database.read_through(committer.reader(self.writer), self.writer.refuse_if_silent)
         self.handler: Handler | None = None
         self.sender: Sender | None = None
         self._making = threading.Lock()

@@ -25,6 +25,7 @@ from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, UnknownBot, UnknownPlatform
 
 CHANNEL_SECONDS = 1.0
+WAIT_SECONDS = 0.1  # for others who read a channel, before a look whether the database answers at all
 SPOOL_SECONDS = 600.0  # how old a channel may be while Postgres is away and this host's spool takes its webhooks
 
 _bots: dict[str, Callable[..., Any]] = {}
@@ -105,24 +106,32 @@ def forget_channels() -> None:
 
 
 def _cached(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
-    now = time.monotonic()
     known = _channels.get(key)
-    if known is not None and now - known[0] < CHANNEL_SECONDS:
+    if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
         return known[1]
-    with _loading:
+    try:
+        return _loaded(key, where, value)
+    except (psycopg.Error, CoreError):
+        if settings.SPOOL_DIR and known is not None and known[1] and time.monotonic() - known[0] < SPOOL_SECONDS:
+            return known[1]
+        raise
+
+
+def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
+    """Read once, however many ask. Who waits behind a database that does not answer would only hold a thread."""
+    while not _loading.acquire(timeout=WAIT_SECONDS):
+        database.refuse_if_silent()
+    try:
         known = _channels.get(key)
         if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
             return known[1]
-        try:
-            config = _load(where, value)
-        except (psycopg.Error, CoreError):
-            if settings.SPOOL_DIR and known is not None and known[1] and time.monotonic() - known[0] < SPOOL_SECONDS:
-                return known[1]
-            raise
+        config = _load(where, value)
         if config is None and len(_channels) > 100_000:
             _channels.clear()
         _channels[key] = (time.monotonic(), config)
-    return config
+        return config
+    finally:
+        _loading.release()
 
 
 def _load(where: str, value: str | int) -> ChannelConfig | None:
