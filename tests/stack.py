@@ -330,6 +330,15 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[list[float]]:
         thread.join()
 
 
+def state(pid: int) -> str:
+    """R, S, T (stopped), Z; '' when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -39,7 +39,7 @@ from botproject.local.pytest_servers import FIXED
 from tests.chaos.run import commit
 from tests.doubles import Double
 from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
-from tests.stack import ROOT, Channel, Process, Stack, free_port, wait_until
+from tests.stack import ROOT, Channel, Process, Stack, free_port, state, wait_until
 
 # The kind of process that a point is in.
 POINTS = {
@@ -329,22 +329,14 @@ def _hurt(rig: Rig, case: Case, writing: Sequence[Future[None]]) -> float:
     assert point == case.point
     if case.action == "stop":
         rig.stand_by(case.kind)
-        if case.point != "R1" and _state(pid) != "T":
+        if case.point != "R1" and state(pid) != "T":
             raise Invalid("the process did not stop")
         time.sleep(STALL_SECONDS)
         with contextlib.suppress(ProcessLookupError):  # ended by its host meanwhile
             os.kill(pid, signal.SIGCONT)
     elif case.action == "kill":
-        wait_until(lambda: _state(pid) in ("", "Z"), 5, "the process is dead")
+        wait_until(lambda: state(pid) in ("", "Z"), 5, "the process is dead")
     return time.monotonic()
-
-
-def _state(pid: int) -> str:
-    """R, S, T (stopped), Z; '' when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def hurt_migrations(rig: Rig, case: Case, statement: int) -> None:

@@ -17,7 +17,7 @@ import redis
 from kombu import Connection, Producer
 
 from conversations import wake
-from tests.stack import Process, Stack, wait_until
+from tests.stack import Process, Stack, state, wait_until
 
 BOTS = {"EXTRA_APPS": "tests.bots_app"}
 
@@ -193,15 +193,6 @@ class Lanes:
             assert self.replies(lane, "sequence, split_part(body ->> 'text', ':', 1)") == said, f"lane {lane}"
 
 
-def state(pid: int) -> str:
-    """R, S, T (stopped), Z; '' when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
 def expect_constant(ask: Any, seconds: float, value: Any) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -209,4 +200,4 @@ def expect_constant(ask: Any, seconds: float, value: Any) -> None:
         time.sleep(0.1)
 
 
-__all__: Sequence[str] = ("BOTS", "Done", "Lanes", "expect_constant", "state")
+__all__: Sequence[str] = ("BOTS", "Done", "Lanes", "expect_constant")

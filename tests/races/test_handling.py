@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.races.lanes import BOTS, Lanes, expect_constant, state
-from tests.stack import Stack, every, wait_until
+from tests.races.lanes import BOTS, Lanes, expect_constant
+from tests.stack import Stack, every, state, wait_until
 
 pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(240)]
 

@@ -15,7 +15,7 @@ from conversations import limiter, lock
 from conversations.contracts import ChannelConfig, Limit
 from conversations.limiter import Limiter, Request, limits_of
 from tests.doubles import Double
-from tests.races.test_delivering import Scene
+from tests.races.replies import Scene
 from tests.stack import Stack, every, wait_until
 
 pytestmark = [pytest.mark.xdist_group("limits"), pytest.mark.timeout(180)]
