@@ -18,8 +18,12 @@ def tell(seen: Evidence, violations: Sequence[Violation]) -> str:
     first = min(about, key=lambda violation: (violation.key[2], violation.invariant))  # type: ignore[index]
     assert first.key is not None
     title = f"Counterexample, {first.invariant}: {'/'.join(map(str, first.key))} {first.words}"
-    lines = sorted(_lines(seen, first.key))
-    return "\n".join([title, *(f"  {seconds:9.3f} s  {words}" for seconds, words in lines[:LONGEST])])
+    return "\n".join([title, *timeline(seen, first.key)])
+
+
+def timeline(seen: Evidence, key: Key) -> list[str]:
+    """All that is known of one message, and the faults around it."""
+    return [f"  {seconds:9.3f} s  {words}" for seconds, words in sorted(_lines(seen, key))[:LONGEST]]
 
 
 def _lines(seen: Evidence, key: Key) -> Iterator[tuple[float, str]]:

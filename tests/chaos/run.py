@@ -26,7 +26,7 @@ import psycopg
 from tests.chaos import evidence as gathering
 from tests.chaos import invariants, versions
 from tests.chaos.cluster import Cluster
-from tests.chaos.counterexample import tell
+from tests.chaos.counterexample import tell, timeline
 from tests.chaos.evidence import LEFT_BEHIND, Evidence, LockMonitor, Row
 from tests.chaos.faults.base import Fault, Scene
 from tests.chaos.generator import BY_NAME, Generator
@@ -304,7 +304,21 @@ class Run:
         began, healed = self.history.began.seconds(row["begun"]), self.history.began.seconds(row["healed"])
         ended = (self.history.began.wall_seconds(turn["ended"]) for turn in seen.rows["turns"])
         first = min((at - healed for at in ended if at > healed), default=None)
-        return {**row, "begun": round(began, 3), "healed": round(healed, 3), "committed_s": first}
+        row = {**row, "begun": round(began, 3), "healed": round(healed, 3), "committed_s": first}
+        if row["backlog_s"] is None or row["backlog_s"] > row["bound_s"]:
+            row["slowest"] = self._slowest(seen, healed)
+        return row
+
+    def _slowest(self, seen: Evidence, healed: float) -> list[str]:
+        """Of what was stored before the fault ended, the story of the message that was answered last."""
+        ends = {row["message_id"]: row["settled"] for row in seen.rows["replies"] if row["settled"]}
+        at = self.history.began.wall_seconds
+        rows = [row for row in seen.rows["messages"] if row["ch"] in MEASURED and row["u"] != self.unlucky]
+        before = [
+            row for row in rows if at(row["received"]) < healed and row["settled"] and row["id"] in seen.key_by_id
+        ]
+        last = max(before, key=lambda row: max(row["settled"], ends.get(row["id"]) or 0.0), default=None)
+        return timeline(seen, seen.key_by_id[last["id"]]) if last else []
 
     def say(self, words: str) -> None:
         print(f"{time.monotonic() - self.began:7.1f} s  {words}", flush=True)
