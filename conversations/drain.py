@@ -92,22 +92,27 @@ class Drainer:
     def __init__(self) -> None:
         self._begin = 0  # every line before it is done
         self._refused_since: dict[int, float] = {}  # by the line's place
+        self._pace = 0.002  # seconds per line, as it was last
 
     def run(self) -> bool:
-        """One pass over the log; True when it is empty."""
+        """One pass over the log; True when it is empty, False when some lines have to wait."""
         _check_database()
         waiting: set[int] = set()  # channels
         at = self._begin
         while True:
             lines, after, is_last = spool.read(at)
-            if is_last and not waiting and self._finish(at):
+            if is_last and waiting:
+                self._store(lines, waiting)
+                return False
+            if is_last and len(lines) * self._pace < LAST_SECONDS / 2 and self._finish(at):
                 return True
+            began = time.monotonic()
             self._store(lines, waiting)
+            if lines:
+                self._pace = (time.monotonic() - began) / len(lines)
             at = after
             if not waiting:
                 self._begin = at
-            if is_last:
-                return False
 
     def _finish(self, at: int) -> bool:
         """The last lines, while nobody appends; False where that is more than can be done at once."""
