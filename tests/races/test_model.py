@@ -46,7 +46,8 @@ from conversations.verdicts import Finished, Head
 from tests.desk.scenes import make_staff
 from tests.races.writing import accept, entry, make_channel, new_user
 
-pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600)]
+# A story that failed once is a failure, also where the next ones do not find it again.
+pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600), pytest.mark.flaky(reruns=0)]
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 STORIES = settings(
