@@ -19,7 +19,7 @@ REFUSING_SECONDS = 3.0  # until a webhook hears that it cannot be stored
 STALL_SECONDS = 1.0  # of a busy machine, on top
 
 
-@fault("F9", "Postgres crashes", bound=20, seconds=5, smoke=3)
+@fault("F9", "Postgres crashes", bound=20, seconds=5, smoke=5)
 def crash(scene: Scene) -> Iterator[None]:
     yield from _away(scene, "immediate")
 

@@ -39,7 +39,7 @@ def sender_killed(scene: Scene) -> Iterator[None]:
     scene.saw("the sender is dead", gone(pid))
 
 
-@fault("F2", "A whole host of workers is gone for a while", bound=15, seconds=60, smoke=4)
+@fault("F2", "A whole host of workers is gone for a while", bound=15, seconds=60)
 def host_killed(scene: Scene) -> Iterator[None]:
     host, before = scene.host(), scene.committed()
     hit = host.kill(again=False)
@@ -66,7 +66,7 @@ def hosts_killed(scene: Scene) -> Iterator[None]:
         host.start()
 
 
-@fault("F4", "A web process is killed at each step of a webhook", bound=10, seconds=40, scaled=5, smoke=5)
+@fault("F4", "A web process is killed at each step of a webhook", bound=10, seconds=40, scaled=5)
 def web_killed_at_points(scene: Scene) -> Iterator[None]:
     points = WEB_POINTS if scene.full else [scene.chance.choice(WEB_POINTS)]
     for point in points:
@@ -82,7 +82,7 @@ def web_killed(scene: Scene) -> Iterator[None]:
     scene.saw("master and child are gone", len(hit) > 1 and all(map(gone, hit)))
 
 
-@fault("F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12, smoke=9)
+@fault("F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12, smoke=8)
 def worker_frozen(scene: Scene) -> Iterator[None]:
     point = scene.chance.choice(TURN_POINTS)
     _, pid = scene.hit(scene.host(), f"{point}=stop@{scene.chance.randint(1, 5)}")

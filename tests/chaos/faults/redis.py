@@ -94,7 +94,7 @@ def black_hole(scene: Scene) -> Iterator[None]:
     link.heal()
 
 
-@fault("F20", "Wakes that Redis has given away get lost", bound=15, seconds=10, links=["app-redis"], smoke=4)
+@fault("F20", "Wakes that Redis has given away get lost", bound=15, seconds=10, links=["app-redis"])
 def wakes_lost(scene: Scene) -> Iterator[None]:
     yield from _armed(scene, "brpop_answer", every=2)
 

@@ -49,7 +49,7 @@ def slow_clients(scene: Scene) -> Iterator[None]:
     scene.wrong(f"other webhooks waited for them: p99 {p99:.2f} s", p99 > 1.0)
 
 
-@fault("F27", "The same webhook comes five times at once, again and again", bound=10, seconds=30, scaled=8, smoke=4)
+@fault("F27", "The same webhook comes five times at once, again and again", bound=10, seconds=30, scaled=8)
 def copies_at_once(scene: Scene) -> Iterator[None]:
     generator, place, said = scene.generator, BY_NAME["keep"], list[Message]()
 
