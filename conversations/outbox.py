@@ -60,7 +60,7 @@ CHECK_SECONDS = 2.0
 class Lane:
     """One lane in this sender's hands."""
 
-    __slots__ = ("channel", "claim", "id", "now", "probe", "replies", "step", "trace")
+    __slots__ = ("channel", "claim", "id", "now", "probe", "read_at", "replies", "step", "trace")
 
     def __init__(self, lane: int, probe: bool) -> None:
         self.id, self.probe = lane, probe
@@ -68,6 +68,7 @@ class Lane:
         self.trace = ""  # of the message that is being answered
         self.channel: ChannelConfig | None = None
         self.replies: collections.deque[Next] = collections.deque()
+        self.read_at = 0.0  # when they were: ages among what was read grow from then on
         self.now: Next | None = None  # in flight
         self.step: Step | None = None  # a result that waits for the next intent to ride with it
 
@@ -188,8 +189,9 @@ class Sender:
         found: dict[int, list[Next]] = collections.defaultdict(list)
         for row in rows:
             found[row[0]].append(Next(*row))
+        now = time.monotonic()
         for lane in lanes:
-            lane.replies = collections.deque(found[lane.id])
+            lane.replies, lane.read_at = collections.deque(found[lane.id]), now
             lane.channel = _channel(found[lane.id][0].channel_id) if found[lane.id] else None
         return list(lanes)
 
@@ -508,9 +510,10 @@ def _send(channel: ChannelConfig, reply: Next) -> Outcome:
 
 def _request(lane: Lane) -> Request:
     assert lane.channel is not None
-    return _request_of(lane.replies[0], lane.channel)
+    return _request_of(lane.replies[0], lane.channel, time.monotonic() - lane.read_at)
 
 
-def _request_of(reply: Next, channel: ChannelConfig) -> Request:
+def _request_of(reply: Next, channel: ChannelConfig, waited: float = 0.0) -> Request:
     limits = limits_of(channel.options.get("limits", ""), tuple(registry.adapter(channel.platform).limits))
-    return Request(channel=channel, chat=reply.chat, is_group=reply.is_group, limits=limits, seconds_ago=reply.sent_ago)
+    ago = None if reply.sent_ago is None else reply.sent_ago + waited
+    return Request(channel=channel, chat=reply.chat, is_group=reply.is_group, limits=limits, seconds_ago=ago)

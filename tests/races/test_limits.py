@@ -112,6 +112,16 @@ def test_a_wait_of_the_platform_is_shared_by_two_senders_and_kept_over_flushall(
     assert len(scene.double.accepted()) == 7
 
 
+def test_a_wait_since_a_send_that_only_the_lane_knows_of_ends(scene: Scene) -> None:
+    """Redis lost the bucket, and whoever sent last is gone: what the lane says grows older while its reply waits."""
+    channel = scene.telegram(limits="channel:1000/1s,chat:1/3s,group:1000/1s")
+    lane = scene.say(channel, 400)
+    scene.stack.query("UPDATE conversation SET last_sent_at = now() WHERE id = %s", lane)
+    scene.say(channel, 400, "one")
+    scene.settled(channel, seconds=20)
+    assert scene.shown(400) == ["one"]
+
+
 # ---------------------------------------------------------------- the limiter alone
 
 
