@@ -32,11 +32,19 @@ def child_killed(scene: Scene) -> Iterator[None]:
     scene.saw("a process with lanes in hand was killed", gone(pid))
 
 
-@fault("sender-killed", "A sender is killed between a call and its result", bound=10, seconds=1, smoke=1)
+@fault("sender-killed", "A sender is killed between a call and its result", bound=10, seconds=1)
 def sender_killed(scene: Scene) -> Iterator[None]:
     _, pid = scene.hit(scene.host(), f"D3=kill@{scene.chance.randint(1, 5)}")
     yield
     scene.saw("the sender is dead", gone(pid))
+
+
+@fault("sender-dies", "A sender is killed with replies in hand", bound=10, seconds=1, smoke=1)
+def sender_dies(scene: Scene) -> Iterator[None]:
+    pid = scene.busy("send")
+    send(signal.SIGKILL, pid)
+    yield
+    scene.saw("a sender with replies in hand was killed", gone(pid))
 
 
 @fault("F2", "A whole host of workers is gone for a while", bound=15, seconds=60)
@@ -82,7 +90,7 @@ def web_killed(scene: Scene) -> Iterator[None]:
     scene.saw("master and child are gone", len(hit) > 1 and all(map(gone, hit)))
 
 
-@fault("F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12, smoke=8)
+@fault("F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12)
 def worker_frozen(scene: Scene) -> Iterator[None]:
     point = scene.chance.choice(TURN_POINTS)
     _, pid = scene.hit(scene.host(), f"{point}=stop@{scene.chance.randint(1, 5)}")

@@ -130,7 +130,8 @@ def killed_with_strangers(scene: Scene) -> Iterator[None]:
     scene.saw(f"{len(hit)} workers were killed in the middle of them", hit and all(map(gone, hit)))
 
 
-@fault("frozen-in-a-turn", "A worker freezes in a turn, and wakes while another has it in hand", bound=20, seconds=11)
+@fault("frozen-in-a-turn", "A worker freezes in a turn, and wakes while another has it in hand", bound=20, seconds=11,
+       smoke=10)  # fmt: skip
 def frozen_in_a_turn(scene: Scene) -> Iterator[None]:
     """Its lock is another's by then, and so is the turn."""
     (user,) = strangers(scene, "keep", 1)
