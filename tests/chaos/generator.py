@@ -113,7 +113,7 @@ class Generator:
         self.troubles: list[str] = []  # of the generator itself: what it says afterwards is worth little
         self.http = urllib3.PoolManager(maxsize=128, retries=False)
         self._chance = random.Random(f"{seed}:copies")  # used by many threads: its methods are atomic
-        self._stopping, self._abandon_at = threading.Event(), FOREVER
+        self._stopping, self._over, self._abandon_at = threading.Event(), threading.Event(), FOREVER
         self._pool = ThreadPoolExecutor(400, thread_name_prefix="delivery")
         self._later = Later(self._pool)
         self._attempts = itertools.count(1)
@@ -148,6 +148,13 @@ class Generator:
         """Nobody says anything new."""
         self._abandon_at = time.monotonic() + ABANDON_SECONDS
         self._stopping.set()
+
+    def abandon(self) -> None:
+        """The run is broken off: nobody insists on anything any more."""
+        self._stopping.set()
+        self._over.set()
+        self._later.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def finish(self) -> None:
         """Everything is delivered, or the platforms gave up."""
@@ -214,7 +221,8 @@ class Generator:
                 return True
             if (message.gives_up and attempt >= GIVE_UP_AFTER) or time.monotonic() > self._abandon_at:
                 return False
-            time.sleep(next(waits))
+            if self._over.wait(next(waits)):
+                return False
         raise AssertionError
 
     def _post(self, message: Message, turn: int) -> int:
@@ -376,6 +384,13 @@ class Later:
     def do(self, seconds: float, act: Callable[..., object], *arguments: object) -> None:
         with self._changed:
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._count), lambda: act(*arguments)))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Do nothing more."""
+        with self._changed:
+            self._heap.clear()
+            self._flushing = True
             self._changed.notify()
 
     def flush(self) -> None:

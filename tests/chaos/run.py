@@ -131,7 +131,12 @@ class Run:
             self.generator = Generator(self.cluster, self.history, self.seed, crowd=self.crowd)
             self.generator.add_channels()
             self.say("everything runs; people begin to write")
-            verdict = self._verdict(self._load_and_gather(), needed)
+            try:
+                seen = self._load_and_gather()
+            except BaseException:
+                self.generator.abandon()
+                raise
+            verdict = self._verdict(seen, needed)
             if verdict.word != PASS:
                 self.path.with_suffix(".log").write_text(self.cluster.logs())
         self.history.close()
