@@ -45,6 +45,7 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.lock import Locks, free
 from conversations.sqlfiles import sql
+from conversations.threads import Threads
 from conversations.verdicts import Finished, Head, Verdict
 
 log = structlog.get_logger(__name__)
@@ -132,7 +133,7 @@ class Handler:
         self._life = 0
         self._stopping = False
         self._look: queue.SimpleQueue[tuple[str, Held]] = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(settings.TURN_THREADS, thread_name_prefix="turn")
+        self._threads = Threads(settings.TURN_THREADS, "turn")
         self._finishers = ThreadPoolExecutor(
             4, thread_name_prefix="finish"
         )  # of async turns; bots may fill the loop's own

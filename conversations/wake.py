@@ -27,10 +27,11 @@ EXPIRES_SECONDS = 30
 UPKEEP_EXPIRES_SECONDS = 600
 PUBLISH_SECONDS = 0.2
 BREAKER_SECONDS = 1.0
+TIMEOUTS = ("socket_timeout", "socket_connect_timeout", "read_timeout", "write_timeout")  # Redis's words, RabbitMQ's
 HINTS = 10_000  # kept while the broker is slow; more are forgotten
 LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
 # After a wake, so long until the next, per id that it carried: alone nobody waits, and under load wakes grow.
-SPACING_SECONDS, LONGEST_SPACING_SECONDS = 0.002, 0.02
+SPACING_SECONDS, LONGEST_SPACING_SECONDS = 0.002, 0.03
 
 HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
 TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
@@ -135,13 +136,15 @@ def open_producer() -> Producer:
     """A producer that gives up after ``PUBLISH_SECONDS`` and never retries."""
     options = {
         **current_app.conf.broker_transport_options,
-        "socket_timeout": PUBLISH_SECONDS,
-        "socket_connect_timeout": PUBLISH_SECONDS,
+        **dict.fromkeys(TIMEOUTS, PUBLISH_SECONDS),
         "retry_on_timeout": False,
         "max_retries": 0,  # kombu connects again after 2 s by itself
     }
     connection = Connection(
-        current_app.conf.broker_write_url, ssl=current_app.conf.broker_use_ssl, transport_options=options
+        current_app.conf.broker_write_url,
+        ssl=current_app.conf.broker_use_ssl,
+        connect_timeout=PUBLISH_SECONDS,
+        transport_options=options,
     )
     return Producer(connection.default_channel, serializer="json")  # channel() would try twice
 
@@ -166,6 +169,8 @@ def _publish(producer: Producer, name: str, task: str, **fields: Any) -> None:
 
 
 def queue_length(producer: Producer, name: str) -> int:
-    """Wakes that wait in ``name``; 0 for a queue that is not there."""
+    """Wakes that wait in ``name``; 0 for a queue that is not there, which is made (RabbitMQ)."""
     channel: Any = producer.channel
-    return int(channel.queue_declare(queue=name, passive=False, durable=True, auto_delete=False).message_count)
+    arguments = current_app.amqp.queues[name].queue_arguments
+    declared = channel.queue_declare(queue=name, durable=True, auto_delete=False, arguments=arguments)
+    return int(declared.message_count)

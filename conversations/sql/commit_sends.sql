@@ -2,7 +2,8 @@
 -- A result is written only where the reply is still in the state and attempt that its caller knows; one of a reply that was
 -- not being sent, only where nothing before it is unsettled. An intent needs: the reply still pending in that attempt and in
 -- its time, nothing unsettled before it, and the author a person, or: the person reachable, and for the bot a number beyond
--- cancelled_through. A way back to pending of what was cancelled meanwhile becomes cancelled. The head of the lane's
+-- cancelled_through. An intent alone writes the lane only where that says something new: most lanes have one reply, and
+-- their sweeper's time is far enough. A way back to pending of what was cancelled meanwhile becomes cancelled. The head of the lane's
 -- replies never passes an unsettled one.
 -- items: json list, see outbox.Step. Rows: ord, result written, intent written, busy.
 -- Indexes: primary keys, reply_sequence_once.
@@ -30,7 +31,7 @@ due AS MATERIALIZED (
    WHERE h.reply_id IS NOT NULL
      AND (h.expect = 'sending' OR NOT EXISTS (
           SELECT FROM reply b WHERE b.conversation_id = h.id AND b.sequence >= h.next_reply_sequence
-             AND b.sequence < h.sequence AND b.status IN ('pending', 'sending', 'unknown')))),
+             AND b.sequence < h.sequence AND b.status IN ('pending', 'sending', 'unknown') OFFSET 0))),
 results AS (
   UPDATE reply r
      SET status = d.status, claimed_by = NULL, attempts = coalesce(d.attempts_after, r.attempts),
@@ -55,7 +56,7 @@ meant AS MATERIALIZED (
      AND (h.reply_id IS NULL OR d.status IN ('sent', 'parked', 'cancelled', 'expired', 'failed'))
      AND NOT EXISTS (SELECT FROM reply b WHERE b.conversation_id = h.id AND b.sequence >= h.next_reply_sequence
                         AND b.sequence < h.intent_sequence AND b.status IN ('pending', 'sending', 'unknown')
-                        AND b.id IS DISTINCT FROM h.reply_id)),
+                        AND b.id IS DISTINCT FROM h.reply_id OFFSET 0)),
 intents AS (
   UPDATE reply r SET status = 'sending', claimed_by = i.intent_claim, attempts = r.attempts + 1, intent_at = now(), not_before = NULL
     FROM meant i WHERE r.id = i.intent_id AND r.id = ANY (ARRAY(SELECT intent_id FROM meant))),
@@ -72,6 +73,8 @@ lanes AS (
          unreachable_since = CASE WHEN d.unreachable THEN now() ELSE c.unreachable_since END,
          address = CASE WHEN d.new_chat <> '' THEN c.address || jsonb_build_object('chat', d.new_chat) ELSE c.address END
     FROM held h LEFT JOIN due d USING (ord) LEFT JOIN meant i USING (ord)
-   WHERE c.id = h.id AND c.id = ANY (ARRAY(SELECT id FROM held)) AND (d.ord IS NOT NULL OR i.ord IS NOT NULL))
+   WHERE c.id = h.id AND c.id = ANY (ARRAY(SELECT id FROM held))
+     AND (d.ord IS NOT NULL OR i.ord IS NOT NULL AND (c.next_reply_sequence <> i.intent_sequence OR c.send_due_at IS NULL
+                                                      OR c.send_due_at < now() + interval '1 s')))
 SELECT t.ord, d.ord IS NOT NULL, i.ord IS NOT NULL, h.ord IS NULL, coalesce(d.status, '')
   FROM items t LEFT JOIN held h USING (ord) LEFT JOIN due d USING (ord) LEFT JOIN meant i USING (ord)

@@ -1,0 +1,78 @@
+"""Few threads for short turns, many for turns that wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from conversations import threads
+from conversations.threads import Threads
+
+
+def test_short_work_is_done_in_its_order_by_few_threads() -> None:
+    done: list[int] = []
+    names: set[str] = set()
+    finished = threading.Event()
+
+    def work(number: int) -> None:
+        names.add(threading.current_thread().name)
+        done.append(number)
+        if number == 999:
+            finished.set()
+
+    pool = Threads(256, "short")
+    for number in range(1000):
+        pool.submit(work, number)
+    assert finished.wait(10)
+    time.sleep(0.05)
+    assert sorted(done) == list(range(1000))
+    assert len(names) <= 2 * threads.FEW
+
+
+def test_work_that_waits_holds_up_nobody() -> None:
+    gate, begun, quick = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def wait() -> None:
+        begun.release()
+        gate.wait(20)
+
+    pool = Threads(128, "slow")
+    for _ in range(100):
+        pool.submit(wait)
+    pool.submit(quick.set)
+    assert quick.wait(10), "all hundred wait, and the next one has its thread"
+    assert all(begun.acquire(timeout=5) for _ in range(100))
+    gate.set()
+
+
+def test_there_are_never_more_at_once_than_agreed() -> None:
+    lock, most, now, left = threading.Lock(), 0, 0, threading.Semaphore(0)
+
+    def work() -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        left.release()
+
+    pool = Threads(5, "bounded")
+    for _ in range(60):
+        pool.submit(work)
+    assert all(left.acquire(timeout=10) for _ in range(60))
+    assert 1 < most <= 5
+
+
+def test_work_that_fails_leaves_its_thread_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(threads.committer, "end_process", lambda: ended.append(True))
+    done = threading.Event()
+    pool = Threads(1, "failing")
+    pool.submit(lambda: 1 / 0)
+    pool.submit(done.set)
+    assert done.wait(5)
+    assert not ended
