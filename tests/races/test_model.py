@@ -65,6 +65,7 @@ MACHINES = ["1 s", "3 s", "12 s", "60 s", "window ends", "window ends", "sweep",
 TURNS = ["answers", "answers", "answers", "fails", "hands over", "fails with everybody"]
 VERBS = ["take over or hand back", "take over or hand back, nothing answered", "answer", "retry", "skip", "park",
          "unpark", "replay", "pause or resume"]  # fmt: skip
+SENDING_VERBS = [*VERBS[:3], "its sender is buried"]
 UNSETTLED = {"pending", "sending", "unknown"}
 ENDINGS: dict[str, Outcome] = {
     "sent": Sent(),
@@ -218,6 +219,7 @@ class Lanes(RuleBasedStateMachine):
 
     lane_numbers = st.sampled_from([0, 0, 0, 1])
     pages = st.sampled_from(["new", "new", "old"])
+    places = st.integers(1, 9)
 
     @initialize(
         order=st.sampled_from(["as it comes", "settle", "numbers"]),
@@ -253,7 +255,7 @@ class Lanes(RuleBasedStateMachine):
         lane=lane_numbers,
         count=st.integers(1, 3),
         starts_turn=st.booleans(),
-        places=st.lists(st.integers(1, 9), min_size=3, max_size=3),
+        places=st.lists(places, min_size=3, max_size=3),
     )
     def people_write(self, lane: int, count: int, starts_turn: bool, places: list[int]) -> None:
         entries = []
@@ -390,10 +392,13 @@ class Lanes(RuleBasedStateMachine):
         lane=lane_numbers,
         ending=st.sampled_from(TURNS),
         replies=st.integers(0, 3),
+        meanwhile=st.lists(st.sampled_from(VERBS), max_size=2),
     )
-    def a_message_is_handled(self, lane: int, ending: str, replies: int) -> None:
-        """Begun and written, with nothing between."""
+    def a_message_is_handled(self, lane: int, ending: str, replies: int, meanwhile: list[str]) -> None:
+        """``meanwhile``: what staff do between the turn's begin and its end."""
         finished = self._begin(self.lanes[lane], ending, replies)
+        for verb in meanwhile:
+            self.staff_act(lane, "new", verb, 1)
         if finished is not None:
             self._write_turns(finished)
 
@@ -449,8 +454,8 @@ class Lanes(RuleBasedStateMachine):
         assert done == allowed, f"{verb.__name__} was {'done' if done else 'refused'}"
         return done
 
-    @rule(lane=lane_numbers, page=pages, verb=st.sampled_from(VERBS), data=st.data())
-    def staff_act(self, lane: int, page: str, verb: str, data: st.DataObject) -> None:
+    @rule(lane=lane_numbers, page=pages, verb=st.sampled_from(VERBS), message=places)
+    def staff_act(self, lane: int, page: str, verb: str, message: int) -> None:
         it = self.lanes[lane]
         seen = self._page(it, page)
         match verb:
@@ -460,8 +465,8 @@ class Lanes(RuleBasedStateMachine):
                 self._answer(it, seen)
             case "retry" | "skip" | "park":
                 self._move_head(it, seen, verb)
-            case "unpark" | "replay":
-                self._put_back(it, seen, verb, data.draw(st.integers(1, it.last), label="message"))
+            case "unpark" | "replay" if message <= it.last:
+                self._put_back(it, seen, verb, message)
             case "pause or resume":
                 self._pause_or_resume(it)
 
@@ -582,10 +587,20 @@ class Lanes(RuleBasedStateMachine):
         number, replies = look
         return self._intend(number, replies) or multiple()
 
-    @rule(lane=lane_numbers, ending=st.sampled_from(["sent", "sent", *sorted(ENDINGS)]))
-    def a_reply_is_sent(self, lane: int, ending: str) -> None:
-        """Begun and ended, with nothing between."""
-        call = self._intend(lane, self._replies(self.lanes[lane]))
+    @rule(
+        lane=lane_numbers,
+        ending=st.sampled_from(["sent", "sent", *sorted(ENDINGS)]),
+        meanwhile=st.lists(st.sampled_from(SENDING_VERBS), max_size=2),
+    )
+    def a_reply_is_sent(self, lane: int, ending: str, meanwhile: list[str]) -> None:
+        """``meanwhile``: what happens between the call's begin and its end."""
+        it = self.lanes[lane]
+        call = self._intend(lane, self._replies(it))
+        for what in meanwhile:
+            if what != "its sender is buried":
+                self.staff_act(lane, "new", what, 1)
+            elif call is not None:
+                self.a_sender_is_buried(call)
         if call is not None:
             self._write_step(lane, steps.judge(call.reply, call.claim, self.channel, ENDINGS[ending], False))
 
