@@ -102,9 +102,8 @@ class Limiter:
 
     def admit(self, requests: Sequence[Request]) -> list[float]:
         """Seconds to wait per request; 0: it may start now, and is counted."""
-        self._read_blocks()
         buckets = [self._buckets(request) for request in requests]
-        waits = [self._blocked(request) for request in requests]
+        waits = [self.blocked(request) for request in requests]
         asking = [place for place, wait in enumerate(waits) if wait <= 0 and buckets[place]]
         if asking:
             groups = [(requests[place], buckets[place]) for place in asking]
@@ -146,8 +145,9 @@ class Limiter:
 
     # ------------------------------------------------------------ what platforms said
 
-    def _blocked(self, request: Request) -> float:
-        """What a platform said holds whether or not we count that bucket."""
+    def blocked(self, request: Request) -> float:
+        """Seconds for which a platform said to wait: it holds whether or not we count that bucket."""
+        self._read_blocks()
         now = time.monotonic()
         return max(self._blocks.get(self._name(request, bucket), 0.0) - now for bucket in BUCKETS)
 

@@ -445,9 +445,19 @@ class Sender:
         late = time.monotonic() - begun_at > START_SECONDS
         if late or self._stopping or lane.claim != self.incarnation:
             outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
+        elif (wait := self._told_to_wait(channel, reply)) > 0:
+            outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
         else:
             outcome = _send(channel, reply)
         self._events.put(("result", lane, (outcome, self._account(channel, reply, outcome))))
+
+    def _told_to_wait(self, channel: ChannelConfig, reply: Next) -> float:
+        """Somebody else's 429 may have come between the limiter's word and this call."""
+        try:
+            return self.limiter.blocked(_request_of(reply, channel))
+        except Exception as error:  # it was admitted: no check of ours keeps a lane in hand
+            log.warning("blocks not read", channel=channel.id, error=type(error).__name__)
+            return 0.0
 
     def _account(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
         """What it means for the channel and its limits. True: the channel is paused, no attempt is spent."""

@@ -92,6 +92,19 @@ def test_a_wait_that_a_platform_asks_for_holds_for_the_whole_bucket_and_burns_no
     assert all(scene.shown(f"busy{n}") == ["a", "b"] for n in range(20))
 
 
+def test_a_call_that_was_admitted_before_a_429_does_not_begin_after_it(broken: Scene) -> None:
+    """Between the limiter's word and the call lies a COMMIT: on a busy machine more than a second."""
+    channel = broken.generic()
+    broken.double.script({"do": "429", "retry_after": 4})
+    for n in range(2):
+        broken.say(channel, f"admitted{n}", "a")
+    with broken.senders("D2=sleep:1@2"):
+        broken.settled(channel, seconds=40)
+    first, *others = [line for line in broken.double.calls() if line["chat"].startswith("admitted")]
+    assert first["decision"] == "429"
+    assert min(line["at"] for line in others) > first["at"] + 3.8
+
+
 def test_a_person_who_blocked_the_bot_gets_no_bot_replies_until_they_write(scene: Scene) -> None:
     channel = scene.telegram()
     scene.double.script({"do": "403", "chat": "501"})
