@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 
-from conversations import database, failures, installation, intake, lock, logs, spool
+from conversations import database, failures, installation, intake, lock, logs, spool, times
 from conversations.errors import CoreError
 from conversations.sqlfiles import sql
 
@@ -88,10 +88,10 @@ def ask_redis() -> str:
 
 
 def ask_lanes() -> dict[str, Any]:
-    """Ages in seconds, counts, and why sending is held."""
+    """Ages in seconds, counts, why sending is held, and where the time of the newest messages went."""
     names = ("workers", "oldest_due_seconds", "oldest_unsent_seconds", "pauses", "quarantined")
     (row, *_) = database.read(sql("read_health"))
-    return {**dict(zip(names, row, strict=True)), "held": installation.held()}
+    return {**dict(zip(names, row, strict=True)), "held": installation.held(), "part_seconds": times.read()}
 
 
 def ask_spool() -> dict[str, Any]:

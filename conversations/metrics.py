@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from conversations import database, installation, intake, spool
+from conversations import database, installation, intake, spool, times
 from conversations.errors import CoreError
 from conversations.sqlfiles import sql
 
@@ -51,6 +51,7 @@ class Collector:
         try:
             intake.writer()
             (row, *_) = database.read(sql("read_health"))
+            spent = times.read()
         except (psycopg.Error, CoreError):
             yield gauge("database_up", "Whether the database answers", 0)
             return
@@ -59,6 +60,7 @@ class Collector:
         yield workers(row[0])
         for (name, about), value in zip(NUMBERS.items(), row[1:], strict=True):
             yield gauge(name, about, value or 0)
+        yield parts(spent)
 
 
 def of_spool() -> Iterator[Metric]:
@@ -78,4 +80,12 @@ def workers(alive: dict[str, Any]) -> GaugeMetricFamily:
     family = GaugeMetricFamily("conversations_workers", "Living processes", labels=["kind"])
     for kind in ("handle", "send", "sweep"):
         family.add_metric([kind], alive.get(kind, 0))
+    return family
+
+
+def parts(spent: dict[str, float]) -> GaugeMetricFamily:
+    """Only those that something went through lately."""
+    family = GaugeMetricFamily("conversations_part_seconds", "Mean time of the newest messages", labels=["part"])
+    for part, seconds in spent.items():
+        family.add_metric([part], seconds)
     return family
