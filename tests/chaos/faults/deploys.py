@@ -151,15 +151,17 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    """What a next version may do to tables in use."""
+    """What a next version may do to tables in use, again where it was cut off."""
 
     atomic = False
     dependencies = [("conversations", "0003_staff")]
     operations = [
-        migrations.RunSQL("ALTER TABLE conversation ADD COLUMN planted int NOT NULL DEFAULT 7"),
-        migrations.RunSQL("ALTER TABLE message ADD COLUMN planted text"),
-        migrations.RunSQL("CREATE INDEX CONCURRENTLY planted_message ON message (planted)"),
-        migrations.RunSQL("ALTER TABLE reply ADD CONSTRAINT planted CHECK (sequence > 0) NOT VALID"),
+        migrations.RunSQL("ALTER TABLE conversation ADD COLUMN IF NOT EXISTS planted int NOT NULL DEFAULT 7"),
+        migrations.RunSQL("ALTER TABLE message ADD COLUMN IF NOT EXISTS planted text"),
+        migrations.RunSQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS planted_message ON message (planted)"),
+        migrations.RunSQL(
+            "ALTER TABLE reply DROP CONSTRAINT IF EXISTS planted, ADD CONSTRAINT planted CHECK (sequence > 0) NOT VALID"
+        ),
     ]
 '''
 
