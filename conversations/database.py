@@ -27,10 +27,11 @@ LIMITS = (
 TRANSACTION_LIMIT = ", set_config('transaction_timeout', '5000', true)"
 TRANSACTION_LIMIT_SINCE = 170_000
 # Statements are prepared once, perhaps while tables are empty: their plans must not be those of empty tables, nor be
-# made anew each time. They look rows up by key, a few at a time; see tests/races/test_plans.py.
+# made anew each time. They look rows up by key, a few at a time: in sql/, LIMIT 1 in a LATERAL, OFFSET 0 in an EXISTS
+# and `id = ANY (ARRAY(...))` beside a join leave the planner no other way; see tests/races/test_plans.py.
 PLANS = (
-    "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),"
-    " set_config('jit', 'off', false)"
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('jit', 'off', false),"
+    " set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)"
 )
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]

@@ -21,8 +21,8 @@ from conversations.contracts import ChannelConfig
 
 MOST = 200  # of each, in one answer; a page that opens gets the newest
 CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
-OFFERED = """SELECT r.body FROM reply r JOIN conversation c ON c.id = r.conversation_id
-             WHERE r.channel_id = %s AND r.platform_id = %s AND c.chat = %s AND c."user" = %s"""
+OFFERED = """SELECT r.body FROM reply r WHERE r.channel_id = %s AND r.platform_id = %s AND r.platform_id <> ''
+                AND (SELECT c.chat = %s AND c."user" = %s FROM conversation c WHERE c.id = r.conversation_id)"""
 
 
 class Row(NamedTuple):

@@ -4,10 +4,12 @@
 WITH items AS (
   SELECT i.*, (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as) AS root_of_known,
          (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.value) AS root_of_value,
-         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as)
-              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.known_as) END AS known_is_there,
-         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.value)
-              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.value) END AS value_is_there
+         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as OFFSET 0)
+              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.known_as OFFSET 0)
+              END AS known_is_there,
+         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.value OFFSET 0)
+              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.value OFFSET 0)
+              END AS value_is_there
     FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text)),
 rooted AS (
   SELECT channel_id, of, value, known_as,

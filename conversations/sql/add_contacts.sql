@@ -11,6 +11,6 @@ SELECT DISTINCT ON (i.channel_id, i.known_as COLLATE "C")
        i.channel_id, i.known_as, coalesce(i.name, ''), coalesce(i.username, ''), coalesce(i.phone, ''),
        coalesce(i.email, ''), coalesce(i.language, '')
   FROM items i
- WHERE NOT EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as)
+ WHERE NOT EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as OFFSET 0)
  ORDER BY i.channel_id, i.known_as COLLATE "C"
 ON CONFLICT DO NOTHING

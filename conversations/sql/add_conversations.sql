@@ -14,6 +14,7 @@ SELECT DISTINCT ON (n.channel_id, n.chat COLLATE "C", n."user" COLLATE "C")
                             AND a.of = 'user' AND a.value = i."user"), i."user") AS "user"
           FROM json_to_recordset(%(items)s::json)
                AS i(channel_id bigint, chat text, "user" text, is_group boolean)) n
- WHERE NOT EXISTS (SELECT FROM conversation c WHERE c.channel_id = n.channel_id AND c.chat = n.chat AND c."user" = n."user")
+ WHERE NOT EXISTS (SELECT FROM conversation c WHERE c.channel_id = n.channel_id AND c.chat = n.chat AND c."user" = n."user"
+                      OFFSET 0)
  ORDER BY n.channel_id, n.chat COLLATE "C", n."user" COLLATE "C"
 ON CONFLICT DO NOTHING

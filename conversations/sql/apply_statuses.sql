@@ -12,7 +12,9 @@ kept AS (
 named AS MATERIALIZED (
   SELECT i.ord, i.status, i.error, r.id AS reply_id, r.conversation_id, r.status = 'unknown' AS held_up,
          r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
-    FROM items i JOIN reply r ON r.channel_id = i.channel_id AND r.platform_id = i.platform_id AND r.platform_id <> ''),
+    FROM items i
+   CROSS JOIN LATERAL (SELECT id, conversation_id, status FROM reply
+                        WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> '' OFFSET 0) r),
 said AS MATERIALIZED (
   SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status = 'delivered') AS delivered,
          bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error
@@ -25,10 +27,10 @@ joined AS (
                        WHEN r.status = 'unknown' THEN 'sent' ELSE r.status END,
          error = CASE WHEN s.failed THEN coalesce(nullif(s.error, ''), r.error) ELSE r.error END
     FROM said s
-   WHERE r.id = s.reply_id AND r.status IN ('sent', 'unknown', 'failed')),
+   WHERE r.id = s.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM said)) AND r.status IN ('sent', 'unknown', 'failed')),
 lanes AS (
   UPDATE conversation c SET send_due_at = now()
-   WHERE c.id IN (SELECT conversation_id FROM named WHERE ours AND held_up) AND c.next_reply_sequence <= c.last_reply_sequence)
+   WHERE c.id = ANY (ARRAY(SELECT conversation_id FROM named WHERE ours AND held_up)) AND c.next_reply_sequence <= c.last_reply_sequence)
 SELECT i.ord, CASE WHEN n.ord IS NULL THEN 'kept' WHEN n.ours THEN 'joined' ELSE 'busy' END
   FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours FROM named GROUP BY ord) n USING (ord)
  ORDER BY i.ord

@@ -8,5 +8,5 @@ WITH due AS MATERIALIZED (
                         ORDER BY c.send_due_at LIMIT %(per_channel)s FOR NO KEY UPDATE SKIP LOCKED) l
    LIMIT %(all_in)s)
 UPDATE conversation c SET send_due_at = now() + interval '10 s'
-  FROM due d WHERE c.id = d.id
+  FROM due d WHERE c.id = d.id AND c.id = ANY (ARRAY(SELECT id FROM due))
 RETURNING c.id, d.tenant_id

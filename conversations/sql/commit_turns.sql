@@ -33,7 +33,7 @@ said AS MATERIALIZED (
      -- sorry_text: once an hour at most
      AND (r.value ->> 'author' <> 'system' OR NOT EXISTS (
           SELECT FROM reply p WHERE p.conversation_id = o.id AND p.sequence > o.last_reply_sequence - 100
-             AND p.author = 'system' AND p.created_at > now() - interval '1 hour'))),
+             AND p.author = 'system' AND p.created_at > now() - interval '1 hour' OFFSET 0))),
 replies AS (
   INSERT INTO reply (conversation_id, channel_id, sequence, message_id, author, body)
   SELECT id, channel_id, sequence, message_id, author, body FROM said ORDER BY id, sequence),

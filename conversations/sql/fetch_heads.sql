@@ -1,5 +1,5 @@
 -- What a worker needs to run the next turn of each lane: the lane, its head, its state and its person.
--- ids: bigint[]. Rows: see processing.Head. Indexes: primary keys, message_sequence_once.
+-- ids: bigint[]. Rows: see processing.Head. Indexes: primary keys, message_sequence_once, reply_platform_id.
 SELECT c.id, c.channel_id, coalesce(ch.tenant_id, 0), c.chat, c."user", c.is_group, c.mode, c.paused_at IS NOT NULL OR c.blocked AS stopped, c.suspect,
        c.next_sequence, c.last_sequence, c.epoch, c.attempts,
        extract(epoch FROM c.not_before - now())::float AS wait, extract(epoch FROM c.wait_until - clock_timestamp())::float AS release_in,
@@ -11,8 +11,9 @@ SELECT c.id, c.channel_id, coalesce(ch.tenant_id, 0), c.chat, c."user", c.is_gro
   LEFT JOIN LATERAL (SELECT * FROM message h WHERE h.conversation_id = c.id AND h.sequence = c.next_sequence LIMIT 1) m ON true
   LEFT JOIN LATERAL (SELECT * FROM conversation_state t WHERE t.conversation_id = c.id LIMIT 1) s ON true
   LEFT JOIN LATERAL (SELECT * FROM contact p WHERE p.id = c.contact_id LIMIT 1) k ON true
-  LEFT JOIN LATERAL (SELECT r.body FROM reply r JOIN conversation d ON d.id = r.conversation_id
+  LEFT JOIN LATERAL (SELECT r.body FROM reply r
                       WHERE m.kind = 'button' AND left(m.payload ->> 'payload', 1) = '~' AND r.channel_id = c.channel_id
-                        AND r.platform_id <> '' AND r.platform_id = m.payload ->> 'target' AND d.chat = c.chat
-                      ORDER BY r.id DESC LIMIT 1) o ON true
+                        AND r.platform_id <> '' AND r.platform_id = m.payload ->> 'target'
+                        AND (SELECT d.chat FROM conversation d WHERE d.id = r.conversation_id) = c.chat
+                      ORDER BY r.id + 0 DESC LIMIT 1) o ON true
   LEFT JOIN LATERAL (SELECT tenant_id FROM channel n WHERE n.id = c.channel_id LIMIT 1) ch ON true

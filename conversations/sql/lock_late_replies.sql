@@ -1,8 +1,9 @@
 -- Locks the lanes of the turns that late replies name, in id order, without waiting, and leaves their ids as app.locked.
 -- items: json list, see late_replies.Item. One row, ignored. Index: primary keys.
-WITH wanted AS MATERIALIZED (
-  SELECT DISTINCT m.conversation_id AS id
-    FROM json_to_recordset(%(items)s::json) AS i(message_id bigint) JOIN message m ON m.id = i.message_id),
-locked AS MATERIALIZED (
-  SELECT c.id FROM conversation c WHERE c.id = ANY (ARRAY(SELECT id FROM wanted)) ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
+WITH locked AS MATERIALIZED (
+  SELECT c.id FROM conversation c
+   WHERE c.id = ANY (ARRAY(
+         SELECT m.conversation_id FROM message m
+          WHERE m.id = ANY (ARRAY(SELECT message_id FROM json_to_recordset(%(items)s::json) AS i(message_id bigint)))))
+   ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
 SELECT set_config('app.locked', coalesce(string_agg(id::text, ','), ''), true) FROM locked

@@ -5,6 +5,7 @@ WITH locked AS MATERIALIZED (
    WHERE c.id = ANY (ARRAY(
          SELECT r.conversation_id
            FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, platform_id text)
-           JOIN reply r ON r.channel_id = i.channel_id AND r.platform_id = i.platform_id AND r.platform_id <> ''))
+          CROSS JOIN LATERAL (SELECT conversation_id FROM reply
+                               WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> '' OFFSET 0) r))
    ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
 SELECT set_config('app.locked', coalesce(string_agg(id::text, ','), ''), true) FROM locked

@@ -13,7 +13,8 @@ SELECT
      CROSS JOIN LATERAL (SELECT id, next_reply_sequence FROM conversation
                           WHERE channel_id = c.id AND send_due_at IS NOT NULL
                           ORDER BY send_due_at LIMIT 20) lane
-     JOIN reply ON reply.conversation_id = lane.id AND reply.sequence = lane.next_reply_sequence
+     CROSS JOIN LATERAL (SELECT created_at FROM reply
+                          WHERE conversation_id = lane.id AND sequence = lane.next_reply_sequence LIMIT 1) reply
     WHERE c.active),
   (SELECT count(*) FROM pause WHERE since IS NOT NULL),
   (SELECT count(*) FROM (SELECT 1 FROM quarantine WHERE settled_at IS NULL LIMIT 10000) open)

@@ -5,4 +5,4 @@ WITH lanes AS MATERIALIZED (
 UPDATE conversation c
    SET suspect = c.suspect OR (c.mode = 'bot' AND c.next_sequence <= c.last_sequence),
        due_at = lane_due_at(c.mode, c.paused_at, c.blocked, c.next_sequence, c.last_sequence, c.not_before, c.wait_until, now())
-  FROM lanes l WHERE c.id = l.id
+  FROM lanes l WHERE c.id = l.id AND c.id = ANY (ARRAY(SELECT id FROM lanes))

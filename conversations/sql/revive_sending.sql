@@ -2,4 +2,4 @@
 WITH lanes AS MATERIALIZED (
   SELECT c.id FROM conversation c WHERE c.id = ANY (%(ids)s::bigint[]) AND c.send_due_at IS NOT NULL
    ORDER BY c.id FOR NO KEY UPDATE)
-UPDATE conversation c SET send_due_at = now() FROM lanes l WHERE c.id = l.id
+UPDATE conversation c SET send_due_at = now() FROM lanes l WHERE c.id = l.id AND c.id = ANY (ARRAY(SELECT id FROM lanes))

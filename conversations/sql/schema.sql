@@ -108,7 +108,7 @@ BEGIN
     c.gap_since := NULL;
   END LOOP;
   UPDATE message m SET status = 'pending', sequence = r.sequence, late = r.late, note = r.note
-    FROM unnest(given, numbers, lates, whys) AS r(id, sequence, late, note) WHERE m.id = r.id;
+    FROM unnest(given, numbers, lates, whys) AS r(id, sequence, late, note) WHERE m.id = r.id AND m.id = ANY (given);
   SELECT min(CASE WHEN external_sequence IS NOT NULL AND c.gap_since IS NOT NULL THEN c.gap_since + gap_timeout
                   ELSE coalesce(release_at, moment) END) INTO until
     FROM message WHERE conversation_id = lane AND status = 'waiting' AND (external_sequence IS NOT NULL OR order_key IS NOT NULL);

@@ -10,7 +10,7 @@ WITH left_over AS MATERIALIZED (
               WHEN r.attempts >= %(attempts)s THEN 'parked'
               ELSE 'pending' END AS status
     FROM reply r
-    JOIN conversation c ON c.id = r.conversation_id
+   CROSS JOIN LATERAL (SELECT * FROM conversation WHERE id = r.conversation_id LIMIT 1) c
     JOIN channel ch ON ch.id = c.channel_id
    CROSS JOIN LATERAL (SELECT coalesce(nullif(ch.options ->> 'key_life_s', '')::float,
                                        (%(key_life)s::jsonb ->> ch.platform)::float, 1e9) AS life) l
@@ -21,8 +21,8 @@ settled AS (
          platform_id = CASE WHEN l.status = 'unknown' AND l.life > 0 THEN r.key::text ELSE r.platform_id END,
          settled_at = CASE WHEN l.status IN ('cancelled', 'parked') THEN now() END
     FROM left_over l
-   WHERE r.id = l.id AND r.status = 'sending' AND r.claimed_by = %(claim)s
+   WHERE r.id = l.id AND r.id = ANY (ARRAY(SELECT id FROM left_over)) AND r.status = 'sending' AND r.claimed_by = %(claim)s
   RETURNING r.conversation_id, r.status)
 UPDATE conversation c SET send_due_at = CASE WHEN s.status = 'unknown' THEN NULL ELSE now() END, last_sent_at = now()
-  FROM settled s WHERE c.id = s.conversation_id
+  FROM settled s WHERE c.id = s.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM settled))
 RETURNING c.id

@@ -7,10 +7,13 @@ WITH items AS MATERIALIZED (
   SELECT i.*, m.conversation_id, m.status AS message_status, i.parts -> 0 ->> 'key' AS key,
          m.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS held
     FROM json_to_recordset(%(items)s::json) AS i(ord integer, channel_id bigint, message_id bigint, parts json)
-    LEFT JOIN (message m JOIN conversation l ON l.id = m.conversation_id) ON m.id = i.message_id AND l.channel_id = i.channel_id),
+    LEFT JOIN LATERAL (
+         SELECT h.conversation_id, h.status FROM message h
+          WHERE h.id = i.message_id
+            AND (SELECT l.channel_id FROM conversation l WHERE l.id = h.conversation_id) = i.channel_id LIMIT 1) m ON true),
 known AS MATERIALIZED (
   SELECT i.ord FROM items i
-   WHERE EXISTS (SELECT FROM reply r WHERE r.channel_id = i.channel_id AND r.external_key = i.key)),
+   WHERE EXISTS (SELECT FROM reply r WHERE r.channel_id = i.channel_id AND r.external_key = i.key OFFSET 0)),
 fresh AS MATERIALIZED (
   SELECT DISTINCT ON (i.channel_id, i.key) i.* FROM items i
    WHERE i.held AND i.message_status NOT IN ('pending', 'waiting') AND NOT EXISTS (SELECT FROM known k WHERE k.ord = i.ord)
@@ -19,7 +22,8 @@ parts AS MATERIALIZED (
   SELECT f.conversation_id, f.channel_id, f.message_id, p.value ->> 'key' AS key, (p.value -> 'body')::jsonb AS body,
          c.mode = 'human' AS draft,
          c.last_reply_sequence + row_number() OVER (PARTITION BY f.conversation_id ORDER BY f.ord, p.ordinality) AS sequence
-    FROM fresh f JOIN conversation c ON c.id = f.conversation_id
+    FROM fresh f
+   CROSS JOIN LATERAL (SELECT mode, last_reply_sequence FROM conversation WHERE id = f.conversation_id LIMIT 1) c
    CROSS JOIN LATERAL json_array_elements(f.parts) WITH ORDINALITY AS p),
 replies AS (
   INSERT INTO reply (conversation_id, channel_id, sequence, message_id, author, body, external_key, status, settled_at, error)
@@ -34,7 +38,7 @@ lanes AS (
          send_due_at = CASE WHEN n.draft THEN c.send_due_at
              ELSE lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at, now() + interval '3 s') END
     FROM (SELECT conversation_id, bool_or(draft) AS draft, count(*) AS added FROM parts GROUP BY conversation_id) n
-   WHERE c.id = n.conversation_id)
+   WHERE c.id = n.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM parts)))
 SELECT i.ord,
        CASE WHEN f.ord IS NOT NULL THEN 'stored'
             WHEN k.ord IS NOT NULL THEN 'duplicate'

@@ -14,7 +14,8 @@ wanted AS MATERIALIZED (
          coalesce(nullif(f.name, ''), k.name) AS name, coalesce(nullif(f.username, ''), k.username) AS username,
          coalesce(nullif(f.phone, ''), k.phone) AS phone, coalesce(nullif(f.email, ''), k.email) AS email,
          coalesce(nullif(f.language, ''), k.language) AS language
-    FROM fresh f JOIN contact k ON k.channel_id = f.channel_id AND k."user" = f.known_as
+    FROM fresh f
+   CROSS JOIN LATERAL (SELECT * FROM contact p WHERE p.channel_id = f.channel_id AND p."user" = f.known_as LIMIT 1) k
    WHERE (k.name, k.username, k.phone, k.email, k.language) IS DISTINCT FROM
          (coalesce(nullif(f.name, ''), k.name), coalesce(nullif(f.username, ''), k.username),
           coalesce(nullif(f.phone, ''), k.phone), coalesce(nullif(f.email, ''), k.email),
@@ -24,5 +25,5 @@ locked AS MATERIALIZED (
   SELECT k.id FROM contact k WHERE k.id = ANY (ARRAY(SELECT id FROM wanted)) ORDER BY k.id FOR NO KEY UPDATE SKIP LOCKED),
 changed AS (
   UPDATE contact k SET name = w.name, username = w.username, phone = w.phone, email = w.email, language = w.language
-    FROM wanted w JOIN locked l USING (id) WHERE k.id = w.id)
+    FROM wanted w JOIN locked l USING (id) WHERE k.id = w.id AND k.id = ANY (ARRAY(SELECT id FROM locked)))
 SELECT w.channel_id, w.sender_user FROM wanted w WHERE NOT EXISTS (SELECT FROM locked l WHERE l.id = w.id)
