@@ -46,6 +46,7 @@ AWAY = (redis.RedisError, KombuError, OSError)
 Rooms = dict[str, int]
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
+TIMERS_DUE = "SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"
 
 
 class Sweeper:
@@ -249,7 +250,7 @@ class Sweeper:
     def _fire_timers(self) -> None:
         if installation.held():
             return
-        for (timer,) in database.read("SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"):
+        for (timer,) in database.read(TIMERS_DUE):
             self.process.writer.write(TIMERS, timer, timeout=5.0)
 
     def _keep_up(self, rooms: Rooms | None) -> None:
