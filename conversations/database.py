@@ -29,10 +29,10 @@ TRANSACTION_LIMIT_SINCE = 170_000
 # Statements are prepared once, perhaps while tables are empty: their plans must not be those of empty tables, nor be
 # made anew each time. They look rows up by key, a few at a time: in sql/, LIMIT 1 in a LATERAL, OFFSET 0 in an EXISTS
 # and `id = ANY (ARRAY(...))` beside a join leave the planner no other way; see tests/races/test_plans.py.
-PLANS = (
-    "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('jit', 'off', false),"
-    " set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)"
-)
+# Behind PgBouncer the client knows another process id than the session has: it is handed on, and keeps nothing.
+PLANS = """SELECT set_config(name, value, pg_backend_pid() <> %s)
+             FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
+                          ('enable_bitmapscan', 'off')) AS ours(name, value)"""
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 Statement = tuple[str, Mapping[str, Any]]
@@ -55,8 +55,8 @@ def connect(name: str) -> psycopg.Connection[Row]:
     )
     durability.verify_once(connection)
     if settings.PREPARED_STATEMENTS:
-        connection.execute(PLANS)
-    else:  # a pooler that hands on sessions: nothing is kept in one
+        connection.execute(PLANS, (connection.info.backend_pid,))
+    else:  # nor prepared statements, where it is older
         connection.prepare_threshold = None
     return connection
 
