@@ -137,17 +137,20 @@ ADAPTERS = {
     "web": "channels_ingest.adapters.web.Web",
 }
 
-# ---------------------------------------------------------------- wakes: Celery on Redis, a lossy doorbell
+# ---------------------------------------------------------------- wakes: Celery on Redis or RabbitMQ, a lossy doorbell
 REDIS_URL = env("REDIS_URL", default="")
 # Heroku's Redis has a self-signed certificate: REDIS_CERTS=none accepts it, knowingly. Never silent.
 REDIS_CERTS = env("REDIS_CERTS", default="required")
 REDIS_TLS = {"ssl_cert_reqs": ssl.CERT_NONE if REDIS_CERTS == "none" else ssl.CERT_REQUIRED}
 
 CELERY_BROKER_URL = env("CELERY_BROKER_URL", default=REDIS_URL)
-CELERY_BROKER_USE_SSL = REDIS_TLS if CELERY_BROKER_URL.startswith("rediss://") else None
+# With amqps:// kombu fills in the host's name, so that it is verified as well.
+_BROKER_TLS = {"rediss": REDIS_TLS, "amqps": {"server_hostname": None}}
+CELERY_BROKER_USE_SSL = _BROKER_TLS.get(urlsplit(CELERY_BROKER_URL).scheme)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_POOL_LIMIT = 1
+CELERY_BROKER_HEARTBEAT = 10  # RabbitMQ's: finds out a broker that froze
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 120,
     "socket_timeout": 10,
@@ -159,7 +162,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 # Wakes go to 16 queues per kind by tenant, see conversations.wake; the rest is maintenance.
 _QUEUES = [f"{kind}-{number}" for kind in ("handle", "send") for number in range(16)] + ["maintenance"]
-CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in _QUEUES]
+# RabbitMQ's queues that outlive a node; Redis knows one kind only.
+_KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else None
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name, queue_arguments=_KIND) for name in _QUEUES]
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True

@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 import redis
 import structlog
+from amqp.exceptions import AMQPError
 from kombu import Producer
 from kombu.exceptions import KombuError
 
@@ -41,7 +42,7 @@ DEAD_SECONDS = 6.0
 DIRECTLY = 512  # lanes at once, with Redis away
 UPKEEP_SECONDS = 600.0
 
-AWAY = (redis.RedisError, KombuError, OSError)
+AWAY = (redis.RedisError, KombuError, AMQPError, OSError)  # a broker: Redis, or RabbitMQ
 
 Rooms = dict[str, int]
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
@@ -209,7 +210,7 @@ class Sweeper:
     def _let_go(self, error: BaseException) -> None:
         """A connection that failed once is not used again."""
         self._producer = None
-        log.warning("Redis is away: working without", error=type(error).__name__)
+        log.warning("the broker is away: working without", error=type(error).__name__)
 
     # ------------------------------------------------------------ without Redis
 
