@@ -28,6 +28,7 @@ WORST_FIRST = (FAIL, INVALID, PASS)
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, not left behind
     if sys.argv[1:2] == ["mutants"]:
         return hunt.run_all(sys.argv[2:] or None)
     if sys.argv[1:2] == ["report"]:
@@ -37,12 +38,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
     parser.add_argument("--full", action="store_true", help="faults last as long as the table says")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, not left behind
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
-    if arguments.what[0] == "mutants":
-        return hunt.run_all(arguments.what[1:])
-    if arguments.what[0] == "report":
-        return report.main(arguments.what[1:])
     if arguments.what == ["smoke"]:
         faults = shuffled([fault for fault in FAULTS.values() if fault.smoke], seed)
         return worst([run(seed, faults, name="smoke", length="smoke")])

@@ -78,6 +78,15 @@ def test_a_sorry_text_that_overtakes_is_said() -> None:
         assert len(found("I13", seen)) == wrong, order
 
 
+@pytest.mark.parametrize(("seconds", "wrong"), [(0.02, 1), (0.9, 0)])
+def test_a_message_that_is_late_for_no_window_is_said(seconds: float, wrong: int) -> None:
+    of = {"ch": "window", "external_sequence": None}
+    rows = [message(id=1, order_key=2, sequence=1, late=False, received=10.0, **of),
+            message(id=2, order_key=1, sequence=2, late=True, received=10.0 + seconds, **of)]  # fmt: skip
+    seen = evidence(messages=rows, lanes=[{**LANE, "ch": "window", "epoch": 0}])
+    assert len(found("I5", seen)) == wrong
+
+
 @pytest.fixture
 def monitor() -> Any:
     monitor = LockMonitor("redis://127.0.0.1:1/0")

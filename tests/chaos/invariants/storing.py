@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.chaos.evidence import Evidence, Row, number_of
 from tests.chaos.invariants.base import Found, holds, place_of
 
+BEGINNING_SECONDS = 0.3  # a message's time is the beginning of its transaction
+
 
 @holds("I1", "no message that was answered 2xx is lost or changed")
 def nothing_is_lost(seen: Evidence) -> Found:
@@ -64,6 +66,8 @@ def order_is_kept(seen: Evidence) -> Found:
                 yield from _real_order(seen, rows)
             case "window":
                 yield from _platforms_order(rows, "order_key")
+                if not seen.lanes[rows[0]["lane"]]["epoch"]:  # who takes over sees all that waits
+                    yield from _late_after_a_window(rows)
             case "external":
                 yield from _platforms_order(rows, "external_sequence")
                 yield from _late_for_a_reason(rows)
@@ -108,6 +112,18 @@ def _late_for_a_reason(rows: list[Row]) -> Found:
             yield (
                 (row["ch"], row["u"], number_of(row["platform_id"])),
                 "is marked late, and no hole was closed before it",
+            )
+
+
+def _late_after_a_window(rows: list[Row]) -> Found:
+    """When a late one came, the window of a message that the platform puts after it was over."""
+    settle = int(place_of(rows[0]).options["settle_ms"]) / 1000 - BEGINNING_SECONDS
+    for row in rows:
+        later = [other["received"] for other in rows if (other["order_key"] or 0) > (row["order_key"] or 0)]
+        if row["late"] and not any(received + settle <= row["received"] for received in later):
+            yield (
+                (row["ch"], row["u"], number_of(row["platform_id"])),
+                "is marked late, and no window was over when it came",
             )
 
 
