@@ -1,7 +1,7 @@
 """Many callers, one transaction. Shared by the three streams: store, handle, deliver.
 
-One thread owns one connection. It takes whatever is ready, without lingering, and writes it as one
-batch; while that runs, the next batch forms by itself. A batch that fails is redone item by item, in
+One thread owns one connection. It takes whatever is ready, without lingering when little is going on, and writes
+it as one batch; while that runs, the next batch forms by itself. A batch that fails is redone item by item, in
 its order, by the same statements.
 
 **Invariant:** an item that has to wait holds back the later ones of its lane.
@@ -31,6 +31,7 @@ BATCH = 256
 QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
 RECONNECT_SECONDS = 0.2
+CROWD, LINGER_SECONDS = 6, 0.002  # with so many a batch, the next one waits so long for more
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
@@ -107,6 +108,7 @@ class Committer:
         self._began = float("inf")  # the batch that is being written
         self._away = False  # the last one found no database
         self._stopping = False
+        self._crowd = 0.0  # how many shared the last batches
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -207,6 +209,7 @@ class Committer:
                 self._collect()
                 tickets = self._next_batch()
                 if tickets:
+                    self._crowd = (self._crowd + len(tickets)) / 2
                     self._finish(self._write_batch(tickets))
             if self._connection is not None:
                 self._connection.close()
@@ -215,7 +218,9 @@ class Committer:
             end_process()
 
     def _collect(self) -> None:
-        """Wait for something to do, then take all that is there."""
+        """Wait for something to do, then take all that is there. Under load, a moment later: more share a commit."""
+        if self._crowd >= CROWD and not self._ready and not self._stopping:
+            time.sleep(LINGER_SECONDS)
         block = not self._ready
         while True:
             try:
