@@ -132,6 +132,7 @@ CLASSICS = (
         "a turn's result is written without asking whether the lane is as it was read",
         "frozen_worker",
         "I7 I8 I9 I10",
+        Ddl("ALTER TABLE conversation DROP CONSTRAINT head_is_in_the_lane"),
         Sql("commit_turns", "AND l.next_sequence = i.sequence", ""),
         Sql("commit_turns", "AND l.epoch = i.epoch", ""),
         Sql("commit_turns", "AND l.attempts = i.attempts", ""),
