@@ -51,8 +51,8 @@ pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600), pytes
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 STORIES = settings(
-    max_examples=2_000 if LONG else 60,
-    stateful_step_count=100 if LONG else 40,
+    max_examples=1_000 if LONG else 60,
+    stateful_step_count=80 if LONG else 40,
     deadline=None,
     derandomize=not LONG,
     report_multiple_bugs=False,
@@ -171,6 +171,8 @@ class Lane:
     greatest: int | None = None  # place in the platform's order of what has a number
     next_reply: int = 1
     page: desk.Seen | None = None  # what somebody opened some time ago
+    read: int = 0  # the newest message when a person last acted
+    read_at: int = -1  # the epoch of that
 
     @property
     def last(self) -> int:
@@ -218,7 +220,7 @@ class Lanes(RuleBasedStateMachine):
     calls = Bundle("calls")
 
     lane_numbers = st.sampled_from([0, 0, 0, 1])
-    pages = st.sampled_from(["new", "new", "old"])
+    pages = st.sampled_from(["new", "after the last act", "old"])
     places = st.integers(1, 9)
 
     @initialize(
@@ -275,7 +277,13 @@ class Lanes(RuleBasedStateMachine):
         if other_words:
             again = msgspec.structs.replace(again, text=f"not {text}")
         news = [entry(self.lanes[number].chat, f"m{next(self.texts)}")] if with_news else []
+        before = self._set_aside()
         self._store(number, again, *news, repeated=1)
+        assert other_words or self._set_aside() == before, "a repeat is nothing for staff"
+
+    def _set_aside(self) -> int:
+        (row,) = self.db.execute("SELECT count(*) FROM quarantine WHERE channel_id = %s", (self.channel.id,)).fetchall()
+        return int(row[0])
 
     def _store(self, number: int, *entries: Any, repeated: int = 0) -> None:
         lane = self.lanes[number]
@@ -395,7 +403,8 @@ class Lanes(RuleBasedStateMachine):
         meanwhile=st.lists(st.sampled_from(VERBS), max_size=2),
     )
     def a_message_is_handled(self, lane: int, ending: str, replies: int, meanwhile: list[str]) -> None:
-        """``meanwhile``: what staff do between the turn's begin and its end."""
+        """By the bot, if need be after a person lets it. ``meanwhile``: what staff do between its begin and its end."""
+        self._let_go(self.lanes[lane])
         finished = self._begin(self.lanes[lane], ending, replies)
         for verb in meanwhile:
             self.staff_act(lane, "new", verb, 1)
@@ -438,11 +447,14 @@ class Lanes(RuleBasedStateMachine):
         return desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next, last_sequence=lane.last)
 
     def _page(self, lane: Lane, page: str) -> desk.Seen:
-        """An old one is opened anew once something was done on it."""
-        seen = lane.page if page == "old" else None
-        if seen is not None:
-            lane.page = None
-        return seen or self._now(lane)
+        """Opened now, after the last act of a person, or some time ago (and anew once something was done on it)."""
+        now = self._now(lane)
+        match page:
+            case "after the last act":
+                return msgspec.structs.replace(now, last_sequence=lane.read)
+            case "old" if lane.page is not None:
+                now, lane.page = lane.page, None
+        return now
 
     def _act(self, allowed: bool, verb: Callable[..., Any], *arguments: Any, **more: Any) -> bool:
         """The verb is done exactly where the model allows it."""
@@ -716,6 +728,8 @@ class Lanes(RuleBasedStateMachine):
         for lane, seen in zip(self.lanes, self._look(), strict=True):
             self._agrees(lane, seen)
             lane.page = lane.page or self._now(lane)
+            if lane.read_at != lane.epoch:
+                lane.read, lane.read_at = lane.last, lane.epoch
 
     def _agrees(self, lane: Lane, seen: Seen) -> None:
         assert {"next": seen.next, "last": seen.last, "epoch": seen.epoch, "mode": seen.mode, "paused": seen.paused,
@@ -773,7 +787,8 @@ class Lanes(RuleBasedStateMachine):
     def _drain(self) -> None:
         """People let the bot go on; a sweeper alone must then find everything that is left."""
         for number, lane in enumerate(self.lanes):
-            self._let_go(number, lane)
+            self._let_go(lane)
+            self._decide_all(number)
         for _ in range(60):
             self._pass_time(400)
             due, sending = self._claim("claim_due"), self._claim("claim_send_due")
@@ -789,17 +804,20 @@ class Lanes(RuleBasedStateMachine):
             assert all(row[1] is not None for row in seen.messages), "a message waits for ever"
             assert not [row for row in seen.replies if row[3] in UNSETTLED], "a reply is left and no sweeper finds it"
 
-    def _let_go(self, number: int, lane: Lane) -> None:
+    def _let_go(self, lane: Lane) -> None:
+        """The bot answers, and nothing stops it."""
         if lane.paused:
             self._pause_or_resume(lane)
         if lane.mode == "human":
             self._hand_back(lane, self._now(lane), False)
         if lane.blocked:
             self._move_head(lane, self._now(lane), "skip")
-        for answer in lane.answers:
+
+    def _decide_all(self, number: int) -> None:
+        """No call runs any more, and no outcome is unknown."""
+        for sequence, answer in enumerate(self.lanes[number].answers, 1):
             if answer.status == "sending":
-                call = Call(number, uuid.UUID(answer.claim), _only_sequence(lane.answers.index(answer) + 1), ())
-                self.a_sender_is_buried(call)
+                self.a_sender_is_buried(Call(number, uuid.UUID(answer.claim), _OnlySequence(sequence), ()))
             if answer.status == "unknown":
                 self._act(True, desk.decide_unknown_reply, Reply.objects.get(pk=answer.id), self.anna, sent=True)
                 answer.status = "sent"
@@ -824,7 +842,7 @@ def _with_intent(step: Step, reply: Next, claim: uuid.UUID) -> Step:
     return step
 
 
-class _only_sequence(NamedTuple):
+class _OnlySequence(NamedTuple):
     sequence: int
 
 
