@@ -68,9 +68,7 @@ def _messages(lane: Conversation, before: int | None) -> list[Message]:
     newest = list(numbered.order_by("-sequence")[:MESSAGES])[::-1]
     if before:
         return newest
-    return newest + list(
-        Message.objects.filter(conversation=lane, status=Message.Status.WAITING).order_by("id")[:MESSAGES]
-    )
+    return newest + list(Message.objects.filter(conversation=lane, sequence__isnull=True).order_by("id")[:MESSAGES])
 
 
 def _first_moment(lane: Conversation, sequence: int) -> dt.datetime | None:

@@ -55,7 +55,7 @@ class ParkedMessages(Messages):
     list_filter = (filters.ChannelOfConversationFilter,)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        return super().get_queryset(request).filter(status=Message.Status.PARKED)
+        return super().get_queryset(request).filter(parked=True)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

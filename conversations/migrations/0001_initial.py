@@ -194,7 +194,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='conversation',
             name='contact',
-            field=models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='conversations.contact'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='conversations.contact'),
         ),
         migrations.CreateModel(
             name='Installation',
@@ -235,6 +235,7 @@ class Migration(migrations.Migration):
                 ('received_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('settled_at', models.DateTimeField(null=True)),
                 ('note', models.TextField(db_default='')),
+                ('parked', models.GeneratedField(db_persist=True, expression=models.Q(('status', 'parked')), output_field=models.BooleanField())),
                 ('conversation', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='conversations.conversation')),
             ],
             options={
@@ -443,10 +444,6 @@ class Migration(migrations.Migration):
             model_name='conversation',
             index=models.Index(condition=models.Q(('send_due_at__isnull', False)), fields=['channel', 'send_due_at'], name='conversation_send_due'),
         ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('suspect', True)), fields=['id'], name='conversation_suspect'),
-        ),
         migrations.AddConstraint(
             model_name='conversation',
             constraint=models.UniqueConstraint(fields=('channel', 'chat', 'user'), name='conversation_once'),
@@ -464,12 +461,16 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(('cancelled_through__lte', models.F('last_reply_sequence'))), name='only_given_replies_are_cancelled'),
         ),
         migrations.AddIndex(
-            model_name='message',
-            index=models.Index(condition=models.Q(('status', 'waiting')), fields=['conversation', 'id'], name='message_waiting'),
+            model_name='conversation',
+            index=models.Index(condition=models.Q(('chat', models.F('user')), _negated=True), fields=['contact'], name='conversation_contact'),
         ),
         migrations.AddIndex(
             model_name='message',
-            index=models.Index(condition=models.Q(('status', 'parked')), fields=['conversation'], name='message_parked'),
+            index=models.Index(condition=models.Q(('sequence__isnull', True)), fields=['conversation', 'id'], name='message_waiting'),
+        ),
+        migrations.AddIndex(
+            model_name='message',
+            index=models.Index(condition=models.Q(('parked', True)), fields=['conversation'], name='message_parked'),
         ),
         migrations.AddConstraint(
             model_name='message',

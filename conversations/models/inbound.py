@@ -90,6 +90,8 @@ class Message(models.Model):
     received_at = models.DateTimeField(db_default=Now())
     settled_at = models.DateTimeField(null=True)
     note = models.TextField(db_default="")  # why it was parked, skipped or is missing
+    # What indexes ask for: were it `status`, a message that is marked handled would be written into all of them again.
+    parked = models.GeneratedField(expression=Q(status="parked"), output_field=models.BooleanField(), db_persist=True)
 
     class Meta:
         db_table = "message"
@@ -113,9 +115,9 @@ class Message(models.Model):
         ]
         indexes = [
             # serves release(): what waits in a lane
-            models.Index(fields=["conversation", "id"], condition=Q(status="waiting"), name="message_waiting"),
+            models.Index(fields=["conversation", "id"], condition=Q(sequence__isnull=True), name="message_waiting"),
             # serves the admin's list of parked messages
-            models.Index(fields=["conversation"], condition=Q(status="parked"), name="message_parked"),
+            models.Index(fields=["conversation"], condition=Q(parked=True), name="message_parked"),
         ]
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ class Conversation(models.Model):
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
     chat = models.TextField(db_collation="C")
     user = models.TextField(db_collation="C", db_default="")  # '' where a group is one lane
-    contact = models.ForeignKey("Contact", on_delete=models.PROTECT, null=True, db_constraint=False)
+    contact = models.ForeignKey("Contact", on_delete=models.PROTECT, null=True, db_constraint=False, db_index=False)
     is_group = models.BooleanField(db_default=False)
     mode = models.CharField(max_length=5, choices=Mode, db_default=Mode.BOT)
     last_sequence = models.BigIntegerField(db_default=0)
@@ -63,14 +63,15 @@ class Conversation(models.Model):
             ),
         ]
         indexes = [
+            # serves sql/desk_search.sql: groups, and private chats with an id of their own; a person's other lanes are
+            # found by conversation_once, and do not pay for this one
+            models.Index(fields=["contact"], condition=~Q(chat=F("user")), name="conversation_contact"),
             # serves sql/claim_due.sql
             models.Index(fields=["channel", "due_at"], condition=Q(due_at__isnull=False), name="conversation_due"),
             # serves sql/claim_send_due.sql
             models.Index(
                 fields=["channel", "send_due_at"], condition=Q(send_due_at__isnull=False), name="conversation_send_due"
             ),
-            # serves the sweeper's look at suspects and the admin's "blocked" filter
-            models.Index(fields=["id"], condition=Q(suspect=True), name="conversation_suspect"),
         ]
 
     def __str__(self) -> str:

@@ -25,7 +25,7 @@ WITH found AS (
     WHERE ch.id <> ALL (%(unsendable)s::bigint[]))
   UNION ALL
   (SELECT m.conversation_id, m.settled_at FROM message m JOIN conversation c ON c.id = m.conversation_id
-    WHERE m.status = 'parked' AND c.channel_id = ANY (%(channels)s::bigint[]) LIMIT 2000)
+    WHERE m.parked AND c.channel_id = ANY (%(channels)s::bigint[]) LIMIT 2000)
   UNION ALL
   (SELECT r.conversation_id, coalesce(r.settled_at, r.intent_at, r.created_at) FROM reply r
     WHERE r.status IN ('parked', 'unknown', 'failed') AND r.channel_id = ANY (%(channels)s::bigint[]) LIMIT 2000))

@@ -33,9 +33,9 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
          ON true
   LEFT JOIN LATERAL (SELECT r.created_at, r.author FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.last_reply_sequence
                       LIMIT 1) answer ON answer.author = 'person'
-  LEFT JOIN LATERAL (SELECT count(*) AS number FROM (SELECT FROM message m WHERE m.conversation_id = c.id AND m.status = 'waiting'
+  LEFT JOIN LATERAL (SELECT count(*) AS number FROM (SELECT FROM message m WHERE m.conversation_id = c.id AND m.sequence IS NULL
                       LIMIT 100) w) waiting ON true
-  LEFT JOIN LATERAL (SELECT m.sequence, m.note FROM message m WHERE m.conversation_id = c.id AND m.status = 'parked'
+  LEFT JOIN LATERAL (SELECT m.sequence, m.note FROM message m WHERE m.conversation_id = c.id AND m.parked
                       LIMIT 1) parked ON true
   LEFT JOIN LATERAL (SELECT r.sequence, r.status, r.error FROM reply r WHERE r.conversation_id = c.id
                         AND r.status IN ('parked', 'unknown', 'failed') LIMIT 1) refused ON true

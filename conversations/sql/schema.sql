@@ -47,7 +47,7 @@ BEGIN
          max(w.order_key) FILTER (WHERE w.external_sequence IS NULL AND (everything OR w.release_at <= moment)),
          array_agg(false), count(*)
     INTO ids, externals, keys, came, in_order, base_at, cutoff, gone, total
-    FROM (SELECT *, row_number() OVER (ORDER BY id) AS place FROM message WHERE conversation_id = lane AND status = 'waiting') w;
+    FROM (SELECT *, row_number() OVER (ORDER BY id) AS place FROM message WHERE conversation_id = lane AND sequence IS NULL) w;
   LOOP
     place := NULL; ahead := NULL; is_late := false; why := '';
     WHILE oldest <= total AND gone[oldest] LOOP oldest := oldest + 1; END LOOP;
@@ -111,7 +111,7 @@ BEGIN
     FROM unnest(given, numbers, lates, whys) AS r(id, sequence, late, note) WHERE m.id = r.id AND m.id = ANY (given);
   SELECT min(CASE WHEN external_sequence IS NOT NULL AND c.gap_since IS NOT NULL THEN c.gap_since + gap_timeout
                   ELSE coalesce(release_at, moment) END) INTO until
-    FROM message WHERE conversation_id = lane AND status = 'waiting' AND (external_sequence IS NOT NULL OR order_key IS NOT NULL);
+    FROM message WHERE conversation_id = lane AND sequence IS NULL AND (external_sequence IS NOT NULL OR order_key IS NOT NULL);
   -- A lane that had something to handle before keeps its time: a person who writes without a pause is not put off.
   UPDATE conversation SET last_sequence = c.last_sequence, last_key = c.last_key, gap_since = c.gap_since, wait_until = until,
          due_at = coalesce(CASE WHEN next_sequence <= before THEN due_at END,
