@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.mutants.planted import MUTANTS as PLANTED
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reliability"
 PAGE = ROOT / "docs" / "reliability.md"
@@ -97,7 +99,9 @@ def keep(path: Path) -> Path:
 
 def _summary(name: str, result: Json) -> Json:
     if "mutants" in result:
+        ran = {one["name"] for one in result["mutants"]}
         return {"kind": MUTANTS, "name": "mutants", "commit": result["commit"], "alarms": result["alarms"],
+                "not_run": [name for name in PLANTED if name not in ran],
                 "mutants": [{n: one[n] for n in ("name", "bug", "case", "outcome", "by", "seconds", "commit")}
                             for one in result["mutants"]]}  # fmt: skip
     if "cases" in result:
@@ -243,8 +247,9 @@ def _mutants(results: Sequence[Json]) -> Iterator[str]:
         yield (
             f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at {commits}. Each is a few words"
             " replaced in the running product (`tests/chaos/mutants/planted.py`); the case that must find it passes"
-            " without it. What found it are the invariants of `tests/chaos/invariants.py`.\n\n"
+            " without it. What found it are the invariants of `tests/chaos/invariants`.\n\n"
             + _table(("bug", "", "case", "found by", "seconds"), rows)
+            + (f"\n\nNot run: {', '.join(result['not_run'])}." if result["not_run"] else "")
         )
 
 
