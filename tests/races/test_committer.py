@@ -226,7 +226,9 @@ def test_without_a_database_impatient_items_are_refused_and_patient_ones_wait(
     there = settings.DATABASE_URL
     with psycopg.connect(there, autocommit=True) as connection:
         settings.DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'notes%'")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'notes%'"
+        )
     waiting = submit(writer, Notes(patient=True), ("a", 2), ("a", 3), seconds=20)
     with pytest.raises((NotStored, CoreError)):
         writer.write(Notes(), ("b", 9))
