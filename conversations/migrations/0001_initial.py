@@ -235,7 +235,7 @@ class Migration(migrations.Migration):
                 ('received_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('settled_at', models.DateTimeField(null=True)),
                 ('note', models.TextField(db_default='')),
-                ('parked', models.GeneratedField(db_persist=True, expression=models.Q(('status', 'parked')), output_field=models.BooleanField())),
+                ('parked', models.GeneratedField(db_persist=True, expression=models.ExpressionWrapper(models.Q(('status', 'parked')), output_field=models.BooleanField()), output_field=models.BooleanField())),
                 ('conversation', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='conversations.conversation')),
             ],
             options={

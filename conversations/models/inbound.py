@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 
@@ -91,7 +91,11 @@ class Message(models.Model):
     settled_at = models.DateTimeField(null=True)
     note = models.TextField(db_default="")  # why it was parked, skipped or is missing
     # What indexes ask for: were it `status`, a message that is marked handled would be written into all of them again.
-    parked = models.GeneratedField(expression=Q(status="parked"), output_field=models.BooleanField(), db_persist=True)
+    parked = models.GeneratedField(
+        expression=ExpressionWrapper(Q(status="parked"), output_field=models.BooleanField()),
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
 
     class Meta:
         db_table = "message"

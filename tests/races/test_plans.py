@@ -6,7 +6,9 @@ tables, later one for statistics that are older than the last burst.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from conversations.sqlfiles import HERE, sql
 from tests.races import plans
 from tests.races.plans import Watched
+
+DOCS = Path(__file__).parents[2] / "docs" / "statements.md"
 
 pytestmark = pytest.mark.usefixtures("own_database")
 
@@ -93,6 +97,14 @@ def test_every_statement_of_the_flow_was_looked_at(watched: Watched) -> None:
     files = {path.stem for path in (HERE / "sql").glob("*.sql")}
     assert files - watched.names == {name for name in files if name.startswith("desk_")} | {"schema"}
     assert {plan.name for plan in watched.plans} >= watched.names
+
+
+def test_every_index_of_a_hot_table_is_justified_in_the_docs(watched: Watched) -> None:
+    rows = watched.connection.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = ANY (%s::regclass[])", [plans.HOT]
+    )
+    justified = re.findall(r"^\| `(\w+)` \|", DOCS.read_text().partition("## Every index")[2], re.MULTILINE)
+    assert sorted(justified) == sorted(name for (name,) in rows)
 
 
 PLANTED = {
