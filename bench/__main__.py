@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import replace
 
 from bench import report
 from bench.cases import CASES, COMPARED
-from bench.runs import SHORT, Scale
+from bench.runs import SHORT, Result, Scale
 from bench.world import World
 
 
@@ -50,7 +51,11 @@ def measure(run: report.Run, names: list[str], wanted: Scale) -> None:
     for place, name in enumerate(names, 1):
         print(f"[{place}/{len(names)}] {name}: {(CASES[name].__doc__ or '').strip()}", flush=True)
         began = time.monotonic()
-        result = CASES[name](World(), wanted)
+        try:
+            result = CASES[name](World(), wanted)
+        except Exception as error:  # the other cases are still worth their time; the run ends with code 1
+            traceback.print_exc()
+            result = Result(name=name, faults=[f"not measured: {type(error).__name__}: {error}"])
         report.print_result(result)
         print(f"  {time.monotonic() - began:.0f} s", flush=True)
         report.add(run, result, time.monotonic() - began, keep=wanted is not SHORT)

@@ -12,13 +12,13 @@ import urllib3
 from bench.measures import Cost, Snapshot
 from bench.runs import CONNECTIONS, Done, Result, Scale, all_done, flood, milliseconds, paced
 from bench.stack import Ours
-from bench.urls import SLEEP_SECONDS
 from bench.world import Request, Stream, StreamFailed, World
 
 QUIET_RATE = 100.0  # messages a second, where little is going on
 HANGS = b"2:hangs"  # the token of the channel whose platform hangs
 HANG_SECONDS = 30.0
 HANG_EVERY = 20
+SLEEP_SECONDS = 30
 WEB_THREADS = 64  # the Procfile's
 
 
@@ -247,7 +247,7 @@ def get(path: str, headers: dict[str, str]) -> bytes:
 def sleeping_page(world: World, scale: Scale, ours: Ours, result: Result) -> None:
     """Twice as many requests for it as there are threads; webhooks meanwhile."""
     threads = WEB_THREADS * int(ours.env["WEB_CONCURRENCY"])
-    asleep = itertools.repeat(("", get("/sleep/", {})), 2 * threads)
+    asleep = itertools.repeat(("", get(f"/sleep/?seconds={SLEEP_SECONDS}", {})), 2 * threads)
     sleepers = Stream("a page that sleeps", ours.port, asleep, connections=2 * threads, again=False)
     channel = ours.add_channel(world.api)
     webhooks = Stream("webhooks", ours.port, iter(ours.people(channel, scale.users)), rate=QUIET_RATE)

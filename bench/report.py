@@ -181,7 +181,7 @@ def page(run: Run) -> Iterator[str]:
 
 def faults(run: Run) -> Iterator[str]:
     wrong = [f"{name}: {fault}" for name, case in run["cases"].items() for fault in case["faults"]]
-    yield "Every reply came once and in order, in every case." if not wrong else "Wrong: " + "; ".join(wrong)
+    yield "Every reply came once and in order, in every case below." if not wrong else "Wrong: " + "; ".join(wrong)
     yield ""
 
 

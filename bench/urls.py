@@ -7,11 +7,9 @@ import time
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
-SLEEP_SECONDS = 30
-
 
 def sleep(request: HttpRequest) -> HttpResponse:
-    time.sleep(SLEEP_SECONDS)
+    time.sleep(float(request.GET["seconds"]))
     return HttpResponse("good morning")
 
 
