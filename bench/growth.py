@@ -57,7 +57,7 @@ INSERT INTO reply (conversation_id, channel_id, sequence, message_id, body, stat
                    intent_at, settled_at)
 SELECT conversation_id, %(channel)s, %(number)s, id, jsonb_build_object('text', text), 'sent', 1, id::text, received_at,
        received_at, received_at
-  FROM said ORDER BY id
+  FROM said ORDER BY said.id
 """
 
 
