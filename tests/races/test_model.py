@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600), pytes
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 STORIES = settings(
-    max_examples=1_000 if LONG else 60,
+    max_examples=1_000 if LONG else 40,
     stateful_step_count=80 if LONG else 40,
     deadline=None,
     derandomize=not LONG,
@@ -400,14 +400,18 @@ class Lanes(RuleBasedStateMachine):
         lane=lane_numbers,
         ending=st.sampled_from(TURNS),
         replies=st.integers(0, 3),
-        meanwhile=st.lists(st.sampled_from(VERBS), max_size=2),
+        meanwhile=st.lists(st.sampled_from([*VERBS, "another worker", "another worker fails"]), max_size=2),
     )
     def a_message_is_handled(self, lane: int, ending: str, replies: int, meanwhile: list[str]) -> None:
-        """By the bot, if need be after a person lets it. ``meanwhile``: what staff do between its begin and its end."""
+        """By the bot, if need be after a person lets it. ``meanwhile``: what happens between its begin and its end."""
         self._let_go(self.lanes[lane])
         finished = self._begin(self.lanes[lane], ending, replies)
-        for verb in meanwhile:
-            self.staff_act(lane, "new", verb, 1)
+        for what in meanwhile:
+            if what.startswith("another worker"):
+                other = self._begin(self.lanes[lane], "fails" if what.endswith("fails") else "answers", 1)
+                self._write_turns(*filter(None, [other]))
+            else:
+                self.staff_act(lane, "new", what, 1)
         if finished is not None:
             self._write_turns(finished)
 
