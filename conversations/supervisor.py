@@ -96,6 +96,7 @@ class Child:
         self.command = command
         self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
+        self.predecessor: dict[str, str] = {}  # tells the next process who died before it
         self._started_at = 0.0
         self._start_at = 0.0
         self._wait_seconds = BACKOFF_SECONDS[0]
@@ -108,7 +109,7 @@ class Child:
         self._started_at = time.monotonic()
         self.process = subprocess.Popen(
             self.command.argv,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.command.environment},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.predecessor, **self.command.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -126,6 +127,7 @@ class Child:
             return None
         # What it left behind (its own workers) would hold its port.
         self._signal(signal.SIGKILL)
+        self.predecessor = {"PREDECESSOR_PID": str(self.process.pid)}
         code, self.process = self.process.returncode, None
         self.delay_start()
         return code

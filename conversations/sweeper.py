@@ -28,7 +28,7 @@ from amqp.exceptions import AMQPError
 from kombu import Producer
 from kombu.exceptions import KombuError
 
-from conversations import committer, database, installation, lock, maintenance, pauses, registry, steps, wake
+from conversations import committer, database, deaths, installation, maintenance, pauses, wake
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.process import HANDLE, SEND, SWEEP, Process
@@ -110,34 +110,12 @@ class Sweeper:
     def _bury_dead(self) -> None:
         rows = database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
         for incarnation, beat in self._beats.stopped(rows):
-            self._bury(incarnation, beat)
-
-    def _bury(self, incarnation: uuid.UUID, beat: int) -> None:
-        """Its lanes first: whoever of us dies in the middle leaves the row for the next one."""
-        rows = database.read(
-            "SELECT kind, running FROM worker WHERE incarnation = %(incarnation)s AND beat = %(beat)s AND NOT dead",
-            {"incarnation": incarnation, "beat": beat},
-        )
-        if not rows:
-            return
-        kind, running = rows[0][0], sorted(rows[0][1])
-        log.error("a worker died", incarnation=str(incarnation), kind=kind, lanes=len(running))
-        if running:
-            database.execute(sql("revive_sending" if kind == SEND else "revive_lanes"), {"ids": running})
-        failpoint("S3")
-        if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
-            return  # it beat meanwhile: it lives, and what it sends is its own
-        lock.free(lock.SENDING if kind == SEND else lock.HANDLING, str(incarnation), running)
-        self._settle(incarnation)
+            deaths.bury(self.process.writer, incarnation, beat)
 
     def _settle_left_over(self) -> None:
         """Replies in sending whose sender is gone without a grave: its row was removed, or who buried it died."""
         for claim, _ in self._claims.stopped(database.read(LEFT_OVER)):
-            self._settle(claim)
-
-    def _settle(self, claim: uuid.UUID) -> None:
-        settled = self.process.writer.write(CLAIMED, claim, timeout=5.0)
-        lock.free(lock.SENDING, str(claim), settled)
+            deaths.settle(self.process.writer, claim)
 
     # ------------------------------------------------------------ due
 
@@ -307,28 +285,6 @@ class Beats:
         self._seen.clear()
 
 
-class ClaimedStream:
-    """Settles what a dead sender left in sending."""
-
-    name = "claimed"
-    patient = False
-
-    def lane(self, item: uuid.UUID) -> uuid.UUID:
-        return item
-
-    def mend(self, item: uuid.UUID, error: psycopg.Error) -> uuid.UUID | None:
-        return None
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
-        results = []
-        for claim in items:
-            lives = committer.as_json(registry.key_lives())
-            values = {"claim": claim, "key_life": lives, "attempts": steps.ATTEMPTS}
-            statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
-            results.append([row[0] for row in database.transaction(connection, statements)["settle"]])
-        return results
-
-
 class TimerStream:
     """A due timer becomes a message of its lane."""
 
@@ -349,5 +305,4 @@ class TimerStream:
         return ["fired"] * len(items)
 
 
-CLAIMED = ClaimedStream()
 TIMERS = TimerStream()

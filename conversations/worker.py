@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
-from conversations import checks
+from conversations import checks, deaths
 from conversations.process import HANDLE, SEND, Process
 from conversations.sweeper import Sweeper
 
@@ -38,6 +38,7 @@ def start(kind: str) -> Process:
         else:
             Sweeper(_process).start()
         threading.Thread(target=_process.beat, name="beat", daemon=True).start()
+        deaths.bury_predecessor(_process.writer, _process.incarnation)
     return _process
 
 

@@ -35,7 +35,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from conversations import database, desk, steps, sweeper, turns, verdicts, wake
+from conversations import database, deaths, desk, steps, sweeper, turns, verdicts, wake
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, ReplyBody, Scope, Sent, Unknown
 from conversations.errors import LaneMoved
 from conversations.late_replies import LATE, Item
@@ -688,7 +688,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(call=calls)
     def a_sender_is_buried(self, call: Call) -> None:
         """Its call may end all the same, later."""
-        sweeper.CLAIMED.write(self.db, [call.claim])
+        deaths.CLAIMED.write(self.db, [call.claim])
         lane = self.lanes[call.lane]
         answer = lane.answers[call.reply.sequence - 1]
         if (answer.status, answer.claim) != ("sending", str(call.claim)):

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import committer, database, intake, pauses, sweeper, turns
+from conversations import committer, database, deaths, intake, pauses, sweeper, turns
 from conversations.limiter import Limiter, Request
 from tests.races.writing import make_channel
 
@@ -64,10 +64,9 @@ def test_a_probe_goes_through_no_other_stop(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Any] = []
     answers = {"SELECT kind": [("send", [])]}
-    monkeypatch.setattr(sweeper.database, "read", lambda query, values=(): answers[query[:11]])
-    monkeypatch.setattr(sweeper.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
-    monkeypatch.setattr(sweeper.lock, "free", lambda *arguments: settled.append(arguments))
-    buried = object.__new__(sweeper.Sweeper)
-    monkeypatch.setattr(sweeper.Sweeper, "_settle", lambda self, claim: settled.append(claim))
-    buried._bury(uuid.uuid4(), 10)
+    monkeypatch.setattr(deaths.database, "read", lambda query, values=(): answers[query[:11]])
+    monkeypatch.setattr(deaths.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
+    monkeypatch.setattr(deaths.lock, "free", lambda *arguments: settled.append(arguments))
+    monkeypatch.setattr(deaths, "settle", lambda writer, claim: settled.append(claim))
+    deaths.bury(None, uuid.uuid4(), 10)  # type: ignore[arg-type]
     assert settled == []
