@@ -1,0 +1,277 @@
+"""Races held open: a process is stopped in the middle of something, something else happens, then it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.doubles import Double
+from tests.platforms import GENERIC_SECRET, generic_text
+from tests.races.lanes import BOTS, Lanes, expect_constant
+from tests.races.replies import Scene, decide, desk, without_repeats
+from tests.stack import Channel, Process, Stack, free_port, state, wait_until
+
+pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[Double]:
+    with Double() as double:
+        yield double
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A sweeper, and no worker but those that a test starts."""
+    with Stack(roles="sweep", env=BOTS) as stack:
+        stack.wait_for_workers("sweep")
+        yield stack
+
+
+@pytest.fixture
+def lanes(stack: Stack) -> Lanes:
+    return Lanes(stack)
+
+
+@pytest.fixture
+def scene(stack: Stack, double: Double) -> Scene:
+    double.reset()
+    return Scene(stack, double)
+
+
+@contextlib.contextmanager
+def process(stack: Stack, role: str, failpoint: str) -> Iterator[Process]:
+    """A worker of one role with a failpoint."""
+    worker = stack.start_workers(role, env={"FAILPOINTS": failpoint})
+    try:
+        wait_until(lambda: bool(set(worker.children(role)) & set(stack.pids(role))), 40, f"a {role} process")
+        yield worker
+    finally:
+        worker.end()
+
+
+def asleep(worker: Process, seconds: float = 20) -> int:
+    """The child that stopped itself."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = [pid for pid in worker.children() if state(pid) == "T"]
+        return bool(found)
+
+    wait_until(look, seconds, "a process stopped at its failpoint")
+    return found[0]
+
+
+def go_on(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+def ordered(stack: Stack) -> Channel:
+    """A channel whose platform numbers its messages; the first 2 s decide what the base is."""
+    return stack.add_channel("generic", bot="obedient", secret=GENERIC_SECRET, outbound_url="http://127.0.0.1:9/")
+
+
+def post(stack: Stack, channel: Channel, number: int, port: int = 0) -> int:
+    body, headers = generic_text(channel, "ann", f"m{number}", f"number-{number}", seq=number)
+    url = f"http://127.0.0.1:{port or stack.ports[0]}{channel.webhook_path}"
+    with contextlib.suppress(Exception):
+        return stack.http.request("POST", url, body=body, headers=headers).status
+    return 0
+
+
+def lane_of(stack: Stack, channel: Channel) -> int:
+    return int(stack.value("SELECT id FROM conversation WHERE channel_id = %s", channel.id))
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_what_waits_is_released_once_also_by_two_who_look_at_the_same_time(lanes: Lanes) -> None:
+    stack, channel = lanes.stack, ordered(lanes.stack)
+    with process(stack, "handle", "T3=stop@2") as first:  # 1: it waits; 2: its time is over
+        assert [post(stack, channel, number) for number in (12, 11)] == [200, 200]
+        sleeper = asleep(first)
+        lane = lane_of(stack, channel)
+        assert lanes.messages(lane) == ["waiting", "waiting"]
+        with process(stack, "handle", ""):
+            lanes.settled(lane)
+            assert post(stack, channel, 13) == 200
+            lanes.settled(lane)
+            go_on(sleeper)
+            expect_constant(lambda: lanes.messages(lane, "sequence, text, status"), 2, [
+                (1, "number-11", "handled"), (2, "number-12", "handled"), (3, "number-13", "handled")])  # fmt: skip
+    lanes.assert_in_order(lane)
+
+
+def test_a_latecomer_that_froze_while_it_was_stored_holds_no_release_up_and_comes_last(lanes: Lanes) -> None:
+    stack, channel, port = lanes.stack, ordered(lanes.stack), free_port()
+    web = stack._begin(stack.web_process("web-frozen", port, {"FAILPOINTS": "W2=stop@1"}))
+    wait_until(lambda: stack.healthy(port), 40, "the web process answers")
+    with process(stack, "handle", ""):
+        assert [post(stack, channel, number) for number in (13, 12)] == [200, 200]
+        threading.Thread(target=post, args=(stack, channel, 11, port), daemon=True).start()
+        sleeper = asleep(web)
+        lane = lane_of(stack, channel)
+        lanes.settled(lane)
+        assert post(stack, channel, 11) == 200  # the platform comes again
+        go_on(sleeper)
+        assert post(stack, channel, 14) == 200
+        lanes.settled(lane)
+        stored = [("number-12", False), ("number-13", False), ("number-11", True), ("number-14", False)]
+        expect_constant(lambda: lanes.messages(lane, "text, late"), 2, stored)
+    web.end()
+    lanes.assert_in_order(lane)
+
+
+def test_a_timer_that_fires_while_a_turn_is_written_is_handled_once_after_it(lanes: Lanes) -> None:
+    lane = lanes.say(lanes.channel(), "u", "one", "two", woken=False)
+    with process(lanes.stack, "handle", "T5=stop@1") as first:
+        lanes.wake(lane)
+        sleeper = asleep(first)  # in its transaction, the lane locked
+        lanes.stack.query("INSERT INTO timer (conversation_id, name, due_at) VALUES (%s, 'reminder', now())", lane)
+        wait_until(lambda: len(lanes.messages(lane)) == 3, 20, "the timer's message")
+        with process(lanes.stack, "handle", ""):
+            lanes.settled(lane)
+            go_on(sleeper)
+            expect_constant(lambda: lanes.messages(lane), 2, ["handled"] * 3)
+    assert lanes.messages(lane, "kind") == ["message", "message", "timer"]
+    assert lanes.turns(lane) == ["committed"] * 3
+    lanes.assert_in_order(lane)
+
+
+# ---------------------------------------------------------------- people against turns
+
+
+def during_a_turn(lanes: Lanes, lane: int, act: Callable[[], Any]) -> None:
+    """The bot has run; before its result is written, ``act``."""
+    with process(lanes.stack, "handle", "T4=stop@1") as first:
+        lanes.wake(lane)
+        sleeper = asleep(first)
+        act()
+        go_on(sleeper)
+        lanes.settled(lane)
+
+
+def test_a_turn_from_before_a_take_over_is_void_also_after_the_hand_back(lanes: Lanes, scene: Scene) -> None:
+    lane = lanes.say(lanes.channel(), "u", "one", "two", woken=False)
+    hand_back = f"desk.take_over(seen({lane}), anna); desk.hand_back(seen({lane}), anna, skip_rest=False)"
+    during_a_turn(lanes, lane, lambda: desk(scene, hand_back))
+    assert [line.sequence for line in lanes.done(lane, "ended")] == [1, 1, 2]
+    assert lanes.turns(lane, "epoch") == [2, 2]
+    lanes.assert_in_order(lane)
+
+
+def test_a_turn_of_a_head_that_staff_retried_meanwhile_is_void(lanes: Lanes, scene: Scene) -> None:
+    lane = lanes.say(lanes.channel(), "u", "one", "two", woken=False)
+    during_a_turn(lanes, lane, lambda: desk(scene, f"desk.retry(seen({lane}), anna)"))
+    assert [line.sequence for line in lanes.done(lane, "ended")] == [1, 1, 2]
+    lanes.assert_in_order(lane)
+
+
+def test_what_is_unparked_during_a_turn_comes_after_it_and_the_turn_counts(lanes: Lanes, scene: Scene) -> None:
+    lane = lanes.say(lanes.channel(), "u", "one", "two", woken=False)
+    desk(scene, f"desk.park(seen({lane}), anna, 'later')")
+    unpark = f"""
+from conversations.models import Message
+desk.unpark(seen({lane}), anna, Message.objects.get(conversation={lane}, sequence=1))"""
+    during_a_turn(lanes, lane, lambda: desk(scene, unpark))
+    assert [line.sequence for line in lanes.done(lane, "ended")] == [2, 3]
+    assert lanes.messages(lane, "text, status") == [("one", "skipped"), ("two", "handled"), ("one", "handled")]
+    assert lanes.replies(lane) == ["2: two", "3: one"]
+
+
+def test_a_turn_whose_lock_ran_out_because_nobody_renewed_it_counts_once(lanes: Lanes) -> None:
+    lane = lanes.say(lanes.channel(), "u", "wait 11", "two", woken=False)
+    with process(lanes.stack, "handle", "R1=sleep:30@1"):
+        lanes.wake(lane)
+        lanes.begun(lane)
+        with process(lanes.stack, "handle", ""), _woken(lanes, lane):
+            lanes.begun(lane, 2)  # by the other one: the lock is gone, the turn still runs
+            lanes.settled(lane, seconds=40)
+            wait_until(lambda: len(lanes.done(lane, "ended")) >= 3, 20, "all turns end")
+    begun = lanes.done(lane, "begun")
+    assert len({line.pid for line in begun if line.sequence == 1}) == 2
+    assert lanes.turns(lane) == ["committed"] * 2
+    lanes.assert_in_order(lane)
+
+
+@contextlib.contextmanager
+def _woken(lanes: Lanes, lane: int) -> Iterator[None]:
+    """Hints without end."""
+    stop = threading.Event()
+
+    def wake() -> None:
+        while not stop.wait(0.5):
+            lanes.wake(lane)
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+# ---------------------------------------------------------------- people against sends
+
+
+def test_a_take_over_between_intent_and_call_lets_no_call_begin(scene: Scene) -> None:
+    channel = scene.telegram()
+    with process(scene.stack, "send", "D2=stop@1") as first:
+        lane = scene.say(channel, 401, "one", "two")
+        sleeper = asleep(first)
+        assert scene.replies(lane) == ["sending", "pending"]
+        desk(scene, f"desk.answer(seen({lane}), anna, 'I am here', taking_over=True)")
+        time.sleep(2)  # a call that is this late does not begin
+        go_on(sleeper)
+        scene.settled(channel)
+    assert scene.calls(401) == ["I am here"]
+    assert scene.replies(lane) == ["cancelled", "cancelled", "sent"]
+
+
+def test_a_result_that_comes_after_staff_sent_again_changes_nothing(scene: Scene) -> None:
+    channel = scene.telegram(unknown_policy="ask")
+    with process(scene.stack, "send", "D3=stop@1") as first:
+        lane = scene.say(channel, 402, "one", "two")
+        sleeper = asleep(first)
+        wait_until(lambda: scene.replies(lane) == ["unknown", "pending"], 60, "its sender is taken for dead")
+        with process(scene.stack, "send", ""):
+            decide(scene, lane, sent=False)
+            scene.settled(channel)
+            before = scene.replies(lane, "status, attempts, platform_id")
+            go_on(sleeper)
+            expect_constant(lambda: scene.replies(lane, "status, attempts, platform_id"), 3, before)
+    assert scene.shown(402) == ["one", "one", "two"]
+    assert without_repeats(scene.shown(402)) == ["one", "two"]
+
+
+# ---------------------------------------------------------------- sweepers
+
+
+@pytest.mark.parametrize("point", ["S1", "S2"])
+def test_what_a_stopped_sweeper_claimed_is_swept_again_and_its_late_wakes_do_no_harm(lanes: Lanes, point: str) -> None:
+    stack = lanes.stack
+    channels = [lanes.channel(tenant=lanes.tenant()) for _ in range(3)]
+    wait_until(lambda: len(stack.pids("sweep")) == 1, 30, "only the one that stays")
+    (healthy,) = stack.pids("sweep")
+    os.kill(healthy, signal.SIGSTOP)
+    try:
+        with process(stack, "sweep", f"{point}=stop@1") as first:
+            filled = [lanes.say(channel, "u", "one", "two", "three", woken=False) for channel in channels]
+            sleeper = asleep(first)
+            go_on(healthy)
+            with process(stack, "handle", ""):
+                lanes.settled(*filled, seconds=40)
+                go_on(sleeper)
+                expect_constant(lambda: [len(lanes.done(lane, "begun")) for lane in filled], 4, [3, 3, 3])
+    finally:
+        go_on(healthy)
+    lanes.assert_in_order(*filled)
