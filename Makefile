@@ -44,8 +44,8 @@ bench-all: .venv/bench.stamp  ## every case, about half an hour, and a large dat
 bench-docs: .venv/bench.stamp  ## the same, then docs/benchmarks.md and its picture
 	@$(BENCH) --all --docs
 
-bench-short: .venv/bench.stamp  ## only to see that measuring works
-	@$(BENCH) --short
+bench-short: .venv/bench.stamp  ## only to see that measuring works (CASE=...)
+	@$(BENCH) --short $(CASE)
 
 chaos: .venv/dev.stamp  ## every fault under load, none over 20 s; about 12 minutes (FAULT=F6 for one, SEED=...)
 	@$(CHAOS) $(or $(FAULT),standard) $(CHAOS_ARGS)
