@@ -92,12 +92,12 @@ def traced(trace: str) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(trace=trace)
 
 
-def together(log: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
+def together(logs_of: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
     """What happened to all of a batch as one line, with a list per name: a line each would cost more than the work."""
     for start in range(0, len(lines), TOGETHER):
         part = lines[start : start + TOGETHER]
         lists = {name: [line[name] for line in part] for name in part[0]}
-        log.info(event, **words, **(part[0] if len(part) == 1 else lists))
+        logs_of.info(event, **words, **(part[0] if len(part) == 1 else lists))
 
 
 def dropped_lines() -> int:

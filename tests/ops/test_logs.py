@@ -136,18 +136,20 @@ def test_events_are_constants() -> None:
     """An f-string in an event would be a hole that no filter closes."""
     for folder in ("conversations", "channels_ingest"):
         for path in (ROOT / folder).rglob("*.py"):
-            for call in log_calls(ast.parse(path.read_text())):
-                assert isinstance(call.args[0], ast.Constant), f"{path}:{call.lineno}"
+            for line, event in logged_events(ast.parse(path.read_text())):
+                assert isinstance(event, ast.Constant), f"{path}:{line}"
 
 
-def log_calls(tree: ast.AST) -> Iterator[ast.Call]:
+def logged_events(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
     levels = {"debug", "info", "warning", "error", "exception", "critical"}
     for node in ast.walk(tree):
         function = getattr(node, "func", None)
         if not isinstance(node, ast.Call) or not isinstance(function, ast.Attribute) or not node.args:
             continue
         if function.attr in levels and getattr(function.value, "id", "") in ("log", "logger"):
-            yield node
+            yield node.lineno, node.args[0]
+        elif function.attr == "together":
+            yield node.lineno, node.args[1]
 
 
 def test_a_blocked_pipe_blocks_nobody() -> None:
