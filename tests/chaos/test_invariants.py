@@ -14,6 +14,7 @@ from tests.chaos.counterexample import tell
 from tests.chaos.evidence import Evidence, LockMonitor
 from tests.chaos.generator import BY_NAME
 from tests.chaos.history import Moment
+from tests.chaos.invariants import whole
 
 RUN = "canary00"
 BEGAN = Moment()
@@ -333,3 +334,9 @@ def test_a_counterexample_tells_of_one_message_in_the_order_of_time() -> None:
     times = [float(line.split()[0]) for line in story.splitlines()[1:]]
     assert times == sorted(times)
     assert "turn 999" in story
+
+
+def test_attempts_begin_anew_where_a_person_hands_back() -> None:
+    assert whole._since_the_last_first([1, 1, 2, 3, 4, 5]) == [1, 2, 3, 4, 5]
+    assert whole._since_the_last_first([1, 2, 4, 5]) == [1, 2, 4, 5]
+    assert whole._since_the_last_first([2, 3]) == []

@@ -118,13 +118,18 @@ def parked_is_explained(seen: Evidence) -> Found:
         if row["status"] != "parked":
             continue
         key = seen.key_by_id.get(row["id"])
-        failed = sum(turn["outcome"] == "failed" for turn in seen.turns_of.get(row["id"], []))
+        failed = [turn["attempt"] for turn in seen.turns_of.get(row["id"], []) if turn["outcome"] == "failed"]
         if not row["note"]:
             yield key, "is parked without a reason"
-        if failed != ATTEMPTS:
-            yield key, f"is parked after {failed} attempts"
+        if _since_the_last_first(failed) != list(range(1, ATTEMPTS + 1)):
+            yield key, f"is parked after the attempts {failed}"
         if not any(reply["author"] == "system" for reply in seen.replies_of[row["lane"]]):
             yield key, "is parked, and the person heard nothing"
+
+
+def _since_the_last_first(attempts: list[int]) -> list[int]:
+    """Who hands a conversation back lets them begin anew."""
+    return attempts[len(attempts) - 1 - attempts[::-1].index(1) :] if 1 in attempts else []
 
 
 @holds("I24", "nobody removes or takes another's lock")
