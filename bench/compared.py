@@ -20,6 +20,7 @@ def limit(world: World, scale: Scale) -> Result:
     result = Result(name="limit")
     with System("limit") as system:
         system.start("web", web_command("bench.limit"))
+        system.wait_for_web()
         request = ("", post("/nothing/", telegram(1, 1, "1:1")))
         before = Snapshot(system)
         rates = flood(world, scale, lambda: itertools.repeat(request), system.port, "do-nothing view")
@@ -58,6 +59,7 @@ def other(name: str, world: World, scale: Scale, system: System, worker: str, un
     """End to end, then, without workers, storing alone. ``undone`` counts what is not done."""
     result = Result(name=name)
     system.start("web", web_command(f"bench.{name}.web"))
+    system.wait_for_web()
     system.start("worker", f"python -m {worker}")
     requests = iter(People(path="/webhook/", secret="", first=1_000_000, count=scale.users))
     window = max(10, scale.window // 4)

@@ -8,6 +8,7 @@ with Ours(webs=2) as ours:
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import secrets
@@ -105,6 +106,10 @@ class System:
                 start_new_session=True,
             )
 
+    def wait_for_web(self) -> None:
+        """Whatever is served at our port answers something."""
+        wait_until(lambda: speaks_http(self.port), 30, "a web process answers")
+
     def stop(self, name: str, seconds: float = 20.0) -> None:
         process = self.running.pop(name)
         with contextlib.suppress(ProcessLookupError):
@@ -140,6 +145,14 @@ class System:
 
     def value(self, sql: str, *params: Any) -> Any:
         return self.query(sql, *params)[0][0]
+
+
+def speaks_http(port: int) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        connection.request("GET", "/")
+        return bool(connection.getresponse().status)
+    return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
