@@ -70,7 +70,8 @@ NOT_COVERED = """\
 * Loss of what the operating system had not written: Postgres is crashed, not the machine. That `fsync` is on is
   checked at every start; that disks obey it is not.
 * An asynchronous standby that lacks the last commits when it is promoted loses them: that is the limit of
-  asynchronous replication, not of this code. With `synchronous_standby_names` it does not.
+  asynchronous replication, not of this code. It is not measured yet, nor is `synchronous_standby_names`, which is made
+  for that.
 * One machine with two cores runs everything, people and platforms included. There is no real network between the
   parts: delays, cuts and black holes come from proxies.
 * The clocks of real machines. Nothing here decides by comparing two clocks, and that is tested by stopping
