@@ -111,7 +111,7 @@ def test_with_postgres_away_nobody_is_refused_and_order_is_kept_across_both_swit
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["P1=kill@7", "P2=kill@7", "P3=kill@2!", "P1=stop@9;P3=stop@2"])
+@pytest.mark.parametrize("words", ["P1=kill@7!", "P2=kill@7!", "P3=kill@2!", "P1=stop@9;P3=stop@2"])
 def test_web_processes_killed_and_stopped_at_every_step_of_the_spool_lose_nothing_and_keep_order(
     stack: Stack, channel: Channel, folder: Path, words: str
 ) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from tests.doubles import Double
 from tests.platforms import GENERIC_SECRET, generic_text
 from tests.races.lanes import BOTS, Lanes, expect_constant
-from tests.races.replies import Scene, decide, desk, without_repeats
+from tests.races.replies import Scene, desk
 from tests.stack import Channel, Process, Stack, free_port, state, wait_until
 
 pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(240)]
@@ -218,39 +217,6 @@ def _woken(lanes: Lanes, lane: int) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-# ---------------------------------------------------------------- people against sends
-
-
-def test_a_take_over_between_intent_and_call_lets_no_call_begin(scene: Scene) -> None:
-    channel = scene.telegram()
-    with process(scene.stack, "send", "D2=stop@1") as first:
-        lane = scene.say(channel, 401, "one", "two")
-        sleeper = asleep(first)
-        assert scene.replies(lane) == ["sending", "pending"]
-        desk(scene, f"desk.answer(seen({lane}), anna, 'I am here', taking_over=True)")
-        time.sleep(2)  # a call that is this late does not begin
-        go_on(sleeper)
-        scene.settled(channel)
-    assert scene.calls(401) == ["I am here"]
-    assert scene.replies(lane) == ["cancelled", "cancelled", "sent"]
-
-
-def test_a_result_that_comes_after_staff_sent_again_changes_nothing(scene: Scene) -> None:
-    channel = scene.telegram(unknown_policy="ask")
-    with process(scene.stack, "send", "D3=stop@1") as first:
-        lane = scene.say(channel, 402, "one", "two")
-        sleeper = asleep(first)
-        wait_until(lambda: scene.replies(lane) == ["unknown", "pending"], 60, "its sender is taken for dead")
-        with process(scene.stack, "send", ""):
-            decide(scene, lane, sent=False)
-            scene.settled(channel)
-            before = scene.replies(lane, "status, attempts, platform_id")
-            go_on(sleeper)
-            expect_constant(lambda: scene.replies(lane, "status, attempts, platform_id"), 3, before)
-    assert scene.shown(402) == ["one", "one", "two"]
-    assert without_repeats(scene.shown(402)) == ["one", "two"]
 
 
 # ---------------------------------------------------------------- sweepers
