@@ -140,7 +140,7 @@ def page(browser: Browser) -> Iterator[Page]:
 LONGEST = ("races/test_delivering", "races/test_handling", "test_flow", "races/test_failures", "browser/", "races/")
 
 
-# Real processes and a browser, with waits, on a machine that others use too: they are tried once more. A rerun shows in
+# Real processes and a browser, with waits, on a machine that others use too: they are tried twice more. A rerun shows in
 # the summary (R): something to look into, above all where order or a count was wrong.
 AGAIN = (
     "tests/races/",
@@ -155,7 +155,7 @@ AGAIN = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(AGAIN) and not item.get_closest_marker("flaky"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
     items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))
     if find_chromium():
         return
