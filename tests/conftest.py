@@ -140,8 +140,8 @@ def page(browser: Browser) -> Iterator[Page]:
 LONGEST = ("races/test_delivering", "races/test_handling", "test_flow", "races/test_failures", "browser/", "races/")
 
 
-# Real processes and a browser, with waits, on a machine that others use too: they are tried twice more. A rerun shows in
-# the summary (R): something to look into, above all where order or a count was wrong.
+# Real processes and a browser, with waits, on a machine that others use too: they are tried twice more. A rerun shows
+# in the summary (R): something to look into, above all where order or a count was wrong.
 AGAIN = (
     "tests/races/",
     "tests/test_flow",
