@@ -96,7 +96,7 @@ class Child:
         self.command = command
         self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
-        self.predecessor: dict[str, str] = {}  # tells the next process who died before it
+        self.predecessor = {"PREDECESSOR_PID": ""}  # tells the next process who died before it; ours is not its own
         self._started_at = 0.0
         self._start_at = 0.0
         self._wait_seconds = BACKOFF_SECONDS[0]
