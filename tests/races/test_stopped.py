@@ -15,7 +15,8 @@ from tests.doubles import Double
 from tests.platforms import GENERIC_SECRET, generic_text
 from tests.races.lanes import BOTS, Lanes, expect_constant
 from tests.races.replies import Scene, desk
-from tests.stack import Channel, Process, Stack, free_port, state, wait_until
+from tests.races.stopping import asleep, go_on, process
+from tests.stack import Channel, Stack, free_port, wait_until
 
 pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(240)]
 
@@ -43,33 +44,6 @@ def lanes(stack: Stack) -> Lanes:
 def scene(stack: Stack, double: Double) -> Scene:
     double.reset()
     return Scene(stack, double)
-
-
-@contextlib.contextmanager
-def process(stack: Stack, role: str, failpoint: str) -> Iterator[Process]:
-    """A worker of one role with a failpoint."""
-    worker = stack.start_workers(role, env={"FAILPOINTS": failpoint})
-    try:
-        wait_until(lambda: bool(set(worker.children(role)) & set(stack.pids(role))), 40, f"a {role} process")
-        yield worker
-    finally:
-        worker.end()
-
-
-def asleep(worker: Process, seconds: float = 20) -> int:
-    """The child that stopped itself."""
-    found: list[int] = []
-
-    def look() -> bool:
-        found[:] = [pid for pid in worker.children() if state(pid) == "T"]
-        return bool(found)
-
-    wait_until(look, seconds, "a process stopped at its failpoint")
-    return found[0]
-
-
-def go_on(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
 
 
 def ordered(stack: Stack) -> Channel:

@@ -139,9 +139,9 @@ def told_to_stop(scene: Scene) -> Iterator[None]:
 @fault("F37", "A worker's child gets no more memory", bound=30, seconds=15, allows=["parks"])
 def no_memory(scene: Scene) -> Iterator[None]:
     pid = scene.busy("handle")
-    process, more = psutil.Process(pid), 4 << 20
+    process = psutil.Process(pid)
     _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
-    resource.prlimit(pid, resource.RLIMIT_AS, (process.memory_info().vms + more, hard))
+    resource.prlimit(pid, resource.RLIMIT_AS, (process.memory_info().vms, hard))
     yield
     refused = "MemoryError" in scene.cluster.logs() or "can't start new thread" in scene.cluster.logs()
     scene.saw("it was refused memory, or died", gone(pid) or refused or _at_its_limit(pid))
