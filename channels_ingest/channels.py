@@ -238,9 +238,9 @@ def _callable(url: str) -> str:
     if not url:
         return ""
     try:
-        host, port = http.check_url(url, settings.ALLOW_PRIVATE_OUTBOUND)
+        target = http.check_url(url, settings.ALLOW_PRIVATE_OUTBOUND)
         if not settings.ALLOW_PRIVATE_OUTBOUND:
-            http.public_address(host, port)
+            http.public_address(target.host, target.port)
     except http.AddressRefused as error:
         raise WrongSetting(f"{url}: {error} (ALLOW_PRIVATE_OUTBOUND is off)") from None
     except (socket.gaierror, UnicodeError):

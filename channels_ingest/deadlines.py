@@ -18,43 +18,51 @@ import time
 AGAIN_SECONDS = 1.0  # the call is not connected yet: looked at again
 
 
+class Handle:
+    """A descriptor of its own for a connection, whoever wraps, detaches or closes the other.
+
+    It lives as long as the connection or a call needs it: one that is closed before its answer is read can still be cut.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = socket.socket(fileno=os.dup(connected.fileno()))
+
+    def cut(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # below TLS: who reads wakes up and finds the end
+
+    def __del__(self) -> None:
+        self._socket.close()
+
+
 class Watch:
-    """One call. It has a descriptor of its own for the connection, whoever wraps, detaches or closes the other."""
+    """One call."""
 
     def __init__(self, deadline: float) -> None:
         self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._handle: Handle | None = None
         self._ended = self._cut = False
         _guard().add(deadline, self)
 
-    def hold(self, connected: socket.socket) -> None:
+    def hold(self, handle: Handle) -> None:
         """The connection that the call uses."""
-        copy = socket.socket(fileno=os.dup(connected.fileno()))
         with self._lock:
-            self._let_go()
-            self._socket = copy
+            self._handle = handle
 
     def end(self) -> bool:
         """The connection is not touched after this. False: it was cut."""
         with self._lock:
-            self._ended = True
-            self._let_go()
+            self._ended, self._handle = True, None
             return not self._cut
 
     def cut(self) -> bool:
         """False: the call goes on without a connection."""
         with self._lock:
-            if self._ended or self._socket is None:
+            if self._ended or self._handle is None:
                 return self._ended
             self._cut = True
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # below TLS: who reads wakes up and finds the end
+            self._handle.cut()
             return True
-
-    def _let_go(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
 
 class Guard:

@@ -19,7 +19,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import urllib3
 from django.conf import settings
@@ -27,13 +27,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 
-from channels_ingest.deadlines import Watch
+from channels_ingest.deadlines import Handle, Watch
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Struct, Unknown
 
 CONNECT_SECONDS = 3.0
 IDLE_SECONDS = 5.0  # a connection that rested longer may be dead at the other end: not used again
 ANSWER_CAP = 1024 * 1024
 POOL_CONNECTIONS = 64
+SERVERS = 256  # whose connections are kept
+NEVER_AGAIN = urllib3.Retry.from_int(False, redirect=False)
 RETRY_AFTER_CAP_SECONDS = 3600.0
 # Where a 429 doesn't say how long.
 RETRY_AFTER_SECONDS = 5.0
@@ -92,15 +94,16 @@ def call(
     private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
     watch = _calling.watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
     try:
-        check_url(url, private)
-        response = _pools(private).request(
+        target = _target(url, private)
+        response = _pool(target.secure, target.host, target.port, private).urlopen(
             method,
-            url,
+            target.path,
             body=body or None,
             headers={"accept-encoding": "identity", "user-agent": "webhook-bot/1", **headers},
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_timeout),
-            retries=False,
+            retries=NEVER_AGAIN,
             redirect=False,
+            assert_same_host=False,
             preload_content=False,
         )
         return _read(response, watch)
@@ -165,8 +168,17 @@ def _read(response: urllib3.BaseHTTPResponse, watch: Watch) -> Answered:
 # ---------------------------------------------------------------- the guard
 
 
-def check_url(url: str, allow_private: bool) -> tuple[str, int]:
-    """https to a named host; plain http only where private addresses are allowed. Its host and port."""
+class Target(NamedTuple):
+    """Where a call goes. ``path`` has the query with it."""
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+
+
+def check_url(url: str, allow_private: bool) -> Target:
+    """https to a named host; plain http only where private addresses are allowed. Raises ``AddressRefused``."""
     try:
         parts = urllib3.util.parse_url(url)
     except urllib3.exceptions.LocationParseError:
@@ -175,7 +187,11 @@ def check_url(url: str, allow_private: bool) -> tuple[str, int]:
         raise AddressRefused("not a URL that may be called")
     if parts.scheme == "http" and not allow_private:
         raise AddressRefused("plain http is refused")
-    return parts.host.strip("[]"), parts.port or (443 if parts.scheme == "https" else 80)
+    secure = parts.scheme == "https"
+    return Target(secure, parts.host.strip("[]"), parts.port or (443 if secure else 80), parts.request_uri)
+
+
+_target = functools.lru_cache(maxsize=1024)(check_url)
 
 
 def public_address(host: str, port: int) -> str:
@@ -203,6 +219,19 @@ class _Guarded:
     """Mixed into a connection: looks at the address before connecting, and marks what failed before writing."""
 
     rested_at = 0.0
+    handle: Handle | None = None  # by which the watch of a call cuts it
+    _writes: list[bytes]  # of a request, until it is whole
+    _pieces = 1
+
+    def request(self, method: str, url: str, body: bytes | None = None, *args: Any, **options: Any) -> None:
+        """Head and body leave together: two writes would be a packet and a wake-up more, on both sides."""
+        self._writes, self._pieces = [], 2 if body else 1
+        super().request(method, url, body, *args, **options)  # type: ignore[misc]
+
+    def send(self, data: bytes) -> None:
+        self._writes.append(data)
+        if len(self._writes) == self._pieces:
+            super().send(b"".join(self._writes))  # type: ignore[misc]
 
     def connect(self) -> None:
         try:
@@ -212,10 +241,15 @@ class _Guarded:
         except Exception as error:
             raise NotConnected from error
 
+    def close(self) -> None:
+        self.handle = None
+        super().close()  # type: ignore[misc]
+
     def _new_conn(self) -> socket.socket:
         address = self.find_address(self.host, self.port)  # type: ignore[attr-defined]
         sock = create_connection((address, self.port), self.timeout, socket_options=self.socket_options)  # type: ignore[attr-defined]
-        _calling.watch.hold(sock)
+        self.handle = Handle(sock)
+        _calling.watch.hold(self.handle)
         return sock
 
     @staticmethod
@@ -238,8 +272,8 @@ class _Rested:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
         if time.monotonic() - connection.rested_at > IDLE_SECONDS:
             connection.close()
-        if connection.sock is not None:
-            _calling.watch.hold(connection.sock)
+        if connection.handle is not None:
+            _calling.watch.hold(connection.handle)
         return connection
 
     def _put_conn(self, conn: Any) -> None:
@@ -248,22 +282,29 @@ class _Rested:
         super()._put_conn(conn)  # type: ignore[misc]
 
 
-@functools.cache
-def _pools(private: bool) -> urllib3.PoolManager:
-    """Keep-alive connections of this process, by scheme and host."""
-    mixin = _Open if private else _Guarded
-    manager = urllib3.PoolManager(
-        num_pools=256, maxsize=POOL_CONNECTIONS, block=False, ssl_context=ssl.create_default_context()
-    )
-    manager.pool_classes_by_scheme = {
-        "http": _pool(HTTPConnectionPool, type("Plain", (mixin, HTTPConnection), {})),
-        "https": _pool(HTTPSConnectionPool, type("Secure", (mixin, HTTPSConnection), {})),
-    }
-    return manager
+_TLS = functools.cache(ssl.create_default_context)
+_PLAIN = {True: type("Plain", (_Open, HTTPConnection), {}), False: type("Plain", (_Guarded, HTTPConnection), {})}
+_SECURE = {True: type("Secure", (_Open, HTTPSConnection), {}), False: type("Secure", (_Guarded, HTTPSConnection), {})}
 
 
-def _pool(base: type, connection: type) -> type:
-    return type("Pool", (_Rested, base), {"ConnectionCls": connection})
+class _PlainPool(_Rested, HTTPConnectionPool):
+    pass
 
 
-os.register_at_fork(after_in_child=_pools.cache_clear)
+class _SecurePool(_Rested, HTTPSConnectionPool):
+    pass
+
+
+@functools.lru_cache(maxsize=SERVERS)
+def _pool(secure: bool, host: str, port: int, private: bool) -> HTTPConnectionPool:
+    """Keep-alive connections of this process to one server. One that is forgotten here closes them when it is free."""
+    if secure:
+        pool: HTTPConnectionPool = _SecurePool(host, port, maxsize=POOL_CONNECTIONS, block=False, ssl_context=_TLS())
+        pool.ConnectionCls = _SECURE[private]
+    else:
+        pool = _PlainPool(host, port, maxsize=POOL_CONNECTIONS, block=False)
+        pool.ConnectionCls = _PLAIN[private]
+    return pool
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)

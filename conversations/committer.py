@@ -32,6 +32,9 @@ QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
 RECONNECT_SECONDS = 0.2
 CROWD, LINGER_SECONDS = 6, 0.002  # with so many a batch, the next one waits so long for more
+# Where nobody waits for an answer, it waits as long as the last one took: half of the time is then left to those who
+# bring the next.
+PATIENT_LINGER_SECONDS = 0.02
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
@@ -109,6 +112,7 @@ class Committer:
         self._away = False  # the last one found no database
         self._stopping = False
         self._crowd = 0.0  # how many shared the last batches
+        self._linger = LINGER_SECONDS
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -220,7 +224,7 @@ class Committer:
     def _collect(self) -> None:
         """Wait for something to do, then take all that is there. Under load, a moment later: more share a commit."""
         if self._crowd >= CROWD and not self._ready and not self._stopping:
-            time.sleep(LINGER_SECONDS)
+            time.sleep(self._linger)
         block = not self._ready
         while True:
             try:
@@ -334,15 +338,18 @@ class Committer:
         return True
 
     def _write(self, tickets: list[Ticket]) -> Sequence[Any]:
-        self._began = time.monotonic()
+        began = self._began = time.monotonic()
+        stream = tickets[0].stream
         try:
-            results = tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
+            results = stream.write(self._open(), [ticket.item for ticket in tickets])
         except Exception:
             self._away = self._lost()
             raise
         finally:
             self._began = float("inf")
         self._away = False
+        if stream.patient:
+            self._linger = min(time.monotonic() - began, PATIENT_LINGER_SECONDS)
         return results
 
     def _open(self) -> psycopg.Connection[Any]:

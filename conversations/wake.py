@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -32,6 +32,9 @@ HINTS = 10_000  # kept while the broker is slow; more are forgotten
 LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
 # After a wake, so long until the next, per id that it carried: alone nobody waits, and under load wakes grow.
 SPACING_SECONDS, LONGEST_SPACING_SECONDS = 0.002, 0.03
+# Where so many wakes wait already, the next one would only stand behind them: it grows here instead, until it is full
+# or so old.
+IN_LINE, GROWING_SECONDS, LOOK_SECONDS = 3, 0.2, 0.01
 
 HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
 TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
@@ -60,6 +63,19 @@ def _waker() -> Waker:
     return Waker()
 
 
+class Growing:
+    """A wake that is not published yet."""
+
+    __slots__ = ("ids", "until")
+
+    def __init__(self) -> None:
+        self.ids: dict[int, None] = {}
+        self.until = time.monotonic() + GROWING_SECONDS
+
+    def may_wait(self) -> bool:
+        return len(self.ids) < IDS and time.monotonic() < self.until
+
+
 class Waker:
     """One thread that publishes; what it cannot publish it forgets."""
 
@@ -68,6 +84,7 @@ class Waker:
         self._broken_until = 0.0
         self._producer: Producer | None = None
         self._lengths: dict[str, tuple[float, int]] = {}
+        self._growing: dict[tuple[str, str], Growing] = {}
         threading.Thread(target=self._run, name="wake", daemon=True).start()
 
     def put(self, kind: str, conversation_ids: Sequence[int], tenant_id: int) -> None:
@@ -76,34 +93,46 @@ class Waker:
 
     def _run(self) -> None:
         while True:
-            published = 0
-            for name, kind, ids in self._gather():
-                if time.monotonic() >= self._broken_until:
-                    self._publish(name, kind, ids)
-                    published += len(ids)
-            time.sleep(min(SPACING_SECONDS * published, LONGEST_SPACING_SECONDS))
+            self._gather()
+            published = sum(self._publish(*each) for each in list(self._growing))
+            time.sleep(min(SPACING_SECONDS * published, LONGEST_SPACING_SECONDS) if published else LOOK_SECONDS)
 
-    def _gather(self) -> Iterable[tuple[str, str, list[int]]]:
+    def _gather(self) -> None:
         """All that is there, per queue, each conversation once."""
-        gathered: dict[tuple[str, str], dict[int, None]] = {}
-        waiting = [self._queue.get()]
+        if not self._growing:
+            self._grow(*self._queue.get())
         while not self._queue.empty():
-            waiting.append(self._queue.get())
-        for kind, tenant_id, conversation_ids in waiting:
-            gathered.setdefault((queue_name(kind, tenant_id), kind), {}).update(dict.fromkeys(conversation_ids))
-        return [(name, kind, list(ids)) for (name, kind), ids in gathered.items()]
+            self._grow(*self._queue.get())
 
-    def _publish(self, name: str, kind: str, ids: list[int]) -> None:
+    def _grow(self, kind: str, tenant_id: int, conversation_ids: Sequence[int]) -> None:
+        growing = self._growing.setdefault((queue_name(kind, tenant_id), kind), Growing())
+        growing.ids.update(dict.fromkeys(conversation_ids))
+
+    def _publish(self, name: str, kind: str) -> int:
+        """How many ids were published. What cannot be is forgotten; what would only wait in line grows."""
+        growing = self._growing[name, kind]
+        if time.monotonic() < self._broken_until:
+            del self._growing[name, kind]
+            return 0
         try:
-            for start in range(0, len(ids), IDS):
-                if self.room(name) <= 0:
-                    return
-                publish(self._open(), name, kind, ids[start : start + IDS])
-                self._count(name)
+            if growing.may_wait() and WAITING - self.room(name) >= IN_LINE:
+                return 0
+            del self._growing[name, kind]
+            return self._publish_all(name, kind, list(growing.ids))
         except Exception as error:  # whatever the broker says: the sweeper brings it
+            self._growing.pop((name, kind), None)
             self._broken_until = time.monotonic() + BREAKER_SECONDS
             self._close()
             log.warning("wake not published", queue=name, error=type(error).__name__)
+            return 0
+
+    def _publish_all(self, name: str, kind: str, ids: list[int]) -> int:
+        for start in range(0, len(ids), IDS):
+            if self.room(name) <= 0:
+                return start
+            publish(self._open(), name, kind, ids[start : start + IDS])
+            self._count(name)
+        return len(ids)
 
     def room(self, name: str) -> int:
         """How many more wakes ``name`` may take."""
