@@ -21,7 +21,7 @@ AGAIN_SECONDS = 1.0  # the call is not connected yet: looked at again
 class Handle:
     """A descriptor of its own for a connection, whoever wraps, detaches or closes the other.
 
-    It lives as long as the connection or a call needs it: one that is closed before its answer is read can still be cut.
+    It lives as long as the connection or a call needs it: what is closed before its answer is read can still be cut.
     """
 
     def __init__(self, connected: socket.socket) -> None:
