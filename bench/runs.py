@@ -24,7 +24,7 @@ class Scale:
     seconds: float = 6.0  # of one measurement
     runs: int = 3
     users: int = 10_000
-    window: int = 2_000  # messages on their way at once, end to end
+    window: int = 1_000  # messages on their way at once, end to end
     rate: float = 500.0  # messages a second where a case says 500
     backlog: int = 100_000
     one_user: int = 10_000

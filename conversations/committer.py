@@ -32,14 +32,12 @@ QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
 RECONNECT_SECONDS = 0.2
 CROWD, LINGER_SECONDS = 6, 0.002  # with so many a batch, the next one waits so long for more
-# Where nobody waits for an answer, it waits as long as the last one took: half of the time is then left to those who
-# bring the next.
-PATIENT_LINGER_SECONDS = 0.02
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
 LAST_SECONDS = 0.1  # for the answer of a batch that began before the deadline
 
+SILENCE = "the database does not answer"
 AGAIN = object()  # a stream's result for an item whose lane somebody else holds
 
 
@@ -109,10 +107,9 @@ class Committer:
         self._queued_bytes = 0
         self._counting = threading.Lock()
         self._began = float("inf")  # the batch that is being written
-        self._away = False  # the last one found no database
+        self._away = False  # the last one found no database, or waited too long for it
         self._stopping = False
         self._crowd = 0.0  # how many shared the last batches
-        self._linger = LINGER_SECONDS
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -133,8 +130,11 @@ class Committer:
 
     def refuse_if_silent(self) -> None:
         """Raises ``NotStored`` while somebody waits already for a database that does not answer."""
-        if time.monotonic() - self._began > (BACK_SECONDS if self._away else SILENT_SECONDS):
-            raise NotStored("the database does not answer")
+        if self._silent():
+            raise NotStored(SILENCE)
+
+    def _silent(self) -> bool:
+        return time.monotonic() - self._began > (BACK_SECONDS if self._away else SILENT_SECONDS)
 
     def submit_all(
         self,
@@ -214,7 +214,10 @@ class Committer:
                 tickets = self._next_batch()
                 if tickets:
                     self._crowd = (self._crowd + len(tickets)) / 2
-                    self._finish(self._write_batch(tickets))
+                    self._began = time.monotonic()
+                    written = self._write_batch(tickets)
+                    self._began = float("inf")
+                    self._finish(written)
             if self._connection is not None:
                 self._connection.close()
         except BaseException as error:
@@ -224,7 +227,7 @@ class Committer:
     def _collect(self) -> None:
         """Wait for something to do, then take all that is there. Under load, a moment later: more share a commit."""
         if self._crowd >= CROWD and not self._ready and not self._stopping:
-            time.sleep(self._linger)
+            time.sleep(LINGER_SECONDS)
         block = not self._ready
         while True:
             try:
@@ -294,7 +297,10 @@ class Committer:
             if ticket.stream.patient and self._lost():  # patient ones wait for the database together
                 back.extend(tickets[place:])
                 break
-            if ticket.lane in held:
+            if not ticket.stream.patient and self._silent():  # a table is locked: each of them would wait for it
+                ticket.fail(NotStored(SILENCE))
+                self._finish([ticket])
+            elif ticket.lane in held:
                 back.append(ticket)
             elif self._over(ticket):
                 continue
@@ -338,18 +344,12 @@ class Committer:
         return True
 
     def _write(self, tickets: list[Ticket]) -> Sequence[Any]:
-        began = self._began = time.monotonic()
-        stream = tickets[0].stream
         try:
-            results = stream.write(self._open(), [ticket.item for ticket in tickets])
+            results = tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
         except Exception:
-            self._away = self._lost()
+            self._away = self._lost() or self._silent()
             raise
-        finally:
-            self._began = float("inf")
         self._away = False
-        if stream.patient:
-            self._linger = min(time.monotonic() - began, PATIENT_LINGER_SECONDS)
         return results
 
     def _open(self) -> psycopg.Connection[Any]:

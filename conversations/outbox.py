@@ -46,8 +46,8 @@ from conversations.steps import NOTHING_WRITTEN, Next, Step, Written
 
 log = structlog.get_logger(__name__)
 
-CALLS_PER_CHANNEL = 32
-CALLS = 512  # threads, started when they are needed
+CALLS_PER_CHANNEL = 96
+CALLS = 768  # threads, started when they are needed
 SCARCE = 4  # calls per channel while more than half of all run: platforms that hang leave room for the others
 CROWD = 4_096  # lanes of a channel that wait here for room, twice a sweep's claim; more are left to the sweeper
 READ_AHEAD = 256  # of them with what they have to say; the others are read anew when there is room

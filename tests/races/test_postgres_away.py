@@ -1,4 +1,4 @@
-"""Postgres stopped, crashed and frozen under load: 503 in time, and everything goes on by itself afterwards."""
+"""Postgres stopped, crashed, frozen and locked under load: 503 in time, and everything goes on by itself afterwards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import psutil
+import psycopg
 import pytest
 
 from tests.doubles import Double
@@ -30,7 +31,7 @@ def double() -> Iterator[Double]:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with Stack(roles="handle,send,sweep", webs=2, env=BOTS) as stack:
+    with Stack(roles="handle,send,sweep", webs=2, env={**BOTS, "WEB_THREADS": "8"}) as stack:
         stack.wait_for_workers("handle", "send", "sweep")
         yield stack
 
@@ -69,6 +70,14 @@ def freeze(stack: Stack) -> None:
             os.kill(each, signal.SIGCONT)
 
 
+def lock_a_table(stack: Stack) -> None:
+    """As a migration does that nobody looked at."""
+    with psycopg.connect(stack.servers.database_url) as migration:
+        migration.execute("LOCK TABLE message")
+        time.sleep(AWAY_SECONDS)
+        migration.rollback()
+
+
 def processes(stack: Stack) -> list[set[int]]:
     """All that serve now: the web processes' trees, and the workers by their rows."""
     webs = {pid for process in stack._workers[:2] for pid in process.tree()}
@@ -76,12 +85,12 @@ def processes(stack: Stack) -> list[set[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hurt", [stop_fast, stop_immediately, freeze])
+@pytest.mark.parametrize("hurt", [stop_fast, stop_immediately, freeze, lock_a_table])
 def test_with_postgres_away_webhooks_are_503_in_time_and_all_goes_on_without_a_restart(
     stack: Stack, channel: Channel, double: Double, hurt: object
 ) -> None:
     before = processes(stack)
-    crowd = Crowd(stack, channel, range(1, 9))
+    crowd = Crowd(stack, channel, range(1, 33))
     with crowd.writing():
         wait_until(lambda: crowd.total() > 100, 20, "the crowd is heard")
         hurt(stack)  # type: ignore[operator]
