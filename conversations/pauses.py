@@ -90,10 +90,11 @@ def forget() -> None:
 
 
 def _rows() -> dict[Key, bool]:
+    """One thread asks again, the others go on with what was known: they would all stand still for it."""
     global _known, _known_at
-    if time.monotonic() - _known_at < KNOWN_SECONDS:
+    if time.monotonic() - _known_at < KNOWN_SECONDS or not _lock.acquire(blocking=_known_at == 0.0):
         return _known
-    with _lock:
+    try:
         if time.monotonic() - _known_at >= KNOWN_SECONDS:
             try:
                 rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
@@ -101,4 +102,6 @@ def _rows() -> dict[Key, bool]:
             except (psycopg.Error, CoreError) as error:
                 log.warning("pauses not read", error=type(error).__name__)
             _known_at = time.monotonic()
+    finally:
+        _lock.release()
     return _known

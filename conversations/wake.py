@@ -34,7 +34,7 @@ LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
 SPACING_SECONDS, LONGEST_SPACING_SECONDS = 0.002, 0.03
 # Where so many wakes wait already, the next one would only stand behind them: it grows here instead, until it is full
 # or so old.
-IN_LINE, GROWING_SECONDS, LOOK_SECONDS = 3, 0.2, 0.01
+IN_LINE, GROWING_SECONDS, LOOK_SECONDS = 2, 0.2, 0.01
 
 HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
 TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
