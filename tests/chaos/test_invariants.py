@@ -276,6 +276,16 @@ def test_a_second_showing_of_a_reply_in_doubt_is_admitted_without_keys_only() ->
     assert found_by("I12", run.evidence())
 
 
+def test_a_sorry_that_is_said_twice_does_not_look_like_disorder() -> None:
+    run = Teller()
+    for number in (2, 5):
+        run.reply(number).update(text="sorry", author="system")
+        run.calls[number - 1]["text"] = "sorry"
+    assert found_by("I13", run.evidence()) == []
+    run.calls[2], run.calls[3] = run.calls[3], run.calls[2]
+    assert found_by("I13", run.evidence())
+
+
 def test_a_call_in_flight_at_a_429_is_counted_not_blamed() -> None:
     run = Teller()
     run.show(1, decision="429", retry_after=3.0, accepted=False)

@@ -14,7 +14,7 @@ import psycopg
 from tests.chaos import versions
 from tests.chaos.bots import BEGUN
 from tests.chaos.cluster import Part
-from tests.chaos.faults.base import Scene, fault, gone
+from tests.chaos.faults.base import Scene, fault, frozen, gone
 from tests.stack import ROOT, Process
 
 PATIENCE_SECONDS = 30.0  # of a host, before SIGKILL
@@ -133,8 +133,8 @@ def clocks_apart(scene: Scene) -> Iterator[None]:
     for name, seconds in (("A", 600), ("B", -600)):
         deploy(scene, [hosts[name]], env={"CHAOS_CLOCK": str(seconds)})
     scene.saw("both hosts are there", scene.wait(scene.cluster.complete, 40))
-    with scene.redis() as client:
-        client.execute_command("DEBUG", "SLEEP", "2")
+    with frozen(scene.cluster.redis.server.pid):
+        time.sleep(2)
     before = scene.committed()
     yield
     scene.saw("messages were handled meanwhile", scene.committed() > before)

@@ -15,6 +15,8 @@ from tests.chaos.generator import BY_NAME, Message
 from tests.stack import every
 
 SLOW_CLIENTS = 50
+# One host of workers may be full of the other tenant's turns, on a machine that is also the people and the platforms.
+OTHERS_SECONDS = 10.0
 COPIES = 5
 OF_USERS = 'JOIN conversation c ON c.id = m.conversation_id WHERE c."user" = ANY(%s)'
 
@@ -127,12 +129,14 @@ print("published")
     scene.began = time.monotonic_ns()
     before = scene.committed()
     yield
-    with scene.redis() as client:
-        left = sum(int(client.llen(f"{kind}-{tenant % 16}")) for kind in ("handle", "send"))
-    scene.notes["left"] = left
     scene.saw("they were published", "published" in published)
     scene.saw("others were handled meanwhile", scene.committed() > before)
-    scene.wrong(f"{left} wakes still wait", left > 64 and scene.seconds >= 5)
+    with scene.redis() as client:
+
+        def few_are_left() -> bool:
+            return sum(int(client.llen(f"{kind}-{tenant % 16}")) for kind in ("handle", "send")) <= 64
+
+        scene.wrong("a thousand wakes are not gone in time", not scene.wait(few_are_left, 20))
 
 
 @fault("flooding-tenant", "One tenant floods, another goes on as ever", bound=60, seconds=20, scaled=12)
@@ -162,4 +166,4 @@ def flooding_tenant(scene: Scene) -> Iterator[None]:
     scene.notes.update(flood=flood_size, backlog=backlog, slowest_of_the_other_seconds=round(slowest, 2))
     scene.saw("one tenant flooded", flood_size > 50 * scene.seconds)
     scene.saw("the other one wrote meanwhile", waits)
-    scene.wrong(f"the other one waited {slowest:.1f} s", slowest > 5.0)
+    scene.wrong(f"the other one waited {slowest:.1f} s", slowest > OTHERS_SECONDS)

@@ -57,7 +57,8 @@ def shown_once(seen: Evidence) -> Found:
 def shown_in_order(seen: Evidence) -> Found:
     for lane, replies in seen.replies_of.items():
         place = place_of(replies[0])
-        numbers = {reply["text"]: reply for reply in replies}  # each text once: the sorry text once an hour
+        often = collections.Counter(reply["text"] for reply in replies)  # after many replies, "sorry" is said again
+        numbers = {reply["text"]: reply for reply in replies if often[reply["text"]] == 1}
         greatest: Row | None = None
         met: set[str] = set()
         for call in seen.shown.get((place.account, seen.lanes[lane]["u"]), []):
