@@ -103,6 +103,8 @@ class Client:
         if self.buffer:
             data = self.buffer + data
         end = data.find(b"\r\n\r\n")
+        if not data.startswith(b"HTTP/1"[: len(data)]):
+            raise StreamFailed(f"{self.sender.stream.name}: no answer of HTTP: {data[:200]!r}")
         status = int(data[9:12]) if end >= 0 else 0
         if end < 0 or (status != NOT_MODIFIED and len(data) < end + 4 + content_length(data, end)):
             self.buffer = data

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 from celery import signals
 from django.conf import settings
@@ -153,7 +154,8 @@ def _word(name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return list(value) if all(isinstance(each, int) for each in value) else [_word(name, each) for each in value]
     if isinstance(value, str) and name in WORDS:
-        return "".join(char if char.isprintable() else "�" for char in value[:VALUE_CHARACTERS])
+        text = value[:VALUE_CHARACTERS]
+        return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
     return "(left out)"
 
 
@@ -194,8 +196,12 @@ def formatter() -> logging.Formatter:
 
 def _renderers() -> list[Callable[..., Any]]:
     if settings.LOG_FORMAT == "json":
-        return [structlog.processors.JSONRenderer()]
+        return [structlog.processors.JSONRenderer(serializer=_as_json)]
     return [_short_time, structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, pad_event_to=24)]
+
+
+def _as_json(event: Event, **options: Any) -> str:
+    return msgspec.json.encode(event).decode()
 
 
 def _short_time(logger: Any, method: str, event: Event) -> Event:

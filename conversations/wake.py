@@ -171,6 +171,7 @@ def open_producer() -> Producer:
     }
     connection = Connection(
         current_app.conf.broker_write_url,
+        transport=current_app.conf.broker_transport,
         ssl=current_app.conf.broker_use_ssl,
         connect_timeout=PUBLISH_SECONDS,
         transport_options=options,

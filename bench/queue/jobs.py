@@ -7,7 +7,7 @@ import os
 import procrastinate
 import urllib3
 
-app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=os.environ["DATABASE_URL"], max_size=8))
+app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=os.environ["DATABASE_URL"], max_size=16))
 http = urllib3.PoolManager(maxsize=64)
 
 

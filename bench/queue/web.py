@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 
-import procrastinate
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
@@ -15,16 +13,14 @@ from django.views.decorators.csrf import csrf_exempt
 from bench.queue import jobs
 
 settings.configure(SECRET_KEY="bench", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, MIDDLEWARE=[])
-connector = procrastinate.SyncPsycopgConnector(conninfo=os.environ["DATABASE_URL"], max_size=16)
-deferred = jobs.app.with_connector(connector)
-deferred.open()
+jobs.app.open()
 
 
 @csrf_exempt
 def webhook(request: HttpRequest) -> HttpResponse:
     message = json.loads(request.body)["message"]
     user = message["from"]["id"]
-    deferred.configure_task("answer", queue="answers", lock=str(user)).defer(user=user, text=message["text"])
+    jobs.answer.configure(lock=str(user)).defer(user=user, text=message["text"])
     return HttpResponse(headers={"Content-Length": "0"})
 
 
