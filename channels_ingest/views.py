@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 
 from django.conf import settings
@@ -61,13 +62,15 @@ def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpRespons
     adapter = _adapter(platform)
     if request.method != "POST":
         return _shake_hands(request, adapter, platform, public_id)
+    began = time.monotonic()
     channel = registry.channel_by_public_id(platform, public_id)
+    spent = time.monotonic() - began
     if adapter is None:
         return _refuse(request)
     incoming = _incoming(request, raw_body.read(request.META, settings.WEBHOOK_BODY_CAP))
     if not adapter.verify(channel or _decoy(platform), incoming) or channel is None:
         return _refuse(request)
-    intake.accept(channel, _parse(adapter, channel, incoming), incoming)
+    intake.accept(channel, _parse(adapter, channel, incoming), incoming, spent=spent)
     return _respond(adapter.answer(channel, incoming))
 
 

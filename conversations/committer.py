@@ -35,6 +35,7 @@ CROWD, LINGER_SECONDS = 6, 0.002  # with so many a batch, the next one waits so 
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
+BLOCKED = 2  # items in a row that wait for a lock in vain: it is not one row's
 LAST_SECONDS = 0.1  # for the answer of a batch that began before the deadline
 
 SILENCE = "the database does not answer"
@@ -109,6 +110,7 @@ class Committer:
         self._began = float("inf")  # the batch that is being written
         self._away = False  # the last one found no database, or waited too long for it
         self._stopping = False
+        self._blocked = 0  # items in a row that waited for a lock in vain
         self._crowd = 0.0  # how many shared the last batches
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -293,8 +295,10 @@ class Committer:
     def _one_by_one(self, tickets: list[Ticket]) -> None:
         held: set[Hashable] = set()
         back: list[Ticket] = []
+        self._blocked = 0
         for place, ticket in enumerate(tickets):
-            if ticket.stream.patient and self._lost():  # patient ones wait for the database together
+            # Patient ones wait for the database together, and for a table that somebody has locked.
+            if ticket.stream.patient and (self._lost() or self._blocked >= BLOCKED):
                 back.extend(tickets[place:])
                 break
             if not ticket.stream.patient and self._silent():  # a table is locked: each of them would wait for it
@@ -336,6 +340,7 @@ class Committer:
         log.warning("item not written", committer=self.name, stream=ticket.stream.name, error=type(error).__name__,
                     sqlstate=getattr(error, "sqlstate", None))  # fmt: skip
         if isinstance(error, psycopg.errors.LockNotAvailable):  # a migration waits for its turn: two seconds at most
+            self._blocked += 1
             return False
         if ticket.stream.patient:
             time.sleep(RECONNECT_SECONDS)
@@ -349,7 +354,7 @@ class Committer:
         except Exception:
             self._away = self._lost() or self._silent()
             raise
-        self._away = False
+        self._away, self._blocked = False, 0
         return results
 
     def _open(self) -> psycopg.Connection[Any]:

@@ -133,15 +133,15 @@ class Item:
 # ---------------------------------------------------------------- accepting one request
 
 
-def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookRequest) -> None:
+def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookRequest, *, spent: float = 0.0) -> None:
     """Store everything that ``parsed`` holds; return after COMMIT, or once it is in this host's spool.
 
     Raises ``Busy`` when the queue is full and ``NotStored`` when it could not be stored within
-    ``ANSWER_SECONDS``: the caller answers 503 and the platform comes again.
+    ``ANSWER_SECONDS``, of which ``spent`` are over: the caller answers 503 and the platform comes again.
     """
     failpoint("W1")
     if not spool.is_on():
-        store([spool.Request(channel, parsed, request)])
+        store([spool.Request(channel, parsed, request)], ANSWER_SECONDS - spent)
     else:
         _store_or_spool(spool.Request(channel, parsed, msgspec.structs.replace(request, headers=_kept(request))))
     failpoint("W4")

@@ -88,7 +88,7 @@ def bot_names() -> list[str]:
 
 
 def channel(channel_id: int) -> ChannelConfig | None:
-    """A channel by its number; at most ``CHANNEL_SECONDS`` old."""
+    """A channel by its number; at most twice ``CHANNEL_SECONDS`` old."""
     return _cached(("id", channel_id), "c.id = %s", channel_id)
 
 
@@ -107,8 +107,9 @@ def forget_channels() -> None:
 
 def _cached(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
     known = _channels.get(key)
-    if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
-        return known[1]
+    age = time.monotonic() - known[0] if known is not None else float("inf")
+    if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and _loading.locked())):
+        return known[1]  # while one thread reads it again, the others need not stand still
     try:
         return _loaded(key, where, value)
     except (psycopg.Error, CoreError):

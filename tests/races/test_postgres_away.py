@@ -31,7 +31,7 @@ def double() -> Iterator[Double]:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with Stack(roles="handle,send,sweep", webs=2, env={**BOTS, "WEB_THREADS": "8"}) as stack:
+    with Stack(roles="handle,send,sweep", webs=2, env={**BOTS, "WEB_THREADS": "16"}) as stack:
         stack.wait_for_workers("handle", "send", "sweep")
         yield stack
 
@@ -90,7 +90,7 @@ def test_with_postgres_away_webhooks_are_503_in_time_and_all_goes_on_without_a_r
     stack: Stack, channel: Channel, double: Double, hurt: object
 ) -> None:
     before = processes(stack)
-    crowd = Crowd(stack, channel, range(1, 33))
+    crowd = Crowd(stack, channel, range(1, 57))
     with crowd.writing():
         wait_until(lambda: crowd.total() > 100, 20, "the crowd is heard")
         hurt(stack)  # type: ignore[operator]
@@ -100,7 +100,8 @@ def test_with_postgres_away_webhooks_are_503_in_time_and_all_goes_on_without_a_r
     assert set(crowd.answers) == {200, 503}, "somebody got no answer in time, or another one"
     assert crowd.stored() == crowd.accepted
     wait_until(stack.drained, 60, "all is handled and delivered")
-    assert processes(stack) == before
+    # One that could not write its beat for 6 s may have been taken for dead; it is the same process all the same.
+    wait_until(lambda: processes(stack) == before, 20, "the same processes, and no other")
     begun = collections.Counter((line.lane, line.sequence) for line in Lanes(stack).done(word="begun"))
     assert set(begun.values()) == {1}, "a turn ran twice"
     for user, texts in crowd.accepted.items():
