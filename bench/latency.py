@@ -77,7 +77,7 @@ def others(world: World, scale: Scale, ours: Ours, name: str, rate: float, **cha
 
 def slow_bots(world: World, scale: Scale) -> Result:
     """1 % of the turns take 5 s: what the other conversations notice."""
-    result = Result(name="slow_bots")
+    result = Result(name="slow_bots", figures={"rate": scale.rate})
     with Ours() as ours:
         ours.start_workers()
         channel = ours.add_channel(world.api, bot="bench")
@@ -95,7 +95,7 @@ def slow_bots(world: World, scale: Scale) -> Result:
 
 def hanging(world: World, scale: Scale) -> Result:
     """One channel's platform hangs for 30 s on 5 % of its sends: what another channel notices."""
-    result = Result(name="hanging")
+    result = Result(name="hanging", figures={"rate": scale.rate})
     calls = itertools.count(1)
     with Ours() as ours:
         ours.start_workers()
