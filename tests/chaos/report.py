@@ -70,8 +70,8 @@ NOT_COVERED = """\
 * Loss of what the operating system had not written: Postgres is crashed, not the machine. That `fsync` is on is
   checked at every start; that disks obey it is not.
 * An asynchronous standby that lacks the last commits when it is promoted loses them: that is the limit of
-  asynchronous replication, not of this code. It is not measured yet, nor is `synchronous_standby_names`, which is made
-  for that.
+  asynchronous replication, not of this code. F44 above measures it; F44-sync is the same with
+  `synchronous_standby_names`, which is made for that.
 * One machine with two cores runs everything, people and platforms included. There is no real network between the
   parts: delays, cuts and black holes come from proxies.
 * The clocks of real machines. Nothing here decides by comparing two clocks, and that is tested by stopping
@@ -135,13 +135,31 @@ def _runs(runs: Sequence[Json]) -> Iterator[str]:
         return
     rows = [
         (run["name"], f"`{run['commit']}`", run["began"][:10], run["seed"], f"{run['seconds'] / 60:.0f}",
-         run["verdict"], f"{run['messages']:,}", f"{run['sent again']:,}", f"{run['replies']:,}", len(run["faults"]))
+         _verdict(run), f"{run['messages']:,}", f"{run['sent again']:,}", f"{run['replies']:,}", len(run["faults"]))
         for run in runs
     ]  # fmt: skip
     titles = ("run", "commit", "day", "seed", "minutes", "verdict", "messages", "sent again", "replies", "faults")
     yield "## The latest figures\n\n" + _table(titles, rows)
     yield _totals(runs)
     yield from _recovery(runs)
+    yield from _noted(runs)
+
+
+def _verdict(run: Json) -> str:
+    return (
+        "a limit, measured" if run["faults"] and all(fault.get("limit") for fault in run["faults"]) else run["verdict"]
+    )
+
+
+def _noted(runs: Sequence[Json]) -> Iterator[str]:
+    """What faults counted while they lasted."""
+    rows = [
+        (fault["name"], fault["title"], run["name"], ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in
+                                                             fault["notes"].items()))
+        for run in runs for fault in run["faults"] if _hit(fault) and fault.get("notes")
+    ]  # fmt: skip
+    if rows:
+        yield "## What faults counted\n\n" + _table(("fault", "", "run", "counted"), sorted(rows))
 
 
 def _totals(runs: Sequence[Json]) -> str:
