@@ -256,7 +256,7 @@ class PatientHandler(logging.Handler):
                 continue
             if self.dropped > told:
                 told = self.dropped
-                line += f'\n{{"event": "log lines dropped", "level": "warning", "lines": {told}}}'
+                line += f'\n{{"event":"log lines dropped","level":"warning","lines":{told}}}'
             self._print(line)
 
     def _print(self, line: str) -> None:

@@ -27,7 +27,7 @@ class Stored:
         self.parsed: list[Any] = []
         self.error: Exception | None = None
 
-    def __call__(self, channel: ChannelConfig, parsed: list[Any], request: Any) -> None:
+    def __call__(self, channel: ChannelConfig, parsed: list[Any], request: Any, *, spent: float) -> None:
         if self.error:
             raise self.error
         self.parsed += parsed

@@ -186,4 +186,4 @@ def test_what_nobody_caught_is_logged_without_its_words(where: str) -> None:
         timeout=60,
     )
     assert CANARY not in ended.stdout + ended.stderr
-    assert '"error": "ValueError"' in ended.stderr
+    assert '"error":"ValueError"' in ended.stderr
