@@ -324,7 +324,7 @@ RACES = (
         "message_overtakes_retry",
         "a message that failed changes places with the one behind it",
         "plain",
-        "I5 I8",
+        "I5 I8 I27",
         NUMBERS_MAY_MOVE,
         NUMBER_NOT_UNIQUE,
         Sql(
