@@ -69,7 +69,7 @@ def late_to_a_window(scene: Scene) -> Iterator[None]:
 def burst(scene: Scene) -> Iterator[None]:
     """Our limiter, shared by all senders, must keep the platform from saying 429."""
     place = BY_NAME["slow"]
-    for user in strangers(scene, place.name, 6):
+    for user in strangers(scene, place.name, 10):
         for number in range(1, 6):
             scene.generator.deliver(scene.generator.message(place, user, number, "triple"))
     yield
