@@ -106,7 +106,7 @@ class Client:
         if not data.startswith(b"HTTP/1"[: len(data)]):
             raise StreamFailed(f"{self.sender.stream.name}: no answer of HTTP: {data[:200]!r}")
         status = int(data[9:12]) if end >= 0 else 0
-        if end < 0 or (status != NOT_MODIFIED and len(data) < end + 4 + content_length(data, end)):
+        if end < 0 or (status != NOT_MODIFIED and not has_body(data, end)):
             self.buffer = data
             return
         self.buffer = b""
@@ -126,6 +126,13 @@ def connect(port: int) -> socket.socket:
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setblocking(False)
     return made
+
+
+def has_body(data: bytes, end: int) -> bool:
+    """Whether all of it is there. Webhooks are answered with a length; pages may come in chunks."""
+    if data.find(b"chunked", 0, end) >= 0:
+        return data.endswith(b"0\r\n\r\n")
+    return len(data) >= end + 4 + content_length(data, end)
 
 
 def content_length(data: bytes, end: int) -> int:

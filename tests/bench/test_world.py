@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bench.world import People, Stream, StreamFailed, World
+from bench.world import People, Stream, StreamFailed, World, has_body
 
 Bot = Callable[[str], list[str]]  # what a backend replies to a text
 
@@ -118,3 +118,10 @@ def test_a_window_bounds_what_is_on_its_way() -> None:
     with backend(world, lambda text: []) as stream.port, pytest.raises(StreamFailed, match="longer than"):
         world.run(stream, seconds=0.5)
     assert stream.sent == 3
+
+
+def test_an_answer_in_chunks_is_whole_at_its_last_chunk() -> None:
+    head = b"HTTP/1.1 500 Error\r\ntransfer-encoding: chunked"
+    data = head + b"\r\n\r\n5\r\nhello\r\n"
+    assert not has_body(data, len(head))
+    assert has_body(data + b"0\r\n\r\n", len(head))
