@@ -33,7 +33,7 @@ def backlog(world: World, scale: Scale) -> Result:
 
 
 def growth(world: World, scale: Scale) -> Result:
-    """What a message costs in a small database, and among 1,000,000 conversations with 10,000,000 messages."""
+    """What a message costs in a small database and in a large one: ten messages of each of its conversations."""
     result = Result(name="growth")
     with Ours() as ours:
         ours.start_workers()
