@@ -4,7 +4,7 @@ smoke      a handful of faults under one load, under three minutes
 standard   every fault, none longer than 20 s
 all        the failpoint cases, then every fault for as long as the table says (about 90 minutes)
 F6 F15     these, in this order (``--full``: for as long as the table says)
-mutants    every planted bug, or those that are named: each must be found (about 40 minutes)
+mutants    every planted bug, or those that are named: each must be found (about an hour)
 report     docs/reliability.md, from the figures that are kept; those of results that are named are kept first
 """
 
