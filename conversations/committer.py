@@ -352,7 +352,7 @@ class Committer:
         try:
             results = tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
         except Exception:
-            self._away = self._lost() or self._silent()
+            self._away = self._lost() or (self._silent() and not tickets[0].stream.patient)
             raise
         self._away, self._blocked = False, 0
         return results
