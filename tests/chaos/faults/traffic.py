@@ -130,13 +130,13 @@ print("published")
     before = scene.committed()
     yield
     scene.saw("they were published", "published" in published)
-    scene.saw("others were handled meanwhile", scene.committed() > before)
     with scene.redis() as client:
 
         def few_are_left() -> bool:
             return sum(int(client.llen(f"{kind}-{tenant % 16}")) for kind in ("handle", "send")) <= 64
 
         scene.wrong("a thousand wakes are not gone in time", not scene.wait(few_are_left, 20))
+    scene.saw("others were handled meanwhile", scene.committed() > before)
 
 
 @fault("flooding-tenant", "One tenant floods, another goes on as ever", bound=60, seconds=20, scaled=12)
