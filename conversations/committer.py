@@ -108,7 +108,8 @@ class Committer:
         self._queued_bytes = 0
         self._counting = threading.Lock()
         self._began = float("inf")  # the batch that is being written
-        self._away = False  # the last one found no database, or waited too long for it
+        self._away = False  # the last one found no database
+        self._stuck = ""  # the stream whose last batch waited too long: what it writes is locked
         self._stopping = False
         self._blocked = 0  # items in a row that waited for a lock in vain
         self._crowd = 0.0  # how many shared the last batches
@@ -136,7 +137,7 @@ class Committer:
             raise NotStored(SILENCE)
 
     def _silent(self) -> bool:
-        return time.monotonic() - self._began > (BACK_SECONDS if self._away else SILENT_SECONDS)
+        return time.monotonic() - self._began > (BACK_SECONDS if self._away or self._stuck else SILENT_SECONDS)
 
     def submit_all(
         self,
@@ -349,12 +350,17 @@ class Committer:
         return True
 
     def _write(self, tickets: list[Ticket]) -> Sequence[Any]:
+        stream = tickets[0].stream
         try:
-            results = tickets[0].stream.write(self._open(), [ticket.item for ticket in tickets])
+            results = stream.write(self._open(), [ticket.item for ticket in tickets])
         except Exception:
-            self._away = self._lost() or (self._silent() and not tickets[0].stream.patient)
+            self._away = self._lost()
+            if self._silent() and not stream.patient:
+                self._stuck = stream.name
             raise
         self._away, self._blocked = False, 0
+        if self._stuck == stream.name:  # another stream's success says nothing of a table that it does not touch
+            self._stuck = ""
         return results
 
     def _open(self) -> psycopg.Connection[Any]:

@@ -29,7 +29,7 @@ Json = dict[str, Any]
 RUN, MUTANTS, POINTS = "run", "mutants", "points"
 FIGURES = ("commit", "seed", "began", "seconds", "verdict", "messages", "taken", "requests", "sent again", "handled",
            "replies", "shown", "shown again", "met", "slack")  # fmt: skip
-FAULT_FIGURES = ("name", "title", "bound_s", "backlog_s", "answered_s", "hit", "limit", "notes")
+FAULT_FIGURES = ("name", "title", "bound_s", "backlog_s", "answered_s", "hit", "limit", "notes", "problems", "missed")
 
 HEAD = """\
 # Reliability
@@ -140,6 +140,7 @@ def _runs(runs: Sequence[Json]) -> Iterator[str]:
     ]  # fmt: skip
     titles = ("run", "commit", "day", "seed", "minutes", "verdict", "messages", "sent again", "replies", "faults")
     yield "## The latest figures\n\n" + _table(titles, rows)
+    yield from _not_passed(runs)
     yield _totals(runs)
     yield from _recovery(runs)
     yield from _noted(runs)
@@ -149,6 +150,18 @@ def _verdict(run: Json) -> str:
     return (
         "a limit, measured" if run["faults"] and all(fault.get("limit") for fault in run["faults"]) else run["verdict"]
     )
+
+
+def _not_passed(runs: Sequence[Json]) -> Iterator[str]:
+    """Why a run did not pass: invariants that were broken, what faults saw, faults that did not hit."""
+    for run in runs:
+        if run["verdict"] != "PASS" and not _verdict(run).startswith("a limit"):
+            why = [f"{name} is broken" for name in run["broken"] if name != "faults"]
+            why += [f"{fault['name']}: {word}" for fault in run["faults"] for word in fault.get("problems", [])]
+            why += [
+                f"{fault['name']} did not hit: {word}" for fault in run["faults"] for word in fault.get("missed", [])
+            ]
+            yield f"`{run['name']}` did not pass: {'; '.join(why)}."
 
 
 def _noted(runs: Sequence[Json]) -> Iterator[str]:
