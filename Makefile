@@ -47,7 +47,7 @@ bench-docs: .venv/bench.stamp  ## the same, then docs/benchmarks.md and its pict
 bench-short: .venv/bench.stamp  ## only to see that measuring works (CASE=...)
 	@$(BENCH) --short $(CASE)
 
-chaos: .venv/dev.stamp  ## every fault under load, none over 20 s; 12 minutes, with two slow cores 27 (FAULT=F6 for one, SEED=...)
+chaos: .venv/dev.stamp  ## every fault under load, none over 20 s; half an hour on two slow cores (FAULT=F6 for one, SEED=...)
 	@$(CHAOS) $(or $(FAULT),standard) $(CHAOS_ARGS)
 
 chaos-smoke: .venv/dev.stamp  ## a handful of faults under load, under 3 minutes (SEED=...)

@@ -147,7 +147,8 @@ CELERY_BROKER_URL = env("CELERY_BROKER_URL", default=REDIS_URL)
 # With amqps:// kombu fills in the host's name, so that it is verified as well.
 _BROKER_TLS = {"rediss": REDIS_TLS, "amqps": {"server_hostname": None}}
 CELERY_BROKER_USE_SSL = _BROKER_TLS.get(urlsplit(CELERY_BROKER_URL).scheme)
-CELERY_BROKER_TRANSPORT = None if CELERY_BROKER_URL.startswith("amqp") else "conversations.broker:Transport"
+_ON_REDIS = urlsplit(CELERY_BROKER_URL).scheme in ("redis", "rediss")
+CELERY_BROKER_TRANSPORT = "conversations.broker:Transport" if _ON_REDIS else None
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_POOL_LIMIT = 1

@@ -24,15 +24,20 @@ class Handle:
     It lives as long as the connection or a call needs it: what is closed before its answer is read can still be cut.
     """
 
+    _socket: socket.socket | None = None  # where no descriptor is left
+
     def __init__(self, connected: socket.socket) -> None:
         self._socket = socket.socket(fileno=os.dup(connected.fileno()))
 
     def cut(self) -> None:
+        if self._socket is None:
+            return
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # below TLS: who reads wakes up and finds the end
 
     def __del__(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 class Watch:

@@ -140,19 +140,21 @@ def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookReq
     ``ANSWER_SECONDS``, of which ``spent`` are over: the caller answers 503 and the platform comes again.
     """
     failpoint("W1")
+    seconds = ANSWER_SECONDS - spent
     if not spool.is_on():
-        store([spool.Request(channel, parsed, request)], ANSWER_SECONDS - spent)
+        store([spool.Request(channel, parsed, request)], seconds)
     else:
-        _store_or_spool(spool.Request(channel, parsed, msgspec.structs.replace(request, headers=_kept(request))))
+        kept = msgspec.structs.replace(request, headers=_kept(request))
+        _store_or_spool(spool.Request(channel, parsed, kept), seconds)
     failpoint("W4")
 
 
-def _store_or_spool(request: spool.Request) -> None:
+def _store_or_spool(request: spool.Request, seconds: float) -> None:
     """While the spool holds anything, behind it; see ``spool``."""
     if spool.holds() and spool.append(request, only_behind=True):
         return
     try:
-        store([request])
+        store([request], seconds)
     except (Busy, NotStored, psycopg.Error) as error:
         log.warning("spooled", channel=request.channel.id, error=type(error).__name__)
         spool.append(request)
