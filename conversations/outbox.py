@@ -152,10 +152,9 @@ class Sender:
             logs.together(log, "reply", lines, status=status)
         self._said.clear()
         looking += self._leave(leaving)
-        called = self._called_up()
+        called = self._called_up(ready)
         looking = [*(lane for lane in called if not lane.replies), *looking]
-        ready = [*(lane for lane in called if lane.replies), *ready]
-        self._advance([*ready, *self._look(looking)])
+        self._advance([*ready, *(lane for lane in called if lane.replies), *self._look(looking)])
         self._check()
 
     def _ready(self) -> Sequence[tuple[str, Lane, Any]]:
@@ -330,11 +329,13 @@ class Sender:
                 lane.replies.clear()
             waiting.append(lane)
 
-    def _called_up(self) -> list[Lane]:
-        """Lanes for which there is room now, longest wait first, before those that just had their call."""
+    def _called_up(self, ready: Sequence[Lane]) -> list[Lane]:
+        """Lanes for which there is room now, longest wait first, behind those that go on with what was read for them:
+        a lane that has its turn says all of that, so that nothing is read and written twice."""
+        going_on = collections.Counter(lane.channel.id for lane in ready if lane.channel is not None and lane.replies)
         called: list[Lane] = []
         for channel_id, waiting in list(self._crowded.items()):
-            room = self._room(channel_id)
+            room = max(0, self._room(channel_id) - going_on[channel_id])
             called += [waiting.popleft() for _ in range(min(room, len(waiting)))]
             if not waiting:
                 del self._crowded[channel_id]

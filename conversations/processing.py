@@ -51,66 +51,29 @@ from conversations.verdicts import Finished, Head, Verdict
 log = structlog.get_logger(__name__)
 
 TURNS_PER_HOLD = 20
-HOLD_SECONDS = 1.0
-TASK_SECONDS = 0.05  # a task leaves slow turns to themselves after this
+HOLD_SECONDS = 0.1  # then others have their turn, and this lane comes again
+IN_HAND = 2 * wake.IDS  # lanes in hand that no bot is busy with: two batches, one in the database and one on its way
+LOOK_SECONDS = 0.02  # turns that have become slow make room, too
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 
 
 class Held:
     """One lane in this process's hands."""
 
-    __slots__ = ("begun", "channel", "head", "id", "left", "life", "probe", "since", "turns", "void", "waits")
+    __slots__ = ("begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
 
-    def __init__(self, lane: int, left: Left, probe: bool, life: int) -> None:
+    def __init__(self, lane: int, probe: bool, life: int) -> None:
         self.id, self.probe = lane, probe
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
         self.begun = 0.0  # when its turn began; 0: none is running
         self.void: Head | None = None  # a head whose turn was given up
-        self.hold(left, life)
+        self.hold(life)
 
-    def hold(self, left: Left, life: int) -> None:
-        self.left, self.life = left, life  # the incarnation that took it, counted
+    def hold(self, life: int) -> None:
+        self.life = life  # the incarnation that took it, counted
         self.since = time.monotonic()
         self.turns = 0
-        self.waits = True  # nothing of it has begun; its task waits for that
-
-    def begin(self) -> None:
-        """Its first turn has begun, or there is none to begin."""
-        if self.waits:
-            self.waits = False
-            self.left.begin()
-
-    def done(self) -> None:
-        self.begin()
-        self.left.done()
-
-
-class Left:
-    """How many lanes of a task are not done; the task waits on it for a moment."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._unbegun = count
-        self._condition = threading.Condition()
-
-    def begin(self) -> None:
-        with self._condition:
-            self._unbegun -= 1
-            if self._unbegun <= 0:
-                self._condition.notify_all()
-
-    def done(self) -> None:
-        with self._condition:
-            self._count -= 1
-            if self._count <= 0:
-                self._condition.notify_all()
-
-    def wait(self) -> None:
-        """Until all is done; or all has begun and only slow turns are left. A full pool blocks here."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._count <= 0 or self._unbegun <= 0, timeout=settings.TURN_SECONDS)
-            self._condition.wait_for(lambda: self._count <= 0, timeout=TASK_SECONDS)
 
 
 # ---------------------------------------------------------------- the handler of a process
@@ -141,11 +104,13 @@ class Handler:
         self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
+        self._left = threading.Condition()  # lanes were let go
         threading.Thread(target=self._serve, name="lanes", daemon=True).start()
         threading.Thread(target=self._watch, name="overdue", daemon=True).start()
 
     def handle(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Process the next messages of these lanes; returns when they are committed or only slow turns are left."""
+        """Take these lanes in hand, as soon as there is room, and process their next messages; returns at once then."""
+        self._wait_for_room(len(conversation_ids))
         if self._closing():
             time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
             return
@@ -158,15 +123,24 @@ class Handler:
             return
         if not mine:
             return
-        left = Left(len(mine))
         word = "leave"  # whatever happens between, what is held here is let go
         try:
             failpoint("T2")
             word = "look" if self._announce() else "leave"
         finally:
             for lane in mine:
-                self._look.put((word, Held(lane, left, probe, life)))
-        left.wait()
+                self._look.put((word, Held(lane, probe, life)))
+
+    def _wait_for_room(self, lanes: int) -> None:
+        """Until few lanes in hand wait for anything but their bots. Meanwhile wakes wait in their tenants' queues, where
+        none stands before another tenant's; and who comes with a single lane hardly waits."""
+        end = time.monotonic() + settings.TURN_SECONDS
+        with self._left:
+            while self._crowd() + lanes > IN_HAND and time.monotonic() < end and not self._closing():
+                self._left.wait(LOOK_SECONDS)
+
+    def _crowd(self) -> int:
+        return len(self.locks) - len(self._running)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
         """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
@@ -219,9 +193,10 @@ class Handler:
         failpoint("T7")
         again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
+        with self._left:
+            self._left.notify_all()
         for held in leaving:
-            held.done()
-            held.hold(Left(1), self._life)
+            held.hold(self._life)
         return [held for held in leaving if held.id in again]
 
     def _take(self, looking: Sequence[Held]) -> None:
@@ -322,7 +297,6 @@ class Handler:
         if not self._may_begin(held):
             self._go([held])
             return
-        held.begin()
         began = time.monotonic()
         try:
             output = trial.run(task)
@@ -343,7 +317,6 @@ class Handler:
         if not held.begun:
             self._go([held])
             return False
-        held.begin()
         return True
 
     def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
@@ -412,13 +385,12 @@ class Handler:
     # ------------------------------------------------------------ committing
 
     def _commit(self, held: Held, finished: Finished) -> None:
-        held.begin()
         self.writer.submit(verdicts.TURNS, finished, self._committed, about=held)
 
     def _committed(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread, after COMMIT: nothing here may read the database."""
         failpoint("T6")
-        speaking: dict[int, list[int]] = {}  # lanes with new replies, by tenant
+        speaking: dict[int, list[int]] = {}  # lanes that began to have something to say, by tenant
         lines: dict[str, list[logs.Line]] = {}
         for ticket in tickets:
             held: Held = ticket.about
@@ -426,11 +398,11 @@ class Handler:
                 log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
                 self._go([held])
                 continue
-            word, behind, said = ticket.result
+            word, behind, speaks = ticket.result
             head: Head = ticket.item.head
             line = {"conversation": held.id, "sequence": head.sequence, "trace": verdicts.trace(head)}
             lines.setdefault(word, []).append(line)
-            if said:
+            if speaks:
                 speaking.setdefault(head.tenant_id, []).append(held.id)
             self._go_on(held, head, behind, word == "moved")
         for tenant_id, lanes in speaking.items():

@@ -227,7 +227,7 @@ class TurnStream:
             "turns": (sql("commit_turns"), {"items": committer.as_json(verdicts)}),
         }
         rows = sorted(database.transaction(connection, statements, point="T5")["turns"])
-        return [committer.AGAIN if word == "busy" else (word, behind, said) for _, word, behind, said in rows]
+        return [committer.AGAIN if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
 
 
 class ReleaseStream:

@@ -14,6 +14,7 @@ import pytest
 
 from botproject.local.servers import Servers
 from botproject.local.servers import private_servers as open_private_servers
+from tests.doubles import Double
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -38,6 +39,13 @@ def servers(django_db_setup: None) -> Addresses:
     name = settings.DATABASES["default"]["NAME"]
     base = urlsplit(os.environ["DATABASE_URL"])
     return Addresses(database_url=base._replace(path=f"/{name}").geturl(), redis_url=os.environ["REDIS_URL"])
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[Double]:
+    """A chat platform, for a file's tests."""
+    with Double() as double:
+        yield double
 
 
 # Rows that belong to the database itself, not to a test.

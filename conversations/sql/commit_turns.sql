@@ -1,15 +1,19 @@
 -- State, replies, the "handled" mark and the next number of a batch of turns, each behind its compare-and-set:
 -- the number is still next, it is still this message in the state that was read, epoch and attempts are those that
 -- were read, the mode is still bot. No row: that lane is not touched. Lanes are held by lock_ids.
--- items: json list, see processing.Verdict. Rows: ord, result (committed, moved, busy), whether more is pending, replies added.
--- Indexes: primary keys, message_sequence_once.
+-- items: json list, see processing.Verdict. Rows: ord, result (committed, moved, busy), whether more is pending, whether the
+-- lane began to have something to say: where replies wait already, they have their sender, or their time, and those behind
+-- them with them. Indexes: primary keys, message_sequence_once, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, channel_id bigint, message_id bigint, sequence bigint, epoch bigint, attempts smallint,
          expect text, status text, note text, advance integer, attempts_after smallint, delay float, mode text,
          epoch_step integer, blocked boolean, state jsonb, bot text, version integer, replies json, turn json)),
 ours AS MATERIALIZED (
-  SELECT i.*, c.last_reply_sequence, c.next_sequence < c.last_sequence AS behind
+  SELECT i.*, c.last_reply_sequence, c.next_sequence < c.last_sequence AS behind,
+         CASE WHEN c.next_reply_sequence <= c.last_reply_sequence THEN EXISTS (
+              SELECT FROM reply p WHERE p.conversation_id = c.id AND p.sequence >= c.next_reply_sequence
+                 AND p.status IN ('pending', 'sending', 'unknown') OFFSET 0) ELSE false END AS speaking
     FROM items i
    CROSS JOIN LATERAL (SELECT * FROM conversation l
                         WHERE l.id = i.id AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[])
@@ -66,5 +70,5 @@ lanes AS (
 SELECT i.ord,
        CASE WHEN o.ord IS NOT NULL THEN 'committed'
             WHEN i.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) THEN 'moved' ELSE 'busy' END,
-       coalesce(o.behind, false), coalesce((SELECT count(*) FROM said s WHERE s.ord = i.ord), 0)
+       coalesce(o.behind, false), NOT o.speaking AND EXISTS (SELECT FROM said s WHERE s.ord = i.ord OFFSET 0)
   FROM items i LEFT JOIN ours o USING (ord)

@@ -46,12 +46,6 @@ class Pooled(Stack):
         return {**self.env, "DATABASE_URL": self.pooler.url, "PREPARED_STATEMENTS": str(int(self._prepared))}
 
 
-@pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["unprepared", "prepared"])
 def stack(request: pytest.FixtureRequest) -> Iterator[Pooled]:
     assert PROGRAM is not None

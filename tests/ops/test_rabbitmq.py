@@ -56,12 +56,6 @@ class OnRabbitMQ(Stack):
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[OnRabbitMQ]:
     stack = OnRabbitMQ()
     with stack:

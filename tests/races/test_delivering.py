@@ -19,12 +19,6 @@ pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with Stack(roles="handle,send,sweep") as stack:
         stack.wait_for_workers("handle", "send", "sweep")

@@ -81,12 +81,6 @@ def bot() -> Iterator[Bot]:
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with Stack() as stack:
         stack.wait_for_workers("handle", "send", "sweep")

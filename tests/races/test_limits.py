@@ -24,12 +24,6 @@ JITTER = 0.1  # of a window: between a call's start here and its arrival there, 
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with Stack(roles="send,sweep") as stack:
         stack.start_workers("send")

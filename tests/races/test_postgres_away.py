@@ -24,12 +24,6 @@ LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with Stack(roles="handle,send,sweep", webs=2, env={**BOTS, "WEB_THREADS": "16"}) as stack:
         stack.wait_for_workers("handle", "send", "sweep")

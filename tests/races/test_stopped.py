@@ -22,12 +22,6 @@ pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A sweeper, and no worker but those that a test starts."""
     with Stack(roles="sweep", env=BOTS) as stack:

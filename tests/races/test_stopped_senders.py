@@ -17,12 +17,6 @@ pytestmark = [pytest.mark.xdist_group("stopped-senders"), pytest.mark.timeout(24
 
 
 @pytest.fixture(scope="module")
-def double() -> Iterator[Double]:
-    with Double() as double:
-        yield double
-
-
-@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A sweeper, and no sender but those that a test starts."""
     with Stack(roles="sweep", env=BOTS) as stack:
