@@ -1,7 +1,8 @@
 """In front of Django: webhooks pass everything that is made for people, and keep half of the threads.
 
 A webhook needs no session, cookie, user or host name: what proves it is its signature. Pages take at most
-half of a web process's threads, so that however slow they are, webhooks are answered.
+half of a web process's threads, so that however slow they are, webhooks are answered. What chat pages call again and
+again needs no session either, and comes by the same way, within the threads of pages.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
 THREADS = int(os.environ.get("WEB_THREADS") or 64)
 WAIT_SECONDS = 0.1  # short: whoever waits here holds a thread, too
 # What platforms and http bots call, and what says whether we live.
 OURS = ("/webhooks/", "/bots/", "/healthz")
+CHATS = "/web/"  # what chat pages call: a token, and JSON
 PLATFORMS = ("/webhooks/", "/bots/")  # of these the views themselves answer whatever goes wrong
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -33,6 +36,7 @@ class Front:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
+        self._security = SecurityMiddleware(get_response)
         self._pages = threading.BoundedSemaphore(max(1, THREADS // 2))
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
@@ -41,6 +45,8 @@ class Front:
         if not self._pages.acquire(timeout=WAIT_SECONDS):
             return HttpResponse(status=503, headers={"Retry-After": "2"})
         try:
+            if request.path_info.startswith(CHATS):
+                return self._security.process_response(request, straight(request))
             return self.get_response(request)
         finally:
             self._pages.release()

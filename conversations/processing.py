@@ -132,8 +132,8 @@ class Handler:
                 self._look.put((word, Held(lane, probe, life)))
 
     def _wait_for_room(self, lanes: int) -> None:
-        """Until few lanes in hand wait for anything but their bots. Meanwhile wakes wait in their tenants' queues, where
-        none stands before another tenant's; and who comes with a single lane hardly waits."""
+        """Until few lanes in hand wait for anything but their bots. Meanwhile wakes wait in their tenants' queues,
+        where none stands before another tenant's; and who comes with a single lane hardly waits."""
         end = time.monotonic() + settings.TURN_SECONDS
         with self._left:
             while self._crowd() + lanes > IN_HAND and time.monotonic() < end and not self._closing():

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import psycopg
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -59,8 +60,11 @@ def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
         @functools.wraps(view)
         def guarded(request: HttpRequest, public_id: str) -> HttpResponse:
             try:
+                request.get_host()
                 channel = registry.channel_by_public_id("web", public_id)
                 return _with_cors(channel, request, functools.partial(_answer, view, methods))
+            except DisallowedHost:
+                return HttpResponse(status=400)
             except Exception:  # whatever it is, it is ours: the page comes again
                 log.exception("web chat failed")
                 return _unavailable()

@@ -46,3 +46,20 @@ def test_a_webhook_under_an_unknown_host_name_is_judged_by_its_signature_alone(o
     assert response.status_code == 401
     assert "sessionid" not in response.cookies
     assert Client().get("/admin/login/", headers={"host": "other.example"}).status_code == 400
+
+
+def test_what_chat_pages_call_passes_what_is_made_for_people_but_takes_their_threads(
+    few_threads: None, own_database: str
+) -> None:
+    through = front.Front(lambda request: HttpResponse(status=204))
+    poll = through(RequestFactory().get("/web/nobody/messages/"))
+    assert poll.status_code == 404, "the API itself answered"
+    assert poll["X-Content-Type-Options"] == "nosniff"
+    assert not poll.cookies
+    through._pages.acquire()
+    through._pages.acquire()
+    assert through(RequestFactory().get("/web/nobody/messages/")).status_code == 503
+
+
+def test_the_chat_pages_api_under_an_unknown_host_name_is_refused(own_database: str) -> None:
+    assert Client().get("/web/nobody/messages/", headers={"host": "other.example"}).status_code == 400
