@@ -422,12 +422,15 @@ class Lanes(RuleBasedStateMachine):
 
     def _write_turns(self, *finished: Finished) -> None:
         results = verdicts.TURNS.write(self.db, finished)
-        for each, (word, _, _) in zip(finished, results, strict=True):
+        for each, (word, _, speaks) in zip(finished, results, strict=True):
             lane = next(lane for lane in self.lanes if lane.id == each.verdict.id)
             holds = self._still_holds(lane, each.verdict)
             assert word == ("committed" if holds else "moved"), f"the result of message {each.verdict.sequence}"
+            before = [answer.status for answer in lane.answers]
             if holds:
                 self._committed(lane, each.verdict)
+            begins = len(lane.answers) > len(before) and not UNSETTLED.intersection(before)
+            assert speaks == begins, "its sender is woken where it begins to have something to say"
 
     def _still_holds(self, lane: Lane, verdict: verdicts.Verdict) -> bool:
         """The lane is as it was when the turn began."""
