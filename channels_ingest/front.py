@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -23,7 +24,7 @@ THREADS = int(os.environ.get("WEB_THREADS") or 64)
 WAIT_SECONDS = 0.1  # short: whoever waits here holds a thread, too
 # What platforms and http bots call, and what says whether we live.
 OURS = ("/webhooks/", "/bots/", "/healthz")
-CHATS = "/web/"  # what chat pages call: a token, and JSON
+CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # what chat pages call: a token, and JSON
 PLATFORMS = ("/webhooks/", "/bots/")  # of these the views themselves answer whatever goes wrong
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -45,7 +46,7 @@ class Front:
         if not self._pages.acquire(timeout=WAIT_SECONDS):
             return HttpResponse(status=503, headers={"Retry-After": "2"})
         try:
-            if request.path_info.startswith(CHATS):
+            if CHATS.fullmatch(request.path_info):
                 return self._security.process_response(request, straight(request))
             return self.get_response(request)
         finally:
@@ -55,7 +56,7 @@ class Front:
 def straight(request: HttpRequest) -> HttpResponse:
     """Only the view."""
     try:
-        view, args, kwargs = _resolved(request.path_info)
+        view, args, kwargs = request.resolver_match = _resolved(request.path_info)
     except Resolver404:
         return HttpResponse(status=404)
     response: HttpResponse = view(request, *args, **kwargs)

@@ -51,8 +51,10 @@ from conversations.verdicts import Finished, Head, Verdict
 log = structlog.get_logger(__name__)
 
 TURNS_PER_HOLD = 20
-HOLD_SECONDS = 0.1  # then others have their turn, and this lane comes again
-IN_HAND = 2 * wake.IDS  # lanes in hand that no bot is busy with: two batches, one in the database and one on its way
+HOLD_SECONDS = 1.0
+SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
+IN_HAND = wake.IDS  # lanes in hand that no bot is busy with: a task that has brought so many waits until they get on
+PATIENCE_SECONDS = 10.0  # so long at most: lanes that somebody holds in the database keep nobody else from theirs
 LOOK_SECONDS = 0.02  # turns that have become slow make room, too
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 
@@ -105,12 +107,13 @@ class Handler:
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._left = threading.Condition()  # lanes were let go
+        self._waiting = 0  # tasks that wait for room
+        self._on_trial = 0  # lanes whose turn runs, or stands in line, in a process of its own
         threading.Thread(target=self._serve, name="lanes", daemon=True).start()
         threading.Thread(target=self._watch, name="overdue", daemon=True).start()
 
     def handle(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Take these lanes in hand, as soon as there is room, and process their next messages; returns at once then."""
-        self._wait_for_room(len(conversation_ids))
+        """Process the next messages of these lanes; returns when few in hand wait for anything but their bots."""
         if self._closing():
             time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
             return
@@ -131,16 +134,20 @@ class Handler:
             for lane in mine:
                 self._look.put((word, Held(lane, probe, life)))
 
-    def _wait_for_room(self, lanes: int) -> None:
+        self._wait_for_room(woken=locked)
+
+    def _wait_for_room(self, *, woken: bool) -> None:
         """Until few lanes in hand wait for anything but their bots. Meanwhile wakes wait in their tenants' queues,
-        where none stands before another tenant's; and who comes with a single lane hardly waits."""
-        end = time.monotonic() + settings.TURN_SECONDS
+        where none stands before another tenant's. ``woken``: lanes that are let go can be woken again."""
+        end = time.monotonic() + PATIENCE_SECONDS
         with self._left:
-            while self._crowd() + lanes > IN_HAND and time.monotonic() < end and not self._closing():
+            self._waiting += woken
+            while self._crowd() >= IN_HAND and time.monotonic() < end and not self._closing():
                 self._left.wait(LOOK_SECONDS)
+            self._waiting -= woken
 
     def _crowd(self) -> int:
-        return len(self.locks) - len(self._running)
+        return len(self.locks) - len(self._running) - self._on_trial
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
         """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
@@ -270,6 +277,8 @@ class Handler:
         if head.kind == Kind.BUTTON and not head.attempts:
             acts.acknowledge(channel, head.user, head.chat, task.message.data)
         if head.suspect:
+            with self._left:
+                self._on_trial += 1
             self._trials.submit(self._run_trial, held, head, channel, task)
         elif inspect.iscoroutinefunction(function):
             asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
@@ -294,6 +303,13 @@ class Handler:
 
     def _run_trial(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         """Its last worker died: this turn runs in a process of its own, and only a crash there is its attempt."""
+        try:
+            self._try(held, head, channel, task)
+        finally:
+            with self._left:
+                self._on_trial -= 1
+
+    def _try(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         if not self._may_begin(held):
             self._go([held])
             return
@@ -413,7 +429,8 @@ class Handler:
     def _go_on(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
         """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""
         held.probe = False
-        spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > HOLD_SECONDS
+        most = SHORT_HOLD_SECONDS if self._waiting else HOLD_SECONDS
+        spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
         if behind and not spent:
             self._look.put(("look", held))
             return

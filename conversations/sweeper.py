@@ -210,8 +210,7 @@ class Sweeper:
     def _work(self, kind: str, lanes: list[int], probe: bool) -> None:
         try:
             if kind == HANDLE:
-                for start in range(0, len(lanes), wake.IDS):
-                    self.process.make_handler().handle(lanes[start : start + wake.IDS], probe=probe, locked=False)
+                self.process.make_handler().handle(lanes, probe=probe, locked=False)
             else:
                 self.process.make_sender().send(lanes, probe=probe, locked=False)
         finally:

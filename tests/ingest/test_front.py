@@ -63,3 +63,9 @@ def test_what_chat_pages_call_passes_what_is_made_for_people_but_takes_their_thr
 
 def test_the_chat_pages_api_under_an_unknown_host_name_is_refused(own_database: str) -> None:
     assert Client().get("/web/nobody/messages/", headers={"host": "other.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/web/x/admin/", "/web/", "/web/x/messages/more", "/webadmin/messages/"])
+def test_only_the_chat_pages_api_passes_what_is_made_for_people(few_threads: None, path: str) -> None:
+    through = front.Front(lambda request: HttpResponse(status=204))
+    assert through(RequestFactory().get(path)).status_code == 204
