@@ -75,6 +75,11 @@ def test_with_redis_stopped_bots_go_on_answering(lanes: Lanes) -> None:
             filled = [lane for (lane,) in stack.query("SELECT id FROM conversation WHERE channel_id = %s", channel.id)]
             assert len(filled) == 5
             lanes.settled(*filled, seconds=25)
+            crowd = lanes.channel("echo")
+            stack.query(FILL, crowd, 600)
+            wait_until(
+                lambda: handled(lanes, crowd) == 600, 30, "more lanes than there is room for, by the sweeper alone"
+            )
             print(f"answered {time.monotonic() - began:.1f} s after the first message")
         finally:
             stack.servers.valkey.start()
