@@ -216,9 +216,9 @@ def look_at_processes(cluster: Cluster) -> dict[int, Row]:
 
 
 def find_leaks(cluster: Cluster, canaries: Sequence[str]) -> dict[str, int]:
-    """Words of people and secrets, where only the database may have them: logs and Redis."""
+    """Words of people and secrets, where only the database may have them: all logs, the servers' own too, and Redis."""
     found = {}
-    for path in [*cluster.folder.glob("*.log"), cluster.servers.valkey.log]:  # type: ignore[union-attr]
+    for path in [*cluster.folder.glob("*.log"), cluster.redis.server.log, cluster.postgres.server.log]:
         raw = path.read_bytes()
         for canary in canaries:
             if count := raw.count(canary.encode()):
