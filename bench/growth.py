@@ -77,6 +77,7 @@ def the_channel(ours: Ours, api: str) -> Channel:
     if not found:
         return ours.add_channel(api, name=NAME)
     ((number, public_id),) = found
+    ours.run("manage.py", "adopt_database", "--yes")  # it was made at another address: a copy would send nothing
     ours.run("manage.py", "set_channel", public_id, "--api-base", api)
     return Channel(id=number, public_id=public_id, webhook_path=f"/webhooks/telegram/{public_id}/")
 
