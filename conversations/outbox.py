@@ -28,6 +28,7 @@ import redis
 import structlog
 
 from conversations import committer, database, failures, installation, logs, pauses, registry, steps
+from conversations.bulkhead import CALLS, Bulkhead
 from conversations.contracts import (
     ChannelConfig,
     Deferred,
@@ -46,11 +47,7 @@ from conversations.steps import NOTHING_WRITTEN, Next, Step, Written
 
 log = structlog.get_logger(__name__)
 
-CALLS_PER_CHANNEL = 96
-CALLS = 768  # threads, started when they are needed
-SCARCE = 4  # calls per channel while more than half of all run: platforms that hang leave room for the others
-CROWD = 4_096  # lanes of a channel that wait here for room, twice a sweep's claim; more are left to the sweeper
-READ_AHEAD = 256  # of them with what they have to say; the others are read anew when there is room
+READ_AHEAD = 256  # lanes of a channel that wait for room with what they have to say; the others are read anew then
 START_SECONDS = 2.0  # a call that starts later than this after its intent is given back
 STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
 STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
@@ -83,9 +80,8 @@ class Sender:
         self.writer, self.locks, self.incarnation, self.limiter = writer, locks, incarnation, limiter
         self._events: queue.SimpleQueue[tuple[str, Lane, Any]] = queue.SimpleQueue()
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
-        self._in_flight: dict[int, int] = {}  # calls per channel, from the limiter's word to the call's end
+        self._bulkhead: Bulkhead[Lane] = Bulkhead()  # calls, from the limiter's word to the call's end
         self._flying: set[Lane] = set()  # lanes whose call runs
-        self._crowded: dict[int, collections.deque[Lane]] = {}
         self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
         self._begun: set[int] = set()  # replies that were called for and whose result could not be written
         self._later: list[tuple[float, int, Lane]] = []
@@ -118,7 +114,7 @@ class Sender:
         self._drain(end)
 
     def _drain(self, end: float) -> None:
-        while time.monotonic() < end and (self._in_flight or self._in_hand):
+        while time.monotonic() < end and (self._bulkhead or self._in_hand):
             time.sleep(0.05)
 
     # ------------------------------------------------------------ one thread decides
@@ -161,7 +157,7 @@ class Sender:
         """What happened since; waits for the next event, the next timer, or the next check."""
         now = time.monotonic()
         until = min(self._later[0][0] if self._later else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
-        if any(self._room(channel_id) > 0 for channel_id in self._crowded):
+        if self._bulkhead.may_call():
             until = now
         events: list[tuple[str, Lane, Any]] = []
         try:
@@ -212,7 +208,7 @@ class Sender:
             if wait <= 0:
                 self._intend(lane)
             else:
-                self._landed(lane)
+                self._bulkhead.end(_place(lane))
                 self._wait(lane, wait)
 
     def _may_start(self, lane: Lane) -> bool:
@@ -228,10 +224,10 @@ class Sender:
             self._hand_in(lane)
         elif (reply.wait or 0) > 0 and not lane.probe:
             self._wait_for_column(lane, reply.wait or 0)
-        elif self._room(lane.channel.id) <= 0:
-            self._crowd(lane, lane.channel.id)
+        elif self._bulkhead.room(lane.channel.id) <= 0:
+            self._wait_for_room(lane)
         else:
-            self._in_flight[lane.channel.id] = self._in_flight.get(lane.channel.id, 0) + 1
+            self._bulkhead.begin(lane.channel.id)
             return True
         return False
 
@@ -313,42 +309,18 @@ class Sender:
 
     # ------------------------------------------------------------ the bulkhead
 
-    def _room(self, channel_id: int) -> int:
-        """How many more calls of this channel may run."""
-        running = sum(self._in_flight.values())
-        share = CALLS_PER_CHANNEL if running < CALLS // 2 else SCARCE if running < CALLS else 0
-        return share - self._in_flight.get(channel_id, 0)
-
-    def _crowd(self, lane: Lane, channel_id: int) -> None:
+    def _wait_for_room(self, lane: Lane) -> None:
         """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
-        waiting = self._crowded.setdefault(channel_id, collections.deque())
-        if lane.step is not None or len(waiting) >= CROWD:
+        before = -1 if lane.step is not None else self._bulkhead.stand_in_line(_place(lane), lane)
+        if before < 0:
             self._hand_in(lane)
-        else:
-            if len(waiting) >= READ_AHEAD:
-                lane.replies.clear()
-            waiting.append(lane)
+        elif before >= READ_AHEAD:
+            lane.replies.clear()
 
     def _called_up(self, ready: Sequence[Lane]) -> list[Lane]:
         """Lanes for which there is room now, longest wait first, behind those that go on with what was read for them:
         a lane that has its turn says all of that, so that nothing is read and written twice."""
-        going_on = collections.Counter(lane.channel.id for lane in ready if lane.channel is not None and lane.replies)
-        called: list[Lane] = []
-        for channel_id, waiting in list(self._crowded.items()):
-            room = max(0, self._room(channel_id) - going_on[channel_id])
-            called += [waiting.popleft() for _ in range(min(room, len(waiting)))]
-            if not waiting:
-                del self._crowded[channel_id]
-        return called
-
-    def _landed(self, lane: Lane) -> None:
-        """A call ended, or does not begin."""
-        assert lane.channel is not None
-        left = self._in_flight.get(lane.channel.id, 0) - 1
-        if left > 0:
-            self._in_flight[lane.channel.id] = left
-        else:
-            self._in_flight.pop(lane.channel.id, None)
+        return self._bulkhead.call(collections.Counter(_place(lane) for lane in ready if lane.channel and lane.replies))
 
     # ------------------------------------------------------------ intents and results
 
@@ -397,7 +369,7 @@ class Sender:
         else:
             self._in_hand.discard(step.intent_id)
             lane.now = None
-            self._landed(lane)
+            self._bulkhead.end(_place(lane))
             looking.append(lane)
 
     def _result_written(self, lane: Lane, step: Step, ticket: committer.Ticket, written: Written) -> None:
@@ -431,7 +403,7 @@ class Sender:
         lane.now = None
         failpoint("D3")
         self._flying.discard(lane)
-        self._landed(lane)
+        self._bulkhead.end(_place(lane))
         lane.step = steps.judge(reply, lane.claim, channel, *value)
         return True
 
@@ -492,6 +464,12 @@ class Sender:
         lost = [lane for lane, reply in rows if reply not in self._in_hand]
         if lost:
             self.send(lost, locked=False)
+
+
+def _place(lane: Lane) -> int:
+    """The channel of a lane that was read."""
+    assert lane.channel is not None
+    return lane.channel.id
 
 
 def _channel(channel_id: int) -> ChannelConfig | None:

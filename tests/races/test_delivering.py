@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from conversations.outbox import CALLS_PER_CHANNEL
+from conversations.bulkhead import CALLS_PER_CHANNEL
 from tests.doubles import Double
 from tests.platforms import telegram_text
 from tests.races.replies import Scene, decide, desk, texts, without_repeats
