@@ -12,8 +12,13 @@ from conversations import crypto
 
 
 def new_public_id() -> str:
-    """192 random bits: it stands in a webhook's URL and must not be guessed."""
-    return secrets.token_urlsafe(24)
+    """192 random bits: it stands in a webhook's URL and must not be guessed.
+
+    No dash comes first: a command would take it for an option.
+    """
+    while (made := secrets.token_urlsafe(24)).startswith("-"):
+        pass
+    return made
 
 
 class Tenant(models.Model):

@@ -14,6 +14,7 @@ from django.utils import timezone
 from channels_ingest.channels import config
 from conversations import pauses
 from conversations.models import Audit, Channel, Pause
+from conversations.models.channels import new_public_id
 from tests.adapters.fixtures import CREDENTIALS
 from tests.doubles import Double
 
@@ -224,6 +225,10 @@ def test_register_webhook_tells_telegram_everything(settings: Any) -> None:
 def test_register_webhook_of_another_platform_says_where() -> None:
     with pytest.raises(CommandError, match="where the account is managed"):
         run("register_webhook", add("generic", "x").public_id)
+
+
+def test_no_public_id_looks_like_an_option_of_a_command() -> None:
+    assert not [made for made in (new_public_id() for _ in range(2_000)) if made.startswith("-")]
 
 
 def test_send_webhook_posts_a_signed_fixture(httpserver: Any) -> None:
