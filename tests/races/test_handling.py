@@ -181,3 +181,11 @@ def test_a_hundred_sleeping_turns_do_not_stop_the_others(lanes: Lanes) -> None:
         assert not any(line.word == "ended" and line.lane in asleep for line in lanes.done())
         lanes.settled(*asleep)
         assert lanes.stack.value("SELECT count(*) FROM reply WHERE conversation_id = ANY (%s)", asleep) == 206
+
+
+def test_a_worker_whose_connections_are_cut_takes_wakes_again(lanes: Lanes) -> None:
+    """All of them, the broker's too, while it reads them: it must not wait for ever on one of them."""
+    channel = lanes.channel()
+    with lanes.workers("T1=drop@2!"):
+        for n in range(8):
+            lanes.settled(lanes.say(channel, f"cut {n}", "hello"), seconds=20)
