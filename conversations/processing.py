@@ -133,7 +133,6 @@ class Handler:
         finally:
             for lane in mine:
                 self._look.put((word, Held(lane, probe, life)))
-
         self._wait_for_room(woken=locked)
 
     def _wait_for_room(self, *, woken: bool) -> None:
