@@ -81,6 +81,17 @@ class Process:
         except psutil.NoSuchProcess:
             return []
 
+    def lasting(self) -> dict[int, str]:
+        """Those that nothing but harm ends, and what they run; a trial's fork ends with its turn."""
+        found: dict[int, str] = {}
+        for pid in self.tree():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                parent = process.parent()
+                if "run_turns" not in (parent.cmdline() if parent else ()):
+                    found[pid] = " ".join([self.name, process.environ().get("WORKER_ROLE", ""), *process.cmdline()])
+        return found
+
     def children(self, role: str = "") -> list[int]:
         """What it started itself; of a worker those of one role (handle, send, sweep)."""
         found = []

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.chaos.cluster import LINKS
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.faults.base import MOST_SECONDS
+from tests.stack import Process, wait_until
 
 
 def test_every_number_of_the_table_is_there() -> None:
@@ -29,3 +34,14 @@ def test_the_smoke_set_is_possible_everywhere_and_shares_one_cluster() -> None:
         assert not fault.needs()
         assert not fault.alone
         assert not fault.limit
+
+
+def test_a_trials_fork_is_none_of_the_processes_that_must_last(tmp_path: Path) -> None:
+    forks = "import os, time; os.fork(); time.sleep(60)"
+    nursery = Process("A", [sys.executable, "-c", forks, "run_turns"], os.environ, tmp_path / "log")
+    nursery.start()
+    try:
+        wait_until(lambda: len(nursery.tree()) == 2, 10, "it never forked")
+        assert list(nursery.lasting()) == [nursery.pid]
+    finally:
+        nursery.end()

@@ -31,7 +31,7 @@ def down(scene: Scene) -> Iterator[None]:
 
 def _away(scene: Scene, how: str) -> Iterator[None]:
     """No message is taken meanwhile, and whoever brings one is told within three seconds."""
-    before = {pid for part in scene.cluster.parts() for pid in part.process.tree()}
+    before = _processes(scene)
     scene.cluster.postgres.stop(how)
     scene.began = time.monotonic_ns()
     yield
@@ -43,8 +43,13 @@ def _away(scene: Scene, how: str) -> Iterator[None]:
     slowest = max((seconds for _, seconds, _ in answers), default=0.0)
     scene.notes["slowest_refusal_seconds"] = round(slowest, 2)
     scene.wrong(f"a refusal took {slowest:.1f} s", slowest > REFUSING_SECONDS + STALL_SECONDS)
-    after = {pid for part in scene.cluster.parts() for pid in part.process.tree()}
-    scene.wrong("a process had to be started again", not before <= after)
+    after = _processes(scene)
+    ended = [what for pid, what in before.items() if pid not in after]
+    scene.wrong(f"a process had to be started again: {ended}", ended)
+
+
+def _processes(scene: Scene) -> dict[int, str]:
+    return {pid: what for part in scene.cluster.parts() for pid, what in part.process.lasting().items()}
 
 
 ANSWERED_NS = (REFUSING_SECONDS + STALL_SECONDS) * 1e9  # begun later, an answer can come after the heal
