@@ -28,8 +28,16 @@ Json = dict[str, Any]
 
 RUN, MUTANTS, POINTS = "run", "mutants", "points"
 FIGURES = ("commit", "seed", "began", "seconds", "verdict", "messages", "taken", "requests", "sent again", "handled",
-           "replies", "shown", "shown again", "met", "slack")  # fmt: skip
-FAULT_FIGURES = ("name", "title", "bound_s", "backlog_s", "answered_s", "hit", "limit", "notes", "problems", "missed")
+           "replies", "shown", "shown again", "met", "slack", "usual_p99_s", "most")  # fmt: skip
+FAULT_FIGURES = ("name", "title", "bound_s", "backlog_s", "answered_s", "committed_s", "usual_s", "hit", "limit",
+                 "notes", "problems", "missed")  # fmt: skip
+TIMES = {
+    "answered_s": "T1: until a webhook is answered 2xx",
+    "committed_s": "T2: until a turn is committed",
+    "backlog_s": "T3: until all that was taken before is handled and delivered",
+    "usual_s": "T4: until the p99 of what comes is at most 1.5 times what it was before the first fault",
+}
+MOST = ("messages_waiting", "replies_waiting", "connections", "memory_mb", "dead_rows")
 
 HEAD = """\
 # Reliability
@@ -227,11 +235,33 @@ def _recovery(runs: Sequence[Json]) -> Iterator[str]:
         _table(("target", "times", "median", "p95", "max"),
                [(f"{bound:g} s", *_spread(times)) for bound, times in sorted(by_target.items())]),
     ])  # fmt: skip
+    yield _table(("from the end of a fault", "times", "median", "p95", "max"), list(_times(runs)))
     rows = [
         (name, title, *_spread(times), f"{bound:g} s")
         for (name, title, bound), times in sorted(by_fault.items(), key=_by_number)
     ]
     yield _table(("fault", "", "times", "median", "p95", "max", "target"), rows)
+    yield from _most(runs)
+
+
+def _times(runs: Sequence[Json]) -> Iterator[tuple[str, ...]]:
+    faults = [fault for run in runs for fault in run["faults"] if _hit(fault)]
+    for name, words in TIMES.items():
+        times = [fault[name] for fault in faults if name in fault]
+        if times:
+            yield words, *_spread(times)
+
+
+def _most(runs: Sequence[Json]) -> Iterator[str]:
+    """What was looked at once a second."""
+    rows = [
+        (run["name"], *(f"{run['most'].get(name, 0):,.0f}" for name in MOST), f"{run['usual_p99_s'] or 0:.2f}")
+        for run in runs
+        if "most" in run
+    ]
+    if rows:
+        yield "Looked at once a second, the most of each; and how long 99 of 100 messages took before the first fault:"
+        yield _table(("run", *(name.replace("_", " ") for name in MOST), "usual p99, s"), rows)
 
 
 def _by_number(item: tuple[tuple[str, str, float], Any]) -> tuple[int, str]:

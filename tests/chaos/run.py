@@ -13,7 +13,6 @@ import datetime as dt
 import json
 import os
 import random
-import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -24,13 +23,14 @@ from typing import Any
 import psycopg
 
 from tests.chaos import evidence as gathering
-from tests.chaos import invariants, versions
+from tests.chaos import figures, invariants, versions
 from tests.chaos.cluster import Cluster
 from tests.chaos.counterexample import tell, timeline
 from tests.chaos.evidence import LEFT_BEHIND, Evidence, LockMonitor, Row
 from tests.chaos.faults.base import Fault, Scene
 from tests.chaos.generator import BY_NAME, Generator
 from tests.chaos.history import History
+from tests.chaos.samples import Samples
 from tests.stack import ROOT
 
 PASS, FAIL, INVALID = "PASS", "FAIL", "INVALID"
@@ -148,7 +148,7 @@ class Run:
         return versions.checked_out(older[0]) if older else contextlib.nullcontext(ROOT)
 
     def _load_and_gather(self) -> Evidence:
-        monitor = LockMonitor(self.cluster.redis.server.url)
+        monitor, self.samples = LockMonitor(self.cluster.redis.server.url), Samples(self.cluster)
         self.generator.start()
         time.sleep(WARM_UP_SECONDS + self.calm_seconds)
         before = gathering.look_at_processes(self.cluster)
@@ -159,6 +159,7 @@ class Run:
         self.generator.finish()
         self.say("nobody writes any more; draining")
         drained = self._drain()
+        self.samples.stop()
         seen = self._gather(drained)
         monitor.stop()
         seen.lock_faults, seen.monitored = monitor.faults, monitor.releases
@@ -201,8 +202,7 @@ class Run:
 
     def _recovered(self, healed: int, seconds: float) -> float | None:
         """Seconds until what was taken before the fault ended is done: T3."""
-        wall = (self.history.began.w + healed - self.history.began.t) / 1e9
-        values = {"at": wall, "places": MEASURED, "but": [self.unlucky]}
+        values = {"at": self._wall(healed), "places": MEASURED, "but": [self.unlucky]}
         while (took := (time.monotonic_ns() - healed) / 1e9) < seconds:
             with (
                 contextlib.suppress(psycopg.OperationalError),
@@ -299,11 +299,30 @@ class Run:
             "late": sum(row["late"] for row in seen.rows["messages"]),
             "met": invariants.seen_to_happen(seen),
             "drained_s": seen.drained_seconds,
-            "seconds from stored to handled": _percentiles(_waits(seen, self.unlucky)),
-            "recovery_s": _percentiles([row["backlog_s"] for row in self.done if row["backlog_s"] is not None]),
+            "seconds from stored to handled": figures.percentiles(figures.handled(seen, MEASURED, self.unlucky)),
+            "recovery_s": figures.percentiles([row["backlog_s"] for row in self.done if row["backlog_s"] is not None]),
             "slack": f"bounds x {SLACK:g} + {SLACK_SECONDS:g} s",
-            "faults": [self._fault(row, seen) for row in self.done],
+            **self._faults(seen),
+            "most": self.samples.most(),
+            "samples": self.samples.taken,
         }
+
+    def _faults(self, seen: Evidence) -> dict[str, Any]:
+        """Each fault's times: T1 ``answered_s``, T2 ``committed_s``, T3 ``backlog_s``, T4 ``usual_s``."""
+        waits = figures.answered(seen, MEASURED, self.unlucky)
+        begins = [self._wall(row["begun"]) for row in self.done]
+        usual = figures.usual(waits, begins[0]) if begins else None
+        rows = []
+        for row, until in zip(self.done, [*begins[1:], float("inf")], strict=True):
+            times = self._fault(row, seen)
+            if usual is not None:
+                times["usual_s"] = figures.as_usual_again(waits, self._wall(row["healed"]), until, usual)
+            rows.append(times)
+        return {"usual_p99_s": usual, "faults": rows}
+
+    def _wall(self, monotonic: int) -> float:
+        """Seconds since the epoch."""
+        return (self.history.began.w + monotonic - self.history.began.t) / 1e9
 
     def _fault(self, row: Row, seen: Evidence) -> Row:
         began, healed = self.history.began.seconds(row["begun"]), self.history.began.seconds(row["healed"])
@@ -331,20 +350,6 @@ class Run:
 
 def _shown_again(seen: Evidence) -> int:
     return sum(len(each) - len({call["text"] for call in each}) for each in seen.shown.values())
-
-
-def _waits(seen: Evidence, but: str) -> list[float]:
-    rows = (row for row in seen.rows["messages"] if row["ch"] in MEASURED and row["u"] != but)
-    return [row["settled"] - row["received"] for row in rows if row["status"] == "handled"]
-
-
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    ordered = sorted(values)
-    p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
-    found = {"median": statistics.median(ordered), "p95": p95, "max": ordered[-1]}
-    return {name: round(value, 2) for name, value in found.items()}
 
 
 def commit() -> str:
