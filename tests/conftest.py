@@ -145,7 +145,16 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 # Files whose processes take minutes begin first, so that no core is idle at the end.
-LONGEST = ("races/test_delivering", "races/test_handling", "test_flow", "races/test_failures", "browser/", "races/")
+LONGEST = (
+    "races/test_delivering",
+    "ops/test_rabbitmq",
+    "races/test_handling",
+    "test_flow",
+    "races/test_failures",
+    "browser/",
+    "races/",
+    "ops/",
+)
 
 
 # Real processes and a browser, with waits, on a machine that others use too: they are tried twice more. A rerun shows

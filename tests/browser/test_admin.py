@@ -81,6 +81,7 @@ def lane(stack: Stack, number: int) -> dict[str, Any]:
     return dict(zip(names, stack.query(query, number)[0], strict=True))
 
 
+@pytest.mark.slow
 def test_staff_follow_take_over_answer_and_hand_back(desk: Page, visitor: Page, stack: Stack) -> None:
     say(visitor, "hello bot")
     visitor.locator(".theirs").first.wait_for()

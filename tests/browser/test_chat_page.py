@@ -85,6 +85,7 @@ def stored(stack: Stack, channel: Channel) -> list[str]:
 # ---------------------------------------------------------------- talking
 
 
+@pytest.mark.slow
 def test_a_visitor_orders_tea_reloads_and_asks_for_a_person(
     page: Page, stack: Stack, demo: Channel, complaints: list[str]
 ) -> None:
@@ -122,6 +123,7 @@ def test_two_pages_of_one_visitor_show_the_same(page: Page, stack: Stack, echo: 
 # ---------------------------------------------------------------- nothing is lost or reordered
 
 
+@pytest.mark.slow
 def test_lost_answers_and_faults_neither_lose_nor_double_nor_reorder(page: Page, stack: Stack, echo: Channel) -> None:
     fates = itertools.cycle(["answer lost", "taken", "never arrives", "answer lost", "busy", "taken"])
 

@@ -11,6 +11,7 @@ from tests.races.lanes import BOTS, Lanes
 from tests.stack import Stack, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_process_in_a_dead_ones_place_buries_it_without_any_sweeper() -> None:
     with Stack(roles="handle", env=BOTS) as stack:

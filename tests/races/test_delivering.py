@@ -49,6 +49,7 @@ def broken(bare: Stack, double: Double) -> Scene:
 # ---------------------------------------------------------------- the five endings
 
 
+@pytest.mark.slow
 def test_a_reply_that_failed_is_tried_again_and_holds_up_those_behind_it(scene: Scene) -> None:
     channel = scene.generic()
     scene.double.script({"do": "502", "text": "r2", "times": 2})
@@ -58,6 +59,7 @@ def test_a_reply_that_failed_is_tried_again_and_holds_up_those_behind_it(scene: 
     assert scene.replies(lane, "status, attempts") == [("sent", 1), ("sent", 3), ("sent", 1), ("sent", 1)]
 
 
+@pytest.mark.slow
 def test_a_taken_reply_whose_answer_was_cut_shows_once_with_a_key_and_next_to_its_twin_without(scene: Scene) -> None:
     generic, telegram = scene.generic(), scene.telegram()
     scene.double.script(*[{"do": "accept_then_reset", "text": f"x{n}"} for n in (1, 3) for _ in range(2)])
@@ -71,6 +73,7 @@ def test_a_taken_reply_whose_answer_was_cut_shows_once_with_a_key_and_next_to_it
     assert scene.shown(77).count("x1") == scene.shown(77).count("x3") == 2
 
 
+@pytest.mark.slow
 def test_a_wait_that_a_platform_asks_for_holds_for_the_whole_bucket_and_burns_no_attempt(scene: Scene) -> None:
     """Also where we count nothing ourselves: the generic channel has no limits of its own."""
     channel = scene.generic()
@@ -87,6 +90,7 @@ def test_a_wait_that_a_platform_asks_for_holds_for_the_whole_bucket_and_burns_no
     assert all(scene.shown(f"busy{n}") == ["a", "b"] for n in range(20))
 
 
+@pytest.mark.slow
 def test_a_call_that_was_admitted_before_a_429_does_not_begin_after_it(broken: Scene) -> None:
     """Between the limiter's word and the call lies a COMMIT: on a busy machine more than a second."""
     channel = broken.generic()
@@ -100,6 +104,7 @@ def test_a_call_that_was_admitted_before_a_429_does_not_begin_after_it(broken: S
     assert min(line["at"] for line in others) > first["at"] + 3.8
 
 
+@pytest.mark.slow
 def test_a_person_who_blocked_the_bot_gets_no_bot_replies_until_they_write(scene: Scene) -> None:
     channel = scene.telegram()
     scene.double.script({"do": "403", "chat": "501"})
@@ -171,6 +176,7 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
 # ---------------------------------------------------------------- one for all, none for others
 
 
+@pytest.mark.slow
 def test_a_platform_that_hangs_holds_up_only_its_own_channel(scene: Scene) -> None:
     hanging, good = scene.generic(), scene.telegram()
     scene.double.script({"do": "hang", "seconds": 8, "text": "stuck", "times": 0})
@@ -292,6 +298,7 @@ def deaths(scene: Scene) -> int:
     return int(scene.stack.value("SELECT count(*) FROM worker WHERE kind = 'send'")) - alive
 
 
+@pytest.mark.slow
 def test_a_sender_that_slept_between_intent_and_call_does_not_call_any_more(broken: Scene) -> None:
     generic, telegram = broken.generic(), broken.telegram()
     with broken.senders("D2=stop@1") as started:
@@ -312,6 +319,7 @@ def test_a_sender_that_slept_between_intent_and_call_does_not_call_any_more(brok
         assert started[0].alive()
 
 
+@pytest.mark.slow
 def test_a_sender_that_slept_after_its_call_writes_nothing_over_what_came_after(broken: Scene) -> None:
     telegram, generic = broken.telegram(), broken.generic()
     with broken.senders("D3=stop@1"):
@@ -330,6 +338,7 @@ def test_a_sender_that_slept_after_its_call_writes_nothing_over_what_came_after(
     assert broken.shown("z") == texts("z", 3)
 
 
+@pytest.mark.slow
 def test_a_lost_answer_to_commit_is_found_and_given_back(broken: Scene) -> None:
     channel = broken.generic()
     with broken.senders("D4=raise@2"):

@@ -32,6 +32,7 @@ def nothing_fails(lanes: Lanes) -> None:
 # ---------------------------------------------------------------- what a turn may say and remember
 
 
+@pytest.mark.slow
 def test_a_turn_sees_the_person_the_history_and_its_own_state(lanes: Lanes) -> None:
     channel = lanes.channel()
     lane = lanes.say(channel, "u", "hello", "describe", "recall 4", "remember 65000")
@@ -179,6 +180,7 @@ def test_what_the_database_refuses_parks_after_five_attempts(lanes: Lanes) -> No
 # ---------------------------------------------------------------- whose failure it is
 
 
+@pytest.mark.slow
 def test_a_bot_that_fails_for_everybody_parks_nobody_and_catches_up_when_cured(lanes: Lanes) -> None:
     channel = lanes.channel()
     broken = lanes.stack.folder / "broken"

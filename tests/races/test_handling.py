@@ -56,6 +56,7 @@ def test_a_worker_that_slept_beyond_its_lock_has_no_second_effect_and_unlocks_no
     lanes.assert_in_order(lane)
 
 
+@pytest.mark.slow
 def test_two_workers_without_any_lock_handle_every_message_once(lanes: Lanes) -> None:
     channel = lanes.channel()
     texts = [f"message {n}" for n in range(1, 13)]
@@ -69,6 +70,7 @@ def test_two_workers_without_any_lock_handle_every_message_once(lanes: Lanes) ->
     assert len({line.pid for line in lanes.done() if line.lane in filled}) == 2, "only one worker took part"
 
 
+@pytest.mark.slow
 def test_flushall_in_the_middle_of_a_turn_costs_nothing(lanes: Lanes) -> None:
     with lanes.workers("", ""):
         lane = lanes.say(lanes.channel(), "u", "wait 3", *"bcdef")
@@ -79,6 +81,7 @@ def test_flushall_in_the_middle_of_a_turn_costs_nothing(lanes: Lanes) -> None:
     lanes.assert_in_order(lane)
 
 
+@pytest.mark.slow
 def test_a_take_over_in_the_middle_of_a_turn_voids_it(lanes: Lanes) -> None:
     take_over = """
 from django.contrib.auth.models import User

@@ -110,6 +110,7 @@ def post_late(stack: Stack, channel: Channel, data: dict[str, Any], secret: str 
     return stack.http.request("POST", url, body=body, headers=signed).status
 
 
+@pytest.mark.slow
 def test_turns_go_out_and_state_and_replies_come_back(stack: Stack, bot: Bot, double: Double, generic: Channel) -> None:
     bot.broken = 1  # the first attempt fails; its turn has the same id
     for text in ("a", "b", "c"):

@@ -50,6 +50,7 @@ def seen(double: Double, chat: str | None = None) -> list[float]:
 # ---------------------------------------------------------------- at the platform
 
 
+@pytest.mark.slow
 def test_two_senders_keep_a_channel_and_its_chats_within_limits_while_redis_is_flushed(scene: Scene) -> None:
     channel = scene.telegram(limits="channel:20/1s,chat:1/1s,group:1000/1s")
     for n in range(40):
@@ -65,6 +66,7 @@ def test_two_senders_keep_a_channel_and_its_chats_within_limits_while_redis_is_f
     assert all(scene.shown(100 + n) == ["one", "two"] for n in range(40))
 
 
+@pytest.mark.slow
 def test_without_redis_senders_share_the_rate_and_afterwards_too(scene: Scene) -> None:
     channel = scene.telegram(limits="channel:20/1s,chat:1/1s,group:1000/1s")
     for n in range(50):

@@ -863,6 +863,7 @@ def _no_wakes(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Lanes.anna = make_staff("anna")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_wakes")
 def test_whatever_meets_in_a_lane_nothing_is_lost_doubled_or_out_of_order() -> None:
     run_state_machine_as_test(Lanes, settings=STORIES)

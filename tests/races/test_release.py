@@ -34,6 +34,7 @@ def next_version(tmp_path: Path) -> dict[str, str]:
     return {"EXTRA_APPS": "planted_release", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 
 
+@pytest.mark.slow
 def test_a_release_that_waits_for_a_table_in_use_refuses_no_webhook(next_version: dict[str, str]) -> None:
     """A long read holds the table, the migration waits behind it, and the webhooks behind both: two seconds at most."""
     with Stack(roles="") as stack:

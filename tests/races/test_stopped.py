@@ -60,6 +60,7 @@ def lane_of(stack: Stack, channel: Channel) -> int:
 # ---------------------------------------------------------------- numbers
 
 
+@pytest.mark.slow
 def test_what_waits_is_released_once_also_by_two_who_look_at_the_same_time(lanes: Lanes) -> None:
     stack, channel = lanes.stack, ordered(lanes.stack)
     with process(stack, "handle", "T3=stop@2") as first:  # 1: it waits; 2: its time is over
@@ -97,6 +98,7 @@ def test_a_latecomer_that_froze_while_it_was_stored_holds_no_release_up_and_come
     lanes.assert_in_order(lane)
 
 
+@pytest.mark.slow
 def test_a_timer_that_fires_while_a_turn_is_written_is_handled_once_after_it(lanes: Lanes) -> None:
     lane = lanes.say(lanes.channel(), "u", "one", "two", woken=False)
     with process(lanes.stack, "handle", "T5=stop@1") as first:
@@ -154,6 +156,7 @@ desk.unpark(seen({lane}), anna, Message.objects.get(conversation={lane}, sequenc
     assert lanes.replies(lane) == ["2: two", "3: one"]
 
 
+@pytest.mark.slow
 def test_a_turn_whose_lock_ran_out_because_nobody_renewed_it_counts_once(lanes: Lanes) -> None:
     lane = lanes.say(lanes.channel(), "u", "wait 11", "two", woken=False)
     with process(lanes.stack, "handle", "R1=sleep:30@1"):
@@ -190,6 +193,7 @@ def _woken(lanes: Lanes, lane: int) -> Iterator[None]:
 # ---------------------------------------------------------------- sweepers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["S1", "S2"])
 def test_what_a_stopped_sweeper_claimed_is_swept_again_and_its_late_wakes_do_no_harm(lanes: Lanes, point: str) -> None:
     stack = lanes.stack

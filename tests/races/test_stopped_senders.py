@@ -30,6 +30,7 @@ def scene(stack: Stack, double: Double) -> Scene:
     return Scene(stack, double)
 
 
+@pytest.mark.slow
 def test_a_take_over_between_intent_and_call_lets_no_call_begin(scene: Scene) -> None:
     channel = scene.telegram()
     with process(scene.stack, "send", "D2=stop@1") as first:
@@ -44,6 +45,7 @@ def test_a_take_over_between_intent_and_call_lets_no_call_begin(scene: Scene) ->
     assert scene.replies(lane) == ["cancelled", "cancelled", "sent"]
 
 
+@pytest.mark.slow
 def test_a_result_that_comes_after_staff_sent_again_changes_nothing(scene: Scene) -> None:
     channel = scene.telegram(unknown_policy="ask")
     with process(scene.stack, "send", "D3=stop@1") as first:

@@ -534,6 +534,7 @@ def blocking(stack: Stack) -> Channel:
     return stack.add_channel("generic", secret=GENERIC_SECRET, gap_timeout_s="1", gap_policy="block")
 
 
+@pytest.mark.slow
 def test_the_same_webhook_five_times_at_once_through_two_processes_is_stored_once(
     stack: Stack, generic: Channel
 ) -> None:
@@ -597,6 +598,7 @@ def test_a_lane_that_stays_held_refuses_only_its_own_and_the_process_lives_on(st
     assert web_pids(stack) == alive
 
 
+@pytest.mark.slow
 def test_without_redis_webhooks_are_answered_and_windows_and_gaps_end_later(
     stack: Stack, telegram: Channel, generic: Channel, blocking: Channel
 ) -> None:
