@@ -198,11 +198,16 @@ class Locks:
                 self.lost |= {lane for lane, answer in zip(held, answers, strict=True) if not answer}
 
 
-def free(kind: str, token: str, conversation_ids: Sequence[int]) -> None:
-    """Free the locks of a dead process; silent when Redis is away (they expire)."""
+def free(kind: str, token: str, conversation_ids: Sequence[int]) -> list[int]:
+    """Free the locks of a dead process; those that it had. Silent when Redis is away (they expire)."""
+    freed: list[int] = []
     for start in range(0, len(conversation_ids), 500):
+        lanes = conversation_ids[start : start + 500]
         try:
-            run_script("free", [key(kind, lane) for lane in conversation_ids[start : start + 500]], [token])
+            answers = run_script("free", [key(kind, lane) for lane in lanes], [token])
         except redis.RedisError as error:
             log.debug("locks not freed; they expire", error=type(error).__name__)
-            return
+            break
+        assert isinstance(answers, list)
+        freed += [lane for lane, answer in zip(lanes, answers, strict=True) if answer]
+    return freed

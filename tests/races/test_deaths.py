@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import uuid
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
+from conversations import committer, database, deaths, lock
+from conversations.models import Conversation
+from conversations.process import SEND
+from conversations.sqlfiles import sql
+from tests.desk.scenes import make_lane
 from tests.races.lanes import BOTS, Lanes
 from tests.stack import Stack, wait_until
 
@@ -29,3 +38,25 @@ def test_the_process_in_a_dead_ones_place_buries_it_without_any_sweeper() -> Non
         assert due_now
         [after] = stack.pids("handle")
         assert after != before
+
+
+def test_lanes_that_a_sender_took_since_its_last_beat_are_free_and_due_when_it_is_buried(own_database: str) -> None:
+    dead, living = uuid.uuid4(), uuid.uuid4()
+    swept = timezone.now() + timedelta(seconds=9)  # in vain: it was locked
+    told, taken, others, nobodys = (make_lane(replies="pending", send_due_at=swept).id for _ in range(4))
+    worker = {"kind": SEND, "host": "here", "pid": 1, "version": ""}
+    database.execute(sql("beat"), {**worker, "incarnation": dead, "running": json.dumps([told])})
+    hold(dead, told, taken)
+    hold(living, others)
+    [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
+    writer = committer.Committer("test")
+    deaths.bury(writer, dead, beat)
+    writer.stop()
+    locked = {lane for lane in (told, taken, others, nobodys) if lock.client().exists(lock.key(lock.SENDING, lane))}
+    due = set(Conversation.objects.filter(send_due_at__lte=timezone.now()).values_list("id", flat=True))
+    assert (locked, due) == ({others}, {told, taken})
+
+
+def hold(incarnation: uuid.UUID, *lanes: int) -> None:
+    keys = [lock.key(lock.SENDING, lane) for lane in lanes]
+    assert lock.run_script("hold", keys, [str(incarnation), 60_000]) == [1] * len(lanes)
