@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ import pytest
 
 from tests.doubles import Double
 from tests.ops import pgbouncer
-from tests.races.crowd import Crowd
-from tests.races.lanes import BOTS, Lanes
+from tests.races.crowd import Crowd, open_channel
+from tests.races.lanes import BOTS
 from tests.stack import Channel, Stack, wait_until
 
 PROGRAM = pgbouncer.find()
@@ -26,7 +25,6 @@ pytestmark = [
 ]
 
 AWAY_SECONDS = 3.0
-LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 # What our statements set for themselves. A session that kept one would give it to whoever has it next.
 OURS = ("lock_timeout", "statement_timeout", "plan_cache_mode", "enable_seqscan", "jit", "app.locked")
 
@@ -59,9 +57,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Pooled]:
 
 @pytest.fixture
 def channel(stack: Pooled, double: Double) -> Channel:
-    double.reset()
-    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret"}
-    return stack.add_channel("telegram", bot="obedient", api_base=double.url, **values)
+    return open_channel(stack, double)
 
 
 def nothing(stack: Pooled) -> None:
@@ -85,20 +81,10 @@ def test_through_pgbouncer_all_is_answered_once_and_in_order(
     stack: Pooled, channel: Channel, double: Double, hurt: Callable[[Pooled], None]
 ) -> None:
     crowd = Crowd(stack, channel, range(1, 13))
-    with crowd.writing():
-        wait_until(lambda: crowd.total() > 200, 20, "the crowd is heard")
-        hurt(stack)
-        heard = crowd.total()
-        wait_until(lambda: crowd.total() > heard + 200, 20, "the crowd is heard again")
-    print(hurt.__name__, dict(crowd.answers), {code: round(at, 2) for code, at in crowd.slowest.items()})
+    crowd.write_while(lambda: hurt(stack), heard=200)
     assert set(crowd.answers) <= ({200} if hurt is nothing else {200, 503})
-    assert crowd.stored() == crowd.accepted
-    wait_until(stack.drained, 60, "all is handled and delivered")
-    begun = collections.Counter((line.lane, line.sequence) for line in Lanes(stack).done(word="begun"))
-    assert set(begun.values()) == {1}, "a turn ran twice"
-    for user, texts in crowd.accepted.items():
-        shown = [line["text"] for line in double.accepted("sendMessage") if line["chat"] == str(user)]
-        assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]
+    crowd.check_order(double)
+    crowd.check_turns()
 
 
 def test_no_session_keeps_what_our_statements_set(stack: Pooled, channel: Channel) -> None:

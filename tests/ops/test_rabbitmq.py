@@ -12,7 +12,7 @@ import pytest
 
 from tests.doubles import Double
 from tests.ops import rabbitmq
-from tests.races.crowd import Crowd
+from tests.races.crowd import Crowd, open_channel
 from tests.races.lanes import BOTS, Lanes
 from tests.stack import ROOT, Channel, Stack, wait_until
 
@@ -24,7 +24,6 @@ pytestmark = [
 ]
 
 AWAY_SECONDS = 5.0
-LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 WAKES = """
 import django; django.setup()
 import time
@@ -65,9 +64,7 @@ def stack() -> Iterator[OnRabbitMQ]:
 
 @pytest.fixture
 def channel(stack: OnRabbitMQ, double: Double) -> Channel:
-    double.reset()
-    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret"}
-    return stack.add_channel("telegram", bot="obedient", api_base=double.url, **values)
+    return open_channel(stack, double)
 
 
 def test_a_quorum_queue_is_made_and_its_length_is_known(stack: OnRabbitMQ) -> None:
@@ -79,7 +76,7 @@ def test_a_quorum_queue_is_made_and_its_length_is_known(stack: OnRabbitMQ) -> No
 def test_wakes_reach_the_workers(stack: OnRabbitMQ, channel: Channel, double: Double) -> None:
     with Crowd(stack, channel, range(1, 9)).writing() as crowd:
         wait_until(lambda: crowd.total() > 100, 30, "the crowd is heard")
-    answered_once_and_in_order(stack, crowd, double)
+    crowd.check_order(double)
     handled_by = collections.Counter(line.pid for line in Lanes(stack).done(word="begun"))
     assert set(handled_by) == set(stack.pids("handle")), "the sweeper had to help"
 
@@ -101,16 +98,8 @@ def test_with_rabbitmq_away_bots_go_on_and_with_it_back_workers_do(
         wait_until(lambda: begun_by(lanes, stack.pids("handle")) > before + 50, 60, "workers are woken again")
     print(hurt, dict(crowd.answers), {code: round(at, 2) for code, at in crowd.slowest.items()})
     assert set(crowd.answers) == {200}, "storing depends on the broker"
-    answered_once_and_in_order(stack, crowd, double)
+    crowd.check_order(double)
 
 
 def begun_by(lanes: Lanes, pids: list[int]) -> int:
     return sum(line.pid in pids for line in lanes.done(word="begun"))
-
-
-def answered_once_and_in_order(stack: Stack, crowd: Crowd, double: Double) -> None:
-    wait_until(stack.drained, 60, "all is handled and delivered")
-    assert crowd.stored() == crowd.accepted
-    for user, texts in crowd.accepted.items():
-        shown = [line["text"] for line in double.accepted("sendMessage") if line["chat"] == str(user)]
-        assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]

@@ -9,14 +9,24 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import urllib3
 
+from tests.doubles import Double
 from tests.platforms import telegram_text
-from tests.stack import Channel, Stack
+from tests.races.lanes import Lanes
+from tests.stack import Channel, Stack, wait_until
 
 ANSWER_SECONDS = 3.0  # what is promised: after that a platform would hang up
+LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
+
+
+def open_channel(stack: Stack, double: Double) -> Channel:
+    """Its bot answers each text with its number; nothing is limited; the platform remembers nothing of before."""
+    double.reset()
+    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret"}
+    return stack.add_channel("telegram", bot="obedient", api_base=double.url, **values)
 
 
 class Crowd:
@@ -44,6 +54,27 @@ class Crowd:
             self._stopping.set()
             for thread in threads:
                 thread.join()
+
+    def write_while(self, hurt: Callable[[], None], heard: int) -> None:
+        """``heard`` messages are taken before ``hurt``, and as many after it."""
+        with self.writing():
+            wait_until(lambda: self.total() > heard, 20, "the crowd is heard")
+            hurt()
+            before = self.total()
+            wait_until(lambda: self.total() > before + heard, 20, "the crowd is heard again")
+        print(dict(self.answers), {code: round(at, 2) for code, at in self.slowest.items()})
+
+    def check_order(self, double: Double) -> None:
+        """What was accepted, and nothing else, is stored and answered once, in order."""
+        wait_until(self.stack.drained, 60, "all is handled and delivered")
+        assert self.stored() == self.accepted
+        for user, texts in self.accepted.items():
+            shown = [line["text"] for line in double.accepted("sendMessage") if line["chat"] == str(user)]
+            assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]
+
+    def check_turns(self) -> None:
+        begun = collections.Counter((line.lane, line.sequence) for line in Lanes(self.stack).done(word="begun"))
+        assert set(begun.values()) == {1}, "a turn ran twice"
 
     def total(self) -> int:
         return sum(map(len, self.accepted.values()))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import psycopg
 import pytest
 
 from tests.doubles import Double
-from tests.races.crowd import Crowd
-from tests.races.lanes import BOTS, Lanes
+from tests.races.crowd import Crowd, open_channel
+from tests.races.lanes import BOTS
 from tests.stack import Channel, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("postgres-away"), pytest.mark.timeout(240)]
 
 AWAY_SECONDS = 5.0
-LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +30,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def channel(stack: Stack, double: Double) -> Channel:
-    double.reset()
-    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret"}
-    return stack.add_channel("telegram", bot="obedient", api_base=double.url, **values)
+    return open_channel(stack, double)
 
 
 def stop_fast(stack: Stack) -> None:
@@ -81,38 +77,23 @@ def processes(stack: Stack) -> list[set[int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("hurt", [stop_fast, stop_immediately, freeze])
 def test_with_postgres_away_webhooks_are_503_in_time_and_all_goes_on_without_a_restart(
-    stack: Stack, channel: Channel, double: Double, hurt: object
+    stack: Stack, channel: Channel, double: Double, hurt: Callable[[Stack], None]
 ) -> None:
     before = processes(stack)
     crowd = Crowd(stack, channel, range(1, 37))
-    with crowd.writing():
-        wait_until(lambda: crowd.total() > 100, 20, "the crowd is heard")
-        hurt(stack)  # type: ignore[operator]
-        heard = crowd.total()
-        wait_until(lambda: crowd.total() > heard + 100, 20, "the crowd is heard again")
-    print(hurt.__name__, dict(crowd.answers), {code: round(at, 2) for code, at in crowd.slowest.items()})  # type: ignore[attr-defined]
+    crowd.write_while(lambda: hurt(stack), heard=100)
     assert set(crowd.answers) == {200, 503}, "somebody got no answer in time, or another one"
-    assert crowd.stored() == crowd.accepted
-    wait_until(stack.drained, 60, "all is handled and delivered")
+    crowd.check_order(double)
     # One that could not write its beat for 6 s may have been taken for dead; it is the same process all the same.
     wait_until(lambda: processes(stack) == before, 20, "the same processes, and no other")
-    begun = collections.Counter((line.lane, line.sequence) for line in Lanes(stack).done(word="begun"))
-    assert set(begun.values()) == {1}, "a turn ran twice"
-    for user, texts in crowd.accepted.items():
-        shown = [line["text"] for line in double.accepted("sendMessage") if line["chat"] == str(user)]
-        assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]
+    crowd.check_turns()
 
 
 @pytest.mark.slow
 def test_with_a_table_locked_webhooks_are_503_in_time_and_what_was_accepted_is_stored_in_order(
-    stack: Stack, channel: Channel
+    stack: Stack, channel: Channel, double: Double
 ) -> None:
     crowd = Crowd(stack, channel, range(1, 37))
-    with crowd.writing():
-        wait_until(lambda: crowd.total() > 100, 20, "the crowd is heard")
-        lock_a_table(stack)
-        heard = crowd.total()
-        wait_until(lambda: crowd.total() > heard + 100, 20, "the crowd is heard again")
+    crowd.write_while(lambda: lock_a_table(stack), heard=100)
     assert set(crowd.answers) == {200, 503}, "somebody got no answer in time, or another one"
-    assert crowd.stored() == crowd.accepted
-    wait_until(stack.drained, 60, "all is handled and delivered")
+    crowd.check_order(double)
