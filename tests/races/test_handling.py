@@ -92,11 +92,11 @@ lane = Conversation.objects.get(pk={lane})
 desk.take_over(desk.Seen(conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence), anna)
 """
     with lanes.workers(""):
-        lane = lanes.say(lanes.channel(), "u", "one", "wait 5", "three")
+        lane = lanes.say(lanes.channel(), "u", "one", "wait 12", "three")
         lanes.begun(lane, 2)
         lanes.stack.manage("shell", "-c", take_over.format(lane=lane))
         assert not [line for line in lanes.done(lane, "ended") if line.sequence == 2], "the take-over came too late"
-        wait_until(lambda: len(lanes.done(lane, "ended")) == 2, 15, "the turn's end")
+        wait_until(lambda: len(lanes.done(lane, "ended")) == 2, 25, "the turn's end")
         expect_constant(lambda: lanes.messages(lane), 1, ["handled", "pending", "pending"])
     assert lanes.replies(lane, "body ->> 'text', status") == [("1: one", "cancelled")]
     assert lanes.lane(lane, "mode, epoch, next_sequence, due_at, cancelled_through") == ("human", 1, 2, None, 1)
