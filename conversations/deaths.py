@@ -23,7 +23,7 @@ from conversations.sqlfiles import sql
 
 log = structlog.get_logger(__name__)
 
-MOST_DELIVERING = 2_000  # lanes whose locks are looked at when a sender died
+PER_CHANNEL, ALL_IN = 500, 5_000  # lanes whose locks are looked at when a sender died
 
 PREDECESSOR = """SELECT incarnation, beat FROM worker
                   WHERE host = %(host)s AND pid = %(pid)s AND NOT dead AND incarnation <> %(incarnation)s"""
@@ -42,22 +42,19 @@ def bury(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None
     if running:
         database.execute(sql("revive_sending" if kind == SEND else "revive_lanes"), {"ids": running})
     failpoint("S3")
+    locked = sorted({*running, *(_delivering() if kind == SEND else ())})
     if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
         return  # it beat meanwhile: it lives, and what it sends is its own
-    if kind != SEND:
-        lock.free(lock.HANDLING, str(incarnation), running)
-    settle(writer, incarnation)
-    if kind == SEND:
-        _free_sender(incarnation, running)
-
-
-def _free_sender(incarnation: uuid.UUID, told: Sequence[int]) -> None:
-    """A sender tells of its lanes only when it beats: those that it took since are found by their locks. A wake that
-    came while it was locked has been in vain, and the next is 10 s away."""
-    found = [row[0] for row in database.read(sql("find_delivering"), {"most": MOST_DELIVERING})]
-    freed = lock.free(lock.SENDING, str(incarnation), list({*told, *found}))
-    if freed:
+    freed = lock.free(lock.SENDING if kind == SEND else lock.HANDLING, str(incarnation), locked)
+    if kind == SEND and freed:
         database.execute(sql("revive_sending"), {"ids": freed})
+    settle(writer, incarnation)
+
+
+def _delivering() -> list[int]:
+    """A sender tells of its lanes only when it beats: those that it took since are known by its locks, while they live
+    (a process that takes its place comes before that). A wake that met one was in vain, and the next is 10 s away."""
+    return [row[0] for row in database.read(sql("find_delivering"), {"per_channel": PER_CHANNEL, "all_in": ALL_IN})]
 
 
 def settle(writer: committer.Committer, claim: uuid.UUID) -> None:

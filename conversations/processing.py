@@ -54,7 +54,8 @@ TURNS_PER_HOLD = 20
 HOLD_SECONDS = 1.0
 SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
 IN_HAND = 16  # lanes in hand that no bot is busy with: the task that brought them waits until fewer are left
-PATIENCE_SECONDS = 10.0  # so long at most: lanes that somebody holds in the database keep nobody else from theirs
+PATIENCE_SECONDS = 10.0  # so long at most: lanes that somebody holds in the database keep nobody else from theirs,
+STUCK_SECONDS = 60.0  # and for so long they are not counted
 LOOK_SECONDS = 0.02  # turns that have become slow make room, too
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 
@@ -108,6 +109,7 @@ class Handler:
         self._lock = threading.Lock()
         self._left = threading.Condition()  # lanes were let go
         self._waiting = 0  # tasks that wait for room
+        self._stuck, self._stuck_until = 0, 0.0  # lanes that did not get on while a task had patience
         self._on_trial = 0  # lanes whose turn runs, or stands in line, in a process of its own
         threading.Thread(target=self._serve, name="lanes", daemon=True).start()
         threading.Thread(target=self._watch, name="overdue", daemon=True).start()
@@ -141,9 +143,15 @@ class Handler:
         end = time.monotonic() + PATIENCE_SECONDS
         with self._left:
             self._waiting += woken
-            while self._crowd() >= IN_HAND and time.monotonic() < end and not self._closing():
+            while (crowded := self._crowded()) and time.monotonic() < end and not self._closing():
                 self._left.wait(LOOK_SECONDS)
             self._waiting -= woken
+            if crowded:
+                self._stuck, self._stuck_until = self._crowd(), time.monotonic() + STUCK_SECONDS
+
+    def _crowded(self) -> bool:
+        stuck = self._stuck if time.monotonic() < self._stuck_until else 0
+        return self._crowd() - stuck >= IN_HAND
 
     def _crowd(self) -> int:
         return len(self.locks) - len(self._running) - self._on_trial
@@ -343,14 +351,20 @@ class Handler:
             held.begun = 0.0
         try:
             failpoint("T4")
-            verdict = self._judge(head, channel, output, time.monotonic() - began if began else 0.0)
-        except (psycopg.Error, NotStored) as error:  # the database went away: not this message's failure
+            verdict = self._verdict(head, channel, output, time.monotonic() - began if began else 0.0)
+        except Exception as error:  # the database went away: not this message's failure
             log.warning("lane let go", conversation=held.id, error=failures.kind(error), place=failures.place(error))
             self._go([held])
-            return
+        else:
+            self._commit(held, Finished(verdict, head, channel))
+
+    def _verdict(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
+        try:
+            return self._judge(head, channel, output, seconds)
+        except (psycopg.Error, NotStored):
+            raise
         except Exception as error:  # an adapter's split failed on this text: a failed turn of this conversation only
-            verdict = self._judge(head, channel, turns.failed(error), 0.0)
-        self._commit(held, Finished(verdict, head, channel))
+            return self._judge(head, channel, turns.failed(error), 0.0)
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
         key = pauses.Key(pauses.BOT, channel.bot, pauses.HANDLING)

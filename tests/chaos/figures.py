@@ -35,17 +35,18 @@ def _messages(seen: Evidence, places: Collection[str], but: str) -> Iterator[Row
 
 
 def usual(waits: Sequence[Wait], until: float) -> float | None:
-    """The p99 of what was taken before ``until``; None: nothing was."""
-    calm = sorted(wait for at, wait in waits if at < until)
+    """The p99 of what was done before ``until``; None: nothing was."""
+    calm = sorted(wait for at, wait in waits if at + wait < until)
     return calm[min(len(calm) - 1, int(len(calm) * (1 - SHARE)))] if calm else None
 
 
 def as_usual_again(waits: Sequence[Wait], healed: float, until: float, p99: float) -> float | None:
     """T4: seconds after ``healed`` from which on, until ``until``, all but 1 % took at most 1.5 times ``p99``.
 
-    None: it did not come to that, or nothing was taken.
+    What was taken so late that it may have met what happens at ``until`` does not count. None: it did not come to
+    that, or nothing was taken.
     """
-    after = [(at - healed, wait > USUAL * p99) for at, wait in waits if healed <= at < until]
+    after = [(at - healed, wait > USUAL * p99) for at, wait in waits if healed <= at < until - USUAL * p99]
     slow, since = 0, None
     for count, (at, is_slow) in enumerate(reversed(after), 1):
         slow += is_slow

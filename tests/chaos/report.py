@@ -235,7 +235,9 @@ def _recovery(runs: Sequence[Json]) -> Iterator[str]:
         _table(("target", "times", "median", "p95", "max"),
                [(f"{bound:g} s", *_spread(times)) for bound, times in sorted(by_target.items())]),
     ])  # fmt: skip
-    yield _table(("from the end of a fault", "times", "median", "p95", "max"), list(_times(runs)))
+    yield _table(
+        ("from the end of a fault", "times", "median", "p95", "max", "not before the next fault"), list(_times(runs))
+    )
     rows = [
         (name, title, *_spread(times), f"{bound:g} s")
         for (name, title, bound), times in sorted(by_fault.items(), key=_by_number)
@@ -245,17 +247,26 @@ def _recovery(runs: Sequence[Json]) -> Iterator[str]:
 
 
 def _times(runs: Sequence[Json]) -> Iterator[tuple[str, ...]]:
-    faults = [fault for run in runs for fault in run["faults"] if _hit(fault)]
     for name, words in TIMES.items():
+        measured = [run for run in runs if any(name in fault for fault in run["faults"])]
+        faults = [fault for run in measured for fault in run["faults"] if _hit(fault)]
         times = [fault[name] for fault in faults if name in fault]
         if times:
-            yield words, *_spread(times)
+            yield words, *_spread(times), str(len(faults) - len(times))
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _most(runs: Sequence[Json]) -> Iterator[str]:
     """What was looked at once a second."""
     rows = [
-        (run["name"], *(f"{run['most'].get(name, 0):,.0f}" for name in MOST), f"{run['usual_p99_s'] or 0:.2f}")
+        (run["name"], *(_count(run["most"].get(name)) for name in MOST), _seconds(run["usual_p99_s"]))
         for run in runs
         if "most" in run
     ]

@@ -150,7 +150,9 @@ class Run:
     def _load_and_gather(self) -> Evidence:
         monitor, self.samples = LockMonitor(self.cluster.redis.server.url), Samples(self.cluster)
         self.generator.start()
-        time.sleep(WARM_UP_SECONDS + self.calm_seconds)
+        time.sleep(WARM_UP_SECONDS / 2)
+        self.warm = time.monotonic_ns()
+        time.sleep(WARM_UP_SECONDS / 2 + self.calm_seconds)
         before = gathering.look_at_processes(self.cluster)
         connections = self.cluster.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
         for number, fault in enumerate(self.faults, 1):
@@ -274,7 +276,12 @@ class Run:
 
     def _verdict(self, seen: Evidence, needed: Sequence[str]) -> Verdict:
         violations = invariants.judge(seen)
-        unproven = [*self.troubles, *self.generator.troubles, *invariants.unproven(seen, needed)]
+        unproven = [
+            *self.troubles,
+            *self.generator.troubles,
+            *self.samples.troubles,
+            *invariants.unproven(seen, needed),
+        ]
         word = FAIL if violations else INVALID if unproven else PASS
         return Verdict(word, self._figures(seen), violations, unproven, tell(seen, violations) if violations else "")
 
@@ -310,10 +317,10 @@ class Run:
     def _faults(self, seen: Evidence) -> dict[str, Any]:
         """Each fault's times: T1 ``answered_s``, T2 ``committed_s``, T3 ``backlog_s``, T4 ``usual_s``."""
         waits = figures.answered(seen, MEASURED, self.unlucky)
-        begins = [self._wall(row["begun"]) for row in self.done]
-        usual = figures.usual(waits, begins[0]) if begins else None
+        ends = [*(self._wall(row["begun"]) for row in self.done), float("inf")]
+        usual = figures.usual([wait for wait in waits if wait[0] > self._wall(self.warm)], ends[0])
         rows = []
-        for row, until in zip(self.done, [*begins[1:], float("inf")], strict=True):
+        for row, until in zip(self.done, ends[1:], strict=True):
             times = self._fault(row, seen)
             if usual is not None:
                 times["usual_s"] = figures.as_usual_again(waits, self._wall(row["healed"]), until, usual)

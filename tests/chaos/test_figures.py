@@ -21,7 +21,7 @@ def test_usual_is_the_p99_of_what_came_before() -> None:
         ([(10.0, 0.1), (12.0, 0.1)], 0.0),
         ([(10.0, 5.0), (11.0, 0.4), (12.0, 0.1), (13.0, 0.29)], 2.0),
         ([(10.0, 0.1), (13.0, 5.0)], None),
-        ([(9.0, 5.0), (11.0, 0.1), (30.0, 5.0)], 0.0),
+        ([(9.0, 5.0), (11.0, 0.1), (19.8, 5.0), (30.0, 5.0)], 0.0),
         ([*((10.0 + n / 4, 5.0) for n in range(4)), *((11.0 + n / 100, 0.1) for n in range(200))], 0.5),
     ],
     ids=["nothing", "at once", "after two slow ones", "never", "before and after do not count", "two of 202 may"],

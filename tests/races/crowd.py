@@ -66,8 +66,8 @@ class Crowd:
 
     def check_order(self, double: Double) -> None:
         """What was accepted, and nothing else, is stored and answered once, in order."""
-        wait_until(self.stack.drained, 60, "all is handled and delivered")
         assert self.stored() == self.accepted
+        wait_until(self.stack.drained, 60, "all is handled and delivered")
         for user, texts in self.accepted.items():
             shown = [line["text"] for line in double.accepted("sendMessage") if line["chat"] == str(user)]
             assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]

@@ -334,7 +334,7 @@ def _sweep(run: Watched, lanes: list[int]) -> None:
     run.file("revive_lanes", ids=lanes)
     run.file("revive_sending", ids=lanes)
     run.file("mark_dead", incarnation=OTHER, beat=1)
-    run.file("find_delivering", most=2_000)
+    run.file("find_delivering", per_channel=500, all_in=5_000)
     run.run("LEFT_OVER", sweeper.LEFT_OVER)
     run.file("lock_claimed", claim=OTHER)
     run.file("settle_claimed", claim=OTHER, key_life="{}", attempts=steps.ATTEMPTS)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -15,7 +15,7 @@ from conversations import committer, database, deaths, lock
 from conversations.models import Conversation
 from conversations.process import SEND
 from conversations.sqlfiles import sql
-from tests.desk.scenes import make_lane
+from tests.desk.scenes import make_channel, make_lane
 from tests.races.lanes import BOTS, Lanes
 from tests.stack import Stack, wait_until
 
@@ -42,21 +42,50 @@ def test_the_process_in_a_dead_ones_place_buries_it_without_any_sweeper() -> Non
 
 def test_lanes_that_a_sender_took_since_its_last_beat_are_free_and_due_when_it_is_buried(own_database: str) -> None:
     dead, living = uuid.uuid4(), uuid.uuid4()
-    swept = timezone.now() + timedelta(seconds=9)  # in vain: it was locked
-    told, taken, others, nobodys = (make_lane(replies="pending", send_due_at=swept).id for _ in range(4))
-    worker = {"kind": SEND, "host": "here", "pid": 1, "version": ""}
-    database.execute(sql("beat"), {**worker, "incarnation": dead, "running": json.dumps([told])})
-    hold(dead, told, taken)
+    told, taken, others, nobodys = (make_lane(replies="pending", send_due_at=soon()).id for _ in range(4))
+    in_doubt = make_lane(replies="unknown", send_due_at=None).id  # its reply waits for staff
+    hold(dead, told, taken, in_doubt)
     hold(living, others)
-    [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
-    writer = committer.Committer("test")
-    deaths.bury(writer, dead, beat)
-    writer.stop()
-    locked = {lane for lane in (told, taken, others, nobodys) if lock.client().exists(lock.key(lock.SENDING, lane))}
+    bury(dead, told, in_doubt)
+    locked = {lane for lane in (told, taken, others, nobodys, in_doubt) if is_locked(lane)}
     due = set(Conversation.objects.filter(send_due_at__lte=timezone.now()).values_list("id", flat=True))
     assert (locked, due) == ({others}, {told, taken})
 
 
+def test_what_is_held_back_or_much_hides_no_lane_of_a_dead_sender(
+    own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deaths, "PER_CHANNEL", 2)
+    monkeypatch.setattr(deaths, "ALL_IN", 5)
+    paused, crowded = make_channel(), make_channel()
+    for _ in range(6):
+        make_lane(replies="pending", channel=paused, send_due_at=timezone.now() - timedelta(minutes=5))
+        make_lane(replies="pending", channel=crowded, send_due_at=soon())
+    dead = uuid.uuid4()
+    taken = make_lane(replies="pending", send_due_at=soon()).id
+    hold(dead, taken)
+    bury(dead)
+    assert not is_locked(taken)
+
+
+def soon() -> datetime:
+    """A sweeper came when the lane was locked, and comes again then."""
+    return timezone.now() + timedelta(seconds=9)
+
+
+def bury(dead: uuid.UUID, *told: int) -> None:
+    worker = {"kind": SEND, "host": "here", "pid": 1, "version": "", "incarnation": dead}
+    database.execute(sql("beat"), {**worker, "running": json.dumps(told)})
+    [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
+    writer = committer.Committer("test")
+    deaths.bury(writer, dead, beat)
+    writer.stop()
+
+
 def hold(incarnation: uuid.UUID, *lanes: int) -> None:
     keys = [lock.key(lock.SENDING, lane) for lane in lanes]
-    assert lock.run_script("hold", keys, [str(incarnation), 60_000]) == [1] * len(lanes)
+    assert lock.run_script("hold", keys, [str(incarnation), int(lock.TTL_SECONDS * 1000)]) == [1] * len(lanes)
+
+
+def is_locked(lane: int) -> bool:
+    return bool(lock.client().exists(lock.key(lock.SENDING, lane)))

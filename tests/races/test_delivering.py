@@ -179,15 +179,15 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
 @pytest.mark.slow
 def test_a_platform_that_hangs_holds_up_only_its_own_channel(scene: Scene) -> None:
     hanging, good = scene.generic(), scene.telegram()
-    scene.double.script({"do": "hang", "seconds": 15, "text": "stuck", "times": 0})
+    began = time.monotonic()
+    scene.double.script({"do": "hang", "seconds": 20, "text": "stuck", "times": 0})
     for n in range(CALLS_PER_CHANNEL + 30):
         scene.say(hanging, f"h{n}", "stuck")
     wait_until(lambda: sending(scene, hanging) == CALLS_PER_CHANNEL, 15, "calls hang")
-    began = time.monotonic()
     for n in range(20):
         scene.say(good, 900 + n, *texts("q", 3))
     scene.settled(good, seconds=15)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 20, "the first calls hang no more"
     assert all(scene.shown(900 + n) == texts("q", 3) for n in range(20))
     assert sending(scene, hanging) <= CALLS_PER_CHANNEL, "more calls of one channel than its share"
     scene.stack.query("UPDATE channel SET active = false WHERE id = %s", hanging.id)

@@ -1,0 +1,79 @@
+"""A task waits until the lanes in hand get on; those that never do keep the others from theirs only once."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psycopg
+import pytest
+
+from conversations import committer, lock, processing, turns
+from conversations.processing import IN_HAND, Handler, Held
+from tests.stack import wait_until
+
+_lanes = itertools.count(7_000_000)  # that nobody has
+
+
+@pytest.fixture
+def handler(own_database: str) -> Iterator[Handler]:
+    writer = committer.Committer("test")
+    incarnation = uuid.uuid4()
+    handler = Handler(writer, lock.Locks(lock.HANDLING, str(incarnation)), incarnation, lambda: True)
+    yield handler
+    handler.stop(0.0)
+    handler.locks.stop()
+    writer.stop()
+
+
+def task(handler: Handler) -> threading.Thread:
+    """A wake with one lane, in a thread of Celery's."""
+    thread = threading.Thread(target=handler.handle, args=([next(_lanes)],), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_task_waits_for_room(handler: Handler) -> None:
+    stuck = handler.locks.hold([next(_lanes) for _ in range(IN_HAND)])
+    waiting = task(handler)
+    wait_until(lambda: handler._waiting == 1, 5, "it waits")
+    assert waiting.is_alive()
+    handler._leave([Held(lane, False, 0) for lane in stuck[:1]])
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_lanes_that_never_get_on_are_waited_for_once(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler.locks.hold([next(_lanes) for _ in range(2 * IN_HAND)])
+    monkeypatch.setattr(processing, "PATIENCE_SECONDS", 0.3)
+    first = task(handler)
+    first.join(5)
+    assert not first.is_alive()
+    monkeypatch.setattr(processing, "PATIENCE_SECONDS", 3600.0)
+    second = task(handler)
+    second.join(5)
+    assert not second.is_alive(), "the same lanes are waited for again"
+    handler.locks.hold([next(_lanes) for _ in range(IN_HAND)])
+    third = task(handler)
+    wait_until(lambda: handler._waiting == 1, 5, "others are")
+    assert third.is_alive()
+    handler.stop(0.0)
+    third.join(5)
+
+
+def test_a_lane_whose_failure_cannot_be_written_is_let_go(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text cannot be split, and the database goes away just then."""
+    errors = iter([ValueError("split"), psycopg.OperationalError("away")])
+
+    def judge(*given: Any) -> Any:
+        raise next(errors)
+
+    monkeypatch.setattr(handler, "_judge", judge)
+    [lane] = handler.locks.hold([next(_lanes)])
+    nothing = cast(Any, SimpleNamespace())
+    handler._finish(Held(lane, False, 0), nothing, nothing, turns.Output(), 0.0)
+    wait_until(lambda: not handler.locks.running(), 5, "the lane is let go")
