@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.chaos.evidence import Evidence
 from tests.chaos.figures import as_usual_again, percentiles, usual
+from tests.chaos.history import History
+from tests.chaos.run import Run
 
 CALM = [(float(at), 0.1 + at / 1000) for at in range(100)]  # up to 0.199 s
 
@@ -33,3 +38,16 @@ def test_it_is_as_usual_when_hardly_any_takes_longer(waits: list[tuple[float, fl
 def test_percentiles_of_nothing_are_none() -> None:
     assert percentiles([]) == {}
     assert percentiles([3.0, 1.0, 2.0]) == {"median": 2.0, "p95": 3.0, "max": 3.0}
+
+
+def test_a_run_without_faults_has_figures_too(tmp_path: Path) -> None:
+    run = Run(1, [], tmp_path / "run.json", length="scaled", crowd=1, env={}, calm_seconds=0, drain_seconds=1)
+    run.history = History(tmp_path / "history.jsonl")
+    run.warm = run.history.began.t
+    message = {"id": 1, "ch": "keep", "u": "keep-1", "status": "handled"}
+    received = run.history.began.w / 1e9 + 1.0
+    rows = {"messages": [{**message, "received": received, "settled": received + 0.5}], "replies": []}
+    seen = Evidence(run="r", began=run.history.began, events=[], rows=rows, calls=[])
+    run.generator = type("Nobody", (), {"name_user": lambda *_: "nobody"})()
+    assert run._faults(seen) == {"usual_p99_s": pytest.approx(0.5), "faults": []}
+    run.history.close()
