@@ -7,11 +7,15 @@ import threading
 import time
 from typing import Any
 
+import structlog
 from celery import states
 from django.conf import settings
+from django.db import DatabaseError
 from django_celery_results.backends import DatabaseBackend
 
 from conversations import failures
+
+log = structlog.get_logger(__name__)
 
 STORED_A_MINUTE = 60
 FLUSH_SECONDS = 1.0
@@ -111,12 +115,21 @@ class Results(DatabaseBackend):
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """A traceback's last line is the exception's words: places only."""
+        """A traceback's last line is the exception's words: places only.
+
+        Never raises: Celery asks for it in the thread that takes wakes, too, and a worker would end for it.
+        """
+        if state == states.REVOKED:  # a wake that expired: rows decide, and nothing has failed
+            return None
         if isinstance(result, BaseException):
             traceback = "\n".join([*failures.frames(result), failures.kind(result)])
         if state in states.EXCEPTION_STATES and not _room_for_one():
             return None
-        return super().store_result(task_id, result, state, traceback, request, **kwargs)
+        try:
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+        except DatabaseError as error:
+            log.warning("result not stored", task=getattr(request, "task", None), error=type(error).__name__)
+            return None
 
     def _get_extended_properties(self, request: Any, traceback: Any) -> dict[str, Any]:
         """The task's name, never its arguments."""

@@ -10,6 +10,7 @@ import pytest
 import sentry_sdk
 import structlog
 from celery import current_app, states
+from django.db import OperationalError, connection
 from django_celery_results.models import TaskResult
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
@@ -104,3 +105,21 @@ def test_a_storm_of_failures_is_no_storm_of_rows(monkeypatch: pytest.MonkeyPatch
         current_app.backend.mark_as_failure(f"storm-{number}", ValueError())
     assert TaskResult.objects.filter(task_id__startswith="storm-").count() <= reports.STORED_A_MINUTE
     reports._minute.cache_clear()
+
+
+@pytest.mark.django_db
+def test_a_wake_that_expired_is_no_failure() -> None:
+    current_app.backend.mark_as_revoked("expired", "expired", request=None, store_result=True)
+    assert not TaskResult.objects.filter(task_id="expired").exists()
+
+
+@pytest.mark.django_db
+def test_a_result_that_cannot_be_stored_ends_no_worker() -> None:
+    """Celery asks for it in the thread that takes wakes."""
+    with connection.execute_wrapper(away):
+        current_app.backend.mark_as_failure("lost", ValueError())
+    assert not TaskResult.objects.filter(task_id="lost").exists()
+
+
+def away(*statement: Any) -> None:
+    raise OperationalError("the database went away")
