@@ -82,14 +82,15 @@ class Process:
             return []
 
     def lasting(self) -> dict[int, str]:
-        """Those that nothing but harm ends, and what they run; a trial's fork ends with its turn."""
+        """Those that nothing but harm ends, and what they are; a trial's fork ends with its turn."""
         found: dict[int, str] = {}
         for pid in self.tree():
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 parent = process.parent()
                 if "run_turns" not in (parent.cmdline() if parent else ()):
-                    found[pid] = " ".join([self.name, process.environ().get("WORKER_ROLE", ""), *process.cmdline()])
+                    kind = "run_turns" if "run_turns" in process.cmdline() else process.environ().get("WORKER_ROLE", "")
+                    found[pid] = f"{self.name} {kind}".strip()
         return found
 
     def children(self, role: str = "") -> list[int]:

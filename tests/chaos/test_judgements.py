@@ -71,6 +71,17 @@ def test_an_older_reply_that_begins_to_go_out_after_a_take_over_is_said() -> Non
         assert len(found("I26", seen)) == wrong, second
 
 
+def test_a_second_showing_without_a_doubt_is_said() -> None:
+    lane = {**LANE, "ch": "plain", "u": "100001"}
+    calls = [{**call("a", second), "account": "1:plain", "chat": "100001", "key": ""} for second in (1.0, 2.0)]
+    for error, attempts, wrong in (("", 1, 1), ("no answer: ReadTimeoutError", 1, 0), ("HTTP 500", 2, 0)):
+        sent = {**reply(1, "a"), "ch": "plain", "u": "100001", "attempts": attempts, "error": error}
+        seen = evidence(
+            lanes=[lane], messages=[{**message(), "ch": "plain", "u": "100001"}], replies=[sent], calls=calls
+        )
+        assert len(found("I12", seen)) == wrong, (error, attempts)
+
+
 def test_a_sorry_text_that_overtakes_is_said() -> None:
     replies = [reply(1, "a"), reply(2, "sorry", author="system")]
     for order, wrong in ((["a", "sorry"], 0), (["sorry", "a"], 1)):
