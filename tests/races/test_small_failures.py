@@ -63,8 +63,8 @@ def test_a_probe_goes_through_no_other_stop(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Any] = []
-    answers = {"SELECT kind": [("send", [])]}
-    monkeypatch.setattr(deaths.database, "read", lambda query, values=(): answers[query[:11]])
+    answers = {"SELECT kind": [("send", [7])]}
+    monkeypatch.setattr(deaths.database, "read", lambda query, values=(): answers.get(query[:11], []))
     monkeypatch.setattr(deaths.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
     monkeypatch.setattr(deaths.lock, "free", lambda *arguments: settled.append(arguments))
     monkeypatch.setattr(deaths, "settle", lambda writer, claim: settled.append(claim))
