@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from celery import states
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error
 from django_celery_results.backends import DatabaseBackend
 
 from conversations import failures
@@ -117,7 +117,7 @@ class Results(DatabaseBackend):
     ) -> Any:
         """A traceback's last line is the exception's words: places only.
 
-        Never raises: Celery asks for it in the thread that takes wakes, too, and a worker would end for it.
+        A database that is away raises nothing: Celery stores in the thread that takes wakes, too, and would end for it.
         """
         if state == states.REVOKED:  # a wake that expired: rows decide, and nothing has failed
             return None
@@ -127,7 +127,7 @@ class Results(DatabaseBackend):
             return None
         try:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
-        except DatabaseError as error:
+        except Error as error:
             log.warning("result not stored", task=getattr(request, "task", None), error=type(error).__name__)
             return None
 

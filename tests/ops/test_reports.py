@@ -10,7 +10,7 @@ import pytest
 import sentry_sdk
 import structlog
 from celery import current_app, states
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django_celery_results.models import TaskResult
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
@@ -114,12 +114,13 @@ def test_a_wake_that_expired_is_no_failure() -> None:
 
 
 @pytest.mark.django_db
-def test_a_result_that_cannot_be_stored_ends_no_worker() -> None:
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
+def test_a_result_that_cannot_be_stored_ends_no_worker(kind: type[Exception]) -> None:
     """Celery asks for it in the thread that takes wakes."""
+
+    def away(*statement: Any) -> None:
+        raise kind("the database went away")
+
     with connection.execute_wrapper(away):
         current_app.backend.mark_as_failure("lost", ValueError())
     assert not TaskResult.objects.filter(task_id="lost").exists()
-
-
-def away(*statement: Any) -> None:
-    raise OperationalError("the database went away")
