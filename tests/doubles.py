@@ -14,6 +14,7 @@ record, ``POST /_clear`` empties the script, ``POST /_reset`` both.
 A rule: ``do`` (below), ``times`` (1; 0: for ever), ``chat``, ``method``, ``token`` and ``text`` (a part of it)
 to choose by, ``probability``, and what the behaviour reads: ``retry_after``, ``seconds``, ``description``,
 ``new_chat``, ``body``; ``after``: seconds until it begins. The first rule that fits is used. Without one: accepted.
+``release()`` ends every hanging at once: a test need not know how long its own part takes.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Double:
         self._calls: list[dict[str, Any]] = []
         self._keys: set[str] = set()
         self._random = random.Random(seed)
+        self._released = threading.Event()
         self._last_message_id = 1000
         self._file: TextIO | None = record.open("a", buffering=1) if record else None
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -109,6 +111,16 @@ class Double:
                 return False
         return True
 
+    def release(self) -> None:
+        """What hangs goes on, and what is told to hang from now on does not; until ``reset``."""
+        self._released.set()
+
+    def hang(self, rule: Rule) -> bool:
+        """Wait as the rule says; False: ``reset`` came, and whoever asked for it has gone."""
+        released = self._released
+        released.wait(rule.get("seconds", 60))
+        return released is self._released
+
     def clear(self) -> None:
         """Forget the rules, keep the record."""
         with self._lock:
@@ -117,6 +129,8 @@ class Double:
     def reset(self) -> None:
         with self._lock:
             self._rules, self._accepted, self._calls, self._keys = [], [], [], set()
+            self._released.set()  # nothing of an earlier test hangs on
+            self._released = threading.Event()
 
     def accepted(self, method: str = "") -> list[dict[str, Any]]:
         """What was taken and shown, in order; a repeated key is not shown again."""
@@ -209,8 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
         double, call = self.server.double, self._described(body)
         rule = double.decide(call)
         time.sleep(rule.get("after", 0))
-        if rule["do"] in HANGING:
-            time.sleep(rule.get("seconds", 60))
+        if rule["do"] in HANGING and not double.hang(rule):
+            self.close_connection = True
+            return
         message_id = double.note(call, rule)
         getattr(self, "_" + rule["do"], self._refuse)(rule, call, message_id)
 
@@ -265,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(500, {"ok": False, "error_code": 500, "description": "Internal Server Error"})
 
     def _accept_then_hang(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:
-        time.sleep(rule.get("seconds", 60))
+        self.server.double.hang(rule)
         self._ok(rule, call, message_id)
 
     def _accept_then_cut(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:

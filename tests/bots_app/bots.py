@@ -1,6 +1,7 @@
 """Bots that do what a message says: wait, fail, crash, say too much. What they did is written down, one line per turn.
 
-A message is a verb and its argument: ``wait 5``, ``raise``, ``crash``; anything else is answered.
+A message is a verb and its argument: ``wait 5``, ``raise``, ``crash``; anything else is answered. Whoever waits is
+done early when the test says so, by a file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from conversations.registry import bot
 from conversations.turns import Turn
 
 FOLDER = Path(os.environ["DATA_DIR"])
-DONE, BROKEN = FOLDER / "turns.txt", FOLDER / "broken"
+DONE, BROKEN, RELEASED = FOLDER / "turns.txt", FOLDER / "broken", FOLDER / "released"
+LOOK_SECONDS = 0.1
 
 
 def note(turn: Turn, word: str) -> None:
@@ -43,7 +45,9 @@ async def obedient_async(turn: Turn) -> None:
     note(turn, "begun")
     verb, _, argument = turn.message.text.partition(" ")
     if verb == "wait":
-        await asyncio.sleep(float(argument))
+        end = time.monotonic() + float(argument)
+        while (left := end - time.monotonic()) > 0 and not RELEASED.exists():
+            await asyncio.sleep(min(left, LOOK_SECONDS))
     elif verb == "cancel":
         raise asyncio.CancelledError
     elif verb == "exit":
@@ -56,7 +60,9 @@ def answer(turn: Turn, argument: str) -> None:
 
 
 def wait(turn: Turn, argument: str) -> None:
-    time.sleep(float(argument))
+    end = time.monotonic() + float(argument)
+    while (left := end - time.monotonic()) > 0 and not RELEASED.exists():
+        time.sleep(min(left, LOOK_SECONDS))
     answer(turn, argument)
 
 

@@ -160,7 +160,7 @@ def test_a_blocked_pipe_blocks_nobody() -> None:
     started = time.monotonic()
     for _ in range(3 * logs.WAITING_LINES):
         handler.emit(record)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # where one line waits for ever, this is never reached
     assert handler.dropped >= logs.WAITING_LINES
     threading.Thread(target=handler.drain, args=(5.0,)).start()
     handler.emit(record)

@@ -18,7 +18,7 @@ from tests.platforms import telegram_text
 from tests.races.lanes import Lanes
 from tests.stack import Channel, Stack, wait_until
 
-ANSWER_SECONDS = 3.0  # what is promised: after that a platform would hang up
+ANSWER_SECONDS = 9.0  # three times what is promised, which `make chaos` measures: both sides of it share one machine
 LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 
 

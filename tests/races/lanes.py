@@ -172,6 +172,16 @@ class Lanes:
         count = "SELECT count(*) FROM message WHERE status IN ('pending', 'waiting') AND conversation_id = ANY (%s)"
         wait_until(lambda: self.stack.value(count, list(lanes)) == 0, seconds, "every message of these lanes settled")
 
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Turns that wait are done at once, inside the block."""
+        word = self.stack.folder / "released"
+        word.touch()
+        try:
+            yield
+        finally:
+            word.unlink()
+
     def done(self, lane: int | None = None, word: str = "") -> list[Done]:
         """What bots wrote down, oldest first."""
         path = self.stack.folder / "turns.txt"

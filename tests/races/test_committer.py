@@ -133,11 +133,11 @@ def test_an_item_that_waits_holds_back_the_later_ones_of_its_lane_in_the_fallbac
 def test_many_items_of_a_held_lane_do_not_stand_before_others(writer: committer.Committer) -> None:
     stream = Notes()
     stream.held = {"a"}
-    stuck = submit(writer, stream, *[("a", n) for n in range(1, 601)], seconds=1.5)
+    stuck = submit(writer, stream, *[("a", n) for n in range(1, 601)], seconds=4)
     time.sleep(0.05)
     began = time.monotonic()
     assert submit(writer, stream, ("b", 700))() == ["written"]
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3
     assert {type(result) for result in stuck()} == {NotStored}
     assert written("a") == []
 

@@ -28,7 +28,6 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def scene(stack: Stack, double: Double) -> Scene:
-    double.reset()
     return Scene(stack, double)
 
 
@@ -42,7 +41,6 @@ def bare() -> Iterator[Stack]:
 
 @pytest.fixture
 def broken(bare: Stack, double: Double) -> Scene:
-    double.reset()
     return Scene(bare, double)
 
 
@@ -156,7 +154,9 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
     )  # fmt: skip
     stopped_now = "SELECT count(*) FROM pause WHERE since IS NOT NULL"
     wait_until(lambda: stack.value(stopped_now) == 1, 20, "the channel is paused")
-    time.sleep(7)  # a probe comes and fails
+    paused_at = time.time()
+    wait_until(lambda: any(call["at"] > paused_at + 2 for call in scene.double.calls()), 10, "a probe comes and fails")
+    time.sleep(1)
     causes = stack.query("SELECT scope, target, stops, reason FROM pause")
     assert [row[:3] for row in causes] == [("channel", str(channel.id), "sending")]
     assert "401" in causes[0][3]
@@ -179,15 +179,14 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
 @pytest.mark.slow
 def test_a_platform_that_hangs_holds_up_only_its_own_channel(scene: Scene) -> None:
     hanging, good = scene.generic(), scene.telegram()
-    began = time.monotonic()
-    scene.double.script({"do": "hang", "seconds": 20, "text": "stuck", "times": 0})
+    scene.double.script({"do": "hang", "seconds": 28, "text": "stuck", "times": 0})
     for n in range(CALLS_PER_CHANNEL + 30):
         scene.say(hanging, f"h{n}", "stuck")
     wait_until(lambda: sending(scene, hanging) == CALLS_PER_CHANNEL, 15, "calls hang")
     for n in range(20):
         scene.say(good, 900 + n, *texts("q", 3))
     scene.settled(good, seconds=15)
-    assert time.monotonic() - began < 20, "the first calls hang no more"
+    assert not scene.double.calls("/out"), "the first calls hang no more"
     assert all(scene.shown(900 + n) == texts("q", 3) for n in range(20))
     assert sending(scene, hanging) <= CALLS_PER_CHANNEL, "more calls of one channel than its share"
     scene.stack.query("UPDATE channel SET active = false WHERE id = %s", hanging.id)
@@ -229,10 +228,11 @@ def test_an_unknown_outcome_is_asked_about_and_what_staff_resend_comes_before_wh
 
 def test_no_send_of_a_bot_reply_starts_after_a_take_over(scene: Scene) -> None:
     channel = scene.telegram()
-    scene.double.script({"do": "accept_then_hang", "seconds": 5, "text": "k1"})
+    scene.double.script({"do": "accept_then_hang", "seconds": 25, "text": "k1"})
     lane = scene.say(channel, 801, *texts("k", 4))
     wait_until(lambda: scene.calls(801) == ["k1"], 15, "the first is in flight")
     desk(scene, f"desk.answer(seen({lane}), anna, 'I am here', taking_over=True)")
+    scene.double.release()
     scene.settled(channel)
     assert scene.shown(801) == ["k1", "I am here"]
     assert scene.replies(lane) == ["sent", "cancelled", "cancelled", "cancelled", "sent"]
@@ -250,10 +250,12 @@ def test_a_long_answer_arrives_in_parts_in_order(scene: Scene) -> None:
 
 def test_a_reply_whose_time_passed_is_not_sent_also_when_it_passes_while_it_waits(scene: Scene) -> None:
     channel = scene.generic()
-    scene.double.script({"do": "accept_then_hang", "seconds": 4, "text": "v1"})
+    scene.double.script({"do": "accept_then_hang", "seconds": 25, "text": "v1"})
     lane = scene.say(channel, "late", "v1", "v2", "v3")
-    valid = "UPDATE reply SET valid_until = now() + interval '3 s' WHERE conversation_id = %s AND sequence = 2"
+    valid = "UPDATE reply SET valid_until = now() + interval '1 s' WHERE conversation_id = %s AND sequence = 2"
     scene.stack.query(valid, lane)
+    time.sleep(1.5)
+    scene.double.release()
     scene.settled(channel)
     assert scene.replies(lane) == ["sent", "expired", "sent"]
     assert scene.shown("late") == ["v1", "v3"]
@@ -352,12 +354,13 @@ def test_a_lost_answer_to_commit_is_found_and_given_back(broken: Scene) -> None:
 def test_results_outlive_a_database_that_is_away_and_nothing_is_sent_twice(broken: Scene) -> None:
     channel = broken.telegram()
     with broken.senders(""):
-        broken.double.script({"do": "accept_then_hang", "seconds": 3, "times": 5})
+        broken.double.script({"do": "accept_then_hang", "seconds": 25, "times": 5})
         lanes = [broken.say(channel, 330 + n, *texts("p", 2)) for n in range(5)]
         wait_until(lambda: len(broken.double.calls()) == 5, 20, "five calls hang")
         postgres = broken.stack.servers.postgres
         postgres.stop_immediately()
-        time.sleep(8)
+        broken.double.release()
+        time.sleep(6)
         postgres.start()
         broken.settled(channel, seconds=40)
         sender = broken.stack.pids("send")
@@ -374,7 +377,7 @@ def test_a_sender_told_to_stop_leaves_nothing_in_its_name(broken: Scene) -> None
         lane, asked = broken.say(channel, "stop", "one", "two"), broken.say(ask, 321, "one", "two")
         wait_until(lambda: len(broken.double.calls()) == 2, 20, "two calls hang")
         os.kill(started[0].pid, signal.SIGTERM)
-        started[0].wait(26)
+        started[0].wait(60)
     assert broken.replies(lane) == ["pending", "pending"]
     assert broken.replies(asked) == ["unknown", "pending"]
     with broken.senders(""):

@@ -92,11 +92,12 @@ lane = Conversation.objects.get(pk={lane})
 desk.take_over(desk.Seen(conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence), anna)
 """
     with lanes.workers(""):
-        lane = lanes.say(lanes.channel(), "u", "one", "wait 12", "three")
+        lane = lanes.say(lanes.channel(), "u", "one", "wait 60", "three")
         lanes.begun(lane, 2)
         lanes.stack.manage("shell", "-c", take_over.format(lane=lane))
         assert not [line for line in lanes.done(lane, "ended") if line.sequence == 2], "the take-over came too late"
-        wait_until(lambda: len(lanes.done(lane, "ended")) == 2, 25, "the turn's end")
+        with lanes.released():
+            wait_until(lambda: len(lanes.done(lane, "ended")) == 2, 25, "the turn's end")
         expect_constant(lambda: lanes.messages(lane), 1, ["handled", "pending", "pending"])
     assert lanes.replies(lane, "body ->> 'text', status") == [("1: one", "cancelled")]
     assert lanes.lane(lane, "mode, epoch, next_sequence, due_at, cancelled_through") == ("human", 1, 2, None, 1)
@@ -130,12 +131,10 @@ def test_sigterm_to_all_commits_what_ends_in_time_and_cuts_the_rest_without_blam
         long = lanes.say(channel, "long", "wait 100")
         for lane in (*short, long):
             lanes.begun(lane)
-        told = time.monotonic()
         everything = children(process.pid)
         for pid in everything:
             os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not any(state(pid) not in ("", "Z") for pid in everything), 25, "all processes gone")
-        assert time.monotonic() - told < 25
         assert process.wait() == 0
     assert [lanes.messages(lane)[0] for lane in short] == ["handled"] * 3
     assert [len(lanes.done(lane, "begun")) for lane in short] == [1] * 3
@@ -173,16 +172,17 @@ def children(pid: int) -> list[int]:
 @pytest.mark.slow
 def test_a_hundred_sleeping_turns_do_not_stop_the_others(lanes: Lanes) -> None:
     plain, loop = lanes.channel(), lanes.channel("obedient_async")
-    with lanes.workers(""):
-        asleep = [lanes.say(plain, f"z{n}", "wait 15", woken=False) for n in range(103)]
-        asleep += [lanes.say(loop, f"z{n}", "wait 15", woken=False) for n in range(103)]
+    with lanes.workers("", TURN_SECONDS="150"):
+        asleep = [lanes.say(plain, f"z{n}", "wait 140", woken=False) for n in range(103)]
+        asleep += [lanes.say(loop, f"z{n}", "wait 140", woken=False) for n in range(103)]
         lanes.wake(*asleep)
         for lane in asleep:
             lanes.begun(lane)
         awake = [lanes.say(channel, f"a{n}", "hello", "you") for n in range(10) for channel in (plain, loop)]
         lanes.settled(*awake, seconds=14)
         assert not any(line.word == "ended" and line.lane in asleep for line in lanes.done())
-        lanes.settled(*asleep)
+        with lanes.released():
+            lanes.settled(*asleep)
         assert lanes.stack.value("SELECT count(*) FROM reply WHERE conversation_id = ANY (%s)", asleep) == 206
 
 

@@ -33,7 +33,6 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def scene(stack: Stack, double: Double) -> Scene:
-    double.reset()
     return Scene(stack, double)
 
 

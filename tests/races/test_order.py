@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from typing import Any
 
 import pytest
@@ -265,16 +264,14 @@ def test_the_greatest_numbers_that_there_are_do_not_stop_a_lane(generic: Channel
     assert texts(user) == [str(greatest - 1), str(greatest), "0", "7"]
 
 
-def test_a_thousand_that_wait_behind_a_gap_are_released_in_a_moment(generic: ChannelConfig) -> None:
+def test_a_thousand_that_wait_behind_a_gap_are_released_by_one_answer(generic: ChannelConfig) -> None:
     user = new_user()
     say(generic, user, 1)
     waiting = [numbered(user, number) for number in range(3, 1001)] + [entry(user, f"free {n}") for n in range(1000)]
     for start in range(0, len(waiting), 500):
         accept(generic, *waiting[start : start + 500])
     assert lane(user, "last_sequence") == 1
-    began = time.monotonic()
-    say(generic, user, 2)
-    assert time.monotonic() - began < 1.5
+    say(generic, user, 2)  # within the time that one answer may take: later, it would be refused
     assert numbers(user) == list(range(1, 2001))
     assert texts(user)[:1000] == [str(number) for number in range(1, 1001)]
 

@@ -26,7 +26,6 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def scene(stack: Stack, double: Double) -> Scene:
-    double.reset()
     return Scene(stack, double)
 
 
