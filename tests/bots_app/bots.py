@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from conversations.contracts import Attachment, Choice
@@ -29,6 +29,13 @@ def note(turn: Turn, word: str) -> None:
     os.close(descriptor)
 
 
+def parts(seconds: float) -> Iterator[float]:
+    """A wait in short parts, which ends when the test releases those who wait."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not RELEASED.exists():
+        yield min(left, LOOK_SECONDS)
+
+
 @bot("obedient")
 def obedient(turn: Turn) -> None:
     note(turn, "begun")
@@ -45,9 +52,8 @@ async def obedient_async(turn: Turn) -> None:
     note(turn, "begun")
     verb, _, argument = turn.message.text.partition(" ")
     if verb == "wait":
-        end = time.monotonic() + float(argument)
-        while (left := end - time.monotonic()) > 0 and not RELEASED.exists():
-            await asyncio.sleep(min(left, LOOK_SECONDS))
+        for part in parts(float(argument)):
+            await asyncio.sleep(part)
     elif verb == "cancel":
         raise asyncio.CancelledError
     elif verb == "exit":
@@ -60,9 +66,8 @@ def answer(turn: Turn, argument: str) -> None:
 
 
 def wait(turn: Turn, argument: str) -> None:
-    end = time.monotonic() + float(argument)
-    while (left := end - time.monotonic()) > 0 and not RELEASED.exists():
-        time.sleep(min(left, LOOK_SECONDS))
+    for part in parts(float(argument)):
+        time.sleep(part)
     answer(turn, argument)
 
 
