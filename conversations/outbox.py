@@ -27,7 +27,7 @@ import psycopg
 import redis
 import structlog
 
-from conversations import committer, database, failures, installation, logs, pauses, registry, steps
+from conversations import committer, database, failures, installation, logs, pauses, recovery, registry, steps
 from conversations.bulkhead import CALLS, Bulkhead
 from conversations.contracts import (
     ChannelConfig,
@@ -443,11 +443,13 @@ class Sender:
                             _request_of(reply, channel), outcome.bucket, steps.told(outcome), outcome.reason
                         )
                 case Failed() | Unknown():
+                    recovery.failed(channel.id)
                     return pauses.failed(key, reply.id, outcome.reason)
                 case Rejected(scope=Scope.CHANNEL, new_chat=""):
                     return pauses.failed(key, reply.id, outcome.reason, at_once=True)
                 case _:  # it answers, so it works
                     pauses.succeeded(key)
+                    recovery.succeeded(channel.id)
         except Exception as error:  # whatever it is: the result must be written
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False

@@ -313,6 +313,7 @@ def _deliver(run: Watched, lanes: list[int]) -> None:
     run.file("lock_status_lanes", items=json.dumps(said))
     assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
     run.file("skip_settled", id=lanes[0], sequence=2)
+    run.file("end_waits", channel=1, lanes=1_000)
 
 
 def _late(run: Watched, message: int) -> None:
