@@ -423,6 +423,7 @@ class Sender:
         else:
             outcome = _send(channel, reply)
         self._events.put(("result", lane, (outcome, self._account(channel, reply, outcome))))
+        recovery.heard(channel.id, outcome)
 
     def _told_to_wait(self, channel: ChannelConfig, reply: Next) -> float:
         """Somebody else's 429 may have come between the limiter's word and this call."""
@@ -443,13 +444,11 @@ class Sender:
                             _request_of(reply, channel), outcome.bucket, steps.told(outcome), outcome.reason
                         )
                 case Failed() | Unknown():
-                    recovery.failed(channel.id)
                     return pauses.failed(key, reply.id, outcome.reason)
                 case Rejected(scope=Scope.CHANNEL, new_chat=""):
                     return pauses.failed(key, reply.id, outcome.reason, at_once=True)
                 case _:  # it answers, so it works
                     pauses.succeeded(key)
-                    recovery.succeeded(channel.id)
         except Exception as error:  # whatever it is: the result must be written
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False

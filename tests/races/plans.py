@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from channels_ingest.webchat import timeline as webchat
-from conversations import database, steps, sweeper
+from conversations import database, recovery, steps, sweeper
 from conversations.sqlfiles import sql
 
 HOT = ["contact", "alias", "conversation", "conversation_state", "timer", "receipt", "receipt_body", "message", "turn",
@@ -313,7 +313,7 @@ def _deliver(run: Watched, lanes: list[int]) -> None:
     run.file("lock_status_lanes", items=json.dumps(said))
     assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
     run.file("skip_settled", id=lanes[0], sequence=2)
-    run.file("end_waits", channel=1, lanes=1_000)
+    run.file("end_waits", channel=1, before=recovery.NEVER, tried=10.0, lanes=1_000)
 
 
 def _late(run: Watched, message: int) -> None:
