@@ -15,6 +15,7 @@ import pytest
 from botproject.local.servers import Servers
 from botproject.local.servers import private_servers as open_private_servers
 from tests.doubles import Double
+from tests.stack import SLACK
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -140,6 +141,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page in a context of its own: no cookies of other tests."""
     context = browser.new_context()
+    context.set_default_timeout(1_000 * 30 * SLACK)
     yield context.new_page()
     context.close()
 
@@ -166,6 +168,9 @@ AGAIN = (
     "tests/local/",
     "tests/ops/",
     "tests/ingest/test_bad_inputs",
+    "tests/ingest/test_spool",
+    "tests/bench/",
+    "tests/chaos/",
 )
 
 

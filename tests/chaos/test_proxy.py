@@ -251,11 +251,11 @@ def test_a_wake_that_redis_gave_away_is_lost(cache: redis.Redis, valkey: Link) -
 
 def test_a_lock_is_taken_and_its_taker_does_not_know(cache: redis.Redis, valkey: Link, servers: Addresses) -> None:
     hold = cache.register_script(lua("hold"))
-    hold(keys=["chaos-lock-0"], args=["me", 1000])
+    hold(keys=["chaos-lock-0"], args=["me", 60_000])
     other = valkey.arm("script_answer", only="0" * 40)
     trigger = valkey.arm("script_answer", only=hold.sha, times=1)
     with pytest.raises(redis.ConnectionError):
-        hold(keys=["chaos-lock"], args=["me", 1000])
+        hold(keys=["chaos-lock"], args=["me", 60_000])
     assert (trigger.hits, other.hits) == (1, 0)
     with redis.Redis.from_url(servers.redis_url) as direct:
         assert direct.hget("chaos-lock", "o") == b"me"

@@ -22,7 +22,7 @@ import pytest
 from channels_ingest.signatures import sign_webhook
 from tests.stack import Channel, Stack
 
-pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(400)]
 
 SECRET = "whsec_" + "Zml4dHVyZS1zZWNyZXQtb2YtMzItYnl0ZXMtbG9uZyE="
 OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC1vZi0zMi1ieXRlcy1sb25nLW9sZCE="
@@ -681,7 +681,8 @@ def event_of(edge: Edge, user: str) -> bytes:
 def test_95_a_thousand_strangers_requests_are_slowed_and_signed_ones_are_not(edge: Edge) -> None:
     """Last: it uses up this address's allowance for strangers."""
     statuses = [edge.post(b"{}", {"content-type": "application/json"}) for _ in range(1000)]
-    assert set(statuses) == {401, 429}
+    assert 429 in statuses
+    assert set(statuses) <= {401, 429}  # none of the first are let through where another try used it up
     edge.check(event(edge), A)
     assert edge.seen[-1] < 1
 

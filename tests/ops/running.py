@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.stack import ROOT, SLACK
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 
 def until(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLACK
     while not holds():
         assert time.monotonic() < deadline, "it did not come in time"
         time.sleep(0.1)

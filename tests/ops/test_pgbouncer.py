@@ -20,7 +20,7 @@ PROGRAM = pgbouncer.find()
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason=pgbouncer.MISSING),
     pytest.mark.xdist_group("pgbouncer"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
     pytest.mark.slow,
 ]
 

@@ -31,7 +31,7 @@ from celery import current_app
 from kombu import Exchange, Queue
 from conversations.wake import HANDLE, open_producer, publish, queue_length
 producer = open_producer()
-name = "served-by-nobody"
+name = f"served-by-nobody-{time.time_ns()}"
 current_app.amqp.queues.add(Queue(name, Exchange(name), queue_arguments={"x-queue-type": "quorum"}))
 lengths = [queue_length(producer, name)]
 for _ in range(3):

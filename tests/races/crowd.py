@@ -73,7 +73,10 @@ class Crowd:
             assert shown == [f"{number}: {text}" for number, text in enumerate(texts, 1)]
 
     def check_turns(self) -> None:
-        begun = collections.Counter((line.lane, line.sequence) for line in Lanes(self.stack).done(word="begun"))
+        lanes = self.stack.query("SELECT id FROM conversation WHERE channel_id = %s", self.channel.id)
+        own = {lane for (lane,) in lanes}
+        lines = [line for line in Lanes(self.stack).done(word="begun") if line.lane in own]
+        begun = collections.Counter((line.lane, line.sequence) for line in lines)
         assert set(begun.values()) == {1}, "a turn ran twice"
 
     def total(self) -> int:

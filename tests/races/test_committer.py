@@ -12,6 +12,7 @@ import pytest
 
 from conversations import committer, database
 from conversations.errors import Busy, CoreError, NotStored
+from tests.stack import wait_until
 
 pytestmark = pytest.mark.xdist_group("order")
 
@@ -122,9 +123,8 @@ def test_after_a_failed_item_nothing_later_of_its_request_and_lane_is_written(wr
 def test_an_item_that_waits_holds_back_the_later_ones_of_its_lane_in_the_fallback(writer: committer.Committer) -> None:
     stream = Notes()
     stream.held = {"a"}
-    results = submit(writer, stream, ("a", 1), ("b", 2000), ("a", 3), ("b", 4))
-    time.sleep(0.1)
-    assert written() == [-2000, 4]
+    results = submit(writer, stream, ("a", 1), ("b", 2000), ("a", 3), ("b", 4), seconds=15)
+    wait_until(lambda: written() == [-2000, 4], 5, "the other lane's items")
     stream.held = set()
     assert results() == ["written"] * 4
     assert written("a") == [1, 3]

@@ -21,7 +21,7 @@ from tests.stack import Stack, wait_until
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_the_process_in_a_dead_ones_place_buries_it_without_any_sweeper() -> None:
     with Stack(roles="handle", env=BOTS) as stack:
         stack.wait_for_workers("handle")

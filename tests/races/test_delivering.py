@@ -13,10 +13,10 @@ import pytest
 from conversations.bulkhead import CALLS_PER_CHANNEL
 from tests.doubles import Double
 from tests.platforms import telegram_text
-from tests.races.replies import Scene, decide, desk, texts, without_repeats
+from tests.races.replies import OPEN, Scene, decide, desk, texts, without_repeats
 from tests.stack import Channel, Stack, state, wait_until
 
-pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +75,14 @@ def test_a_taken_reply_whose_answer_was_cut_shows_once_with_a_key_and_next_to_it
 def test_a_wait_that_a_platform_asks_for_holds_for_the_whole_bucket_and_burns_no_attempt(scene: Scene) -> None:
     """Also where we count nothing ourselves: the generic channel has no limits of its own."""
     channel = scene.generic()
+    scene.double.script({"do": "429", "retry_after": 8})
     lanes = [scene.say(channel, f"busy{n}", "a", "b") for n in range(20)]
-    scene.double.script({"do": "429", "retry_after": 4})
     scene.settled(channel, seconds=40)
     calls = [line for line in scene.double.calls() if line["chat"].startswith("busy")]
     refused = [line for line in calls if line["decision"] == "429"]
     assert len(refused) == 1
     told = refused[0]["at"]
-    early = [line for line in calls if told + 0.5 < line["at"] < told + 3.8]
+    early = [line for line in calls if told + 2 < line["at"] < told + 7.8]
     assert early == []
     assert {attempts for lane in lanes for attempts in scene.replies(lane, "attempts")} == {1}
     assert all(scene.shown(f"busy{n}") == ["a", "b"] for n in range(20))
@@ -95,7 +95,7 @@ def test_a_call_that_was_admitted_before_a_429_does_not_begin_after_it(broken: S
     broken.double.script({"do": "429", "retry_after": 4})
     for n in range(2):
         broken.say(channel, f"admitted{n}", "a")
-    with broken.senders("D2=sleep:1@2"):
+    with broken.senders("D2=sleep:1.5@2"):
         broken.settled(channel, seconds=40)
     first, *others = [line for line in broken.double.calls() if line["chat"].startswith("admitted")]
     assert first["decision"] == "429"
@@ -152,16 +152,16 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
            SELECT id, channel_id, s, 'bot', jsonb_build_object('text', 't' || s) FROM lanes, generate_series(1, 2) s""",
         channel.id, users,
     )  # fmt: skip
-    stopped_now = "SELECT count(*) FROM pause WHERE since IS NOT NULL"
-    wait_until(lambda: stack.value(stopped_now) == 1, 20, "the channel is paused")
+    its_own = "FROM pause WHERE target = %s"  # a late result of an earlier test may count for another channel
+    paused = f"SELECT count(*) {its_own} AND since IS NOT NULL"
+    wait_until(lambda: stack.value(paused, str(channel.id)) == 1, 20, "the channel is paused")
     paused_at = time.time()
     wait_until(lambda: any(call["at"] > paused_at + 2 for call in scene.double.calls()), 10, "a probe comes and fails")
-    time.sleep(1)
-    causes = stack.query("SELECT scope, target, stops, reason FROM pause")
-    assert [row[:3] for row in causes] == [("channel", str(channel.id), "sending")]
-    assert "401" in causes[0][3]
-    states = dict(stack.query("SELECT status, count(*) FROM reply WHERE channel_id = %s GROUP BY 1", channel.id))
-    assert states == {"pending": 2 * users}
+    states = "SELECT status, count(*) FROM reply WHERE channel_id = %s GROUP BY 1"
+    wait_until(lambda: stack.query(states, channel.id) == [("pending", 2 * users)], 10, "all wait, none is parked")
+    causes = stack.query(f"SELECT scope, stops, reason {its_own}", str(channel.id))
+    assert [row[:2] for row in causes] == [("channel", "sending")]
+    assert "401" in causes[0][2]
     assert stack.value("SELECT max(attempts) FROM reply WHERE channel_id = %s", channel.id) == 0
     stack.manage("set_channel", channel.public_id, "--set", "token=9:new")
     scene.settled(channel, seconds=60)
@@ -170,7 +170,7 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
     for line in scene.double.accepted():
         shown[line["chat"]].append(line["text"])
     assert all(shown[str(10_000 + n)] == ["t1", "t2"] for n in range(users))
-    assert stack.value("SELECT count(*) FROM pause") == 0
+    assert stack.value(f"SELECT count(*) {its_own}", str(channel.id)) == 0
 
 
 # ---------------------------------------------------------------- one for all, none for others
@@ -179,14 +179,14 @@ def test_a_revoked_token_parks_nothing_shows_one_cause_and_a_new_one_releases_al
 @pytest.mark.slow
 def test_a_platform_that_hangs_holds_up_only_its_own_channel(scene: Scene) -> None:
     hanging, good = scene.generic(), scene.telegram()
-    scene.double.script({"do": "hang", "seconds": 28, "text": "stuck", "times": 0})
+    scene.double.script({"do": "hang", "seconds": 300, "text": "stuck", "times": 0})
     for n in range(CALLS_PER_CHANNEL + 30):
         scene.say(hanging, f"h{n}", "stuck")
     wait_until(lambda: sending(scene, hanging) == CALLS_PER_CHANNEL, 15, "calls hang")
     for n in range(20):
         scene.say(good, 900 + n, *texts("q", 3))
     scene.settled(good, seconds=15)
-    assert not scene.double.calls("/out"), "the first calls hang no more"
+    assert not scene.double.calls("/out")  # a call is written down when it hangs no more
     assert all(scene.shown(900 + n) == texts("q", 3) for n in range(20))
     assert sending(scene, hanging) <= CALLS_PER_CHANNEL, "more calls of one channel than its share"
     scene.stack.query("UPDATE channel SET active = false WHERE id = %s", hanging.id)
@@ -285,17 +285,21 @@ def test_senders_killed_at_every_step_lose_nothing_and_keep_order(broken: Scene)
         broken.say(generic, f"k{n}", *texts("a", 12))
         broken.say(telegram, 2000 + n, *texts("a", 12))
     with broken.senders("D1=kill@9", "D2=kill@13", "D3=kill@17", "D4=kill@11"):
-        wait_until(lambda: deaths(broken) >= 6, 90, "senders die")
+        wait_until(lambda: dying(broken, generic) >= 6, 90, "senders die")
     with broken.senders(""):
         broken.settled(generic, telegram, seconds=60)
     for n in range(12):
         assert broken.shown(f"k{n}") == texts("a", 12)
         assert without_repeats(broken.shown(2000 + n)) == texts("a", 12)
-    assert broken.stack.query("SELECT status FROM reply WHERE status <> 'sent'") == []
+    unsent = "SELECT status FROM reply WHERE status <> 'sent' AND channel_id IN (%s, %s)"
+    assert broken.stack.query(unsent, generic.id, telegram.id) == []
 
 
-def deaths(scene: Scene) -> int:
-    """Lives of senders that ended; the sweeper has found some of them."""
+def dying(scene: Scene, channel: Channel) -> int:
+    """Lives of senders that ended; the sweeper has found some of them. There is always something left to send."""
+    if scene.stack.value(f"SELECT count(*) FROM reply WHERE status IN {OPEN} AND channel_id = %s", channel.id) < 20:
+        for n in range(12):
+            scene.say(channel, f"more{n}", "m")
     alive = len(scene.stack.pids("send"))
     return int(scene.stack.value("SELECT count(*) FROM worker WHERE kind = 'send'")) - alive
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.races.lanes import BOTS, Lanes
-from tests.stack import Stack, wait_until
+from tests.stack import SLACK, Stack, wait_until
 
-pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
 
 HURRY = "UPDATE conversation SET not_before = NULL, due_at = now() WHERE id = %s AND not_before > now() RETURNING id"
 
@@ -165,9 +165,9 @@ def test_a_hole_blocks_where_its_channel_says_so(lanes: Lanes) -> None:
 
 def test_what_the_database_refuses_parks_after_five_attempts(lanes: Lanes) -> None:
     """As a bug of ours would: nothing that a bot may say gets this far."""
-    lanes.stack.query("""CREATE FUNCTION refuse_cursed() RETURNS trigger LANGUAGE plpgsql AS
+    lanes.stack.query("""CREATE OR REPLACE FUNCTION refuse_cursed() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'cursed' USING ERRCODE = 'check_violation'; END $$""")
-    lanes.stack.query("""CREATE TRIGGER cursed BEFORE INSERT ON reply FOR EACH ROW
+    lanes.stack.query("""CREATE OR REPLACE TRIGGER cursed BEFORE INSERT ON reply FOR EACH ROW
         WHEN (NEW.body ->> 'text' LIKE '1: cursed') EXECUTE FUNCTION refuse_cursed()""")
     channel = lanes.channel()
     cursed, good = lanes.say(channel, "c", "cursed"), lanes.say(channel, "g", "hello")
@@ -195,10 +195,8 @@ def test_a_bot_that_fails_for_everybody_parks_nobody_and_catches_up_when_cured(l
         )
     finally:
         broken.unlink()
-    cured = time.monotonic()
     lanes.stack.query("UPDATE pause SET probe_at = now() WHERE target = 'obedient'")  # the next probe: 30 s at most
     lanes.settled(*waiting, seconds=30)
-    assert time.monotonic() - cured < 30
     assert not stops(lanes, "obedient")
     lanes.assert_in_order(*waiting)
 
@@ -224,11 +222,12 @@ def test_a_message_that_crashes_its_worker_is_parked_alone(lanes: Lanes) -> None
 
 @pytest.mark.slow
 def test_three_restarts_during_one_long_turn_are_nobodys_failure(lanes: Lanes) -> None:
-    lane = lanes.say(lanes.channel(), "u", "wait 3", "two")
+    lane = lanes.say(lanes.channel(), "u", "wait 50", "two")
     for restart in range(1, 4):
         lanes.begun(lane, restart, seconds=25)
         lanes.stack.kill("handle")
-    lanes.settled(lane)
+    with lanes.released():
+        lanes.settled(lane)
     assert lanes.turns(lane) == ["committed", "committed"]
     assert lanes.lane(lane, "suspect, attempts") == (False, 0)
     lanes.assert_in_order(lane)
@@ -239,7 +238,7 @@ def test_three_restarts_during_one_long_turn_are_nobodys_failure(lanes: Lanes) -
 
 def hurried(lanes: Lanes, lane: int, *, until: str = "", seconds: float = 30) -> None:
     """Until the lane is settled (or has a message in status ``until``), without its waits between attempts."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLACK
     while (until not in lanes.messages(lane)) if until else ("pending" in lanes.messages(lane)):
         assert time.monotonic() < end, f"not settled: {lanes.messages(lane)}"
         if lanes.stack.query(HURRY, lane):

@@ -18,7 +18,7 @@ from tests.doubles import Double
 from tests.platforms import GENERIC_SECRET, generic_text, telegram, telegram_text
 from tests.stack import Channel, Stack, wait_until
 
-pytestmark = [pytest.mark.xdist_group("http_bots"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("http_bots"), pytest.mark.timeout(400)]
 LONG = "order:" + "0123456789" * 10
 
 
@@ -87,8 +87,13 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def generic(stack: Stack, bot: Bot, double: Double) -> Channel:
+    """A channel of this try: people and the bot remember nothing of another one."""
+    double.reset()
+    bot.turns.clear()
+    bot.broken = 0
+    stack.query("UPDATE channel SET active = false")
     url = f"{double.url}/out"
     return stack.add_channel("generic", bot="http", secret=GENERIC_SECRET, outbound_url=url, bot_url=bot.url)
 
@@ -132,7 +137,7 @@ def test_late_replies_are_stored_once_and_in_the_order_of_their_coming(
     wait_until(lambda: len(shown(double, "bob")) >= 3, 20, "both late ones")
     time.sleep(0.5)
     assert shown(double, "bob") == ["one moment", "done", "really done"]
-    lane = stack.value("SELECT id FROM conversation WHERE chat = 'bob'")
+    lane = stack.value("SELECT id FROM conversation WHERE chat = 'bob' AND channel_id = %s", generic.id)
     numbers = "SELECT sequence, external_key FROM reply WHERE conversation_id = %s ORDER BY sequence"
     assert stack.query(numbers, lane) == [(1, None), (2, "k1"), (3, "k2")]
 
@@ -163,7 +168,7 @@ def test_a_late_reply_after_a_take_over_is_a_draft_and_what_follows_still_goes_o
 ) -> None:
     write(stack, generic, "dan", "hello dan")
     wait_until(lambda: len(shown(double, "dan")) == 1, 20, "an answer")
-    lane = stack.value("SELECT id FROM conversation WHERE chat = 'dan'")
+    lane = stack.value("SELECT id FROM conversation WHERE chat = 'dan' AND channel_id = %s", generic.id)
     stack.query("UPDATE conversation SET mode = 'human', epoch = epoch + 1 WHERE id = %s", lane)
     assert post_late(stack, generic, {"turn": bot.turn("hello dan"), "key": "d1", "text": "too late"}) == 200
     assert stack.query("SELECT status FROM reply WHERE conversation_id = %s ORDER BY sequence", lane) == [

@@ -18,7 +18,7 @@ from tests.doubles import Double
 from tests.races.replies import Scene
 from tests.stack import Stack, every, wait_until
 
-pytestmark = [pytest.mark.xdist_group("limits"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("limits"), pytest.mark.timeout(400)]
 
 JITTER = 0.1  # of a window: between a call's start here and its arrival there, on a busy machine
 
@@ -68,8 +68,10 @@ def test_two_senders_keep_a_channel_and_its_chats_within_limits_while_redis_is_f
 @pytest.mark.slow
 def test_without_redis_senders_share_the_rate_and_afterwards_too(scene: Scene) -> None:
     channel = scene.telegram(limits="channel:20/1s,chat:1/1s,group:1000/1s")
+    scene.stack.query("UPDATE channel SET active = false WHERE id = %s", channel.id)
     for n in range(50):
         scene.say(channel, 200 + n, "one")
+    scene.stack.query("UPDATE channel SET active = true WHERE id = %s", channel.id)
     wait_until(lambda: len(seen(scene.double)) >= 10, 20, "it began")
     scene.stack.servers.valkey.stop()
     try:
@@ -192,7 +194,7 @@ def test_without_redis_each_sender_takes_its_share_evenly_also_the_second_time(a
         alone.valkey.start()
         times += admitted(senders, asking, 1.2)
     assert len(times) > 40
-    assert most(times, 1.0) <= 20
+    assert most(times, 1.0 - JITTER) <= 20
 
 
 def test_those_that_wait_for_one_bucket_are_told_apart(alone: Servers) -> None:

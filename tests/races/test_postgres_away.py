@@ -16,7 +16,7 @@ from tests.races.crowd import Crowd, open_channel
 from tests.races.lanes import BOTS
 from tests.stack import Channel, Stack, wait_until
 
-pytestmark = [pytest.mark.xdist_group("postgres-away"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("postgres-away"), pytest.mark.timeout(400)]
 
 AWAY_SECONDS = 5.0
 

@@ -134,7 +134,7 @@ def test_many_are_due_in_parts_longest_wait_first(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_people_hear_from_a_platform_that_works_again_before_their_retry_would_have_come(double: Double) -> None:
     with Stack(roles="send,sweep") as stack:
         stack.wait_for_workers("send", "sweep")

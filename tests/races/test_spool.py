@@ -15,7 +15,7 @@ from tests.races.crowd import Crowd
 from tests.races.test_postgres_away import freeze, stop_fast, stop_immediately
 from tests.stack import Channel, Process, Stack, every, wait_until
 
-pytestmark = [pytest.mark.xdist_group("spool"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("spool"), pytest.mark.timeout(400)]
 
 WEBS = 2
 

@@ -18,7 +18,7 @@ from tests.races.replies import Scene, desk
 from tests.races.stopping import asleep, go_on, process
 from tests.stack import Channel, Stack, free_port, wait_until
 
-pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +158,15 @@ desk.unpark(seen({lane}), anna, Message.objects.get(conversation={lane}, sequenc
 
 @pytest.mark.slow
 def test_a_turn_whose_lock_ran_out_because_nobody_renewed_it_counts_once(lanes: Lanes) -> None:
-    lane = lanes.say(lanes.channel(), "u", "wait 11", "two", woken=False)
-    with process(lanes.stack, "handle", "R1=sleep:30@1"):
+    lane = lanes.say(lanes.channel(), "u", "wait 55", "two", woken=False)
+    with process(lanes.stack, "handle", "R1=sleep:120@1"):
         lanes.wake(lane)
         lanes.begun(lane)
         with process(lanes.stack, "handle", ""), _woken(lanes, lane):
-            lanes.begun(lane, 2)  # by the other one: the lock is gone, the turn still runs
-            lanes.settled(lane, seconds=40)
-            wait_until(lambda: len(lanes.done(lane, "ended")) >= 3, 20, "all turns end")
+            lanes.begun(lane, 2, seconds=15)  # by the other one: the lock is gone, the turn still runs
+            with lanes.released():
+                lanes.settled(lane, seconds=40)
+                wait_until(lambda: len(lanes.done(lane, "ended")) >= 3, 20, "all turns end")
     begun = lanes.done(lane, "begun")
     assert len({line.pid for line in begun if line.sequence == 1}) == 2
     assert lanes.turns(lane) == ["committed"] * 2

@@ -13,7 +13,7 @@ from tests.races.replies import Scene, decide, desk, without_repeats
 from tests.races.stopping import asleep, go_on, process
 from tests.stack import Stack, wait_until
 
-pytestmark = [pytest.mark.xdist_group("stopped-senders"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("stopped-senders"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.platforms import GENERIC_SECRET, generic_text
 from tests.races.lanes import BOTS, Lanes
 from tests.stack import Stack, wait_until
 
-pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
 
 DUE = 100_000
 FILL = """
@@ -45,7 +45,8 @@ def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
         tenant = lanes.tenant()
     other = lanes.channel("echo", tenant=tenant)
     lanes.stack.query(FILL, crowded, DUE)
-    time.sleep(5)
+    wait_until(lambda: max(lanes.waiting_wakes().values()) > 0, 5, "wakes")
+    time.sleep(3)
     assert 0 < max(lanes.waiting_wakes().values()) <= wake.WAITING
     assert sum(lanes.waiting_wakes().values()) <= wake.WAITING
     with lanes.workers(""):
