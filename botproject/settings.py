@@ -151,6 +151,7 @@ _ON_REDIS = urlsplit(CELERY_BROKER_URL).scheme in ("redis", "rediss")
 CELERY_BROKER_TRANSPORT = "conversations.broker:Transport" if _ON_REDIS else None
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_WORKER_CONSUMER = "conversations.consumer:Consumer"
 CELERY_BROKER_POOL_LIMIT = 1
 CELERY_BROKER_HEARTBEAT = 10  # RabbitMQ's: finds out a broker that froze
 CELERY_BROKER_TRANSPORT_OPTIONS = {

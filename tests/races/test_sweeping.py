@@ -6,7 +6,9 @@ import time
 import uuid
 from collections.abc import Iterator
 
+import psycopg
 import pytest
+import redis
 
 from conversations import wake
 from tests.platforms import GENERIC_SECRET, generic_text
@@ -89,6 +91,29 @@ def test_with_redis_stopped_bots_go_on_answering(lanes: Lanes) -> None:
         assert stack.post(channel, body, headers) == 200
         lanes.settled(filled[0], seconds=15)
     lanes.assert_in_order(*filled)
+
+
+@pytest.mark.slow
+def test_a_worker_that_could_acknowledge_nothing_while_redis_was_away_takes_wakes_again(lanes: Lanes) -> None:
+    """All its places are taken by tasks that wait for rows; when they are done, nobody hears of it."""
+    stack, channel = lanes.stack, lanes.channel("echo")
+    with lanes.workers(""), redis.Redis.from_url(stack.servers.redis_url) as client:
+        before = stack.pids("handle")
+        waiting = [lanes.say(channel, f"w{n}", "hello", woken=False) for n in range(64)]
+        wakes = waiting[:32], waiting[32:]
+        with psycopg.connect(stack.servers.database_url) as holder:
+            holder.execute("SELECT FROM conversation WHERE id = ANY (%s) FOR UPDATE", [waiting])
+            for ids in wakes:
+                lanes.wake(*ids)
+            wait_until(lambda: client.hlen("unacked") == len(wakes), 10, "every place is taken")
+            stack.servers.valkey.stop()
+        try:
+            told = "Couldn't ack"
+            wait_until(lambda: stack.logs().count(told) >= len(wakes), 15, "the tasks are done, and Redis is away")
+        finally:
+            stack.servers.valkey.start()
+        lanes.settled(*waiting, lanes.say(channel, "later", "hello"))
+        assert stack.pids("handle") == before
 
 
 def test_what_a_sender_left_behind_is_settled_also_without_its_row(lanes: Lanes) -> None:

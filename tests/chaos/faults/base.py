@@ -34,7 +34,7 @@ from tests.chaos.history import Event, History
 from tests.chaos.proxy import Link
 
 MOST_SECONDS = 20.0  # that a fault lasts where durations are scaled
-FIND_SECONDS = 8.0  # to find somebody to hurt
+FIND_SECONDS = 20.0  # to find somebody to hurt, also right after a fault that takes so long to recover from
 
 Act = Callable[["Scene"], Iterator[None]]
 
