@@ -155,7 +155,7 @@ CELERY_WORKER_CONSUMER = "conversations.consumer:Consumer"
 CELERY_BROKER_POOL_LIMIT = 1
 CELERY_BROKER_HEARTBEAT = 10  # RabbitMQ's: finds out a broker that froze
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 120,
+    "ack_emulation": False,  # a wake is a hint: none is kept for the case that its worker dies
     "socket_timeout": 10,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,

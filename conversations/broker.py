@@ -1,43 +1,97 @@
-"""Kombu's transport for Redis, mended in two places.
+"""Kombu's transport for Redis, for wakes: hints that may be lost, and must not stand in each other's way.
 
-**One client a channel.** Kombu makes a new one for each message that it takes and each that it acknowledges, and
-redis-py's takes longer to make than to use (a third of what a wake costs).
+**Nothing of a wake is kept in Redis once it is taken**, see ``ack_emulation`` in the settings. Rows are due, whoever
+dies; and what need not be told to Redis cannot fail while it is away.
 
-**A wake that cannot be acknowledged gives its place back.** Kombu keeps the place for ever where Redis is away at that
-moment. A worker whose places are all taken then listens to no socket, so it does not hear of the lost connection
-either: it would take no wake again until it is started anew.
+**A process has one wake of a queue in hand.** Kombu takes the next from whichever queue has one, so that a tenant with
+a backlog has all places of a process, and another tenant's wake waits until one of them is done.
+
+**One client a channel.** Kombu makes a new one for each use, and redis-py's takes longer to make than to use.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
+from queue import Empty
 from typing import Any
 
 from kombu.transport import redis, virtual
+from kombu.utils.scheduling import round_robin_cycle
+
+PLACES = 1  # wakes of one queue in hand
+LOOK_AGAIN_SECONDS = 0.05  # for queues that are left out of what is waited for
 
 
-class QoS(redis.QoS):
-    """Who has taken how many. What stays in Redis unacknowledged is a hint that has expired when it comes back."""
+class QoS(virtual.QoS):
+    """The wakes in hand; ``in_hand`` counts them by queue. For the one thread that takes wakes."""
+
+    channel: Channel
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self.in_hand: collections.Counter[str] = collections.Counter()
+        self._queues: dict[str, str] = {}
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        super().append(message, delivery_tag)
+        queue = self._queues[delivery_tag] = message.delivery_info["routing_key"]
+        self.in_hand[queue] += 1
 
     def ack(self, delivery_tag: str) -> None:
-        try:
-            super().ack(delivery_tag)
-        except Exception:
-            virtual.QoS.ack(self, delivery_tag)
-            raise
+        super().ack(delivery_tag)
+        self._put_down(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        try:
-            super().reject(delivery_tag, requeue)
-        except Exception:
-            virtual.QoS.ack(self, delivery_tag)
-            raise
+        super().reject(delivery_tag, requeue)
+        self._put_down(delivery_tag)
+
+    def _put_down(self, delivery_tag: str) -> None:
+        queue = self._queues.pop(delivery_tag, "")
+        self.in_hand[queue] -= 1
+        self.channel.take_at_once(queue)
+
+
+class Queues(round_robin_cycle):
+    """Those of a channel in turns, without those of which it has enough in hand."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def consume(self, n: int) -> Any:
+        in_hand = self._channel.in_hand
+        return [queue for queue in super().consume(n) if in_hand[queue] < PLACES]
 
 
 class Channel(redis.Channel):
     """A client is safe for threads, and holds nothing but its pool."""
 
-    QoS = QoS
+    do_restore = False
+    connection_errors: tuple[type[Exception], ...]
     _client_of_pool: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.QoS: Any = QoS
+        self._queue_cycle = Queues(self)
+        self._left_out: set[str] = set()  # queues that are not waited for now
+
+    @property
+    def in_hand(self) -> collections.Counter[str]:
+        qos: Any = self.qos
+        return qos.in_hand
+
+    def take_at_once(self, queue: str) -> None:
+        """The next wake of a queue for which there is a place again, and nobody waits."""
+        if queue in self._left_out and queue in self.active_queues and self.qos.can_consume():
+            with contextlib.suppress(Empty, *self.connection_errors):  # the next look finds it
+                self.connection._deliver(self._get(queue), queue)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        waited_for = self._queue_cycle.consume(len(self.active_queues))
+        self._left_out = set(self.active_queues).difference(waited_for)
+        super()._brpop_start(LOOK_AGAIN_SECONDS if self._left_out else timeout)  # type: ignore[misc]
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:  # made once by kombu itself

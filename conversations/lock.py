@@ -95,10 +95,6 @@ class Locks:
     def stop(self) -> None:
         self._stopping.set()
 
-    def __len__(self) -> int:
-        """How many lanes are in hand."""
-        return len(self._held)
-
     def running(self) -> list[int]:
         """The lanes in hand."""
         with self._lock:

@@ -44,6 +44,7 @@ from conversations.contracts import ChannelConfig, Kind
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.lock import Locks, free
+from conversations.room import Room
 from conversations.sqlfiles import sql
 from conversations.threads import Threads
 from conversations.verdicts import Finished, Head, Verdict
@@ -53,20 +54,16 @@ log = structlog.get_logger(__name__)
 TURNS_PER_HOLD = 20
 HOLD_SECONDS = 1.0
 SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
-IN_HAND = 16  # lanes in hand that no bot is busy with: the task that brought them waits until fewer are left
-PATIENCE_SECONDS = 10.0  # so long at most: lanes that somebody holds in the database keep nobody else from theirs,
-STUCK_SECONDS = 60.0  # and for so long they are not counted
-LOOK_SECONDS = 0.02  # turns that have become slow make room, too
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 
 
 class Held:
     """One lane in this process's hands."""
 
-    __slots__ = ("begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
+    __slots__ = ("begun", "channel", "head", "id", "life", "line", "probe", "since", "turns", "void")
 
-    def __init__(self, lane: int, probe: bool, life: int) -> None:
-        self.id, self.probe = lane, probe
+    def __init__(self, lane: int, probe: bool, life: int, line: str = "") -> None:
+        self.id, self.probe, self.line = lane, probe, line
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
         self.begun = 0.0  # when its turn began; 0: none is running
@@ -107,15 +104,14 @@ class Handler:
         self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
-        self._left = threading.Condition()  # lanes were let go
-        self._waiting = 0  # tasks that wait for room
-        self._stuck, self._stuck_until = 0, 0.0  # lanes that did not get on while a task had patience
-        self._on_trial = 0  # lanes whose turn runs, or stands in line, in a process of its own
+        self._room = Room()
         threading.Thread(target=self._serve, name="lanes", daemon=True).start()
         threading.Thread(target=self._watch, name="overdue", daemon=True).start()
 
-    def handle(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Process the next messages of these lanes; returns when few in hand wait for anything but their bots."""
+    def handle(
+        self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, line: str = ""
+    ) -> None:
+        """Process the next messages of these lanes; returns when few of their line wait for anything but their bots."""
         if self._closing():
             time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
             return
@@ -133,28 +129,10 @@ class Handler:
             failpoint("T2")
             word = "look" if self._announce() else "leave"
         finally:
+            self._room.enter(line, len(mine))
             for lane in mine:
-                self._look.put((word, Held(lane, probe, life)))
-        self._wait_for_room(woken=locked)
-
-    def _wait_for_room(self, *, woken: bool) -> None:
-        """Until few lanes in hand wait for anything but their bots. Meanwhile wakes wait in their tenants' queues,
-        where none stands before another tenant's. ``woken``: lanes that are let go can be woken again."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        with self._left:
-            self._waiting += woken
-            while (crowded := self._crowded()) and time.monotonic() < end and not self._closing():
-                self._left.wait(LOOK_SECONDS)
-            self._waiting -= woken
-            if crowded:
-                self._stuck, self._stuck_until = self._crowd(), time.monotonic() + STUCK_SECONDS
-
-    def _crowded(self) -> bool:
-        stuck = self._stuck if time.monotonic() < self._stuck_until else 0
-        return self._crowd() - stuck >= IN_HAND
-
-    def _crowd(self) -> int:
-        return len(self.locks) - len(self._running) - self._on_trial
+                self._look.put((word, Held(lane, probe, life, line)))
+        self._room.wait(line, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
         """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
@@ -207,8 +185,7 @@ class Handler:
         failpoint("T7")
         again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
-        with self._left:
-            self._left.notify_all()
+        self._room.leave(held.line for held in leaving if held.id not in again)
         for held in leaving:
             held.hold(self._life)
         return [held for held in leaving if held.id in again]
@@ -284,8 +261,7 @@ class Handler:
         if head.kind == Kind.BUTTON and not head.attempts:
             acts.acknowledge(channel, head.user, head.chat, task.message.data)
         if head.suspect:
-            with self._left:
-                self._on_trial += 1
+            self._room.begin(held.line)
             self._trials.submit(self._run_trial, held, head, channel, task)
         elif inspect.iscoroutinefunction(function):
             asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
@@ -313,8 +289,7 @@ class Handler:
         try:
             self._try(held, head, channel, task)
         finally:
-            with self._left:
-                self._on_trial -= 1
+            self._room.end(held.line)
 
     def _try(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         if not self._may_begin(held):
@@ -337,6 +312,7 @@ class Handler:
             if self._may_begin(held):
                 held.begun = time.monotonic()
                 self._running[held.id] = held
+                self._room.begin(held.line)
         if not held.begun:
             self._go([held])
             return False
@@ -347,7 +323,8 @@ class Handler:
         with self._lock:
             if held.void is head:
                 return
-            self._running.pop(held.id, None)
+            if self._running.pop(held.id, None) is not None:
+                self._room.end(held.line)
             held.begun = 0.0
         try:
             failpoint("T4")
@@ -400,6 +377,7 @@ class Handler:
             for held in late:
                 held.void, held.begun = held.head, 0.0
                 del self._running[held.id]
+                self._room.end(held.line)
         return late
 
     def _give_up(self, held: Held) -> None:
@@ -442,7 +420,7 @@ class Handler:
     def _go_on(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
         """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""
         held.probe = False
-        most = SHORT_HOLD_SECONDS if self._waiting else HOLD_SECONDS
+        most = SHORT_HOLD_SECONDS if self._room.waiting else HOLD_SECONDS
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
         if behind and not spent:
             self._look.put(("look", held))

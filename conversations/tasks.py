@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+from celery import current_task, shared_task
 
 from conversations import maintenance, worker
 
@@ -10,7 +10,8 @@ from conversations import maintenance, worker
 @shared_task(name="conversations.handle")
 def handle(conversation_ids: list[int], probe: bool = False) -> None:
     """Process the next messages of these conversations."""
-    worker.current().make_handler().handle(conversation_ids, probe=probe)
+    came_by = current_task.request.delivery_info or {}
+    worker.current().make_handler().handle(conversation_ids, probe=probe, line=came_by.get("routing_key") or "")
 
 
 @shared_task(name="conversations.send")

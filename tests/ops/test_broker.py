@@ -13,45 +13,90 @@ from celery.worker import state
 from django.conf import settings
 from kombu import Connection, Queue
 from kombu.transport.virtual import Channel
-from redis.exceptions import ConnectionError as RedisAway
 
 from botproject.local.servers import Servers
 from conversations.consumer import Consumer
 from tests.stack import wait_until
 
-PLACES = 2
+PLACES = 3  # of the whole consumer
 
 
 @pytest.fixture
 def channel(private_servers: Servers) -> Iterator[Channel]:
-    """A consumer that has taken as many messages as it may."""
-    with Connection(private_servers.redis_url, transport=settings.CELERY_BROKER_TRANSPORT) as connection:
+    """A consumer of two queues, one with a backlog; it has taken what it takes."""
+    options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    with Connection(
+        private_servers.redis_url, transport=settings.CELERY_BROKER_TRANSPORT, transport_options=options
+    ) as connection:
         channel = connection.default_channel
-        for _ in range(PLACES + 1):
-            connection.SimpleQueue("q").put("a wake")
+        for name in ("backlog", "backlog", "backlog", "backlog", "other"):
+            connection.SimpleQueue(name).put(f"a wake of {name}")
         channel.basic_qos(0, PLACES, False)
-        with connection.Consumer(Queue("q"), channel=channel, callbacks=[lambda body, message: None]):
-            while channel.qos.can_consume():
-                connection.drain_events(timeout=5)
+        queues = [Queue("backlog"), Queue("other")]
+        with connection.Consumer(queues, channel=channel, callbacks=[lambda body, message: None]):
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    connection.drain_events(timeout=1)
             yield channel
 
 
-def taken(channel: Channel) -> list[str]:
-    return list(channel.qos._delivered)
+def taken(channel: Channel) -> dict[str, str]:
+    """Queues of the wakes in hand, by their tag."""
+    qos = channel.qos
+    return {
+        tag: message.delivery_info["routing_key"] for tag, message in qos._delivered.items() if tag not in qos._dirty
+    }
+
+
+def test_a_backlog_leaves_places_for_other_queues(channel: Channel) -> None:
+    assert sorted(taken(channel).values()) == ["backlog", "other"]
+    assert channel.qos.can_consume()
+
+
+def test_when_a_wake_is_done_the_next_of_its_queue_is_taken_at_once(channel: Channel) -> None:
+    for left in (2, 1, 0):
+        [tag] = [tag for tag, queue in taken(channel).items() if queue == "backlog"]
+        channel.basic_ack(tag)
+        assert sorted(taken(channel).values()) == ["backlog", "other"]
+        assert tag not in taken(channel)
+        assert channel.client.llen("backlog") == left
+    [tag] = [tag for tag, queue in taken(channel).items() if queue == "backlog"]
+    channel.basic_ack(tag)
+    assert list(taken(channel).values()) == ["other"]
+
+
+def test_what_came_while_its_queue_was_left_out_is_found(channel: Channel) -> None:
+    for tag in list(taken(channel)):
+        channel.basic_ack(tag)
+    while "backlog" in taken(channel).values():
+        [tag] = taken(channel)
+        channel.basic_ack(tag)
+    assert taken(channel) == {}
+    connection = channel.connection.client
+    connection.SimpleQueue("other", channel=connection.channel()).put("one more")
+    connection.drain_events(timeout=5)
+    assert list(taken(channel).values()) == ["other"]
 
 
 @pytest.mark.parametrize("answer", ["ack", "reject"])
-def test_a_wake_that_cannot_be_acknowledged_gives_its_place_back(
+def test_a_wake_gives_its_place_back_whatever_becomes_of_redis(
     private_servers: Servers, channel: Channel, answer: str
 ) -> None:
+    channel.basic_qos(0, 2, False)
     assert not channel.qos.can_consume()
     private_servers.valkey.stop()
-    for left, tag in enumerate(taken(channel), 1):
-        with pytest.raises(RedisAway):
+    try:
+        for tag in taken(channel):
             getattr(channel.qos, answer)(tag)
-        assert channel.qos.can_consume(), f"{left} of {PLACES} places"
-    assert len(channel.qos._delivered) - len(channel.qos._dirty) == 0
-    private_servers.valkey.start()
+            assert channel.qos.can_consume()
+        assert taken(channel) == {}
+    finally:
+        private_servers.valkey.start()
+
+
+def test_nothing_of_a_wake_is_kept_in_redis_once_it_is_taken(channel: Channel) -> None:
+    assert [key for key in channel.client.keys("*") if not key.startswith(b"_kombu.binding")] == [b"backlog"]
+    assert channel.client.llen("backlog") == 3
 
 
 def test_a_worker_looks_soon_again_for_a_broker_that_is_away(
@@ -79,10 +124,3 @@ def test_a_worker_looks_soon_again_for_a_broker_that_is_away(
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "Trying again" in record.getMessage()]
-
-
-def test_one_that_can_be_is_gone_from_redis_and_gives_its_place_back_once(channel: Channel) -> None:
-    for tag in taken(channel):
-        channel.basic_ack(tag)
-    assert channel.client.hlen(channel.unacked_key) == 0
-    assert len(channel.qos._delivered) - len(channel.qos._dirty) == 0

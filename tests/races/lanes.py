@@ -102,8 +102,9 @@ class Lanes:
             self.wake(lane)
         return lane
 
-    def wake(self, *lanes: int) -> None:
-        tenant = self.stack.value(
+    def wake(self, *lanes: int, tenant: int = 0) -> None:
+        """``tenant``: through whose queue, where it is not their own."""
+        tenant = tenant or self.stack.value(
             "SELECT ch.tenant_id FROM channel ch JOIN conversation c ON c.channel_id = ch.id WHERE c.id = %s", lanes[0]
         )
         for start in range(0, len(lanes), wake.IDS):

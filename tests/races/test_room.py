@@ -12,9 +12,12 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from conversations import committer, lock, processing, turns
-from conversations.processing import IN_HAND, Handler, Held
+from conversations import committer, lock, room, turns
+from conversations.processing import Handler, Held
+from conversations.room import IN_HAND
 from tests.stack import wait_until
+
+A, B = "handle-1", "handle-2"  # two tenants' lines
 
 _lanes = itertools.count(7_000_000)  # that nobody has
 
@@ -30,36 +33,62 @@ def handler(own_database: str) -> Iterator[Handler]:
     writer.stop()
 
 
-def task(handler: Handler) -> threading.Thread:
+def take(handler: Handler, lanes: int, line: str = A) -> list[int]:
+    """Lanes that never get on."""
+    taken = handler.locks.hold([next(_lanes) for _ in range(lanes)])
+    handler._room.enter(line, len(taken))
+    return taken
+
+
+def task(handler: Handler, line: str = A) -> threading.Thread:
     """A wake with one lane, in a thread of Celery's."""
-    thread = threading.Thread(target=handler.handle, args=([next(_lanes)],), daemon=True)
+    thread = threading.Thread(target=handler.handle, args=([next(_lanes)],), kwargs={"line": line}, daemon=True)
     thread.start()
     return thread
 
 
 def test_a_task_waits_for_room(handler: Handler) -> None:
-    stuck = handler.locks.hold([next(_lanes) for _ in range(IN_HAND)])
+    stuck = take(handler, IN_HAND)
     waiting = task(handler)
-    wait_until(lambda: handler._waiting == 1, 5, "it waits")
+    wait_until(lambda: handler._room.waiting == 1, 5, "it waits")
     assert waiting.is_alive()
-    handler._leave([Held(lane, False, 0) for lane in stuck[:1]])
+    handler._leave([Held(lane, False, 0, A) for lane in stuck[:1]])
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_a_task_does_not_wait_for_another_tenants_lanes(handler: Handler) -> None:
+    take(handler, IN_HAND)
+    waiting, other = task(handler), task(handler, B)
+    other.join(5)
+    assert not other.is_alive()
+    assert waiting.is_alive()
+    handler.stop(0.0)
+    waiting.join(5)
+
+
+def test_a_lane_that_a_bot_is_busy_with_is_not_waited_for(handler: Handler) -> None:
+    take(handler, IN_HAND)
+    waiting = task(handler)
+    wait_until(lambda: handler._room.waiting == 1, 5, "it waits")
+    handler._room.begin(A)
     waiting.join(5)
     assert not waiting.is_alive()
 
 
 def test_lanes_that_never_get_on_are_waited_for_once(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    handler.locks.hold([next(_lanes) for _ in range(2 * IN_HAND)])
-    monkeypatch.setattr(processing, "PATIENCE_SECONDS", 0.3)
+    take(handler, 2 * IN_HAND)
+    monkeypatch.setattr(room, "PATIENCE_SECONDS", 0.3)
     first = task(handler)
     first.join(5)
     assert not first.is_alive()
-    monkeypatch.setattr(processing, "PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr(room, "PATIENCE_SECONDS", 3600.0)
     second = task(handler)
     second.join(5)
     assert not second.is_alive(), "the same lanes are waited for again"
-    handler.locks.hold([next(_lanes) for _ in range(IN_HAND)])
+    take(handler, IN_HAND)
     third = task(handler)
-    wait_until(lambda: handler._waiting == 1, 5, "others are")
+    wait_until(lambda: handler._room.waiting == 1, 5, "others are")
     assert third.is_alive()
     handler.stop(0.0)
     third.join(5)

@@ -33,8 +33,8 @@ class Role:
 
 
 ROLES = {
-    "handle": Role(queues=tuple(f"handle-{n}" for n in range(SHARDS)), concurrency=2),
-    "send": Role(queues=tuple(f"send-{n}" for n in range(SHARDS)), concurrency=2),
+    "handle": Role(queues=tuple(f"handle-{n}" for n in range(SHARDS)), concurrency=4),
+    "send": Role(queues=tuple(f"send-{n}" for n in range(SHARDS)), concurrency=4),
     "sweep": Role(queues=("maintenance",), concurrency=1),
 }
 
