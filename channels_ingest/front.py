@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -25,10 +25,11 @@ WAIT_SECONDS = 0.1  # short: whoever waits here holds a thread, too
 # What platforms and http bots call, and what says whether we live.
 OURS = ("/webhooks/", "/bots/", "/healthz")
 CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # what chat pages call: a token, and JSON
-PLATFORMS = ("/webhooks/", "/bots/")  # of these the views themselves answer whatever goes wrong
+PLATFORMS = ("/webhooks/", "/bots/")
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
+Response = TypeVar("Response", bound=HttpResponseBase)
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -37,20 +38,37 @@ class Front:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self._security = SecurityMiddleware(get_response)
-        self._pages = threading.BoundedSemaphore(max(1, THREADS // 2))
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(OURS):
             return straight(request)
-        if not self._pages.acquire(timeout=WAIT_SECONDS):
-            return HttpResponse(status=503, headers={"Retry-After": "2"})
-        try:
-            if CHATS.fullmatch(request.path_info):
-                return self._security.process_response(request, straight(request))
-            return self.get_response(request)
-        finally:
-            self._pages.release()
+        return on_a_pages_thread(request, chat if CHATS.fullmatch(request.path_info) else self.get_response)
+
+
+@functools.cache
+def page_threads() -> threading.BoundedSemaphore:
+    """Half of this process's threads."""
+    return threading.BoundedSemaphore(max(1, THREADS // 2))
+
+
+def on_a_pages_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
+    if not page_threads().acquire(timeout=WAIT_SECONDS):
+        return HttpResponse(status=503, headers={"Retry-After": "2"})
+    try:
+        return answer(request)
+    finally:
+        page_threads().release()
+
+
+def chat(request: HttpRequest) -> HttpResponse:
+    """The view, and what browsers are told for their safety."""
+    response: HttpResponse = _security().process_response(request, straight(request))
+    return response
+
+
+@functools.cache
+def _security() -> SecurityMiddleware:
+    return SecurityMiddleware(straight)
 
 
 def straight(request: HttpRequest) -> HttpResponse:
@@ -70,15 +88,19 @@ def _resolved(path: str) -> ResolverMatch:
 
 
 def ahead_of(application: Application) -> Application:
-    """The same under WSGI, before Django's handler, whose signals and wrappers cost more than our view.
+    """The same under WSGI, before Django's handler, whose signals and wrappers cost more than our views.
 
-    Nothing in these views uses Django's own database connections, which those signals tend.
+    These views themselves answer whatever goes wrong, and use none of Django's own database connections, which those
+    signals tend.
     """
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not environ["PATH_INFO"].startswith(PLATFORMS):
+        if environ["PATH_INFO"].startswith(PLATFORMS):
+            response = straight(WSGIRequest(environ))
+        elif CHATS.fullmatch(environ["PATH_INFO"]):
+            response = on_a_pages_thread(WSGIRequest(environ), chat)
+        else:
             return application(environ, start_response)
-        response = straight(WSGIRequest(environ))
         start_response(REASONS[response.status_code], list(response.headers.items()))
         return [response.content]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
 
 import pytest
 from django.http import HttpRequest, HttpResponse
@@ -13,8 +15,11 @@ from channels_ingest import front
 
 
 @pytest.fixture
-def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(front, "THREADS", 4)
+    front.page_threads.cache_clear()
+    yield
+    front.page_threads.cache_clear()
 
 
 def test_pages_take_half_of_the_threads_and_webhooks_go_on(few_threads: None, own_database: str) -> None:
@@ -56,8 +61,8 @@ def test_what_chat_pages_call_passes_what_is_made_for_people_but_takes_their_thr
     assert poll.status_code == 404, "the API itself answered"
     assert poll["X-Content-Type-Options"] == "nosniff"
     assert not poll.cookies
-    through._pages.acquire()
-    through._pages.acquire()
+    front.page_threads().acquire()
+    front.page_threads().acquire()
     assert through(RequestFactory().get("/web/nobody/messages/")).status_code == 503
 
 
@@ -69,3 +74,23 @@ def test_the_chat_pages_api_under_an_unknown_host_name_is_refused(own_database: 
 def test_only_the_chat_pages_api_passes_what_is_made_for_people(few_threads: None, path: str) -> None:
     through = front.Front(lambda request: HttpResponse(status=204))
     assert through(RequestFactory().get(path)).status_code == 204
+
+
+def test_under_wsgi_the_chat_pages_api_comes_before_djangos_handler_and_is_the_same(
+    few_threads: None, own_database: str
+) -> None:
+    def django(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        raise AssertionError(f"{environ['PATH_INFO']} reached Django's handler")
+
+    def answered() -> tuple[str, dict[str, str]]:
+        said: list[tuple[str, dict[str, str]]] = []
+        serve = front.ahead_of(django)
+        serve(RequestFactory().get(path).environ, lambda status, headers: said.append((status, dict(headers))))
+        return said[0]
+
+    path = "/web/nobody/messages/"
+    through = front.Front(lambda request: HttpResponse(status=500))(RequestFactory().get(path))
+    assert answered() == ("404 Not Found", dict(through.items()))
+    front.page_threads().acquire()
+    front.page_threads().acquire()
+    assert answered()[0] == "503 Service Unavailable"
