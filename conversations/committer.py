@@ -445,8 +445,7 @@ class Statements:
 
     def _run(self, connection: psycopg.Connection[Any], query: str, params: Any) -> list[Any] | psycopg.Error:
         try:
-            cursor = connection.execute(query, params or None, prepare=bool(params))
-            return cursor.fetchall() if cursor.description else []
+            return database.rows_of(connection.execute(query, params or None, prepare=bool(params)))
         except psycopg.Error as error:
             if connection.closed or connection.broken:
                 raise

@@ -83,7 +83,13 @@ def transaction(
         if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             connection.rollback()
         raise
-    return {name: cursor.fetchall() if cursor.description else [] for name, cursor in cursors.items()}
+    return {name: rows_of(cursor) for name, cursor in cursors.items()}
+
+
+def rows_of(cursor: psycopg.Cursor[Row]) -> list[Row]:
+    """What a statement returned, if it returns rows. (Its ``description`` would make an object of every column.)"""
+    result = cursor.pgresult
+    return cursor.fetchall() if result is not None and result.status == psycopg.pq.ExecStatus.TUPLES_OK else []
 
 
 def _limits(connection: psycopg.Connection[Row]) -> str:
@@ -106,7 +112,7 @@ class Reader:
                     if self._connection is None or self._connection.closed:
                         self._connection = connect(self.name)
                     cursor = self._connection.execute(query, params or None, prepare=bool(params))
-                    return cursor.fetchall() if cursor.description else []
+                    return rows_of(cursor)
                 except psycopg.OperationalError:
                     self.close()
                     if last:
