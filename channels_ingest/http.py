@@ -39,6 +39,7 @@ LEFT_OUT = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/1
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # an empty one is announced too
+METHOD = re.compile(r"[A-Z]+")
 TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 LINE_END = re.compile(r"[\r\n\0]")
 # A URL with these is refused; what else cannot stand in a path is percent-encoded.
@@ -89,7 +90,8 @@ def call(
 ) -> Answered:
     """One request, never repeated, cut off after ``CONNECT_SECONDS`` and ``read_timeout`` together.
 
-    Raises ``CallFailed``; any answer, whatever its status, is returned.
+    Raises ``CallFailed``; any answer, whatever its status, is returned. Its status stands once it has been read, also
+    where the rest is cut or is no HTTP: that is not ``complete``.
     """
     private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
     watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
@@ -170,7 +172,7 @@ def _read_url(url: str) -> Target | None:
     found = AUTHORITY.fullmatch(parts.netloc)
     if parts.scheme not in ("https", "http") or found is None:
         return None
-    host = str(ipaddress.IPv6Address(found["six"])) if found["six"] else _host_name(found["name"])
+    host = _six(found["six"]) if found["six"] else _host_name(found["name"])
     standard = 443 if parts.scheme == "https" else 80
     port = parts.port or standard
     authority = f"[{host.partition('%')[0]}]" if found["six"] else host
@@ -178,9 +180,20 @@ def _read_url(url: str) -> Target | None:
     return Target(parts.scheme == "https", host, port, path, authority if port == standard else f"{authority}:{port}")
 
 
+def _six(literal: str) -> str:
+    """In lower case, with ``%`` before its zone as sockets want it. Raises ``ValueError``."""
+    address, _, zone = literal.replace("%25", "%", 1).partition("%")
+    ipaddress.IPv6Address(address)
+    return address.lower() + (f"%{zone}" if zone else "")
+
+
 def _host_name(name: str) -> str:
-    """In lower case and ASCII. Raises ``ValueError``."""
-    host = name.lower() if name.isascii() else name.encode("idna").decode().lower()
+    """In lower case and ASCII. Raises ``ValueError``, also for a name that another rule of IDNA reads otherwise."""
+    host = name.lower()
+    if not host.isascii():
+        host = host.encode("idna").decode()
+        if host.encode().decode("idna") != name.lower():
+            raise ValueError("a name that is read in two ways")
     if not HOST.fullmatch(host):
         raise ValueError("not a host")
     return host
@@ -220,6 +233,8 @@ def is_public(address: str) -> bool:
 
 def _request(method: str, target: Target, headers: Mapping[str, str], body: bytes) -> bytes:
     """Head and body together. Raises ``RequestRefused`` for what would end a line before its time."""
+    if not METHOD.fullmatch(method):
+        raise RequestRefused("a method that cannot be sent")
     sent = {"host": target.authority, "accept-encoding": "identity", "user-agent": "webhook-bot/1"}
     sent |= {name.lower(): value for name, value in headers.items()}
     if body or method in WITH_BODY:
