@@ -61,15 +61,15 @@ class Pool:
         where nothing was written; ``ProtocolError``, or ``TimeoutError`` from the watch, where that is not known.
         """
         connection = self._rested() or self._connect(watch, connect_seconds)
+        again = False
         try:
-            answer = connection.ask(request, watch)
-            if connection.reusable:
-                connection.rested_at = time.monotonic()
-                self._resting.append(connection)  # the oldest falls out of a full one
-            return answer
+            answer, again = connection.ask(request, watch)
         finally:
-            if not connection.reusable:
+            if not again:
                 connection.close()
+        if again:
+            self._resting.append(connection)  # another thread's from here on; the oldest falls out of a full one
+        return answer
 
     def _rested(self) -> _Connection | None:
         """The newest that still stands; the others on the way there are closed."""
@@ -110,8 +110,7 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._handle: Handle | None = Handle(sock)  # by which the watch of a call cuts it
-        self.rested_at = 0.0  # on the monotonic clock
-        self.reusable = False  # after an answer: another call may follow
+        self._rests_since = 0.0  # on the monotonic clock
 
     def __del__(self) -> None:
         self.close()
@@ -135,7 +134,7 @@ class _Connection:
 
     def stands(self) -> bool:
         """Rested briefly, and there is nothing to read, below TLS: no end, and no byte that nobody asked for."""
-        if time.monotonic() - self.rested_at > IDLE_SECONDS:
+        if time.monotonic() - self._rests_since > IDLE_SECONDS:
             return False
         try:
             socket.socket.recv(self._socket, 1, LOOK)
@@ -145,9 +144,8 @@ class _Connection:
             pass
         return False
 
-    def ask(self, request: bytes, watch: Watch) -> Answer:
-        """Raises ``ProtocolError``, ``TimeoutError``."""
-        self.reusable = False
+    def ask(self, request: bytes, watch: Watch) -> tuple[Answer, bool]:
+        """The answer, and whether another call may follow. Raises ``ProtocolError``, ``TimeoutError``."""
         self._hold(watch)
         reader = _Reader()
         clean = at_end = False
@@ -165,8 +163,9 @@ class _Connection:
             raise ProtocolError if in_time else TimeoutError
         whole = reader.whole or (at_end and reader.until_the_end)
         complete = whole and in_time and len(reader.body) <= ANSWER_CAP
-        self.reusable = complete and clean and reader.keep_alive
-        return Answer(reader.status, reader.headers, bytes(reader.body[:ANSWER_CAP]), complete)
+        self._rests_since = time.monotonic()
+        answer = Answer(reader.status, reader.headers, bytes(reader.body[:ANSWER_CAP]), complete)
+        return answer, complete and clean and reader.keep_alive
 
     def _read(self, reader: _Reader) -> bool:
         """Read one answer, or as much of it as comes. True: up to the end of the stream."""

@@ -115,6 +115,20 @@ def test_so_many_connections_are_kept_and_no_more(serve: Serve, monkeypatch: pyt
     assert not server.hung_up.acquire(timeout=0.2)
 
 
+def test_each_of_many_threads_has_the_answer_to_its_own_call(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 600.0)
+    def speak(connected: socket.socket) -> None:
+        while data := connected.recv(65536):
+            body = data.partition(b"\r\n\r\n")[2]
+            connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    server = serve(speak)
+    bodies = [b"%d" % number for number in range(1000)]
+    with ThreadPoolExecutor(8) as threads:
+        assert [answered.body for answered in threads.map(lambda body: call(server, body), bodies)] == bodies
+    assert server.connections <= 8
+
+
 def test_a_forgotten_server_has_its_connections_closed(serve: Serve) -> None:
     server = serve(always(OK))
     call(server)
