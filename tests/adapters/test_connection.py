@@ -117,6 +117,7 @@ def test_so_many_connections_are_kept_and_no_more(serve: Serve, monkeypatch: pyt
 
 def test_each_of_many_threads_has_the_answer_to_its_own_call(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "IDLE_SECONDS", 600.0)
+
     def speak(connected: socket.socket) -> None:
         while data := connected.recv(65536):
             body = data.partition(b"\r\n\r\n")[2]
