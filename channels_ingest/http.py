@@ -14,28 +14,21 @@ import email.utils
 import functools
 import ipaddress
 import os
+import re
 import socket
-import ssl
-import threading
 import time
+import urllib.parse
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import urllib3
 from django.conf import settings
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util.connection import create_connection
 
-from channels_ingest.deadlines import Handle, Watch
+from channels_ingest.connection import NotConnected, Pool, ProtocolError
+from channels_ingest.deadlines import Watch
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Struct, Unknown
 
 CONNECT_SECONDS = 3.0
-IDLE_SECONDS = 5.0  # a connection that rested longer may be dead at the other end: not used again
-ANSWER_CAP = 1024 * 1024
-POOL_CONNECTIONS = 64
 SERVERS = 256  # whose connections are kept
-NEVER_AGAIN = urllib3.Retry.from_int(False, redirect=False)
 RETRY_AFTER_CAP_SECONDS = 3600.0
 # Where a 429 doesn't say how long.
 RETRY_AFTER_SECONDS = 5.0
@@ -45,8 +38,16 @@ LEFT_OUT = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/1
 # Statuses that say something of the whole channel rather than of this reply.
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
-
-_calling = threading.local()  # the watch of this thread's call
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # an empty one is announced too
+METHOD = re.compile(r"[A-Z]+")
+TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+LINE_END = re.compile(r"[\r\n\0]")
+# A URL with these is refused; what else cannot stand in a path is percent-encoded.
+UNREADABLE = re.compile(r"^ |[\x00-\x1f\x7f]")
+AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%[\w.~-]+)?)\]|(?P<name>[^\s:@%\[\]\\]+))(?::(?P<port>[0-9]*))?")
+HOST = re.compile(r"[a-z0-9._-]+")
+PATH_SAFE = "/:@!$&'()*+,;=~"
+STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
 class Answered(Struct, frozen=True):
@@ -70,12 +71,12 @@ class CallFailed(Exception):
         self.outcome = outcome
 
 
-class NotConnected(Exception):
-    """The connection never stood: nothing was written."""
-
-
 class AddressRefused(Exception):
     """The guard: a private address, or plain http to a public one."""
+
+
+class RequestRefused(Exception):
+    """What was to be sent can't be written as HTTP."""
 
 
 def call(
@@ -89,32 +90,26 @@ def call(
 ) -> Answered:
     """One request, never repeated, cut off after ``CONNECT_SECONDS`` and ``read_timeout`` together.
 
-    Raises ``CallFailed``; any answer, whatever its status, is returned.
+    Raises ``CallFailed``; any answer, whatever its status, is returned. Its status stands once it has been read, also
+    where the rest is cut or is no HTTP: that is not ``complete``.
     """
     private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
-    watch = _calling.watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
+    watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
     try:
         target = _target(url, private)
-        response = _pool(target.secure, target.host, target.port, private).urlopen(
-            method,
-            target.path,
-            body=body or None,
-            headers={"accept-encoding": "identity", "user-agent": "webhook-bot/1", **headers},
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_timeout),
-            retries=NEVER_AGAIN,
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-        )
-        return _read(response, watch)
+        request = _request(method, target, headers, body)
+        answer = _pool(target.secure, target.host, target.port, private).ask(request, watch, CONNECT_SECONDS)
     except AddressRefused as error:
         raise CallFailed(Rejected(reason=str(error), scope=Scope.CHANNEL)) from None
+    except RequestRefused as error:
+        raise CallFailed(Rejected(reason=str(error))) from None
     except NotConnected as error:
         raise CallFailed(Failed(reason=f"no connection: {type(error.__cause__).__name__}")) from None
-    except urllib3.exceptions.HTTPError as error:
+    except (ProtocolError, TimeoutError) as error:
         raise CallFailed(Unknown(reason=f"no answer: {type(error).__name__}")) from None
     finally:
         watch.end()
+    return Answered(*answer)
 
 
 def outcome(answered: Answered, platform_id: str = "") -> Outcome:
@@ -145,50 +140,68 @@ def _until(http_date: str) -> float:
     return email.utils.parsedate_to_datetime(http_date).timestamp() - time.time()
 
 
-def _read(response: urllib3.BaseHTTPResponse, watch: Watch) -> Answered:
-    """The body under the cap, as far as it came before the deadline; the status stands even when the body is cut."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    body, complete = bytearray(), False
-    try:
-        while len(body) <= ANSWER_CAP:
-            chunk = response.read1(65536, decode_content=False)
-            if not chunk:
-                complete = watch.end()  # before the connection can serve another call
-                break
-            body += chunk
-    except (urllib3.exceptions.HTTPError, OSError):
-        pass
-    if complete:
-        response.release_conn()
-    else:
-        response.close()
-    return Answered(status=response.status, headers=headers, body=bytes(body[:ANSWER_CAP]), complete=complete)
-
-
 # ---------------------------------------------------------------- the guard
 
 
 class Target(NamedTuple):
-    """Where a call goes. ``path`` has the query with it."""
+    """Where a call goes. ``authority`` is for ``Host``; ``path`` has the query with it."""
 
     secure: bool
     host: str
     port: int
     path: str
+    authority: str
 
 
 def check_url(url: str, allow_private: bool) -> Target:
     """https to a named host; plain http only where private addresses are allowed. Raises ``AddressRefused``."""
     try:
-        parts = urllib3.util.parse_url(url)
-    except urllib3.exceptions.LocationParseError:
-        raise AddressRefused("not a URL that may be called") from None
-    if parts.scheme not in ("https", "http") or not parts.host or parts.auth:
+        target = None if UNREADABLE.search(url) else _read_url(url)
+    except ValueError:
+        target = None
+    if target is None:
         raise AddressRefused("not a URL that may be called")
-    if parts.scheme == "http" and not allow_private:
+    if not target.secure and not allow_private:
         raise AddressRefused("plain http is refused")
-    secure = parts.scheme == "https"
-    return Target(secure, parts.host.strip("[]"), parts.port or (443 if secure else 80), parts.request_uri)
+    return target
+
+
+def _read_url(url: str) -> Target | None:
+    """None, or ``ValueError``: no http or https URL, or one with credentials."""
+    parts = urllib.parse.urlsplit(url)
+    found = AUTHORITY.fullmatch(parts.netloc)
+    if parts.scheme not in ("https", "http") or found is None:
+        return None
+    host = _six(found["six"]) if found["six"] else _host_name(found["name"])
+    standard = 443 if parts.scheme == "https" else 80
+    port = parts.port or standard
+    authority = f"[{host.partition('%')[0]}]" if found["six"] else host
+    path = _quoted(parts.path or "/", PATH_SAFE) + (f"?{_quoted(parts.query, PATH_SAFE + '?')}" if parts.query else "")
+    return Target(parts.scheme == "https", host, port, path, authority if port == standard else f"{authority}:{port}")
+
+
+def _six(literal: str) -> str:
+    """In lower case, with ``%`` before its zone as sockets want it. Raises ``ValueError``."""
+    address, _, zone = literal.replace("%25", "%", 1).partition("%")
+    ipaddress.IPv6Address(address)
+    return address.lower() + (f"%{zone}" if zone else "")
+
+
+def _host_name(name: str) -> str:
+    """In lower case and ASCII. Raises ``ValueError``, also for a name that another rule of IDNA reads otherwise."""
+    host = name.lower()
+    if not host.isascii():
+        host = host.encode("idna").decode()
+        if host.encode().decode("idna") != name.lower():
+            raise ValueError("a name that is read in two ways")
+    if not HOST.fullmatch(host):
+        raise ValueError("not a host")
+    return host
+
+
+def _quoted(text: str, safe: str) -> str:
+    """Percent-encoded where it is not so already."""
+    return urllib.parse.quote(text, safe=safe if STRAY_PERCENT.search(text) else safe + "%")
 
 
 _target = functools.lru_cache(maxsize=1024)(check_url)
@@ -215,96 +228,37 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved and not any(ip in net for net in LEFT_OUT)
 
 
-class _Guarded:
-    """Mixed into a connection: looks at the address before connecting, and marks what failed before writing."""
-
-    rested_at = 0.0
-    handle: Handle | None = None  # by which the watch of a call cuts it
-    _writes: list[bytes]  # of a request, until it is whole
-    _pieces = 1
-
-    def request(self, method: str, url: str, body: bytes | None = None, *args: Any, **options: Any) -> None:
-        """Head and body leave together: two writes would be a packet and a wake-up more, on both sides."""
-        self._writes, self._pieces = [], 2 if body else 1
-        super().request(method, url, body, *args, **options)  # type: ignore[misc]
-
-    def send(self, data: bytes) -> None:
-        self._writes.append(data)
-        if len(self._writes) == self._pieces:
-            super().send(b"".join(self._writes))  # type: ignore[misc]
-
-    def connect(self) -> None:
-        try:
-            super().connect()  # type: ignore[misc]
-        except AddressRefused:
-            raise
-        except Exception as error:
-            raise NotConnected from error
-
-    def close(self) -> None:
-        self.handle = None
-        super().close()  # type: ignore[misc]
-
-    def _new_conn(self) -> socket.socket:
-        address = self.find_address(self.host, self.port)  # type: ignore[attr-defined]
-        sock = create_connection((address, self.port), self.timeout, socket_options=self.socket_options)  # type: ignore[attr-defined]
-        self.handle = Handle(sock)
-        _calling.watch.hold(self.handle)
-        return sock
-
-    @staticmethod
-    def find_address(host: str, port: int) -> str:
-        return public_address(host, port)
+# ---------------------------------------------------------------- the wire
 
 
-class _Open(_Guarded):
-    """The same without the guard, for servers of our own."""
-
-    @staticmethod
-    def find_address(host: str, port: int) -> str:
-        return host
-
-
-class _Rested:
-    """Mixed into a pool: a connection that rested too long is opened anew before it is used."""
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        connection = super()._get_conn(timeout)  # type: ignore[misc]
-        if time.monotonic() - connection.rested_at > IDLE_SECONDS:
-            connection.close()
-        if connection.handle is not None:
-            _calling.watch.hold(connection.handle)
-        return connection
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.rested_at = time.monotonic()
-        super()._put_conn(conn)  # type: ignore[misc]
+def _request(method: str, target: Target, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Head and body together. Raises ``RequestRefused`` for what would end a line before its time."""
+    if not METHOD.fullmatch(method):
+        raise RequestRefused("a method that cannot be sent")
+    sent = {"host": target.authority, "accept-encoding": "identity", "user-agent": "webhook-bot/1"}
+    sent |= {name.lower(): value for name, value in headers.items()}
+    if body or method in WITH_BODY:
+        sent["content-length"] = str(len(body))
+    lines = [f"{method} {target.path} HTTP/1.1"]
+    for name, value in sent.items():
+        if not TOKEN.fullmatch(name) or name == "transfer-encoding" or LINE_END.search(value):
+            raise RequestRefused("a header that cannot be sent")
+        lines.append(f"{name}: {value}")
+    try:
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+    except UnicodeEncodeError:
+        raise RequestRefused("a header that cannot be sent") from None
 
 
-_TLS = functools.cache(ssl.create_default_context)
-_PLAIN = {True: type("Plain", (_Open, HTTPConnection), {}), False: type("Plain", (_Guarded, HTTPConnection), {})}
-_SECURE = {True: type("Secure", (_Open, HTTPSConnection), {}), False: type("Secure", (_Guarded, HTTPSConnection), {})}
-
-
-class _PlainPool(_Rested, HTTPConnectionPool):
-    pass
-
-
-class _SecurePool(_Rested, HTTPSConnectionPool):
-    pass
+def _the_host_itself(host: str, port: int) -> str:
+    """Without the guard, for servers of our own."""
+    return host
 
 
 @functools.lru_cache(maxsize=SERVERS)
-def _pool(secure: bool, host: str, port: int, private: bool) -> HTTPConnectionPool:
+def _pool(secure: bool, host: str, port: int, private: bool) -> Pool:
     """Keep-alive connections of this process to one server. One that is forgotten here closes them when it is free."""
-    if secure:
-        pool: HTTPConnectionPool = _SecurePool(host, port, maxsize=POOL_CONNECTIONS, block=False, ssl_context=_TLS())
-        pool.ConnectionCls = _SECURE[private]
-    else:
-        pool = _PlainPool(host, port, maxsize=POOL_CONNECTIONS, block=False)
-        pool.ConnectionCls = _PLAIN[private]
-    return pool
+    return Pool(secure, host, port, _the_host_itself if private else public_address)
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)
