@@ -22,6 +22,7 @@ IDLE_SECONDS = 5.0  # a connection that rested longer may be dead at the other e
 POOL_CONNECTIONS = 64  # kept for one server
 HEAD_CAP = 64 * 1024  # bytes, with the heads of interim answers
 ANSWER_CAP = 1024 * 1024  # bytes of a body
+READ_CAP = HEAD_CAP + 2 * ANSWER_CAP  # bytes of everything: a body comes in chunks, each with words of its own
 READ_BYTES = 64 * 1024
 LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
@@ -154,7 +155,7 @@ class _Connection:
                 self._socket.sendall(request)
             at_end = self._read(reader)
             clean = True
-        except (OSError, HttpParserError, HttpParserUpgrade):
+        except (OSError, HttpParserError, HttpParserUpgrade, ProtocolError):
             pass  # what was read so far decides
         finally:
             del reader.parser  # they hold each other
@@ -169,13 +170,13 @@ class _Connection:
 
     def _read(self, reader: _Reader) -> bool:
         """Read one answer, or as much of it as comes. True: up to the end of the stream."""
-        room = HEAD_CAP
-        while not reader.whole and len(reader.body) <= ANSWER_CAP:
+        room, most = HEAD_CAP, READ_CAP
+        while not reader.whole and len(reader.body) <= ANSWER_CAP and most > 0:
             data = self._socket.recv(READ_BYTES if reader.head else room)
             if not data:
                 return True
             reader.parser.feed_data(data)
-            room -= len(data)
+            room, most = room - len(data), most - len(data)
             if room <= 0 and not reader.head:
                 raise ProtocolError("a head over the cap")
         return False
@@ -191,6 +192,7 @@ class _Reader:
         self.head = self.whole = False  # read to its end
         self.keep_alive = False
         self.parser = HttpResponseParser(self)
+        self.parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)  # as written by hand in many a bot
 
     @property
     def until_the_end(self) -> bool:

@@ -52,12 +52,13 @@ def page_threads() -> threading.BoundedSemaphore:
 
 
 def on_a_pages_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
-    if not page_threads().acquire(timeout=WAIT_SECONDS):
+    threads = page_threads()
+    if not threads.acquire(timeout=WAIT_SECONDS):
         return HttpResponse(status=503, headers={"Retry-After": "2"})
     try:
         return answer(request)
     finally:
-        page_threads().release()
+        threads.release()
 
 
 def chat(request: HttpRequest) -> HttpResponse:

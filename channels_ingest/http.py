@@ -39,13 +39,14 @@ LEFT_OUT = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/1
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # an empty one is announced too
+FRAMING = frozenset({"content-length", "transfer-encoding", "expect"})  # what says where a request ends
 METHOD = re.compile(r"[A-Z]+")
 TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 LINE_END = re.compile(r"[\r\n\0]")
 # A URL with these is refused; what else cannot stand in a path is percent-encoded.
 UNREADABLE = re.compile(r"^ |[\x00-\x1f\x7f]")
 AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%[\w.~-]+)?)\]|(?P<name>[^\s:@%\[\]\\]+))(?::(?P<port>[0-9]*))?")
-HOST = re.compile(r"[a-z0-9._-]+")
+HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 PATH_SAFE = "/:@!$&'()*+,;=~"
 STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
@@ -237,11 +238,13 @@ def _request(method: str, target: Target, headers: Mapping[str, str], body: byte
         raise RequestRefused("a method that cannot be sent")
     sent = {"host": target.authority, "accept-encoding": "identity", "user-agent": "webhook-bot/1"}
     sent |= {name.lower(): value for name, value in headers.items()}
+    if FRAMING & sent.keys():
+        raise RequestRefused("a header that cannot be sent")
     if body or method in WITH_BODY:
         sent["content-length"] = str(len(body))
     lines = [f"{method} {target.path} HTTP/1.1"]
     for name, value in sent.items():
-        if not TOKEN.fullmatch(name) or name == "transfer-encoding" or LINE_END.search(value):
+        if not TOKEN.fullmatch(name) or LINE_END.search(value):
             raise RequestRefused("a header that cannot be sent")
         lines.append(f"{name}: {value}")
     try:

@@ -56,7 +56,9 @@ def ask(channel: ChannelConfig, turn: Mapping[str, Any], read_timeout: float = R
     except (http.CallFailed, ValueError) as error:
         raise BotFailed(str(error)) from None
     if not answered.ok or not answered.complete:
-        raise BotFailed(f"HTTP {answered.status}" if not answered.ok else "the answer is cut or over 1 MB")
+        raise BotFailed(
+            f"HTTP {answered.status}" if not answered.ok else "the answer is cut, is over 1 MB, or is not whole HTTP"
+        )
     return read_answer(answered.body)
 
 

@@ -1,7 +1,7 @@
 """Kombu's transport for Redis, for wakes: hints that may be lost, and must not stand in each other's way.
 
 **Nothing of a wake is kept in Redis once it is taken**, see ``ack_emulation`` in the settings. Rows are due, whoever
-dies; and what need not be told to Redis cannot fail while it is away.
+dies; and a wake that is done gives its place back, whether or not Redis is there.
 
 **A process has one wake of a queue in hand.** Kombu takes the next from whichever queue has one, so that a tenant with
 a backlog has all places of a process, and another tenant's wake waits until one of them is done.
@@ -43,8 +43,10 @@ class QoS(virtual.QoS):
         self._put_down(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        super().reject(delivery_tag, requeue)
-        self._put_down(delivery_tag)
+        try:
+            super().reject(delivery_tag, requeue)
+        finally:
+            self.ack(delivery_tag)
 
     def _put_down(self, delivery_tag: str) -> None:
         queue = self._queues.pop(delivery_tag, "")
@@ -69,6 +71,7 @@ class Channel(redis.Channel):
 
     do_restore = False
     connection_errors: tuple[type[Exception], ...]
+    _in_poll: Any  # the connection on which queues are waited for
     _client_of_pool: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,6 +79,7 @@ class Channel(redis.Channel):
         self.QoS: Any = QoS
         self._queue_cycle = Queues(self)
         self._left_out: set[str] = set()  # queues that are not waited for now
+        self._taking = False
 
     @property
     def in_hand(self) -> collections.Counter[str]:
@@ -83,10 +87,23 @@ class Channel(redis.Channel):
         return qos.in_hand
 
     def take_at_once(self, queue: str) -> None:
-        """The next wake of a queue for which there is a place again, and nobody waits."""
-        if queue in self._left_out and queue in self.active_queues and self.qos.can_consume():
+        """The next wake of a queue for which there is a place again, while the others are waited for without it.
+
+        Not where nobody is waited for: all places were taken, and now it is everybody's turn.
+        """
+        if not self._in_poll or self._taking or queue not in self._left_out or not self._may_take(queue):
+            return
+        self._taking = True  # one that is refused at once does not take the next from within
+        try:
             with contextlib.suppress(Empty, *self.connection_errors):  # the next look finds it
-                self.connection._deliver(self._get(queue), queue)
+                wake = self._get(queue)
+                self._queue_cycle.rotate(queue)
+                self.connection._deliver(wake, queue)
+        finally:
+            self._taking = False
+
+    def _may_take(self, queue: str) -> bool:
+        return queue in self.active_queues and self.qos.can_consume()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         waited_for = self._queue_cycle.consume(len(self.active_queues))

@@ -60,10 +60,10 @@ ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks t
 class Held:
     """One lane in this process's hands."""
 
-    __slots__ = ("begun", "channel", "head", "id", "life", "line", "probe", "since", "turns", "void")
+    __slots__ = ("begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
 
-    def __init__(self, lane: int, probe: bool, life: int, line: str = "") -> None:
-        self.id, self.probe, self.line = lane, probe, line
+    def __init__(self, lane: int, probe: bool, life: int) -> None:
+        self.id, self.probe = lane, probe
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
         self.begun = 0.0  # when its turn began; 0: none is running
@@ -129,9 +129,9 @@ class Handler:
             failpoint("T2")
             word = "look" if self._announce() else "leave"
         finally:
-            self._room.enter(line, len(mine))
+            self._room.enter(line, mine)
             for lane in mine:
-                self._look.put((word, Held(lane, probe, life, line)))
+                self._look.put((word, Held(lane, probe, life)))
         self._room.wait(line, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
@@ -185,7 +185,7 @@ class Handler:
         failpoint("T7")
         again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
-        self._room.leave(held.line for held in leaving if held.id not in again)
+        self._room.leave(held.id for held in leaving if held.id not in again)
         for held in leaving:
             held.hold(self._life)
         return [held for held in leaving if held.id in again]
@@ -261,7 +261,7 @@ class Handler:
         if head.kind == Kind.BUTTON and not head.attempts:
             acts.acknowledge(channel, head.user, head.chat, task.message.data)
         if head.suspect:
-            self._room.begin(held.line)
+            self._room.begin(held.id)
             self._trials.submit(self._run_trial, held, head, channel, task)
         elif inspect.iscoroutinefunction(function):
             asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
@@ -289,7 +289,7 @@ class Handler:
         try:
             self._try(held, head, channel, task)
         finally:
-            self._room.end(held.line)
+            self._room.end(held.id)
 
     def _try(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         if not self._may_begin(held):
@@ -312,7 +312,7 @@ class Handler:
             if self._may_begin(held):
                 held.begun = time.monotonic()
                 self._running[held.id] = held
-                self._room.begin(held.line)
+                self._room.begin(held.id)
         if not held.begun:
             self._go([held])
             return False
@@ -324,7 +324,7 @@ class Handler:
             if held.void is head:
                 return
             if self._running.pop(held.id, None) is not None:
-                self._room.end(held.line)
+                self._room.end(held.id)
             held.begun = 0.0
         try:
             failpoint("T4")
@@ -377,7 +377,7 @@ class Handler:
             for held in late:
                 held.void, held.begun = held.head, 0.0
                 del self._running[held.id]
-                self._room.end(held.line)
+                self._room.end(held.id)
         return late
 
     def _give_up(self, held: Held) -> None:

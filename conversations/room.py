@@ -1,12 +1,11 @@
 """Room in a process: a task waits until few lanes of its line wait there for anything but their bots.
 
-Meanwhile wakes wait in their tenants' queues, where none stands before another tenant's. A line is the queue through
-which a wake came, so that a tenant with a backlog keeps its own tasks waiting, and nobody else's.
+Meanwhile wakes wait in their queues. A line is the queue through which a wake came: a tenant with a backlog keeps
+waiting only tasks of its own queue (see ``wake.QUEUES``).
 """
 
 from __future__ import annotations
 
-import collections
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,33 +17,35 @@ LOOK_SECONDS = 0.02  # turns that have become slow make room, too
 
 
 class Room:
-    """Lanes in hand, by line. For any thread."""
+    """The lanes in hand, by their ids. For any thread."""
 
     def __init__(self) -> None:
         self.waiting = 0  # tasks whose lanes, once let go, can be woken again
         self._changed = threading.Condition()
-        self._in_hand: collections.Counter[str] = collections.Counter()
-        self._busy: collections.Counter[str] = collections.Counter()  # of these, with their bots
+        self._lines: dict[int, str] = {}  # lane -> its line
+        self._busy: set[int] = set()  # lanes of these whose bot is at work
         self._stuck: dict[str, tuple[int, float]] = {}  # lanes that did not get on while a task had patience; until
 
-    def enter(self, line: str, lanes: int) -> None:
+    def enter(self, line: str, lanes: Iterable[int]) -> None:
         with self._changed:
-            self._in_hand[line] += lanes
+            self._lines.update(dict.fromkeys(lanes, line))
 
-    def leave(self, lines: Iterable[str]) -> None:
-        """Lanes were let go: their lines, one for each."""
+    def leave(self, lanes: Iterable[int]) -> None:
+        """They were let go."""
         with self._changed:
-            self._in_hand.subtract(lines)
+            for lane in lanes:
+                self._lines.pop(lane, None)
+                self._busy.discard(lane)
             self._changed.notify_all()
 
-    def begin(self, line: str) -> None:
-        """A bot is busy with a lane."""
+    def begin(self, lane: int) -> None:
+        """A bot is busy with it."""
         with self._changed:
-            self._busy[line] += 1
+            self._busy.add(lane)
 
-    def end(self, line: str) -> None:
+    def end(self, lane: int) -> None:
         with self._changed:
-            self._busy[line] -= 1
+            self._busy.discard(lane)
 
     def wait(self, line: str, closing: Callable[[], bool], *, woken: bool) -> None:
         """Until few lanes of ``line`` wait. ``woken``: those that are let go can be woken again."""
@@ -62,4 +63,4 @@ class Room:
         return self._crowd(line) - (stuck if time.monotonic() < until else 0) >= IN_HAND
 
     def _crowd(self, line: str) -> int:
-        return self._in_hand[line] - self._busy[line]
+        return sum(its == line and lane not in self._busy for lane, its in self._lines.items())

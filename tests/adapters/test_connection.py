@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from channels_ingest import connection, http
-from conversations.contracts import Unknown
+from conversations.contracts import Deferred, Unknown
 from tests.adapters.servers import OK, Serve, always, call, failure, hang
 
 # ---------------------------------------------------------------- kept connections
@@ -222,8 +222,6 @@ NO_ANSWERS = [
     b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * connection.HEAD_CAP + b"\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\n" + b"X-Many: x\r\n" * 10_000 + b"Content-Length: 0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
 ]
 
@@ -231,6 +229,28 @@ NO_ANSWERS = [
 @pytest.mark.parametrize("answer", NO_ANSWERS, ids=range(len(NO_ANSWERS)))
 def test_what_is_no_answer_is_unknown(serve: Serve, answer: bytes) -> None:
     assert failure(serve(always(answer, times=1))) == Unknown(reason="no answer: ProtocolError")
+
+
+ENDLESS = [
+    b"HTTP/1.1 429 Slow down\r\nX-Long: " + b"x" * connection.HEAD_CAP + b"\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 429 Slow down\r\n" + b"X-Many: x\r\n" * 10_000 + b"Content-Length: 0\r\n\r\n",
+    b"HTTP/1.1 429 Slow down\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"a" * 2 * connection.READ_CAP,
+    b"HTTP/1.1 429 Slow down\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"a" * 2 * connection.READ_CAP,
+]
+
+
+@pytest.mark.parametrize("answer", ENDLESS, ids=["long", "many", "trailer", "chunk's extension"])
+def test_what_goes_on_for_ever_beside_the_body_is_cut_and_its_status_stands(serve: Serve, answer: bytes) -> None:
+    server = serve(always(answer, times=1))
+    answered = call(server)
+    assert (answered.status, answered.body, answered.complete) == (429, b"", False)
+    assert server.hung_up.acquire(timeout=10)
+
+
+def test_lines_that_end_in_a_line_feed_alone_are_read(serve: Serve) -> None:
+    answered = call(serve(always(b"HTTP/1.1 503 Later\nRetry-After: 7\nContent-Length: 2\n\nno")))
+    assert http.outcome(answered) == Deferred(seconds=7, reason="HTTP 503")
+    assert (answered.body, answered.complete) == (b"no", True)
 
 
 def test_a_server_that_hangs_is_cut_off_as_unknown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ REFUSED = [
     {"x\r\ny": "a"},
     {"": "a"},
     {"transfer-encoding": "chunked"},
+    {"Content-Length": "5"},
+    {"expect": "100-continue"},
 ]
 
 
@@ -57,6 +59,7 @@ NO_URLS = [
     "https://e.org:+80/", "https://e.org:٣/", "https://e.org:65536/", "https://e.org:80:90/", "https://::1/",
     "https://[::1]x/", "https://[::g]/", "https://[v1.x]/", "https://[127.0.0.1]/", "https://e.org\\@x/", "https://e.org/\n",
     "https://e.org/a\r\nHost: x", "https://e\t.org/", "https://e .org/", " https://e.org/", "https://e.org/\0", "https://a*b/",
+    "https://a..b/", "https://./x",
     "https://e%2eorg/", "https://straße.example/", "https://１２７.0.0.1/", "https://e。org/", "https://e℀.org/",
     "https://" + "ü" * 70 + ".org/",
 ]  # fmt: skip

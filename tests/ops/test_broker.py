@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from celery import current_app
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
 from django.conf import settings
-from kombu import Connection, Queue
-from kombu.transport.virtual import Channel
+from kombu import Connection, Message, Queue
+from redis.exceptions import ConnectionError as RedisAway
 
 from botproject.local.servers import Servers
 from conversations.consumer import Consumer
@@ -22,17 +25,17 @@ PLACES = 3  # of the whole consumer
 
 
 @pytest.fixture
-def channel(private_servers: Servers) -> Iterator[Channel]:
-    """A consumer of two queues, one with a backlog; it has taken what it takes."""
+def channel(private_servers: Servers) -> Iterator[Any]:
+    """A consumer of three queues, one with a backlog and one with nothing; it has taken what it takes."""
     options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
     with Connection(
         private_servers.redis_url, transport=settings.CELERY_BROKER_TRANSPORT, transport_options=options
     ) as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         for name in ("backlog", "backlog", "backlog", "backlog", "other"):
             connection.SimpleQueue(name).put(f"a wake of {name}")
         channel.basic_qos(0, PLACES, False)
-        queues = [Queue("backlog"), Queue("other")]
+        queues = [Queue("backlog"), Queue("other"), Queue("quiet")]
         with connection.Consumer(queues, channel=channel, callbacks=[lambda body, message: None]):
             with contextlib.suppress(TimeoutError):
                 while True:
@@ -40,7 +43,7 @@ def channel(private_servers: Servers) -> Iterator[Channel]:
             yield channel
 
 
-def taken(channel: Channel) -> dict[str, str]:
+def taken(channel: Any) -> dict[str, str]:
     """Queues of the wakes in hand, by their tag."""
     qos = channel.qos
     return {
@@ -48,55 +51,112 @@ def taken(channel: Channel) -> dict[str, str]:
     }
 
 
-def test_a_backlog_leaves_places_for_other_queues(channel: Channel) -> None:
+def listen(channel: Any) -> None:
+    """As a worker does between two wakes."""
+    channel.connection.cycle.on_poll_start()
+
+
+def test_a_backlog_leaves_places_for_other_queues(channel: Any) -> None:
     assert sorted(taken(channel).values()) == ["backlog", "other"]
     assert channel.qos.can_consume()
 
 
-def test_when_a_wake_is_done_the_next_of_its_queue_is_taken_at_once(channel: Channel) -> None:
+def test_when_a_wake_is_done_the_next_of_its_queue_is_taken_at_once(channel: Any) -> None:
     for left in (2, 1, 0):
+        listen(channel)
         [tag] = [tag for tag, queue in taken(channel).items() if queue == "backlog"]
         channel.basic_ack(tag)
         assert sorted(taken(channel).values()) == ["backlog", "other"]
         assert tag not in taken(channel)
-        assert channel.client.llen("backlog") == left
+        assert channel._create_client().llen("backlog") == left
     [tag] = [tag for tag, queue in taken(channel).items() if queue == "backlog"]
     channel.basic_ack(tag)
     assert list(taken(channel).values()) == ["other"]
 
 
-def test_what_came_while_its_queue_was_left_out_is_found(channel: Channel) -> None:
-    for tag in list(taken(channel)):
-        channel.basic_ack(tag)
-    while "backlog" in taken(channel).values():
-        [tag] = taken(channel)
-        channel.basic_ack(tag)
-    assert taken(channel) == {}
+def test_with_more_backlogs_than_places_all_queues_have_their_turns(private_servers: Servers) -> None:
+    names = [f"backlog-{number}" for number in range(2 * PLACES + 1)]
+    seen: collections.Counter[str] = collections.Counter()
+    with Connection(
+        private_servers.redis_url,
+        transport=settings.CELERY_BROKER_TRANSPORT,
+        transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS,
+    ) as connection:
+        channel: Any = connection.default_channel
+        for name in names:
+            channel._create_client().delete(name)
+            queue = connection.SimpleQueue(name)
+            for _ in range(40):
+                queue.put("a wake")
+        channel.basic_qos(0, PLACES, False)
+        queues = [Queue(name) for name in names]
+        with connection.Consumer(queues, channel=channel, callbacks=[lambda body, message: None]):
+            for _ in range(10 * len(names)):
+                while channel.qos.can_consume():
+                    connection.drain_events(timeout=5)
+                tag, name = next(iter(taken(channel).items()))
+                seen[name] += 1
+                channel.basic_ack(tag)
+    assert set(seen) == set(names)
+    assert max(seen.values()) - min(seen.values()) <= 2, seen
+
+
+def test_wakes_that_are_refused_at_once_do_not_take_each_other(channel: Any) -> None:
+    """As Celery does with what it does not know: from within the taking."""
+    depths: list[int] = []
+
+    def refuse(body: object, message: Message) -> None:
+        depths.append(len(inspect.stack(0)))
+        message.reject()
+
+    connection = channel.connection.client
+    for _ in range(60):
+        connection.SimpleQueue("refused").put("unknown")
+    with connection.Consumer(Queue("refused"), channel=channel, callbacks=[refuse]):
+        while len(depths) < 60:
+            connection.drain_events(timeout=5)
+    assert max(depths) - min(depths) < 30
+
+
+def test_what_came_while_its_queue_was_left_out_is_found(channel: Any) -> None:
+    listen(channel)
+    [tag] = [tag for tag, queue in taken(channel).items() if queue == "other"]
+    channel.basic_ack(tag)
+    assert list(taken(channel).values()) == ["backlog"]
     connection = channel.connection.client
     connection.SimpleQueue("other", channel=connection.channel()).put("one more")
     connection.drain_events(timeout=5)
-    assert list(taken(channel).values()) == ["other"]
+    assert sorted(taken(channel).values()) == ["backlog", "other"]
 
 
-@pytest.mark.parametrize("answer", ["ack", "reject"])
+def requeue(channel: Any, tag: str) -> None:
+    with contextlib.suppress(RedisAway):
+        channel.qos.reject(tag, requeue=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda channel, tag: channel.qos.ack(tag), lambda channel, tag: channel.qos.reject(tag), requeue],
+    ids=["done", "refused", "given back"],
+)
 def test_a_wake_gives_its_place_back_whatever_becomes_of_redis(
-    private_servers: Servers, channel: Channel, answer: str
+    private_servers: Servers, channel: Any, answer: Callable[[Any, str], None]
 ) -> None:
     channel.basic_qos(0, 2, False)
     assert not channel.qos.can_consume()
     private_servers.valkey.stop()
     try:
         for tag in taken(channel):
-            getattr(channel.qos, answer)(tag)
+            answer(channel, tag)
             assert channel.qos.can_consume()
         assert taken(channel) == {}
     finally:
         private_servers.valkey.start()
 
 
-def test_nothing_of_a_wake_is_kept_in_redis_once_it_is_taken(channel: Channel) -> None:
-    assert [key for key in channel.client.keys("*") if not key.startswith(b"_kombu.binding")] == [b"backlog"]
-    assert channel.client.llen("backlog") == 3
+def test_nothing_of_a_wake_is_kept_in_redis_once_it_is_taken(channel: Any) -> None:
+    assert [key for key in channel._create_client().keys("*") if not key.startswith(b"_kombu.binding")] == [b"backlog"]
+    assert channel._create_client().llen("backlog") == 3
 
 
 def test_a_worker_looks_soon_again_for_a_broker_that_is_away(

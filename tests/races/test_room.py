@@ -36,7 +36,7 @@ def handler(own_database: str) -> Iterator[Handler]:
 def take(handler: Handler, lanes: int, line: str = A) -> list[int]:
     """Lanes that never get on."""
     taken = handler.locks.hold([next(_lanes) for _ in range(lanes)])
-    handler._room.enter(line, len(taken))
+    handler._room.enter(line, taken)
     return taken
 
 
@@ -52,7 +52,7 @@ def test_a_task_waits_for_room(handler: Handler) -> None:
     waiting = task(handler)
     wait_until(lambda: handler._room.waiting == 1, 5, "it waits")
     assert waiting.is_alive()
-    handler._leave([Held(lane, False, 0, A) for lane in stuck[:1]])
+    handler._leave([Held(lane, False, 0) for lane in stuck[:1]])
     waiting.join(5)
     assert not waiting.is_alive()
 
@@ -68,10 +68,11 @@ def test_a_task_does_not_wait_for_another_tenants_lanes(handler: Handler) -> Non
 
 
 def test_a_lane_that_a_bot_is_busy_with_is_not_waited_for(handler: Handler) -> None:
-    take(handler, IN_HAND)
+    taken = take(handler, IN_HAND)
     waiting = task(handler)
     wait_until(lambda: handler._room.waiting == 1, 5, "it waits")
-    handler._room.begin(A)
+    handler._room.begin(taken[0])
+    handler._room.begin(taken[1])
     waiting.join(5)
     assert not waiting.is_alive()
 
