@@ -3,7 +3,7 @@
 **Nothing of a wake is kept in Redis once it is taken**, see ``ack_emulation`` in the settings. Rows are due, whoever
 dies; and a wake that is done gives its place back, whether or not Redis is there.
 
-**A process has one wake of a queue in hand.** Kombu takes the next from whichever queue has one, so that a tenant with
+**A process has two wakes of a queue in hand.** Kombu takes the next from whichever queue has one, so that a tenant with
 a backlog has all places of a process, and another tenant's wake waits until one of them is done.
 
 **One client a channel.** Kombu makes a new one for each use, and redis-py's takes longer to make than to use.
@@ -19,8 +19,8 @@ from typing import Any
 from kombu.transport import redis, virtual
 from kombu.utils.scheduling import round_robin_cycle
 
-PLACES = 1  # wakes of one queue in hand
-LOOK_AGAIN_SECONDS = 0.05  # for queues that are left out of what is waited for
+PLACES = 2  # wakes of one queue in hand: with one, the next would wait for the last to be done, also where few come
+LOOK_AGAIN_SECONDS = 0.03  # for queues that are left out of what is waited for
 
 
 class QoS(virtual.QoS):

@@ -18,10 +18,17 @@ from kombu import Connection, Message, Queue
 from redis.exceptions import ConnectionError as RedisAway
 
 from botproject.local.servers import Servers
+from conversations import broker
 from conversations.consumer import Consumer
 from tests.stack import wait_until
 
 PLACES = 3  # of the whole consumer
+
+
+@pytest.fixture(autouse=True)
+def one_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wakes of a queue in hand."""
+    monkeypatch.setattr(broker, "PLACES", 1)
 
 
 @pytest.fixture
