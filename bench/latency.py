@@ -128,8 +128,8 @@ def one_user(world: World, scale: Scale) -> Result:
         watch(world, replied_to(stored), lambda: drained_at.append(time.monotonic()))
         paced(world, scale, beside, until=all_done(world, ours))
         note_replies(result, beside, "")
-        if drained_at:
-            result.figures["drained_per_second"] = stored.sent / (drained_at[0] - began)
+        drained_at.append(time.monotonic())  # where all was done before the last look
+        result.figures["drained_per_second"] = stored.sent / (drained_at[0] - began)
         result.faults = [*world.faults(), *ours.faults()]
     return result
 
