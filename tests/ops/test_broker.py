@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from celery import current_app
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
 from django.conf import settings
-from kombu import Connection, Queue
+from kombu import Connection, Message, Queue
 from redis.exceptions import ConnectionError as RedisAway
 
 from botproject.local.servers import Servers
@@ -105,6 +106,33 @@ def test_with_more_backlogs_than_places_all_queues_have_their_turns(private_serv
                 channel.basic_ack(tag)
     assert set(seen) == set(names)
     assert max(seen.values()) - min(seen.values()) <= 2, seen
+
+
+def test_wakes_that_are_refused_at_once_do_not_take_each_other(channel: Any) -> None:
+    """As Celery does with what it does not know: from within the taking."""
+    known: list[Message] = []
+    depths: list[int] = []
+
+    def refuse(body: object, message: Message) -> None:
+        if not known:
+            known.append(message)
+            return
+        depths.append(len(inspect.stack(0)))
+        message.reject()
+
+    connection = channel.connection.client
+    channel.basic_qos(0, PLACES + 2, False)  # others are still waited for
+    for _ in range(41):
+        connection.SimpleQueue("refused").put("unknown")
+    with connection.Consumer(Queue("refused"), channel=channel, callbacks=[refuse]):
+        while not known:
+            connection.drain_events(timeout=5)
+        listen(channel)
+        known[0].ack()
+        assert len(depths) == 1
+        while len(depths) < 40:
+            connection.drain_events(timeout=5)
+    assert max(depths) - min(depths) < 30
 
 
 def test_what_came_while_its_queue_was_left_out_is_found(channel: Any) -> None:
