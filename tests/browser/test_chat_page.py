@@ -236,7 +236,7 @@ def test_for_a_screen_reader(page: Page, stack: Stack, echo: Channel) -> None:
     say(page, "Hello")
     wait_for_replies(page, 1)
     log = page.get_by_role("log", name="Messages")
-    page.wait_for_function("document.getElementById('log').getAttribute('aria-live') === 'polite'")
+    page.locator("#log[aria-live=polite]").wait_for()
     assert log.locator(".bubble").all_inner_texts() == ["You:\nHello", "Bot:\nHello"]
     assert page.get_by_role("button", name="Send message").is_disabled()
 
@@ -288,20 +288,20 @@ def test_the_widget_opens_answers_and_closes(
     page: Page, shop: str, shop_channel: Channel, complaints: list[str]
 ) -> None:
     page.goto(shop)
-    page.wait_for_function("window.ChatWidget")
+    page.wait_for_function("() => window.ChatWidget")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     frame = chat_frame(page, shop_channel)
     frame.wait_for_selector("#empty:not([hidden])")
-    frame.wait_for_function("document.activeElement.id === 'text'")
+    frame.locator("#text:focus").wait_for()
     page.keyboard.type("Hello")
     page.keyboard.press("Enter")
     frame.wait_for_selector(".theirs")
     assert words(frame, "theirs") == ["Hello"]
     page.keyboard.press("Escape")
-    page.wait_for_function("document.activeElement.tagName === 'DIV'")  # the widget's button, in its own tree
+    page.wait_for_function("() => document.activeElement.tagName === 'DIV'")  # the widget's button, in its own tree
     page.reload()
-    page.wait_for_function("window.ChatWidget")
+    page.wait_for_function("() => window.ChatWidget")
     page.evaluate("ChatWidget.open()")
     frame = chat_frame(page, shop_channel)
     frame.wait_for_selector(".theirs")
@@ -312,7 +312,7 @@ def test_a_logged_in_customer_is_himself_and_leaves_no_token_behind(
     page: Page, stack: Stack, shop: str, shop_channel: Channel
 ) -> None:
     page.goto(shop)
-    page.wait_for_function("window.ChatWidget")
+    page.wait_for_function("() => window.ChatWidget")
     page.evaluate("hash => ChatWidget.identify('customer-7', hash)", tokens.identity_hash(SECRET, "customer-7"))
     page.evaluate("ChatWidget.open()")
     frame = chat_frame(page, shop_channel)
