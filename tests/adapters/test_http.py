@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from channels_ingest import http
 from conversations.contracts import Failed, Rejected, Scope, Unknown
+from tests.adapters.servers import Serve
 
 PRIVATE = [
     "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
@@ -132,30 +133,6 @@ def test_a_retry_after_in_either_form_is_bounded() -> None:
 # ---------------------------------------------------------------- the deadline
 
 
-class Dripper:
-    """A local server: each connection is answered by ``speak``, in a thread of its own."""
-
-    def __init__(self, speak: Callable[[socket.socket], None]) -> None:
-        self._speak = speak
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}/"
-        self.connections = 0
-        self.left = threading.Event()  # the other side hung up
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._server.accept()
-            self.connections += 1
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: socket.socket) -> None:
-        try:
-            self._speak(connection)
-        except OSError:
-            self.left.set()
-
-
 def drip(connection: socket.socket, head: bytes) -> None:
     connection.recv(65536)
     connection.sendall(head)
@@ -171,12 +148,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 20"])
-def test_an_answer_whose_head_drips_is_given_up_as_unknown(soon: None, head: bytes) -> None:
-    server = Dripper(lambda connection: drip(connection, head))
+def test_an_answer_whose_head_drips_is_given_up_as_unknown(serve: Serve, soon: None, head: bytes) -> None:
+    server = serve(lambda connection: drip(connection, head))
     with pytest.raises(http.CallFailed) as failed:
         http.call("POST", server.url, headers={}, allow_private=True, read_timeout=0.5)
     assert isinstance(failed.value.outcome, Unknown)
-    assert server.left.wait(10)
+    assert server.hung_up.acquire(timeout=10)
 
 
 HEADS = [
@@ -189,32 +166,32 @@ HEADS = [
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("head", HEADS)
-def test_an_answer_that_drips_after_its_status_keeps_it_and_is_not_whole(soon: None, head: bytes) -> None:
-    server = Dripper(lambda connection: drip(connection, b"HTTP/1.1 200 OK\r\n" + head))
+def test_an_answer_that_drips_after_its_status_keeps_it_and_is_not_whole(serve: Serve, soon: None, head: bytes) -> None:
+    server = serve(lambda connection: drip(connection, b"HTTP/1.1 200 OK\r\n" + head))
     answered = http.call("POST", server.url, headers={}, allow_private=True, read_timeout=0.5)
     assert (answered.status, answered.complete) == (200, False)
-    assert server.left.wait(10)
+    assert server.hung_up.acquire(timeout=10)
 
 
 @pytest.mark.timeout(30)
-def test_a_handshake_that_drips_is_given_up_before_anything_was_sent(soon: None) -> None:
+def test_a_handshake_that_drips_is_given_up_before_anything_was_sent(serve: Serve, soon: None) -> None:
     record = b"\x16\x03\x03\x40\x00"  # a handshake record of 16 kB begins
-    server = Dripper(lambda connection: drip(connection, record))
+    server = serve(lambda connection: drip(connection, record))
     with pytest.raises(http.CallFailed) as failed:
         http.call("POST", server.url.replace("http:", "https:"), headers={}, allow_private=True, read_timeout=0.5)
     assert isinstance(failed.value.outcome, Failed)
-    assert server.left.wait(10)
+    assert server.hung_up.acquire(timeout=10)
 
 
 @pytest.mark.timeout(30)
-def test_the_deadline_of_a_call_that_ended_never_cuts_the_next_one_on_its_connection(soon: None) -> None:
+def test_the_deadline_of_a_call_that_ended_never_cuts_the_next_one_on_its_connection(serve: Serve, soon: None) -> None:
     def answer_twice(connection: socket.socket) -> None:
         for wait in (0.0, 1.5):  # the first call's deadline passes in the middle of the second one
             connection.recv(65536)
             time.sleep(wait)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    server = Dripper(answer_twice)
+    server = serve(answer_twice)
     for read_timeout in (0.5, 5.0):
         answered = http.call("POST", server.url, headers={}, allow_private=True, read_timeout=read_timeout)
         assert (answered.body, answered.complete) == (b"ok", True)
