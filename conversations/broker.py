@@ -110,6 +110,10 @@ class Channel(redis.Channel):
         self._left_out = set(self.active_queues).difference(waited_for)
         super()._brpop_start(LOOK_AGAIN_SECONDS if self._left_out else timeout)  # type: ignore[misc]
 
+    def _size(self, queue: str) -> int:
+        with self.conn_or_acquire() as client:
+            return int(client.llen(queue))  # there is one priority
+
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:  # made once by kombu itself
             return super()._create_client(asynchronous=True)  # type: ignore[misc]

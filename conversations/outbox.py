@@ -149,8 +149,9 @@ class Sender:
         self._said.clear()
         looking += self._leave(leaving)
         called = self._called_up(ready)
-        looking = [*(lane for lane in called if not lane.replies), *looking]
-        self._advance([*ready, *(lane for lane in called if lane.replies), *self._look(looking)])
+        going_on = [*ready, *(lane for lane in called if lane.replies)]
+        looked_at = self._look([*(lane for lane in called if not lane.replies), *looking])
+        self._advance([*going_on, *looked_at])
         self._check()
 
     def _ready(self) -> Sequence[tuple[str, Lane, Any]]:

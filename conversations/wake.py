@@ -29,12 +29,13 @@ PUBLISH_SECONDS = 0.2
 BREAKER_SECONDS = 1.0
 TIMEOUTS = ("socket_timeout", "socket_connect_timeout", "read_timeout", "write_timeout")  # Redis's words, RabbitMQ's
 HINTS = 10_000  # kept while the broker is slow; more are forgotten
-LENGTH_SECONDS = 0.1  # how long a queue's measured length is believed
-# After a wake, so long until the next, per id that it carried: alone nobody waits, and under load wakes grow.
-SPACING_SECONDS, LONGEST_SPACING_SECONDS = 0.002, 0.03
+# After a wake the next one of its queue grows for so many times as long as publishing it kept the processor busy: alone
+# nobody waits, and where a wake costs much here, it costs more where it goes.
+RESTS, LONGEST_REST_SECONDS = 50, 0.05
 # Where so many wakes wait already, the next one would only stand behind them: it grows here instead, until it is full
-# or so old.
-IN_LINE, GROWING_SECONDS, LOOK_SECONDS = 2, 0.2, 0.01
+# or so old. A queue's measured length is believed for a while; one that says to wait until the next look.
+IN_LINE, GROWING_SECONDS = 2, 0.2
+LENGTH_SECONDS, LOOK_SECONDS = 0.1, 0.01
 
 HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
 TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
@@ -64,13 +65,13 @@ def _waker() -> Waker:
 
 
 class Growing:
-    """A wake that is not published yet."""
+    """A wake that is not published yet; not before ``at``."""
 
-    __slots__ = ("ids", "until")
+    __slots__ = ("at", "ids", "until")
 
-    def __init__(self) -> None:
+    def __init__(self, at: float) -> None:
         self.ids: dict[int, None] = {}
-        self.until = time.monotonic() + GROWING_SECONDS
+        self.at, self.until = at, time.monotonic() + GROWING_SECONDS
 
     def may_wait(self) -> bool:
         return len(self.ids) < IDS and time.monotonic() < self.until
@@ -85,6 +86,7 @@ class Waker:
         self._producer: Producer | None = None
         self._lengths: dict[str, tuple[float, int]] = {}
         self._growing: dict[tuple[str, str], Growing] = {}
+        self._next_at: dict[str, float] = {}  # by queue
         threading.Thread(target=self._run, name="wake", daemon=True).start()
 
     def put(self, kind: str, conversation_ids: Sequence[int], tenant_id: int) -> None:
@@ -94,53 +96,65 @@ class Waker:
     def _run(self) -> None:
         while True:
             self._gather()
-            published = sum(self._publish(*each) for each in list(self._growing))
-            time.sleep(min(SPACING_SECONDS * published, LONGEST_SPACING_SECONDS) if published else LOOK_SECONDS)
+            now = time.monotonic()
+            for (name, kind), growing in list(self._growing.items()):
+                if growing.at <= now:
+                    self._publish(name, kind, growing)
 
     def _gather(self) -> None:
-        """All that is there, per queue, each conversation once."""
-        if not self._growing:
-            self._grow(*self._queue.get())
-        while not self._queue.empty():
-            self._grow(*self._queue.get())
+        """All that is there, per queue, each conversation once; waits for something, or until a wake may go."""
+        until = min((growing.at for growing in self._growing.values()), default=None)
+        try:
+            self._grow(*self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic())))
+            while True:
+                self._grow(*self._queue.get_nowait())
+        except queue.Empty:
+            pass
 
     def _grow(self, kind: str, tenant_id: int, conversation_ids: Sequence[int]) -> None:
-        growing = self._growing.setdefault((queue_name(kind, tenant_id), kind), Growing())
+        name = queue_name(kind, tenant_id)
+        growing = self._growing.get((name, kind))
+        if growing is None:
+            growing = self._growing[name, kind] = Growing(self._next_at.get(name, 0.0))
         growing.ids.update(dict.fromkeys(conversation_ids))
 
-    def _publish(self, name: str, kind: str) -> int:
-        """How many ids were published. What cannot be is forgotten; what would only wait in line grows."""
-        growing = self._growing[name, kind]
-        if time.monotonic() < self._broken_until:
+    def _publish(self, name: str, kind: str, growing: Growing) -> None:
+        """What cannot be published is forgotten; what would only wait in line grows."""
+        now = time.monotonic()
+        if now < self._broken_until:
             del self._growing[name, kind]
-            return 0
+            return
         try:
             if growing.may_wait() and WAITING - self.room(name) >= IN_LINE:
-                return 0
+                looked = time.monotonic()
+                growing.at = looked + max(LOOK_SECONDS, looked - now)  # looking takes half of the time, at most
+                return
             del self._growing[name, kind]
-            return self._publish_all(name, kind, list(growing.ids))
+            began = time.thread_time()
+            self._publish_all(name, kind, list(growing.ids))
+            rest = min(RESTS * (time.thread_time() - began), LONGEST_REST_SECONDS)
+            self._next_at[name] = time.monotonic() + rest
         except Exception as error:  # whatever the broker says: the sweeper brings it
             self._growing.pop((name, kind), None)
             self._broken_until = time.monotonic() + BREAKER_SECONDS
             self._close()
             log.warning("wake not published", queue=name, error=type(error).__name__)
-            return 0
 
-    def _publish_all(self, name: str, kind: str, ids: list[int]) -> int:
+    def _publish_all(self, name: str, kind: str, ids: list[int]) -> None:
         for start in range(0, len(ids), IDS):
             if self.room(name) <= 0:
-                return start
+                return
             publish(self._open(), name, kind, ids[start : start + IDS])
             self._count(name)
-        return len(ids)
 
     def room(self, name: str) -> int:
         """How many more wakes ``name`` may take."""
-        measured = self._lengths.get(name)
-        if measured is None or time.monotonic() - measured[0] > LENGTH_SECONDS:
-            measured = (time.monotonic(), queue_length(self._open(), name))
-            self._lengths[name] = measured
-        return WAITING - measured[1]
+        at, length = self._lengths.get(name, (-LENGTH_SECONDS, 0))
+        believed = LOOK_SECONDS if IN_LINE <= length < WAITING else LENGTH_SECONDS
+        if time.monotonic() - at >= believed:
+            at, length = time.monotonic(), queue_length(self._open(), name)
+            self._lengths[name] = at, length
+        return WAITING - length
 
     def _count(self, name: str) -> None:
         at, length = self._lengths[name]

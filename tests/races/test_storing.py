@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from django.test import Client
 
-from conversations import committer, database, intake, registry, statuses, wake
+from conversations import committer, database, intake, registry, statuses
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import NotStored
 from tests.conftest import forget
@@ -417,64 +417,6 @@ def test_a_full_queue_answers_503_with_retry_after(channel: ChannelConfig, monke
     monkeypatch.setattr(registry, "CHANNEL_SECONDS", 60.0)
     refused = post()
     assert (refused.status_code, refused["Retry-After"]) == (503, "2")
-
-
-# ---------------------------------------------------------------- wakes
-
-
-@pytest.fixture
-def black_hole(settings: Any) -> Iterator[list[float]]:
-    """A broker that takes connections and says nothing; when each came."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    came: list[float] = []
-    open_ones: list[socket.socket] = []
-
-    def take() -> None:
-        while True:
-            try:
-                open_ones.append(listener.accept()[0])
-            except OSError:
-                return
-            came.append(time.monotonic())
-
-    threading.Thread(target=take, daemon=True).start()
-    from celery import current_app
-
-    before = current_app.conf.broker_write_url
-    current_app.conf.broker_write_url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-    yield came
-    current_app.conf.broker_write_url = before
-    listener.close()
-
-
-def test_a_wake_waits_for_no_broker_and_a_broken_one_is_left_alone_for_a_while(black_hole: list[float]) -> None:
-    waker = wake.Waker()
-    began = time.monotonic()
-    waker.put(wake.HANDLE, [1], 3)
-    assert time.monotonic() - began < wake.PUBLISH_SECONDS
-    wait_until(lambda: waker._broken_until > 0, 2, "the broker is given up")
-    assert time.monotonic() - began < 10 * wake.PUBLISH_SECONDS
-    tried = len(black_hole)
-    for lane_id in range(50):
-        waker.put(wake.HANDLE, [lane_id], 3)
-    time.sleep(0.3)
-    assert len(black_hole) == tried  # nobody knocks while the breaker is open
-    time.sleep(wake.BREAKER_SECONDS)
-    waker.put(wake.HANDLE, [1], 3)
-    wait_until(lambda: len(black_hole) > tried, 1, "the broker is tried again")
-
-
-def test_wakes_go_to_their_tenants_queue_and_never_beyond_its_cap(own_database: str) -> None:
-    producer = wake.open_producer()
-    name = wake.queue_name(wake.HANDLE, 16 + 5)
-    assert name == "handle-5"
-    producer.channel.queue_purge(name)
-    waker = wake.Waker()
-    waker.put(wake.HANDLE, list(range(wake.IDS * 50)), 16 + 5)
-    wait_until(lambda: wake.queue_length(producer, name) >= wake.WAITING, 3, "wakes are published")
-    time.sleep(0.2)
-    assert wake.queue_length(producer, name) == wake.WAITING
-    producer.channel.queue_purge(name)
 
 
 # ---------------------------------------------------------------- many at once, on real processes

@@ -433,7 +433,7 @@ states AS (""",
         "wakes are published however many wait",
         "workers_away",
         "faults",
-        Code("conversations.wake:Waker.room", "return WAITING - measured[1]", "return WAITING"),
+        Code("conversations.wake:Waker.room", "return WAITING - length", "return WAITING"),
     ),
 )
 
