@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 import time
 from collections.abc import Callable
 
 import urllib3
 
 from bench.measures import Cost, Snapshot
-from bench.runs import CONNECTIONS, Done, Result, Scale, all_done, flood, milliseconds, paced
+from bench.runs import CONNECTIONS, SHORT, Done, Result, Scale, all_done, by_turns, flood, milliseconds, paced, times
 from bench.stack import Ours
 from bench.world import Request, Stream, StreamFailed, World
 
@@ -26,30 +27,29 @@ def webhook(world: World, scale: Scale) -> Result:
     """How long a webhook waits for its answer at half of the maximum rate; no worker runs."""
     result = Result(name="webhook")
     with Ours() as ours:
-        stream = half_rate(world, scale, ours, result)
+        stream = half_rate(world, scale, ours)()
         paced(world, scale, stream)
-        note_answers(result, stream, "")
+        result.figures["rate"] = stream.rate
+        note_answers(result, stream.measured, "")
     return result
 
 
-def half_rate(world: World, scale: Scale, ours: Ours, result: Result) -> Stream:
-    """A stream of webhooks at half of what is possible."""
+def half_rate(world: World, scale: Scale, ours: Ours) -> Callable[[], Stream]:
+    """Makes streams of webhooks at half of what is possible, which is measured first."""
     channel = ours.add_channel(world.api)
     rates = flood(world, scale, lambda: iter(ours.people(channel, scale.users)), ours.port, "the maximum")
     world.expected.clear()
-    result.figures["rate"] = max(rates) / 2
-    requests = iter(ours.people(channel, scale.users))
-    return Stream("half of it", ours.port, requests, connections=CONNECTIONS, rate=result.figures["rate"])
+    return lambda: Stream("half of it", ours.port, iter(ours.people(channel, scale.users)), connections=CONNECTIONS,
+                          rate=max(rates) / 2)  # fmt: skip
 
 
-def note_answers(result: Result, stream: Stream, prefix: str) -> None:
-    result.figures[f"{prefix}p50_ms"] = milliseconds(stream.measured, 0.5)
-    result.figures[f"{prefix}p99_ms"] = milliseconds(stream.measured, 0.99)
+def note_answers(result: Result, seconds: list[float], prefix: str) -> None:
+    result.figures[f"{prefix}p50_ms"] = milliseconds(seconds, 0.5)
+    result.figures[f"{prefix}p99_ms"] = milliseconds(seconds, 0.99)
 
 
 def note_replies(result: Result, stream: Stream, prefix: str) -> None:
-    result.figures[f"{prefix}p50_ms"] = milliseconds(stream.measured_replies, 0.5)
-    result.figures[f"{prefix}p99_ms"] = milliseconds(stream.measured_replies, 0.99)
+    note_answers(result, stream.measured_replies, prefix)
 
 
 def delivery(world: World, scale: Scale) -> Result:
@@ -151,7 +151,7 @@ def watch(world: World, condition: Done, act: Callable[[], None]) -> None:
 
 
 def fairness(world: World, scale: Scale) -> Result:
-    """Tenant A has 100,000 pending, tenant B's people write 10 a second."""
+    """Tenant A has 100,000 pending, tenant B's people write 10 a second: by turns they do and do not."""
     result = Result(name="fairness")
     rate = 10.0
     with Ours() as ours:
@@ -160,27 +160,43 @@ def fairness(world: World, scale: Scale) -> Result:
         paced(world, scale, alone, until=all_done(world, ours), seconds=3 * scale.seconds)
         note_replies(result, alone, "alone_")
         ours.stop_workers()
+        channel = ours.add_channel(world.api, tenant="B")
         many = ours.people(ours.add_channel(world.api, tenant="A"), scale.users)
         backlog = Stream("A's backlog", ours.port, itertools.islice(many, scale.backlog), connections=CONNECTIONS)
         world.run(backlog, say=backlog.name)
         ours.start_workers()
-        result.figures["a_alone_per_second"] = replied_in(world, backlog, scale)
-        beside = others(world, scale, ours, "B beside A", rate, tenant="B")
-        began, before = time.monotonic(), backlog.replied
-        paced(world, scale, beside, until=replied_to(beside), seconds=3 * scale.seconds)
-        result.figures["a_per_second"] = (backlog.replied - before) / (time.monotonic() - began)
-        result.figures["a_left"] = backlog.sent - backlog.replied
-        note_replies(result, beside, "")
+        wait(world, scale.warm)
+        waited: list[float] = []
+
+        def b_writes() -> None:
+            people = iter(ours.people(channel, scale.users))
+            stream = Stream("B beside A", ours.port, people, rate=rate, seconds=2 * scale.seconds)
+            world.run(stream, until=replied_to(stream), say=stream.name)
+            waited.extend(stream.replies)
+
+        a_alone, a_beside = by_turns(
+            scale.runs,
+            lambda: drained(backlog, lambda: wait(world, scale.seconds)),
+            lambda: drained(backlog, b_writes),
+        )
         result.faults = world.faults(unanswered=False)
+        result.figures["a_left"] = backlog.sent - backlog.replied
+        if result.figures["a_left"]:
+            note_answers(result, waited, "")
+            result.figures["a_alone_per_second"] = statistics.median(a_alone)
+            result.figures["a_per_second"] = statistics.median(a_beside)
+            result.figures["a_loses"] = 1 - times(a_alone, a_beside)
+        elif scale is not SHORT:
+            result.faults.append("A's backlog ran out: B was compared with nobody")
+        result.samples = {"A alone, a second": a_alone, "A beside B, a second": a_beside}
     return result
 
 
-def replied_in(world: World, stream: Stream, scale: Scale) -> float:
-    """Replies a second to what was sent before, after a warm-up."""
-    wait(world, scale.warm)
-    began, before = time.monotonic(), stream.replied
-    wait(world, 2 * scale.seconds)
-    return (stream.replied - before) / (time.monotonic() - began)
+def drained(backlog: Stream, meanwhile: Callable[[], object]) -> float:
+    """Replies a second to what was sent before."""
+    began, before = time.monotonic(), backlog.replied
+    meanwhile()
+    return (backlog.replied - before) / (time.monotonic() - began)
 
 
 def wait(world: World, seconds: float) -> None:
@@ -193,19 +209,32 @@ def wait(world: World, seconds: float) -> None:
 
 
 def pages(world: World, scale: Scale) -> Result:
-    """200 chat pages and 20 timelines poll; then a page that sleeps in every thread that it may have."""
+    """200 chat pages and 20 timelines poll, by turns; then a page that sleeps in every thread that it may have."""
     result = Result(name="pages")
+    not_answered = 0
     with Ours(env={"DJANGO_SETTINGS_MODULE": "bench.settings"}) as ours:
-        alone = half_rate(world, scale, ours, result)
-        paced(world, scale, alone)
-        note_answers(result, alone, "alone_")
         polls = open_pages(ours, scale)
-        beside = half_rate(world, scale, ours, result)
-        beside.rate = alone.rate
-        polling = Stream("pages", ours.port, itertools.cycle(polls), connections=len(polls), rate=len(polls))
-        paced(world, scale, beside, polling)
-        note_answers(result, beside, "")
-        result.figures["polls_not_answered"] = sum(polling.statuses.values()) - len(polling.answers)
+        webhooks = half_rate(world, scale, ours)
+
+        def answers(*others: Stream) -> list[float]:
+            stream = webhooks()
+            result.figures["rate"] = stream.rate
+            paced(world, scale, stream, *others, seconds=scale.seconds)
+            return stream.measured
+
+        def answers_beside_pages() -> list[float]:
+            nonlocal not_answered
+            polling = Stream("pages", ours.port, itertools.cycle(polls), connections=len(polls), rate=len(polls))
+            measured = answers(polling)
+            not_answered += sum(polling.statuses.values()) - len(polling.answers)
+            return measured
+
+        alone, beside = by_turns(scale.runs, answers, answers_beside_pages)
+        note_answers(result, list(itertools.chain(*alone)), "alone_")
+        note_answers(result, list(itertools.chain(*beside)), "")
+        p99s = [[milliseconds(each, 0.99) for each in its] for its in (alone, beside)]
+        result.figures["times_as_long"] = times(*p99s)
+        result.figures["polls_not_answered"] = not_answered
         sleeping_page(world, scale, ours, result)
         result.faults = world.faults(unanswered=False)
     return result
@@ -215,7 +244,7 @@ def open_pages(ours: Ours, scale: Scale) -> list[Request]:
     """The request that each open page sends once a second: visitors who have said something, staff who look at them."""
     said = json.loads(ours.run("-m", "bench.pages", str(scale.pages)))
     site = urllib3.connection_from_url(f"http://127.0.0.1:{ours.port}")
-    requests: list[Request] = []
+    chats: list[Request] = []
     for number, token in enumerate(said["tokens"]):
         headers = {"Authorization": f"Bearer {token}", "Origin": ours.env["PUBLIC_URL"]}
         message = {"client_id": f"bench-{number:08}", "text": "hello"}
@@ -223,14 +252,21 @@ def open_pages(ours: Ours, scale: Scale) -> list[Request]:
         first = require(site.request("GET", said["messages"], headers=headers))
         cursor = f"{said['messages']}?after={first.json()['cursor']}"
         etag = require(site.request("GET", cursor, headers=headers)).headers["ETag"]
-        requests.append(("", get(cursor, {**headers, "If-None-Match": etag})))
+        chats.append(("", get(cursor, {**headers, "If-None-Match": etag})))
+    timelines: list[Request] = []
     lanes = ours.query("SELECT id FROM conversation WHERE channel_id = %s LIMIT %s", said["channel"], scale.timelines)
     for (lane,) in lanes:
         headers = {"Cookie": said["cookie"]}
         live = said["live"] % lane
         cursor = require(site.request("GET", live, headers=headers)).json()["cursor"]
-        requests.append(("", get(f"{live}?cursor={cursor}", headers)))
-    return requests
+        timelines.append(("", get(f"{live}?cursor={cursor}", headers)))
+    return spread(chats, timelines)
+
+
+def spread(many: list[Request], few: list[Request]) -> list[Request]:
+    """All of them, the few evenly among the many: people open their pages at any moment."""
+    placed = [(place / len(kind), request) for kind in (many, few) for place, request in enumerate(kind)]
+    return [request for _, request in sorted(placed, key=lambda pair: pair[0])]
 
 
 def require(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.measures import Cost, Snapshot
 from bench.stack import Channel, Ours, System
@@ -47,6 +48,28 @@ class Result:
     costs: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------- by turns
+
+Measured = TypeVar("Measured")
+
+
+def by_turns(
+    runs: int, without: Callable[[], Measured], with_it: Callable[[], Measured]
+) -> tuple[list[Measured], list[Measured]]:
+    """``without``, ``with_it``, ``without``, ..., first and last without: a machine's speed changes by the minute."""
+    ones, others = [without()], []
+    for _ in range(runs):
+        others.append(with_it())
+        ones.append(without())
+    return ones, others
+
+
+def times(ones: Sequence[float], others: Sequence[float]) -> float:
+    """How many times ``others`` are what was measured just before and just after, in the middle."""
+    around = [statistics.mean(pair) for pair in itertools.pairwise(ones)]
+    return statistics.median(other / one for one, other in zip(around, others, strict=True))
 
 
 # ---------------------------------------------------------------- as fast as it goes

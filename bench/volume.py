@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
+from collections.abc import Iterator
 
 from bench import growth as grown
 from bench.latency import wait
 from bench.measures import memory
-from bench.runs import CONNECTIONS, Result, Scale, Sustained, all_done, ours_sustained, sustained
+from bench.runs import CONNECTIONS, Result, Scale, Sustained, all_done, by_turns, ours_sustained, sustained, times
 from bench.stack import Ours
-from bench.world import Stream, World
+from bench.world import Request, Stream, World
 
 
 def backlog(world: World, scale: Scale) -> Result:
@@ -33,32 +35,38 @@ def backlog(world: World, scale: Scale) -> Result:
 
 
 def growth(world: World, scale: Scale) -> Result:
-    """What a message costs in a small database and in a large one: ten messages of each of its conversations."""
+    """What a message costs in a small database and in a large one, by turns: each of its conversations has ten."""
     result = Result(name="growth")
-    with Ours() as ours:
-        ours.start_workers()
-        channel = ours.add_channel(world.api)
-        small = sustained_among(world, scale, ours, Stream("a small database", ours.port, iter(
-            ours.people(channel, scale.users)), connections=CONNECTIONS, window=scale.window))  # fmt: skip
-        result.faults = [*world.faults(), *ours.faults()]
-    with Ours("growth", keep=True) as ours:
-        people = grown.grow(ours, world.api, scale)
-        ours.start_workers()
-        stream = Stream("a large database", ours.port, iter(people), connections=CONNECTIONS, window=scale.window)
-        large = sustained_among(world, scale, ours, stream)
-        result.figures["conversations"] = ours.value("SELECT count(*) FROM conversation")
-        result.figures["messages"] = ours.value("SELECT reltuples FROM pg_class WHERE relname = 'message'")
-        result.figures["gigabytes"] = ours.value("SELECT pg_database_size(current_database())") / 1e9
-        result.faults += [*world.faults(), *ours.faults()]
-    for name, run in (("small", small), ("large", large)):
-        result.figures[f"{name}_per_second"] = run.rate
-        result.figures[f"{name}_cpu_us"] = sum(run.cost.cpu_us.values())
-        result.costs[name] = run.cost.as_dict()
+    with Ours() as small, Ours("growth", keep=True) as large:
+        few = iter(small.people(small.add_channel(world.api), scale.users))
+        many = iter(grown.grow(large, world.api, scale))
+        for ours, people in ((small, few), (large, many)):
+            ours.start_workers()
+            once = itertools.islice(people, scale.users)  # the warm-up: everybody has written
+            stream = Stream("everybody", ours.port, once, connections=CONNECTIONS, window=scale.window)
+            world.run(stream, until=all_done(world, ours), say="everybody writes once")
+        runs = by_turns(
+            scale.runs,
+            lambda: sustained_among(world, scale, small, few),
+            lambda: sustained_among(world, scale, large, many),
+        )
+        result.figures["conversations"] = large.value("SELECT count(*) FROM conversation")
+        result.figures["messages"] = large.value("SELECT reltuples FROM pg_class WHERE relname = 'message'")
+        result.figures["gigabytes"] = large.value("SELECT pg_database_size(current_database())") / 1e9
+        result.faults = [*world.faults(), *small.faults(), *large.faults()]
+    costs = [[sum(run.cost.cpu_us.values()) for run in its] for its in runs]
+    for name, its, us in zip(("small", "large"), runs, costs, strict=True):
+        result.figures[f"{name}_per_second"] = statistics.median(run.rate for run in its)
+        result.figures[f"{name}_cpu_us"] = statistics.median(us)
+        result.costs[name] = its[-1].cost.as_dict()
+    result.figures["times_the_cpu"] = times(*costs)
+    result.figures["times_as_long"] = 1 / times(*[[run.rate for run in its] for its in runs])
     return result
 
 
-def sustained_among(world: World, scale: Scale, ours: Ours, stream: Stream) -> Sustained:
-    return sustained(world, stream, ours, seconds=2 * scale.seconds, warm=2 * scale.warm, until=all_done(world, ours))
+def sustained_among(world: World, scale: Scale, ours: Ours, people: Iterator[Request]) -> Sustained:
+    stream = Stream(f"in {ours.folder.name}", ours.port, people, connections=CONNECTIONS, window=scale.window)
+    return sustained(world, stream, ours, seconds=scale.seconds, warm=scale.warm, until=all_done(world, ours))
 
 
 def memory_used(world: World, scale: Scale) -> Result:
@@ -88,14 +96,19 @@ def memory_used(world: World, scale: Scale) -> Result:
 
 
 def duplicates(world: World, scale: Scale) -> Result:
-    """Five copies of each message, and one."""
+    """Five copies of each message, and one, by turns."""
     result = Result(name="duplicates")
     with Ours() as ours:
         ours.start_workers()
         channel = ours.add_channel(world.api)
-        for copies in (1, 5):
-            run = ours_sustained(world, scale, ours, channel, f"{copies} of each", copies=copies)
-            result.figures[f"{copies}_of_each_per_second"] = run.rate
-            result.costs[f"{copies} of each"] = run.cost.as_dict()
+        one, five = by_turns(
+            scale.runs,
+            lambda: ours_sustained(world, scale, ours, channel, "1 of each", copies=1),
+            lambda: ours_sustained(world, scale, ours, channel, "5 of each", copies=5),
+        )
+        for copies, its in ((1, one), (5, five)):
+            result.figures[f"{copies}_of_each_per_second"] = statistics.median(run.rate for run in its)
+            result.costs[f"{copies} of each"] = its[-1].cost.as_dict()
+        result.figures["times_as_long"] = 1 / times([run.rate for run in one], [run.rate for run in five])
         result.faults = [*world.faults(), *ours.faults()]
     return result

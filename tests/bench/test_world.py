@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench.latency import spread
 from bench.world import People, Stream, StreamFailed, World, has_body
 
 Bot = Callable[[str], list[str]]  # what a backend replies to a text
@@ -125,3 +126,11 @@ def test_an_answer_in_chunks_is_whole_at_its_last_chunk() -> None:
     data = head + b"\r\n\r\n5\r\nhello\r\n"
     assert not has_body(data, len(head))
     assert has_body(data + b"0\r\n\r\n", len(head))
+
+
+def test_pages_of_two_kinds_ask_by_turns_not_one_kind_after_the_other() -> None:
+    chats = [("", b"chat %d" % number) for number in range(6)]
+    timelines = [("", b"timeline %d" % number) for number in range(2)]
+    asked = [request.decode() for _, request in spread(chats, timelines)]
+    assert [place for place, request in enumerate(asked) if "timeline" in request] == [1, 5]
+    assert sorted(asked) == sorted(request.decode() for _, request in (*chats, *timelines))
