@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from conversations.bulkhead import CALLS_PER_CHANNEL
+from conversations.outbox import READ_AHEAD
 from tests.doubles import Double
 from tests.platforms import telegram_text
 from tests.races.replies import OPEN, Scene, decide, desk, texts, without_repeats
@@ -195,6 +196,29 @@ def test_a_platform_that_hangs_holds_up_only_its_own_channel(scene: Scene) -> No
 def sending(scene: Scene, channel: Channel) -> int:
     count = "SELECT count(*) FROM reply WHERE channel_id = %s AND status = 'sending'"
     return int(scene.stack.value(count, channel.id))
+
+
+@pytest.mark.slow
+def test_a_crowd_waits_for_calls_that_hang_and_each_of_it_is_sent_once(broken: Scene) -> None:
+    """Also those who stand so far behind that what was read for them is forgotten."""
+    channel = broken.generic()
+    broken.double.script({"do": "hang_then_accept", "seconds": 300, "times": CALLS_PER_CHANNEL})
+    crowd = [f"w{n}" for n in range(CALLS_PER_CHANNEL + READ_AHEAD + 50)]
+    with broken.senders(""):
+        sender = broken.stack.pids("send")
+        for chat in crowd:
+            broken.say(channel, chat, *texts("c", 2))
+        wait_until(lambda: all_held(broken), 30, "the sweeper has handed all of them to the sender")
+        broken.double.release()
+        broken.settled(channel)
+        assert broken.stack.pids("send") == sender, "it died"
+    assert sorted(line["chat"] for line in broken.double.accepted()) == sorted(crowd * 2)
+    assert all(broken.calls(chat) == texts("c", 2) for chat in crowd)
+
+
+def all_held(scene: Scene) -> bool:
+    """Whether nobody is due any more: who is in hand is claimed for a while."""
+    return scene.stack.value("SELECT count(*) FROM conversation WHERE send_due_at <= now()") == 0
 
 
 def test_a_channel_whose_options_cannot_be_read_holds_up_nobody(scene: Scene) -> None:
