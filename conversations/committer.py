@@ -31,7 +31,8 @@ BATCH = 256
 QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
 RECONNECT_SECONDS = 0.2
-CROWD, LINGER_SECONDS = 6, 0.002  # with so many a batch, the next one waits so long for more
+CROWD = 3  # with so many a batch, the next one waits for more, as long as the last one took and ``linger`` at most
+LINGER_SECONDS = 0.002
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
@@ -96,11 +97,21 @@ class Ticket:
 
 
 class Committer:
-    """The one writer of a process (or of one of its roles). If its thread dies, the process ends."""
+    """The one writer of a process (or of one of its roles). If its thread dies, the process ends.
 
-    def __init__(self, name: str, after_batch: Callable[[list[Ticket]], None] = lambda tickets: None) -> None:
+    ``linger``: seconds that a batch waits for more at most, where many share one. Long where those who wait for it are
+    strangers to each other, as requests are; short where the same few lanes come again and again, once it is written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        after_batch: Callable[[list[Ticket]], None] = lambda tickets: None,
+        linger: float = LINGER_SECONDS,
+    ) -> None:
         self.name = name
         self._after_batch = after_batch
+        self._linger = linger
         self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._ready: collections.OrderedDict[str, collections.deque[Ticket]] = collections.OrderedDict()
         self._connection: psycopg.Connection[Any] | None = None
@@ -113,6 +124,7 @@ class Committer:
         self._stopping = False
         self._blocked = 0  # items in a row that waited for a lock in vain
         self._crowd = 0.0  # how many shared the last batches
+        self._took = 0.0  # seconds, the last one
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -219,6 +231,7 @@ class Committer:
                     self._crowd = (self._crowd + len(tickets)) / 2
                     self._began = time.monotonic()
                     written = self._write_batch(tickets)
+                    self._took = time.monotonic() - self._began
                     self._began = float("inf")
                     self._finish(written)
             if self._connection is not None:
@@ -230,7 +243,7 @@ class Committer:
     def _collect(self) -> None:
         """Wait for something to do, then take all that is there. Under load, a moment later: more share a commit."""
         if self._crowd >= CROWD and not self._ready and not self._stopping:
-            time.sleep(LINGER_SECONDS)
+            time.sleep(min(self._took, self._linger))
         block = not self._ready
         while True:
             try:

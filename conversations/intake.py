@@ -34,6 +34,7 @@ KEPT_HEADERS = frozenset(
 ID_BYTES = 1_000  # two of them in one index entry, which Postgres bounds
 REMEMBERED = 100_000  # lanes and contacts that this process has seen stored
 REMEMBER_SECONDS = 60.0  # another process may have written another name since
+LINGER_SECONDS = 0.01  # a batch costs as much as ten to twenty of its messages
 BLOCK = 1000  # receipt ids per trip, see receipt_block in sql/schema.sql
 
 
@@ -482,6 +483,6 @@ def _wake(tickets: list[committer.Ticket]) -> None:
 @functools.cache
 def writer() -> committer.Committer:
     """The process's one committer for storing; made at the first use, after any fork. Reads go through it, too."""
-    made = committer.Committer("store", after_batch=_wake)
+    made = committer.Committer("store", after_batch=_wake, linger=LINGER_SECONDS)
     database.read_through(committer.reader(made), made.refuse_if_silent)
     return made

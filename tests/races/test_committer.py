@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -202,6 +203,41 @@ def test_a_queue_that_holds_too_many_bytes_refuses(
     gate.set()
     thread.join()
     assert writer.write(stream, ("b", 2)) == "written"
+
+
+def test_where_many_share_a_batch_the_next_one_waits_as_long_as_that_took_and_one_alone_for_nobody(
+    own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        time.sleep(seconds)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(committer, "time", clock)
+    stream, longest = Notes(), 0.3
+
+    def batch(size: int, seconds: float) -> None:
+        stream.fault = lambda items: time.sleep(seconds)
+        assert submit(made, stream, *[(f"lane {n}", n) for n in range(size)])() == ["written"] * size
+
+    made = committer.Committer("lingering", linger=longest)
+    try:
+        with psycopg.connect(own_database, autocommit=True) as connection:
+            connection.execute("CREATE TABLE note (lane text, number int)")
+            for _ in range(3):
+                batch(1, 0.02)
+            assert waits == []
+            for _ in range(3):
+                batch(20, 0.02)
+            wait_until(lambda: bool(waits), 5, "it waits")
+            assert 0.02 <= min(waits) < longest
+            batch(20, 2 * longest)
+            wait_until(lambda: waits[-1] == longest, 5, "it waits as long as it may")
+            connection.execute("DROP TABLE note")
+    finally:
+        made.stop()
 
 
 def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Committer) -> None:
