@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Iterator
 
 from bench.measures import Cost, Snapshot
-from bench.runs import CONNECTIONS, Result, Scale, all_done, flood, milliseconds, share_of_a_core, sustained
+from bench.runs import (
+    CONNECTIONS,
+    Result,
+    Scale,
+    all_done,
+    answered,
+    by_turns,
+    flood,
+    milliseconds,
+    share_of_a_core,
+    sustained,
+    times,
+)
 from bench.stack import Ours, System
-from bench.world import People, Stream, World, post, telegram
+from bench.world import People, Request, Stream, World, post, telegram
 from botproject.local.__main__ import procfile
 
 PLAIN_WORKERS = 4  # processes: half of their time is waiting
@@ -19,14 +32,21 @@ def limit(world: World, scale: Scale) -> Result:
     """(a) A view that reads the body and answers, served as ours is."""
     result = Result(name="limit")
     with System("limit") as system:
-        system.start("web", web_command("bench.limit"))
-        system.wait_for_web()
-        request = ("", post("/nothing/", telegram(1, 1, "1:1")))
+        start_limit(system)
         before = Snapshot(system)
-        rates = flood(world, scale, lambda: itertools.repeat(request), system.port, "do-nothing view")
+        rates = flood(world, scale, nothing_asked, system.port, "do-nothing view")
         result.figures["per_second"] = statistics.median(rates)
         result.figures["generator_share"] = share_of_a_core(before, Snapshot(system))
     return result
+
+
+def start_limit(system: System) -> None:
+    system.start("web", web_command("bench.limit"))
+    system.wait_for_web()
+
+
+def nothing_asked() -> Iterator[Request]:
+    return itertools.repeat(("", post("/nothing/", telegram(1, 1, "1:1"))))
 
 
 def web_command(module: str) -> str:
@@ -81,19 +101,35 @@ def other(name: str, world: World, scale: Scale, system: System, worker: str, un
 
 
 def store(world: World, scale: Scale) -> Result:
-    """(d) Webhooks stored and answered; no worker runs."""
+    """(d) Webhooks stored and answered; no worker runs. By turns with the do-nothing view."""
     result = Result(name="store")
-    with Ours() as ours:
+    with System("limit") as nothing, Ours() as ours:
+        start_limit(nothing)
         channel = ours.add_channel(world.api)
-        before = Snapshot(ours)
-        rates = flood(world, scale, lambda: iter(ours.people(channel, scale.users)), ours.port, "store only")
-        after = Snapshot(ours)
-        stored = ours.value("SELECT count(*) FROM message")
+        costs: list[Cost] = []
+
+        def do_nothing(seconds: float = scale.seconds) -> float:
+            return answered(world, nothing_asked(), nothing.port, "do-nothing view", seconds)
+
+        def stored(seconds: float = scale.seconds) -> float:
+            before, known = Snapshot(ours), len(world.expected)
+            rate = answered(world, iter(ours.people(channel, scale.users)), ours.port, "store only", seconds)
+            after = Snapshot(ours)
+            costs.append(Cost(before, after, len(world.expected) - known))
+            result.figures["generator_share"] = share_of_a_core(before, after)
+            return rate
+
+        for warm_up in (do_nothing, stored):
+            warm_up(min(2.0, scale.seconds))
+        limits, rates = by_turns(scale.runs, do_nothing, stored)
         result.figures["per_second"] = statistics.median(rates)
-        result.figures["generator_share"] = share_of_a_core(before, after)
-        result.costs["store"] = Cost(before, after, stored).as_dict()
-        if stored != len(world.expected):
-            result.faults.append(f"{len(world.expected)} webhooks were answered, {stored} messages stored")
+        result.figures["do_nothing_per_second"] = statistics.median(limits)
+        result.figures["share_of_do_nothing"] = times(limits, rates)
+        result.costs["store"] = costs[-1].as_dict()
+        result.samples = {"do-nothing view, a second": limits, "store only, a second": rates}
+        messages = ours.value("SELECT count(*) FROM message")
+        if messages != len(world.expected):
+            result.faults.append(f"{len(world.expected)} webhooks were answered, {messages} messages stored")
     return result
 
 

@@ -77,16 +77,18 @@ def times(ones: Sequence[float], others: Sequence[float]) -> float:
 
 def flood(world: World, scale: Scale, make: Callable[[], Iterator[Request]], port: int, what: str) -> list[float]:
     """Requests a second, as many as are answered; a warm-up, then ``scale.runs`` times ``scale.seconds``."""
-    rates = []
-    for run in range(scale.runs + 1):
-        seconds = scale.seconds if run else min(2.0, scale.seconds)
-        stream = Stream(what, port, make(), connections=CONNECTIONS, seconds=seconds)
-        took = world.run(stream, say=f"{what}, run {run} of {scale.runs}")
-        if not stream.answers:
-            raise StreamFailed(f"{what}: nothing was answered; {dict(stream.statuses)}")
-        if run:
-            rates.append(len(stream.answers) / took)
-    return rates
+    answered(world, make(), port, f"{what}, warm-up", min(2.0, scale.seconds))
+    return [answered(world, make(), port, f"{what}, run {run + 1} of {scale.runs}", scale.seconds)
+            for run in range(scale.runs)]  # fmt: skip
+
+
+def answered(world: World, requests: Iterator[Request], port: int, what: str, seconds: float) -> float:
+    """Requests a second, as many as are answered."""
+    stream = Stream(what, port, requests, connections=CONNECTIONS, seconds=seconds)
+    took = world.run(stream, say=what)
+    if not stream.answers:
+        raise StreamFailed(f"{what}: nothing was answered; {dict(stream.statuses)}")
+    return len(stream.answers) / took
 
 
 @dataclass(kw_only=True)
