@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -51,20 +52,26 @@ class Notes:
 
 
 @pytest.fixture
-def writer(own_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[committer.Committer]:
-    """A committer whose death is a failed test instead of the end of the process."""
-    died: list[bool] = []
-    monkeypatch.setattr(committer, "end_process", lambda: died.append(True))
+def notes(own_database: str) -> Iterator[None]:
+    """The table, empty."""
     with psycopg.connect(own_database, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS note")
         connection.execute(
             """CREATE TABLE note (id bigint GENERATED ALWAYS AS IDENTITY, lane text,
                                   number int UNIQUE CHECK (number < 1000))"""
         )
-        made = committer.Committer("notes", after_batch=lambda tickets: [ticket.stream for ticket in tickets])
-        yield made
-        made.stop()
+        yield
         connection.execute("DROP TABLE note")
+
+
+@pytest.fixture
+def writer(notes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[committer.Committer]:
+    """A committer whose death is a failed test instead of the end of the process."""
+    died: list[bool] = []
+    monkeypatch.setattr(committer, "end_process", lambda: died.append(True))
+    made = committer.Committer("notes", after_batch=lambda tickets: [ticket.stream for ticket in tickets])
+    yield made
+    made.stop()
     assert not died, "the committer's thread died"
 
 
@@ -206,7 +213,7 @@ def test_a_queue_that_holds_too_many_bytes_refuses(
 
 
 def test_where_many_share_a_batch_the_next_one_waits_as_long_as_that_took_and_one_alone_for_nobody(
-    own_database: str, monkeypatch: pytest.MonkeyPatch
+    notes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
@@ -214,28 +221,25 @@ def test_where_many_share_a_batch_the_next_one_waits_as_long_as_that_took_and_on
         waits.append(seconds)
         time.sleep(seconds)
 
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
-    monkeypatch.setattr(committer, "time", clock)
-    stream, longest = Notes(), 0.3
+    monkeypatch.setattr(committer, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    stream, longest, numbers = Notes(), 0.3, itertools.count(1)
 
     def batch(size: int, seconds: float) -> None:
         stream.fault = lambda items: time.sleep(seconds)
-        assert submit(made, stream, *[(f"lane {n}", n) for n in range(size)])() == ["written"] * size
+        items = [(f"lane {n}", next(numbers)) for n in range(size)]
+        assert submit(made, stream, *items)() == ["written"] * size
 
     made = committer.Committer("lingering", linger=longest)
     try:
-        with psycopg.connect(own_database, autocommit=True) as connection:
-            connection.execute("CREATE TABLE note (lane text, number int)")
-            for _ in range(3):
-                batch(1, 0.02)
-            assert waits == []
-            for _ in range(3):
-                batch(20, 0.02)
-            wait_until(lambda: bool(waits), 5, "it waits")
-            assert 0.02 <= min(waits) < longest
-            batch(20, 2 * longest)
-            wait_until(lambda: waits[-1] == longest, 5, "it waits as long as it may")
-            connection.execute("DROP TABLE note")
+        for _ in range(3):
+            batch(1, 0.02)
+        assert waits == []
+        for _ in range(3):
+            batch(20, 0.02)
+        wait_until(lambda: bool(waits), 5, "it waits")
+        assert 0.02 <= min(waits) < longest
+        batch(20, 2 * longest)
+        wait_until(lambda: waits[-1] == longest, 5, "it waits as long as it may")
     finally:
         made.stop()
 
