@@ -454,15 +454,7 @@ class Statements:
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[tuple[str, Any]]) -> Sequence[Any]:
         """A result list per item, or its error: those beside it were committed, and must not be run again."""
-        return [self._run(connection, *item) for item in items]
-
-    def _run(self, connection: psycopg.Connection[Any], query: str, params: Any) -> list[Any] | psycopg.Error:
-        try:
-            return database.rows_of(connection.execute(query, params or None, prepare=bool(params)))
-        except psycopg.Error as error:
-            if connection.closed or connection.broken:
-                raise
-            return error
+        return database.each(connection, items)
 
 
 STATEMENTS = Statements()

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 import psycopg
 from django.conf import settings
 from psycopg.types.json import set_json_dumps, set_json_loads
 
-from conversations import connections, durability
+from conversations import connections, durability, prepared
 from conversations.failpoints import failpoint
+from conversations.prepared import Params, Row, Statement
 
 CONNECT_SECONDS = 3
 # What a frozen or lost client may hold up, at most (milliseconds); SET LOCAL, which PgBouncer allows. The last one,
@@ -33,9 +33,6 @@ TRANSACTION_LIMIT_SINCE = 170_000
 PLANS = """SELECT set_config(name, value, pg_backend_pid() <> %s)
              FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
                           ('enable_bitmapscan', 'off')) AS ours(name, value)"""
-Row = tuple[Any, ...]
-Params = Sequence[Any] | Mapping[str, Any]
-Statement = tuple[str, Mapping[str, Any]]
 
 set_json_dumps(lambda value: msgspec.json.encode(value).decode())
 set_json_loads(msgspec.json.decode)
@@ -64,32 +61,52 @@ def connect(name: str) -> psycopg.Connection[Row]:
 def transaction(
     connection: psycopg.Connection[Row], statements: Mapping[str, Statement], point: str = ""
 ) -> dict[str, list[Row]]:
-    """Run ``statements`` in their order as one transaction in one pipeline; the rows of each, by name.
+    """Run ``statements`` in their order as one transaction; the rows of each, by name.
 
     BEGIN, the limits, the statements and COMMIT travel together, so that no client round trip lies
     between the first row lock and the commit. Raises the first error; then nothing was written, or,
     when the connection broke, it is unknown. ``point``: the failpoint before COMMIT.
     """
+    waiting = [("BEGIN", ()), (_limits(connection), ()), *statements.values()]
+    answers: list[prepared.Answer] = []
+
+    def send() -> None:
+        answers.extend(prepared.run_together(connection, waiting))
+        waiting.clear()
+
     try:
-        with connection.pipeline() as pipeline:
-            connection.execute("BEGIN")
-            connection.execute(_limits(connection))
-            cursors = {name: connection.execute(*statement, prepare=True) for name, statement in statements.items()}
-            failpoint(point, first=pipeline.sync)
-            commit = connection.execute("COMMIT")
-        if commit.statusmessage != "COMMIT":
-            raise psycopg.OperationalError(f"the server answered {commit.statusmessage} to COMMIT")
+        failpoint(point, first=send)
+        waiting.append(("COMMIT", ()))
+        send()
     except BaseException:
         if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             connection.rollback()
         raise
-    return {name: rows_of(cursor) for name, cursor in cursors.items()}
+    if answers[-1].word != "COMMIT":
+        raise psycopg.OperationalError(f"the server answered {answers[-1].word} to COMMIT")
+    return dict(zip(statements, (answer.rows for answer in answers[2:-1]), strict=True))
 
 
-def rows_of(cursor: psycopg.Cursor[Row]) -> list[Row]:
-    """What a statement returned, if it returns rows. (Its ``description`` would make an object of every column.)"""
-    result = cursor.pgresult
-    return cursor.fetchall() if result is not None and result.status == psycopg.pq.ExecStatus.TUPLES_OK else []
+def each(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -> list[list[Row] | psycopg.Error]:
+    """Each of ``statements`` in a transaction of its own, all in one trip: its rows, or its error."""
+    if not all(params for _, params in statements):
+        return [_alone(connection, *statement) for statement in statements]
+    outcomes = prepared.run(connection, [[statement] for statement in statements])
+    return [outcome if isinstance(outcome, psycopg.Error) else outcome[0].rows for outcome in outcomes]
+
+
+def _alone(connection: psycopg.Connection[Row], query: str, params: Params) -> list[Row] | psycopg.Error:
+    """Without values it may be several, separated by semicolons."""
+    try:
+        if params:
+            return prepared.run_together(connection, [(query, params)])[0].rows
+        cursor = connection.execute(query)
+        result = cursor.pgresult
+        return cursor.fetchall() if result is not None and result.status == psycopg.pq.ExecStatus.TUPLES_OK else []
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        return error
 
 
 def _limits(connection: psycopg.Connection[Row]) -> str:
@@ -111,8 +128,10 @@ class Reader:
                 try:
                     if self._connection is None or self._connection.closed:
                         self._connection = connect(self.name)
-                    cursor = self._connection.execute(query, params or None, prepare=bool(params))
-                    return rows_of(cursor)
+                    (outcome,) = each(self._connection, [(query, params)])
+                    if isinstance(outcome, psycopg.Error):
+                        raise outcome
+                    return outcome
                 except psycopg.OperationalError:
                     self.close()
                     if last:

@@ -1,0 +1,251 @@
+"""Statements with values: prepared once per connection, sent together, answered together. On psycopg's ``pq`` alone.
+
+A cursor is made for one statement at a time: for each it makes objects, looks at what came meanwhile, and sends a
+packet that wakes the server. A batch of ours is always the same few statements, so they are written into libpq's
+pipeline one behind the other, sent at once, and read at once.
+
+Values travel as text, and Postgres gives them the types that their places ask for; bytes travel as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import select
+import struct
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import errors, pq
+from psycopg.adapt import Transformer
+
+Row = tuple[Any, ...]
+Params = Sequence[Any] | Mapping[str, Any]
+Statement = tuple[str, Params]
+
+TEXT, BINARY = 0, 1
+BYTEA = 17  # its oid
+_PLACE = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")
+_numbers = itertools.count(1)
+
+
+class _Text(NamedTuple):
+    """A statement as Postgres wants it: ``$1`` for the first of ``names``. Its name is the same on all connections."""
+
+    name: bytes
+    text: bytes
+    names: tuple[str, ...]
+    by_place: bool
+
+    def values(self, params: Params) -> Sequence[Any]:
+        if self.by_place:
+            assert not isinstance(params, Mapping)
+            return params
+        assert isinstance(params, Mapping) or not self.names
+        return [params[name] for name in self.names]  # type: ignore[call-overload]
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(query: str) -> _Text:
+    """``%(name)s`` or ``%s`` become numbered places; ``%%`` a percent sign."""
+    names: dict[str, int] = {}
+    places = itertools.count(1)
+
+    def place(match: re.Match[str]) -> str:
+        name, positional, _ = match.groups()
+        if positional:
+            return f"${next(places)}"
+        return f"${names.setdefault(name, len(names) + 1)}" if name else "%"
+
+    text = _PLACE.sub(place, query)
+    return _Text(b"s%d" % next(_numbers), text.encode(), tuple(names), next(places) > 1)
+
+
+class _Session:
+    """What is known of a connection: which statements it has prepared, how its answers are read."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.prepared: set[bytes] = set()
+        self.asked: set[bytes] = set()  # and those on their way
+        self.transformer = Transformer(connection)
+        self.readable = select.poll()
+        self.readable.register(connection.pgconn.socket, select.POLLIN)
+        self.both = select.poll()
+        self.both.register(connection.pgconn.socket, select.POLLIN | select.POLLOUT)
+
+
+_sessions: weakref.WeakKeyDictionary[psycopg.Connection[Any], _Session] = weakref.WeakKeyDictionary()
+
+
+class Answer(NamedTuple):
+    """What a statement returned. ``word``: the server's command tag."""
+
+    word: str
+    rows: list[Row]
+
+
+def run(
+    connection: psycopg.Connection[Any], groups: Iterable[Sequence[Statement]]
+) -> list[list[Answer] | psycopg.Error]:
+    """Send all statements in one go; what each of a group returned, or the group's first error.
+
+    A group ends where the server commits what is not in a transaction, and where it goes on after an error.
+    Raises ``psycopg.OperationalError`` when the connection breaks: it is closed then, and what was done is unknown.
+    Raises what a value's encoding raises, before anything is sent.
+    """
+    encoded = [[_encoded(*statement) for statement in group] for group in groups]
+    session = _sessions.get(connection) or _sessions.setdefault(connection, _Session(connection))
+    pgconn = connection.pgconn
+    try:
+        pgconn.enter_pipeline_mode()
+        expected = [_send(connection, session, group) for group in encoded]
+        _flush(pgconn, session)
+        answers = [_answers(pgconn, session, statements) for statements in expected]
+        pgconn.exit_pipeline_mode()
+        session.asked = set(session.prepared)
+    except BaseException:
+        connection.close()  # something may still come that nobody would know
+        raise
+    return answers
+
+
+def run_together(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Answer]:
+    """One group. Raises its first error."""
+    (answers,) = run(connection, [statements])
+    if isinstance(answers, psycopg.Error):
+        raise answers
+    return answers
+
+
+# ---------------------------------------------------------------- sending
+
+_Encoded = tuple[_Text, list[bytes | None], list[int]]
+
+
+def _encoded(query: str, params: Params) -> _Encoded:
+    compiled = _compiled(query)
+    values: list[bytes | None] = []
+    formats: list[int] = []
+    for value in compiled.values(params):
+        encoded, format_ = _encode(value)
+        values.append(encoded)
+        formats.append(format_)
+    return compiled, values, formats
+
+
+def _send(
+    connection: psycopg.Connection[Any], session: _Session, group: Sequence[_Encoded]
+) -> list[Callable[[], object] | None]:
+    """Into libpq's buffer. What is to be done once each of these is answered well; None: its answer is wanted."""
+    pgconn = connection.pgconn
+    expected: list[Callable[[], object] | None] = []
+    here: set[bytes] = set()  # prepared on the way: what comes before it in its group was answered well, or neither is
+    for compiled, values, formats in group:
+        name = compiled.name
+        if connection.prepare_threshold is not None and name not in session.asked:
+            pgconn.send_prepare(name, compiled.text)
+            expected.append(functools.partial(session.prepared.add, name))
+            session.asked.add(name)
+            here.add(name)
+        if name in session.prepared or name in here:
+            pgconn.send_query_prepared(name, values, formats)
+        else:  # nobody prepares here, or another group does, and it is not known yet whether it can
+            pgconn.send_query_params(compiled.text, values, param_formats=formats)
+        expected.append(None)
+    pgconn.pipeline_sync()
+    return expected
+
+
+def _flush(pgconn: pq.abc.PGconn, session: _Session) -> None:
+    while pgconn.flush():
+        for _, event in session.both.poll():
+            if event & ~select.POLLOUT:
+                pgconn.consume_input()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _answers(
+    pgconn: pq.abc.PGconn, session: _Session, expected: Sequence[Callable[[], object] | None]
+) -> list[Answer] | psycopg.Error:
+    answers: list[Answer] = []
+    error: psycopg.Error | None = None
+    for done in expected:
+        result = _next(pgconn, session)
+        if result is None or _next(pgconn, session) is not None:
+            raise psycopg.OperationalError("an answer that was not expected")
+        match result.status:
+            case pq.ExecStatus.TUPLES_OK | pq.ExecStatus.COMMAND_OK:
+                if done is not None:
+                    done()
+                elif error is None:
+                    answers.append(Answer((result.command_status or b"").decode(), _rows(session, result)))
+            case pq.ExecStatus.PIPELINE_ABORTED:
+                pass  # what came behind the error
+            case _:
+                error = error or errors.error_from_result(result)
+    end = _next(pgconn, session)
+    if end is None or end.status != pq.ExecStatus.PIPELINE_SYNC:
+        raise psycopg.OperationalError("an answer that was not expected")
+    return answers if error is None else error
+
+
+def _next(pgconn: pq.abc.PGconn, session: _Session) -> pq.abc.PGresult | None:
+    while pgconn.is_busy():
+        session.readable.poll()
+        pgconn.consume_input()
+    return pgconn.get_result()
+
+
+def _rows(session: _Session, result: pq.abc.PGresult) -> list[Row]:
+    count = result.ntuples
+    if not count:
+        return []
+    session.transformer.set_pgresult(result)
+    return session.transformer.load_rows(0, count, tuple)
+
+
+# ---------------------------------------------------------------- values
+
+
+def _encode(value: Any) -> tuple[bytes | None, int]:
+    match value:
+        case None:
+            return None, TEXT
+        case str():
+            return _text(value), TEXT
+        case bytes():
+            return value, BINARY
+        case list() | tuple():
+            if value and isinstance(value[0], bytes):
+                return _byte_strings(value), BINARY
+            return _text("{" + ",".join(map(_element, value)) + "}"), TEXT
+        case bool():
+            return (b"t" if value else b"f"), TEXT
+        case _:  # numbers, UUIDs, dates: Postgres reads what Python writes
+            return _text(str(value)), TEXT
+
+
+def _text(value: str) -> bytes:
+    """Raises ``psycopg.DataError`` for a NUL, where libpq would end, and ``UnicodeError`` for half a pair."""
+    if "\0" in value:
+        raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    return value.encode()
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, int | float):
+        return str(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _byte_strings(values: Sequence[bytes]) -> bytes:
+    """A ``bytea[]`` as Postgres sends one: dimensions, whether one is null, oid; length, lowest index; the elements."""
+    head = struct.pack("!iiIii", 1, 0, BYTEA, len(values), 1)
+    return head + b"".join(struct.pack("!i", len(value)) + value for value in values)

@@ -1,0 +1,132 @@
+"""Statements that travel together: what comes back, what an error leaves alone, and what a lost connection means."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from conversations import database, prepared
+from conversations.prepared import Statement
+
+
+@pytest.fixture(params=[True, False], ids=["prepared", "unprepared"])
+def connection(request: pytest.FixtureRequest, own_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """With prepared statements, and as behind an old pooler."""
+    made = database.connect("test")
+    if not request.param:
+        made.prepare_threshold = None
+    with made:
+        yield made
+
+
+def rows(connection: psycopg.Connection[Any], *statements: Statement) -> list[list[tuple[Any, ...]]]:
+    return [answer.rows for answer in prepared.run_together(connection, statements)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        ("text", 'a "word", with \\ and %s and ünïcode 🙂'),
+        ("text", ""),
+        ("bigint", 2**62),
+        ("bigint", None),
+        ("float8", 1.5e-7),
+        ("boolean", False),
+        ("bytea", b"\x00\xff'\\"),
+        ("bytea", b""),
+        ("uuid", uuid.UUID(int=7)),
+        ("timestamptz", dt.datetime(2026, 11, 29, 12, 0, 0, 123456, tzinfo=dt.UTC)),
+        ("bigint[]", [1, 2, 2**40]),
+        ("bigint[]", []),
+        ("text[]", ['quoted "words"', "back\\slash", "comma, brace}", "", "NULL"]),
+        ("bytea[]", [b"", b"\x00\x01", b"x" * 100_000]),
+        ("bytea[]", []),
+    ],
+)
+def test_values_arrive_as_they_are(connection: psycopg.Connection[Any], type_: str, value: Any) -> None:
+    for _ in range(2):  # the second time it is prepared already
+        assert rows(connection, (f"SELECT %(value)s::{type_}", {"value": value})) == [[(value,)]]
+
+
+def test_places_by_name_and_by_order_and_percent_signs(connection: psycopg.Connection[Any]) -> None:
+    named = ("SELECT %(a)s::int - %(b)s::int, %(a)s::int %% 4, '%%'", {"b": 3, "a": 10})
+    ordered = ("SELECT %s::int - %s::int", (10, 3))
+    assert rows(connection, named, ordered, ("SELECT 1", ())) == [[(7, 2, "%")], [(7,)], [(1,)]]
+
+
+def test_a_nul_is_refused_before_anything_is_sent(connection: psycopg.Connection[Any]) -> None:
+    """libpq would end the text there, in silence."""
+    connection.execute("CREATE TEMP TABLE heard (words text)")
+    insert = "INSERT INTO heard VALUES (%(words)s)"
+    for words, error in (("a\0b", psycopg.DataError), ("half \ud800", UnicodeError)):
+        with pytest.raises(error):
+            prepared.run_together(connection, [(insert, {"words": "fine"}), (insert, {"words": words})])
+    assert rows(connection, ("SELECT count(*) FROM heard", ())) == [[(0,)]]
+
+
+def test_an_error_undoes_its_own_group_and_no_other(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TEMP TABLE counted (n int)")
+    insert, broken = ("INSERT INTO counted VALUES (%(n)s)", {"n": 1}), ("SELECT 1 / %(zero)s::int", {"zero": 0})
+    first, second, third = prepared.run(connection, [[insert], [insert, broken, insert], [insert]])
+    assert isinstance(second, psycopg.errors.DivisionByZero)
+    assert not isinstance(first, psycopg.Error)
+    assert not isinstance(third, psycopg.Error)
+    assert first[0].word == third[0].word == "INSERT 0 1"
+    assert rows(connection, ("SELECT count(*) FROM counted", ())) == [[(2,)]]
+
+
+def test_a_statement_that_cannot_be_prepared_is_prepared_once_it_can(connection: psycopg.Connection[Any]) -> None:
+    ask = ("SELECT n FROM not_there_yet WHERE n = %(n)s", {"n": 1})
+    other = ("SELECT %(n)s::int + 1", {"n": 1})
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        prepared.run_together(connection, [other, ask])
+    connection.execute("CREATE TEMP TABLE not_there_yet AS SELECT 1 AS n")
+    assert rows(connection, ask, other) == [[(1,)], [(2,)]]
+
+
+def test_a_statement_first_used_behind_an_error_is_no_error_elsewhere(connection: psycopg.Connection[Any]) -> None:
+    new, broken = ("SELECT %(n)s::int AS unheard_of", {"n": 5}), ("SELECT 1 / %(zero)s::int", {"zero": 0})
+    for _ in range(2):
+        first, second = prepared.run(connection, [[broken, new], [new, new]])
+        assert isinstance(first, psycopg.errors.DivisionByZero)
+        assert not isinstance(second, psycopg.Error)
+        assert [answer.rows for answer in second] == [[(5,)], [(5,)]]
+
+
+def test_an_error_in_a_transaction_leaves_the_connection_usable(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TEMP TABLE kept (n int CHECK (n > 0))")
+    insert = "INSERT INTO kept VALUES (%(n)s)"
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        database.transaction(connection, {"good": (insert, {"n": 1}), "bad": (insert, {"n": -1})})
+    assert refused.value.sqlstate == "23514"
+    database.transaction(connection, {"good": (insert, {"n": 2})})
+    assert rows(connection, ("SELECT n FROM kept", ())) == [[(2,)]]
+
+
+def test_a_commit_that_is_refused_is_an_error(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TEMP TABLE alone (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    insert = ("INSERT INTO alone VALUES (%(n)s)", {"n": 1})
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.transaction(connection, {"one": insert, "two": insert})
+    assert rows(connection, ("SELECT count(*) FROM alone", ())) == [[(0,)]]
+
+
+def test_more_than_a_socket_takes_goes_both_ways(connection: psycopg.Connection[Any]) -> None:
+    """While the server writes what nobody reads yet, it reads nothing: neither side may wait for the other."""
+    large = "x" * 3_000_000
+    answers = rows(connection, *[("SELECT %(words)s::text", {"words": large})] * 4)
+    assert [len(words) for ((words,),) in answers] == [len(large)] * 4
+
+
+def test_a_lost_connection_is_closed_and_nothing_is_known(connection: psycopg.Connection[Any]) -> None:
+    (pid,) = rows(connection, ("SELECT pg_backend_pid()", ()))[0][0]
+    with database.connect("other") as other:
+        other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    with pytest.raises(psycopg.OperationalError):
+        prepared.run_together(connection, [("SELECT pg_sleep(5), %(n)s::int", {"n": 1})])
+    assert connection.closed
