@@ -6,6 +6,7 @@ Nobody waits for Redis: hints are published by one thread per process, with shor
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import queue
 import threading
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import structlog
 from celery import current_app
 from kombu import Connection, Producer
@@ -31,7 +33,7 @@ TIMEOUTS = ("socket_timeout", "socket_connect_timeout", "read_timeout", "write_t
 HINTS = 10_000  # kept while the broker is slow; more are forgotten
 # After a wake the next one of its queue grows for so many times as long as publishing it kept the processor busy: alone
 # nobody waits, and where a wake costs much here, it costs more where it goes.
-RESTS, LONGEST_REST_SECONDS = 50, 0.05
+RESTS, LONGEST_REST_SECONDS = 150, 0.05
 # Where so many wakes wait already, the next one would only stand behind them: it grows here instead, until it is full
 # or so old. A queue's measured length is believed for a while; one that says to wait until the next look.
 IN_LINE, GROWING_SECONDS = 2, 0.2
@@ -195,21 +197,42 @@ def open_producer() -> Producer:
 
 def publish(producer: Producer, name: str, kind: str, ids: Sequence[int], **options: bool) -> None:
     """One wake, to a queue by its name: a named exchange drops in silence after FLUSHALL."""
-    _publish(
-        producer, name, TASKS[kind], args=(list(ids),), kwargs=options, expires=EXPIRES_SECONDS, ignore_result=True
-    )
+    _publish(producer, name, TASKS[kind], (list(ids),), options, EXPIRES_SECONDS, ignored=True)
 
 
 def maintain(producer: Producer) -> None:
     """Ask for upkeep; its result is kept."""
-    _publish(producer, MAINTENANCE, TASKS[MAINTENANCE], args=(), expires=UPKEEP_EXPIRES_SECONDS, ignore_result=False)
+    _publish(producer, MAINTENANCE, TASKS[MAINTENANCE], (), {}, UPKEEP_EXPIRES_SECONDS, ignored=False)
 
 
-def _publish(producer: Producer, name: str, task: str, **fields: Any) -> None:
-    message = current_app.amqp.as_task_v2(str(uuid.uuid4()), task, **fields)
+def _publish(
+    producer: Producer, name: str, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], seconds: int, ignored: bool
+) -> None:
+    headers, properties, embed = _form(task, ignored)
+    id_ = str(uuid.uuid4())
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     producer.publish(
-        message.body, exchange="", routing_key=name, headers=message.headers, retry=False, **message.properties
+        msgspec.json.encode((args, kwargs, embed)).decode(),
+        exchange="",
+        routing_key=name,
+        headers={**headers, "id": id_, "root_id": id_, "expires": expires.isoformat()},
+        content_type="application/json",
+        content_encoding="utf-8",
+        retry=False,
+        **properties,
+        correlation_id=id_,
     )
+
+
+@functools.cache
+def _form(task: str, ignored: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What all wakes of a task have in common, as Celery writes it: headers, properties, the end of the body.
+
+    Made once: Celery would look up its settings and write the ids out in words for each.
+    """
+    message = current_app.amqp.as_task_v2("", task, args=(), kwargs={}, ignore_result=ignored)
+    properties = {name: value for name, value in message.properties.items() if name != "correlation_id"}
+    return {**message.headers, "argsrepr": "...", "kwargsrepr": "..."}, properties, message.body[2]
 
 
 def queue_length(producer: Producer, name: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
@@ -11,13 +10,11 @@ from typing import Any
 import structlog
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
-from conversations import checks, deaths
+from conversations import checks, collector, deaths
 from conversations.process import HANDLE, SEND, Process
 from conversations.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
-
-COLLECT_AFTER = (20_000, 20, 20)  # allocations, and rounds; Python's own are 700, 10, 10
 
 _process: Process | None = None
 
@@ -40,17 +37,10 @@ def start(kind: str) -> Process:
             _process.make_sender()
         else:
             Sweeper(_process).start()
-        _spare_the_collector()
+        collector.spare()
         threading.Thread(target=_process.beat, name="beat", daemon=True).start()
         deaths.bury_predecessor(_process.writer, _process.incarnation)
     return _process
-
-
-def _spare_the_collector() -> None:
-    """What is loaded by now stays; the garbage collector need not walk through all of it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
 
 
 # ---------------------------------------------------------------- in Celery
