@@ -9,13 +9,14 @@ its order, by the same statements.
 
 from __future__ import annotations
 
+import abc
 import collections
 import itertools
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +34,7 @@ QUEUED_BYTES = 128 * 1024 * 1024
 RECONNECT_SECONDS = 0.2
 CROWD = 3  # with so many a batch, the next one waits for more, as long as the last one took and ``linger`` at most
 LINGER_SECONDS = 0.002
+CROWDED = 16  # with so many of one line waiting, those of others go first, in a batch of their own; then all go
 BUSY_SECONDS = 0.005  # before a lane that somebody else holds is tried again
 SILENT_SECONDS = 2.0  # a batch that takes longer: the database does not answer now, and nobody else waits for it
 BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds it again
@@ -49,17 +51,21 @@ class Stream(Protocol):
     name: str
     patient: bool
 
+    @abc.abstractmethod
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Any]) -> Sequence[Any]:
         """Write ``items`` in one transaction; a result per item, ``AGAIN`` where its lane is held."""
-        ...
 
+    @abc.abstractmethod
     def lane(self, item: Any) -> Hashable:
         """What must stay in order."""
-        ...
+
+    def line(self, item: Any) -> Hashable:
+        """Whose it is, the same for all of a lane: a crowd of one line stands in nobody else's way."""
+        return None
 
     def mend(self, item: Any, error: psycopg.Error) -> Any | None:
         """What to write instead of an item that the database refuses alone; None: nothing."""
-        ...
+        return None
 
 
 class Ticket:
@@ -71,7 +77,9 @@ class Ticket:
     request comes again as a whole, and a later item must not be there before an earlier one.
     """
 
-    __slots__ = ("about", "deadline", "done", "error", "item", "lane", "refused", "result", "size", "stream", "tries")
+    __slots__ = (
+        "about", "deadline", "done", "error", "item", "lane", "line", "refused", "result", "size", "stream", "tries",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -85,7 +93,7 @@ class Ticket:
     ) -> None:
         self.stream, self.item, self.done, self.deadline, self.size = stream, item, done, deadline, size
         self.about = about
-        self.lane = stream.lane(item)
+        self.lane, self.line = stream.lane(item), stream.line(item)
         self.refused = refused
         self.result: Any = None
         self.error: Exception | None = None
@@ -125,6 +133,8 @@ class Committer:
         self._blocked = 0  # items in a row that waited for a lock in vain
         self._crowd = 0.0  # how many shared the last batches
         self._took = 0.0  # seconds, the last one
+        self._last = ""  # the stream of the last batch
+        self._let_others_pass: set[str] = set()  # streams whose last batch left a crowd waiting
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -257,18 +267,20 @@ class Committer:
                 return
 
     def _next_batch(self) -> list[Ticket]:
-        """Up to ``BATCH`` tickets of the stream that waited longest, and the first of each lane that was held."""
+        """Up to ``BATCH`` tickets of the stream whose turn it is, and the first of each lane that was held."""
         if not self._ready:
             return []
-        name, waiting = self._ready.popitem(last=False)
+        name = self._whose_turn()
+        waiting = self._ready.pop(name)
         tickets: list[Ticket] = []
         passed: list[Ticket] = []
         held: set[Hashable] = set()
+        crowds = self._crowds(name, waiting)
         while waiting and len(tickets) < BATCH + len(held):
             ticket = waiting.popleft()
             if self._over(ticket):
                 continue
-            if ticket.lane in held:
+            if ticket.lane in held or ticket.line in crowds:
                 passed.append(ticket)
                 continue
             if ticket.result is AGAIN:  # one of its lane asks again: the others must not fill the batch
@@ -278,6 +290,26 @@ class Committer:
         if waiting:
             self._ready[name] = waiting
         return tickets
+
+    def _whose_turn(self) -> str:
+        """The stream that waited longest; or, every second time, what is read: that is short, and much waits for it."""
+        name = next(iter(self._ready))
+        if self._last != STATEMENTS.name and STATEMENTS.name in self._ready:
+            name = STATEMENTS.name
+        self._last = name
+        return name
+
+    def _crowds(self, name: str, waiting: Collection[Ticket]) -> set[Hashable]:
+        """The lines that are left out of this batch, since others wait behind them; not twice in a row."""
+        if len(waiting) <= CROWDED or name in self._let_others_pass:
+            self._let_others_pass.discard(name)
+            return set()
+        lines = collections.Counter(ticket.line for ticket in waiting)
+        crowds = {line for line, count in lines.items() if count > CROWDED}
+        if not crowds or len(crowds) == len(lines):
+            return set()
+        self._let_others_pass.add(name)
+        return crowds
 
     def _over(self, ticket: Ticket) -> bool:
         """Its deadline passed, or an earlier one of its request and lane failed: it is answered now."""
@@ -440,7 +472,7 @@ def _bad_data(error: Exception, stream: Stream) -> psycopg.Error | None:
     return psycopg.DataError(type(error).__name__) if stream.patient and not isinstance(error, CoreError) else None
 
 
-class Statements:
+class Statements(Stream):
     """Single statements, each in a transaction of its own, for processes that read through their committer."""
 
     name = "statements"
@@ -448,9 +480,6 @@ class Statements:
 
     def lane(self, item: tuple[str, Any]) -> Hashable:
         return id(item)
-
-    def mend(self, item: tuple[str, Any], error: psycopg.Error) -> Any | None:
-        return None
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[tuple[str, Any]]) -> Sequence[Any]:
         """A result list per item, or its error: those beside it were committed, and must not be run again."""
@@ -460,14 +489,11 @@ class Statements:
 STATEMENTS = Statements()
 
 
-def reader(committer: Committer) -> Callable[[str, Any], list[Any]]:
+def reader(committer: Committer) -> database.Run:
     """What ``database.read_through`` wants: reads ride with the committer's batches."""
 
-    def run(query: str, params: Any) -> list[Any]:
-        result = committer.write(STATEMENTS, (query, params), timeout=2.5)
-        if isinstance(result, psycopg.Error):
-            raise result
-        return list(result)
+    def run(statements: Sequence[database.Statement]) -> list[list[database.Row]]:
+        return database.rows_of(committer.write_all(STATEMENTS, statements, timeout=2.5))
 
     return run
 

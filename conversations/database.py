@@ -121,17 +121,14 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Row] | None = None
 
-    def read(self, query: str, params: Params = ()) -> list[Row]:
-        """Rows of ``query``; tried once more on a new connection when the old one turns out broken."""
+    def read(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """The rows of each; tried once more on a new connection when the old one turns out broken."""
         with self._lock:
             for last in (False, True):
                 try:
                     if self._connection is None or self._connection.closed:
                         self._connection = connect(self.name)
-                    (outcome,) = each(self._connection, [(query, params)])
-                    if isinstance(outcome, psycopg.Error):
-                        raise outcome
-                    return outcome
+                    return rows_of(each(self._connection, statements))
                 except psycopg.OperationalError:
                     self.close()
                     if last:
@@ -144,18 +141,35 @@ class Reader:
             self._connection = None
 
 
+def rows_of(outcomes: Sequence[list[Row] | psycopg.Error]) -> list[list[Row]]:
+    """Raises the first error."""
+    rows = []
+    for outcome in outcomes:
+        if isinstance(outcome, psycopg.Error):
+            raise outcome
+        rows.append(outcome)
+    return rows
+
+
+Run = Callable[[Sequence[Statement]], list[list[Row]]]
+
 _reader = Reader("reader")
-_run: Callable[[str, Params], list[Row]] = _reader.read
+_run: Run = _reader.read
 
 
 def read(query: str, params: Params = ()) -> list[Row]:
     """Rows of one statement, through the process's one reader. Raises ``psycopg.Error``."""
-    return _run(query, params)
+    return _run([(query, params)])[0]
 
 
 def execute(query: str, params: Params = ()) -> list[Row]:
     """One statement in a transaction of its own, by the same way."""
-    return _run(query, params)
+    return _run([(query, params)])[0]
+
+
+def execute_all(statements: Sequence[Statement]) -> list[list[Row]]:
+    """Each in a transaction of its own, one after the other, in one trip; raises the first error."""
+    return _run(statements)
 
 
 def _always_asked() -> None:
@@ -170,7 +184,7 @@ def refuse_if_silent() -> None:
     _refuse_if_silent()
 
 
-def read_through(run: Callable[[str, Params], list[Row]], refuse_if_silent: Callable[[], None] = _always_asked) -> None:
+def read_through(run: Run, refuse_if_silent: Callable[[], None] = _always_asked) -> None:
     """Let this process read through ``run`` (its committer) instead of a connection of its own."""
     global _run, _refuse_if_silent
     _run, _refuse_if_silent = run, refuse_if_silent

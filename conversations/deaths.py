@@ -76,7 +76,7 @@ def bury_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> Non
         log.warning("the one before is left to the sweeper", error=type(error).__name__)
 
 
-class ClaimedStream:
+class ClaimedStream(committer.Stream):
     """Settles what a dead sender left in sending."""
 
     name = "claimed"
@@ -84,9 +84,6 @@ class ClaimedStream:
 
     def lane(self, item: uuid.UUID) -> uuid.UUID:
         return item
-
-    def mend(self, item: uuid.UUID, error: psycopg.Error) -> uuid.UUID | None:
-        return None
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
         results = []

@@ -318,7 +318,7 @@ def _conflict(item: Item) -> Item:
 # ---------------------------------------------------------------- writing a batch
 
 
-class StoreStream:
+class StoreStream(committer.Stream):
     """One transaction for the entries of many requests."""
 
     name = "store"
@@ -332,6 +332,9 @@ class StoreStream:
 
     def lane(self, item: Item) -> Hashable:
         return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else id(item.receipt)
+
+    def line(self, item: Item) -> Hashable:
+        return item.receipt.channel.tenant_id
 
     def mend(self, item: Item, error: psycopg.Error) -> Item | None:
         """Data that the database refuses is set aside with its bytes."""

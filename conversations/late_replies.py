@@ -55,7 +55,7 @@ def store(channel: ChannelConfig, late: LateReply) -> bool:
     return bool(verdict != "unknown")
 
 
-class LateStream:
+class LateStream(committer.Stream):
     """One transaction for the late replies of many lanes."""
 
     name = "late replies"
@@ -63,9 +63,6 @@ class LateStream:
 
     def lane(self, item: Item) -> Hashable:
         return item.message_id
-
-    def mend(self, item: Item, error: psycopg.Error) -> Item | None:
-        return None
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Any]:
         for place, item in enumerate(items):

@@ -23,7 +23,7 @@ LOOKING = 10_000
 Said = tuple[ChannelConfig, StatusUpdate]
 
 
-class StatusStream:
+class StatusStream(committer.Stream):
     """One transaction per batch of statuses. Results: joined, or kept: their reply is not known yet."""
 
     name = "statuses"

@@ -285,7 +285,7 @@ class Beats:
         self._seen.clear()
 
 
-class TimerStream:
+class TimerStream(committer.Stream):
     """A due timer becomes a message of its lane."""
 
     name = "timers"
@@ -293,9 +293,6 @@ class TimerStream:
 
     def lane(self, item: int) -> int:
         return item
-
-    def mend(self, item: int, error: psycopg.Error) -> int | None:
-        return None
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
         for timer in items:

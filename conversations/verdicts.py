@@ -196,7 +196,7 @@ def _said(author: str, body: ReplyBody) -> dict[str, Any]:
 # ---------------------------------------------------------------- the streams
 
 
-class TurnStream:
+class TurnStream(committer.Stream):
     """One transaction for the finished turns of many lanes."""
 
     name = "turns"
@@ -204,6 +204,9 @@ class TurnStream:
 
     def lane(self, item: Finished) -> Hashable:
         return item.verdict.id
+
+    def line(self, item: Finished) -> Hashable:
+        return item.head.tenant_id
 
     def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
         """What the database refuses is a failed turn of that conversation only: an attempt, and the last one parks."""
@@ -230,7 +233,7 @@ class TurnStream:
         return [committer.AGAIN if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
 
 
-class ReleaseStream:
+class ReleaseStream(committer.Stream):
     """Gives waiting messages their numbers at the end of windows and gaps."""
 
     name = "release"
@@ -238,9 +241,6 @@ class ReleaseStream:
 
     def lane(self, item: int) -> Hashable:
         return item
-
-    def mend(self, item: int, error: psycopg.Error) -> int | None:
-        return None
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
         statements: Mapping[str, database.Statement] = {

@@ -19,7 +19,7 @@ from tests.stack import wait_until
 pytestmark = pytest.mark.xdist_group("order")
 
 
-class Notes:
+class Notes(committer.Stream):
     """A stream into a table ``note(lane, number UNIQUE, CHECK (number < 1000))``; ``fault`` is asked first."""
 
     def __init__(self, patient: bool = False) -> None:
@@ -251,12 +251,80 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
     read = committer.reader(writer)
 
     def done(tickets: list[committer.Ticket]) -> None:
-        answers.extend(read("SELECT 7", ()))
+        answers.extend(read([("SELECT 7", ()), ("SELECT %(n)s::int", {"n": 8})]))
         finished.set()
 
     writer.submit(Notes(), ("a", 1), done)
     assert finished.wait(2)
-    assert answers == [(7,)]
+    assert answers == [[(7,)], [(8,)]]
+
+
+class Lines(Notes):
+    """Notes whose line is their lane's first letter. A batch waits until it is let through; what each held is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[list[tuple[str, int]]] = []
+        self.through = threading.Semaphore(0)
+        self.fault = self._wait
+
+    def line(self, item: tuple[str, int]) -> Hashable:
+        return item[0][0]
+
+    def _wait(self, items: Sequence[tuple[str, int]]) -> None:
+        self.taken.append(list(items))
+        assert self.through.acquire(timeout=20)
+
+
+def test_a_crowd_of_one_line_stands_in_nobody_elses_way_and_has_its_turn(writer: committer.Committer) -> None:
+    stream = Lines()
+    crowd = [(f"a{n % 7}", n) for n in range(1, committer.CROWDED + 20)]
+    others = [("b", 101), ("c", 102), ("b", 103)]
+    results = [submit(writer, stream, ("x", 100), seconds=20)]
+    wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
+    results.append(submit(writer, stream, *crowd, seconds=20))
+    results.append(submit(writer, stream, *others, seconds=20))
+    stream.through.release()
+    wait_until(lambda: len(stream.taken) == 2, 5, "the next batch")
+    results.append(submit(writer, stream, ("b", 104), seconds=20))
+    stream.through.release(10)
+    assert all(set(each()) == {"written"} for each in results)
+    assert stream.taken == [[("x", 100)], others, [*crowd, ("b", 104)]]
+
+
+FEW = [(f"{line}{n}", 10 * n + place) for n in range(1, committer.CROWDED) for place, line in enumerate("abcde")]
+ONE_LINE = [("a", n) for n in range(1, committer.CROWDED + 2)]
+
+
+@pytest.mark.parametrize("batch", [FEW, ONE_LINE], ids=["few of each", "one line"])
+def test_where_nobody_stands_behind_a_crowd_all_go_at_once(
+    writer: committer.Committer, batch: list[tuple[str, int]]
+) -> None:
+    stream = Lines()
+    submit(writer, stream, ("x", 999), seconds=20)
+    wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
+    results = submit(writer, stream, *batch, seconds=20)
+    stream.through.release(2)
+    assert set(results()) == {"written"}
+    assert stream.taken[1:] == [batch]
+
+
+def test_what_is_read_goes_before_what_waits_to_be_written_and_both_go_on(writer: committer.Committer) -> None:
+    stream, order = Lines(), []
+    first = submit(writer, stream, ("x", 1), seconds=20)
+    wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
+
+    def note(word: str) -> Callable[[list[committer.Ticket]], None]:
+        return lambda tickets: order.extend([word] * len(tickets))
+
+    for n in (2, 3):
+        writer.submit(stream, ("x", n), note("written"))
+    for _ in range(2):
+        writer.submit(committer.STATEMENTS, ("SELECT 1", ()), note("read"))
+    stream.through.release(2)
+    assert first() == ["written"]
+    wait_until(lambda: len(order) == 4, 5, "all are answered")
+    assert order == ["read", "read", "written", "written"]
 
 
 def test_without_a_database_impatient_items_are_refused_and_patient_ones_wait(
