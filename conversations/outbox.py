@@ -1,7 +1,7 @@
 """Deliver: per lane, in order, within the platforms' limits: COMMIT intent -> send -> COMMIT result.
 
-    look      hold the lanes, fetch their next replies in one query
-    admit     the limiter says which may start now
+    look      hold the lanes, fetch their next replies in one query (a stage: one thread, one trip for many)
+    admit     the limiter says which may start now (another)
     intend    COMMIT: this process is about to send this reply (with the result of the one before)
     call      adapter.send on a thread; it ends in one of five outcomes
     settle    COMMIT the result, with the next intent
@@ -43,6 +43,7 @@ from conversations.failpoints import failpoint
 from conversations.limiter import Limiter, Request, limits_of
 from conversations.lock import Locks
 from conversations.sqlfiles import sql
+from conversations.stages import Stage
 from conversations.steps import NOTHING_WRITTEN, Next, Step, Written
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,7 @@ CHECK_SECONDS = 2.0
 class Lane:
     """One lane in this sender's hands."""
 
-    __slots__ = ("channel", "claim", "id", "now", "probe", "read_at", "replies", "step", "trace")
+    __slots__ = ("channel", "claim", "id", "now", "place", "probe", "read_at", "replies", "step", "trace")
 
     def __init__(self, lane: int, probe: bool) -> None:
         self.id, self.probe = lane, probe
@@ -66,19 +67,22 @@ class Lane:
         self.channel: ChannelConfig | None = None
         self.replies: collections.deque[Next] = collections.deque()
         self.read_at = 0.0  # when they were: ages among what was read grow from then on
+        self.place = 0  # the channel that keeps one of its calls for it
         self.now: Next | None = None  # in flight
         self.step: Step | None = None  # a result that waits for the next intent to ride with it
 
+
+Event = tuple[str, Sequence[Lane], Any]
 
 # ---------------------------------------------------------------- the sender of a process
 
 
 class Sender:
-    """Delivers lanes. One thread decides, a pool calls. ``send`` is its door."""
+    """Delivers lanes. One thread decides, stages take trips, a pool calls. ``send`` is its door."""
 
     def __init__(self, writer: committer.Committer, locks: Locks, incarnation: uuid.UUID, limiter: Limiter) -> None:
         self.writer, self.locks, self.incarnation, self.limiter = writer, locks, incarnation, limiter
-        self._events: queue.SimpleQueue[tuple[str, Lane, Any]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
         self._bulkhead: Bulkhead[Lane] = Bulkhead()  # calls, from the limiter's word to the call's end
         self._flying: set[Lane] = set()  # lanes whose call runs
@@ -89,6 +93,9 @@ class Sender:
         self._tie = itertools.count()
         self._stopping = False
         self._checked_at = time.monotonic()
+        self._looks = Stage("look", self._look, 64)
+        self._gate = Stage("admit", self._admit, 64)
+        self._leaves = Stage("let go", self._leave, 500)
         threading.Thread(target=self._serve, name="deliver", daemon=True).start()
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
@@ -100,8 +107,8 @@ class Sender:
         except redis.RedisError as error:
             log.warning("lanes not held", error=type(error).__name__, lanes=len(conversation_ids))
             return
-        for lane in mine:
-            self._events.put(("look", Lane(lane, probe), None))
+        if mine:
+            self._events.put(("look", [Lane(lane, probe) for lane in mine], None))
 
     def stop(self, seconds: float) -> None:
         """Start nothing new; let calls end and write their results for up to ``seconds``."""
@@ -110,7 +117,7 @@ class Sender:
         self._drain(end - STOP_SECONDS)
         unknown = Unknown(reason="its sender was stopped while it was being sent")
         for lane in list(self._flying):
-            self._events.put(("result", lane, (unknown, False)))
+            self._events.put(("result", [lane], (unknown, False)))
         self._drain(end)
 
     def _drain(self, end: float) -> None:
@@ -128,39 +135,44 @@ class Sender:
             committer.end_process()
 
     def _turn(self) -> None:
+        """Nothing here waits for a server: what takes a trip is a stage's, and its answer an event."""
         looking: list[Lane] = []
         ready: list[Lane] = []
-        leaving: list[Lane] = []
-        for word, lane, value in self._ready():
+        for word, lanes, value in self._ready():
             match word:
                 case "look":
-                    looking.append(lane)
+                    looking += lanes
+                case "found":
+                    self._found(lanes, value)
+                    ready += lanes
+                case "not read":
+                    for lane in lanes:
+                        self._give_place(lane)
+                    self._go(lanes)
                 case "advance":
-                    ready.append(lane)
+                    ready += lanes
+                case "admitted":
+                    self._admitted(lanes, value)
                 case "result":
-                    if self._settle(lane, value):
-                        ready.append(lane)
+                    ready += (lane for lane in lanes if self._settle(lane, value))
                 case "written":
-                    self._written(lane, value, looking)
-                case "leave":
-                    leaving.append(lane)
+                    self._written(value, looking)
         for status, lines in self._said.items():
             logs.together(log, "reply", lines, status=status)
         self._said.clear()
-        looking += self._leave(leaving)
         called = self._called_up(ready)
-        going_on = [*ready, *(lane for lane in called if lane.replies)]
-        looked_at = self._look([*(lane for lane in called if not lane.replies), *looking])
-        self._advance([*going_on, *looked_at])
+        self._looks.put([*looking, *(lane for lane in called if not lane.replies)])
+        ready += (lane for lane in called if lane.replies)
+        self._gate.put([lane for lane in ready if self._may_start(lane)])
         self._check()
 
-    def _ready(self) -> Sequence[tuple[str, Lane, Any]]:
+    def _ready(self) -> Sequence[Event]:
         """What happened since; waits for the next event, the next timer, or the next check."""
         now = time.monotonic()
         until = min(self._later[0][0] if self._later else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
         if self._bulkhead.may_call():
             until = now
-        events: list[tuple[str, Lane, Any]] = []
+        events: list[Event] = []
         try:
             events.append(self._events.get(timeout=max(0.0, until - now)))
             while len(events) < 1000:
@@ -170,18 +182,20 @@ class Sender:
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             lane = heapq.heappop(self._later)[2]
-            events.append(("advance" if lane.replies else "look", lane, None))
+            events.append(("advance" if lane.replies else "look", [lane], None))
         return events
 
-    def _look(self, lanes: Sequence[Lane]) -> list[Lane]:
-        if not lanes:
-            return []
+    def _look(self, lanes: list[Lane]) -> None:
+        """Stage: read their next replies."""
         try:
             rows = database.read(sql("fetch_replies"), {"ids": [lane.id for lane in lanes]})
         except (psycopg.Error, CoreError) as error:
             log.warning("replies not read", error=type(error).__name__)
-            self._go(lanes)
-            return []
+            self._events.put(("not read", lanes, None))
+        else:
+            self._events.put(("found", lanes, rows))
+
+    def _found(self, lanes: Sequence[Lane], rows: Sequence[tuple[Any, ...]]) -> None:
         found: dict[int, list[Next]] = collections.defaultdict(list)
         for row in rows:
             found[row[0]].append(Next(*row))
@@ -189,27 +203,26 @@ class Sender:
         for lane in lanes:
             lane.replies, lane.read_at = collections.deque(found[lane.id]), now
             lane.channel = _channel(found[lane.id][0].channel_id) if found[lane.id] else None
-        return list(lanes)
 
     def _go(self, lanes: Sequence[Lane]) -> None:
-        for lane in lanes:
-            self._events.put(("leave", lane, None))
+        self._leaves.put(lanes)
 
-    def _leave(self, lanes: Sequence[Lane]) -> list[Lane]:
-        again = set(self.locks.release([lane.id for lane in lanes])) if lanes else set()
-        return [lane for lane in lanes if lane.id in again and not self._stopping]
+    def _leave(self, lanes: list[Lane]) -> None:
+        """Stage: release; a lane on which word was left is looked at again."""
+        again = set(self.locks.release([lane.id for lane in lanes]))
+        if again and not self._stopping:
+            self._looks.put(lane for lane in lanes if lane.id in again)
 
-    def _advance(self, lanes: Sequence[Lane]) -> None:
-        """Start what may start: local rules first, then one question to the limiter for all."""
-        candidates = [lane for lane in lanes if self._may_start(lane)]
-        if not candidates:
-            return
-        waits = self.limiter.admit([_request(lane) for lane in candidates])
-        for lane, wait in zip(candidates, waits, strict=True):
-            if wait <= 0:
+    def _admit(self, lanes: list[Lane]) -> None:
+        """Stage: one question to the limiter for all that may start as far as we know."""
+        self._events.put(("admitted", lanes, self.limiter.admit([_request(lane) for lane in lanes])))
+
+    def _admitted(self, lanes: Sequence[Lane], waits: Sequence[float]) -> None:
+        for lane, wait in zip(lanes, waits, strict=True):
+            if wait <= 0 and not self._stopping:
                 self._intend(lane)
             else:
-                self._bulkhead.end(_place(lane))
+                self._give_place(lane)
                 self._wait(lane, wait)
 
     def _may_start(self, lane: Lane) -> bool:
@@ -225,11 +238,12 @@ class Sender:
             self._hand_in(lane)
         elif (reply.wait or 0) > 0 and not lane.probe:
             self._wait_for_column(lane, reply.wait or 0)
-        elif self._bulkhead.room(lane.channel.id) <= 0:
+        elif not lane.place and self._bulkhead.room(lane.channel.id) <= 0:
             self._wait_for_room(lane)
         else:
-            self._bulkhead.begin(lane.channel.id)
+            self._take_place(lane, lane.channel.id)
             return True
+        self._give_place(lane)
         return False
 
     def _head(self, lane: Lane) -> Next | None:
@@ -312,7 +326,8 @@ class Sender:
 
     def _wait_for_room(self, lane: Lane) -> None:
         """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
-        before = -1 if lane.step is not None else self._bulkhead.stand_in_line(_place(lane), lane)
+        assert lane.channel is not None
+        before = -1 if lane.step is not None else self._bulkhead.stand_in_line(lane.channel.id, lane)
         if before < 0:
             self._hand_in(lane)
         elif before >= READ_AHEAD:
@@ -320,15 +335,33 @@ class Sender:
 
     def _called_up(self, ready: Sequence[Lane]) -> list[Lane]:
         """Lanes for which there is room now, longest wait first, behind those that go on with what was read for them:
-        a lane that has its turn says all of that, so that nothing is read and written twice."""
-        return self._bulkhead.call(collections.Counter(_place(lane) for lane in ready if lane.channel and lane.replies))
+        a lane that has its turn says all of that, so that nothing is read and written twice. Each has its place, also
+        while it is read anew."""
+        going_on = collections.Counter(
+            lane.channel.id for lane in ready if lane.channel and lane.replies and not lane.place
+        )
+        called = self._bulkhead.call(going_on)
+        for lane in called:
+            assert lane.channel is not None
+            self._take_place(lane, lane.channel.id)
+        return called
+
+    def _take_place(self, lane: Lane, channel_id: int) -> None:
+        if not lane.place:
+            lane.place = channel_id
+            self._bulkhead.begin(channel_id)
+
+    def _give_place(self, lane: Lane) -> None:
+        if lane.place:
+            self._bulkhead.end(lane.place)
+            lane.place = 0
 
     # ------------------------------------------------------------ intents and results
 
     def _intend(self, lane: Lane) -> None:
         reply = lane.now = lane.replies.popleft()
         assert reply.reply_id is not None
-        step = lane.step or Step(id=lane.id)
+        step = lane.step or Step(id=lane.id, channel_id=reply.channel_id)
         lane.step, lane.probe = None, False
         step.intent_claim = str(self.incarnation)
         step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
@@ -348,30 +381,35 @@ class Sender:
         self.writer.submit(steps.SENDS, step, self._answered, about=(lane, step, then))
 
     def _answered(self, tickets: list[committer.Ticket]) -> None:
-        """In the committer's thread."""
+        """In the committer's thread: what is meant begins at once, behind the word that it was written."""
+        meant = [(lane, lane.channel, lane.now, _outcome(ticket).begun_at)
+                 for ticket in tickets for lane, step, _ in [ticket.about]
+                 if step.intent_id is not None and _outcome(ticket).intent]  # fmt: skip
+        self._events.put(("written", [ticket.about[0] for ticket in tickets], tickets))
+        for call in meant:
+            failpoint("D2")
+            self._calls.submit(self._call, *call)
+
+    def _written(self, tickets: Sequence[committer.Ticket], looking: list[Lane]) -> None:
         for ticket in tickets:
             lane, step, then = ticket.about
-            self._events.put(("written", lane, (step, ticket, then)))
-
-    def _written(self, lane: Lane, value: tuple[Step, committer.Ticket, float], looking: list[Lane]) -> None:
-        step, ticket, then = value
-        written: Written = ticket.result if ticket.error is None else NOTHING_WRITTEN
-        if step.reply_id is not None:
-            self._result_written(lane, step, ticket, written)
-        if step.intent_id is None:
-            if then:
-                self._come_back(lane, then)
+            written = _outcome(ticket)
+            if step.reply_id is not None:
+                self._result_written(lane, step, ticket, written)
+            if step.intent_id is None:
+                if then:
+                    self._come_back(lane, then)
+                elif written.ends():
+                    self._go([lane])
+                else:
+                    looking.append(lane)
+            elif written.intent:
+                self._flying.add(lane)
             else:
+                self._in_hand.discard(step.intent_id)
+                lane.now = None
+                self._give_place(lane)
                 looking.append(lane)
-        elif written.intent and lane.channel is not None and lane.now is not None:
-            failpoint("D2")
-            self._flying.add(lane)
-            self._calls.submit(self._call, lane, lane.channel, lane.now, written.begun_at)
-        else:
-            self._in_hand.discard(step.intent_id)
-            lane.now = None
-            self._bulkhead.end(_place(lane))
-            looking.append(lane)
 
     def _result_written(self, lane: Lane, step: Step, ticket: committer.Ticket, written: Written) -> None:
         assert step.reply_id is not None
@@ -404,7 +442,7 @@ class Sender:
         lane.now = None
         failpoint("D3")
         self._flying.discard(lane)
-        self._bulkhead.end(_place(lane))
+        self._give_place(lane)
         lane.step = steps.judge(reply, lane.claim, channel, *value)
         return True
 
@@ -423,7 +461,7 @@ class Sender:
             outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
         else:
             outcome = _send(channel, reply)
-        self._events.put(("result", lane, (outcome, self._account(channel, reply, outcome))))
+        self._events.put(("result", [lane], (outcome, self._account(channel, reply, outcome))))
         recovery.heard(channel.id, outcome)
 
     def _told_to_wait(self, channel: ChannelConfig, reply: Next) -> float:
@@ -468,10 +506,9 @@ class Sender:
             self.send(lost, locked=False)
 
 
-def _place(lane: Lane) -> int:
-    """The channel of a lane that was read."""
-    assert lane.channel is not None
-    return lane.channel.id
+def _outcome(ticket: committer.Ticket) -> Written:
+    written: Written = ticket.result if ticket.error is None else NOTHING_WRITTEN
+    return written
 
 
 def _channel(channel_id: int) -> ChannelConfig | None:

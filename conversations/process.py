@@ -10,6 +10,7 @@ import platform
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 
 import psycopg
 import structlog
@@ -68,21 +69,25 @@ class Process:
 
     # ------------------------------------------------------------ the row
 
-    def announce(self) -> bool:
-        """Write the lanes in hand into the Worker row, before their turns begin. False: it is not written."""
+    def announce(self, then: database.Statement | None = None) -> Sequence[database.Row] | None:
+        """Write the lanes in hand into the Worker row, before their turns begin. None: it is not written.
+
+        ``then``: a statement that goes with it, in the same trip; its rows.
+        """
         with self._announcing:
             if self._left:
-                return False
+                return None
             values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
                       "version": settings.VERSION, "running": committer.as_json(self._running())}  # fmt: skip
             try:
-                rows = database.execute(sql("beat"), values)
+                alive, *rest = database.execute_all([(sql("beat"), values), *([then] if then else [])])
             except (psycopg.Error, CoreError) as error:
                 log.warning("beat not written", error=type(error).__name__)
-                return False
-            if not rows:
+                return None
+            if not alive:
                 self._begin_again()
-            return bool(rows)
+                return None
+            return rest[0] if rest else alive
 
     def _running(self) -> list[int]:
         """Lanes that are handled here; those that are delivered where nothing is handled."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import queue
 import threading
 import time
 import uuid
@@ -46,6 +45,7 @@ from conversations.failpoints import failpoint
 from conversations.lock import Locks, free
 from conversations.room import Room
 from conversations.sqlfiles import sql
+from conversations.stages import Stage
 from conversations.threads import Threads
 from conversations.verdicts import Finished, Head, Verdict
 
@@ -54,13 +54,14 @@ log = structlog.get_logger(__name__)
 TURNS_PER_HOLD = 20
 HOLD_SECONDS = 1.0
 SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
+LOOKS = 64  # lanes read in one trip
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 
 
 class Held:
     """One lane in this process's hands."""
 
-    __slots__ = ("begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
+    __slots__ = ("announced", "begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
 
     def __init__(self, lane: int, probe: bool, life: int) -> None:
         self.id, self.probe = lane, probe
@@ -72,6 +73,7 @@ class Held:
 
     def hold(self, life: int) -> None:
         self.life = life  # the incarnation that took it, counted
+        self.announced = False  # in the Worker row
         self.since = time.monotonic()
         self.turns = 0
 
@@ -82,11 +84,16 @@ class Held:
 class Handler:
     """Takes lanes, runs their turns, commits them. One per process; ``handle`` is its door.
 
-    ``announce`` writes the lanes in hand into the Worker row; False: it could not, so nothing may begin.
+    ``announce`` writes the lanes in hand into the Worker row, and returns the rows of a statement that goes with it;
+    None: it could not, so nothing may begin.
     """
 
     def __init__(
-        self, writer: committer.Committer, locks: Locks, incarnation: uuid.UUID, announce: Callable[[], bool]
+        self,
+        writer: committer.Committer,
+        locks: Locks,
+        incarnation: uuid.UUID,
+        announce: Callable[[database.Statement], Sequence[database.Row] | None],
     ) -> None:
         self.writer = writer
         self.locks = locks
@@ -95,7 +102,6 @@ class Handler:
         self._announce = announce
         self._life = 0
         self._stopping = False
-        self._look: queue.SimpleQueue[tuple[str, Held]] = queue.SimpleQueue()
         self._threads = Threads(settings.TURN_THREADS, "turn")
         self._finishers = ThreadPoolExecutor(
             4, thread_name_prefix="finish"
@@ -105,7 +111,8 @@ class Handler:
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._room = Room()
-        threading.Thread(target=self._serve, name="lanes", daemon=True).start()
+        self._looks = Stage("look", self._take, LOOKS)
+        self._leaves = Stage("let go", self._leave, 500)
         threading.Thread(target=self._watch, name="overdue", daemon=True).start()
 
     def handle(
@@ -124,14 +131,13 @@ class Handler:
             return
         if not mine:
             return
-        word = "leave"  # whatever happens between, what is held here is let go
+        goes_to = self._leaves  # whatever happens between, what is held here is let go
         try:
             failpoint("T2")
-            word = "look" if self._announce() else "leave"
+            goes_to = self._looks
         finally:
             self._room.enter(line, mine)
-            for lane in mine:
-                self._look.put((word, Held(lane, probe, life)))
+            goes_to.put(Held(lane, probe, life) for lane in mine)
         self._room.wait(line, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
@@ -154,54 +160,33 @@ class Handler:
 
     # ------------------------------------------------------------ looking at lanes
 
-    def _serve(self) -> None:
-        """One thread looks at lanes and lets them go, as many at a time as are ready."""
-        try:
-            while True:
-                looking: list[Held] = []
-                leaving: list[Held] = []
-                for word, held in self._ready():
-                    (looking if word == "look" else leaving).append(held)
-                looking += self._leave(leaving)
-                if looking:
-                    self._take(looking)
-        except BaseException as error:
-            log.critical("lanes thread died", error=type(error).__name__, exc_info=True)
-            committer.end_process()
-
-    def _ready(self) -> Iterable[tuple[str, Held]]:
-        ready = [self._look.get()]
-        while len(ready) < 500:
-            try:
-                ready.append(self._look.get_nowait())
-            except queue.Empty:
-                break
-        return ready
-
-    def _leave(self, leaving: Sequence[Held]) -> list[Held]:
-        """Release; a lane on which word was left is looked at again."""
-        if not leaving:
-            return []
+    def _leave(self, leaving: list[Held]) -> None:
+        """Stage: release; a lane on which word was left is looked at again."""
         failpoint("T7")
         again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
         self._room.leave(held.id for held in leaving if held.id not in again)
         for held in leaving:
             held.hold(self._life)
-        return [held for held in leaving if held.id in again]
+        self._looks.put(held for held in leaving if held.id in again)
 
-    def _take(self, looking: Sequence[Held]) -> None:
+    def _take(self, looking: list[Held]) -> None:
+        """Stage: read heads and states. What this process has not said to have in hand is said in the same trip."""
+        ask = (sql("fetch_heads"), {"ids": [held.id for held in looking]})
         try:
-            rows = database.read(sql("fetch_heads"), {"ids": [held.id for held in looking]})
+            known = all(held.announced for held in looking)
+            rows = database.read(*ask) if known else self._announce(ask)
         except (psycopg.Error, CoreError) as error:
             log.warning("heads not read", error=type(error).__name__)
             time.sleep(0.2)
+            rows = None
+        if rows is None:
             self._go(looking)
             return
         heads = {row[0]: Head(*row) for row in rows}
         failpoint("T3")
         for held in looking:
-            held.head = heads.get(held.id)
+            held.announced, held.head = True, heads.get(held.id)
             try:
                 self._begin(held)
             except Exception as error:  # the database went away, or a lane that nobody foresaw: not the others' fault
@@ -210,8 +195,7 @@ class Handler:
                 self._go([held])
 
     def _go(self, helds: Iterable[Held]) -> None:
-        for held in helds:
-            self._look.put(("leave", held))
+        self._leaves.put(helds)
 
     def _begin(self, held: Held) -> None:
         """What the head of a lane asks for."""
@@ -244,7 +228,7 @@ class Handler:
     def _released(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
         for ticket in tickets:
-            self._look.put(("look" if ticket.error is None else "leave", ticket.about))
+            (self._looks if ticket.error is None else self._leaves).put([ticket.about])
 
     def _begin_turn(self, held: Held, head: Head) -> None:
         channel = held.channel = registry.channel(head.channel_id)
@@ -423,7 +407,7 @@ class Handler:
         most = SHORT_HOLD_SECONDS if self._room.waiting else HOLD_SECONDS
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
         if behind and not spent:
-            self._look.put(("look", held))
+            self._looks.put([held])
             return
         self._go([held])
         if behind or moved:

@@ -71,6 +71,7 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     ord: int = -1
     id: int
+    channel_id: int
     claim: str | None = None
     reply_id: int | None = None
     sequence: int | None = None
@@ -90,15 +91,21 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Written(NamedTuple):
-    """What became of a step. ``begun_at``: our monotonic time before its transaction began."""
+    """What became of a step. ``more``: behind the reply whose result it was. ``begun_at``: our monotonic time before
+    its transaction began."""
 
     result: bool
     intent: bool
     status: str
+    more: bool
     begun_at: float
 
+    def ends(self) -> bool:
+        """Nothing is left to say: whoever says something from now on wakes somebody."""
+        return self.result and self.status in SETTLED and not self.more
 
-NOTHING_WRITTEN = Written(False, False, "", 0.0)
+
+NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
 
 
 # ---------------------------------------------------------------- what an ending means
@@ -176,6 +183,7 @@ def result(
 ) -> Step:
     return Step(
         id=reply.id,
+        channel_id=reply.channel_id,
         claim=str(claim) if claim else None,
         reply_id=reply.reply_id,
         sequence=reply.sequence,
@@ -208,7 +216,7 @@ def outbound(reply: Next) -> OutboundReply:
 # ---------------------------------------------------------------- the stream
 
 
-class SendStream:
+class SendStream(committer.Stream):
     """One transaction for the results and intents of many lanes."""
 
     name = "sends"
@@ -216,6 +224,9 @@ class SendStream:
 
     def lane(self, item: Step) -> Hashable:
         return item.id
+
+    def line(self, item: Step) -> Hashable:
+        return item.channel_id
 
     def mend(self, item: Step, error: psycopg.Error) -> Step | None:
         """A result that the database refuses is written without the platform's words."""
@@ -235,8 +246,8 @@ class SendStream:
         if any(item.reply_id is not None for item in items):
             failpoint("D4")
         return [
-            committer.AGAIN if busy else Written(result, intent, status, begun_at)
-            for _, result, intent, busy, status in rows
+            committer.AGAIN if busy else Written(result, intent, status, more, begun_at)
+            for _, result, intent, busy, status, more in rows
         ]
 
 

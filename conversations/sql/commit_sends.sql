@@ -5,7 +5,8 @@
 -- cancelled_through. An intent alone writes the lane only where that says something new: most lanes have one reply, and
 -- their sweeper's time is far enough. A way back to pending of what was cancelled meanwhile becomes cancelled. The head of the lane's
 -- replies never passes an unsettled one.
--- items: json list, see outbox.Step. Rows: ord, result written, intent written, busy.
+-- items: json list, see steps.Step. Rows: ord, result written, intent written, busy, the reply's status, whether the lane has
+-- replies beyond it.
 -- Indexes: primary keys, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
@@ -13,7 +14,7 @@ WITH items AS MATERIALIZED (
          attempts_after smallint, delay float, platform_id text, error text, unreachable boolean, new_chat text,
          intent_claim uuid, intent_id bigint, intent_sequence bigint, intent_attempts smallint)),
 held AS MATERIALIZED (
-  SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.unreachable_since
+  SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.last_reply_sequence, c.unreachable_since
     FROM items i
    CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id
                           AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) LIMIT 1) c),
@@ -76,5 +77,5 @@ lanes AS (
    WHERE c.id = h.id AND c.id = ANY (ARRAY(SELECT id FROM held))
      AND (d.ord IS NOT NULL OR i.ord IS NOT NULL AND (c.next_reply_sequence <> i.intent_sequence OR c.send_due_at IS NULL
                                                       OR c.send_due_at < now() + interval '1 s')))
-SELECT t.ord, d.ord IS NOT NULL, i.ord IS NOT NULL, h.ord IS NULL, coalesce(d.status, '')
+SELECT t.ord, d.ord IS NOT NULL, i.ord IS NOT NULL, h.ord IS NULL, coalesce(d.status, ''), h.last_reply_sequence > d.sequence IS TRUE
   FROM items t LEFT JOIN held h USING (ord) LEFT JOIN due d USING (ord) LEFT JOIN meant i USING (ord)

@@ -293,27 +293,33 @@ def _handle(run: Watched, lanes: list[int]) -> list[int]:
 
 
 def _deliver(run: Watched, lanes: list[int]) -> None:
-    rows = {row[0]: row for row in reversed(run.file("fetch_replies", ids=lanes))}
-    first = [rows[lane] for lane in lanes]
-    intents = [
-        {"ord": place, "id": row[0], "intent_claim": str(CLAIM), "intent_id": row[10], "intent_sequence": 1,
-         "intent_attempts": 0}
-        for place, row in enumerate(first)
-    ]  # fmt: skip
-    run.file("lock_ids", ids=lanes)
-    assert [row[2] for row in run.file("commit_sends", items=json.dumps(intents))] == [True, True]
-    assert len(run.file("find_claimed", claim=CLAIM)) == 2
-    results = [
-        {"ord": place, "id": row[0], "claim": str(CLAIM), "reply_id": row[10], "sequence": 1, "expect": "sending",
-         "attempts": 1, "status": "sent", "platform_id": f"new:{place}"}
-        for place, row in enumerate(first)
-    ]  # fmt: skip
-    assert [row[1] for row in run.file("commit_sends", items=json.dumps(results))] == [True, True]
-    said = [{"ord": 0, "channel_id": 1, "platform_id": "new:0", "status": "read", "error": ""}]
+    rows = run.file("fetch_replies", ids=lanes)
+    _send(run, [row for row in rows if row[11] == 1], more=True)
+    _send(run, [row for row in rows if row[11] == 2], more=False)
+    said = [{"ord": 0, "channel_id": 1, "platform_id": "new:1:0", "status": "read", "error": ""}]
     run.file("lock_status_lanes", items=json.dumps(said))
     assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
     run.file("skip_settled", id=lanes[0], sequence=2)
     run.file("end_waits", channel=1, before=recovery.NEVER, tried=10.0, lanes=1_000)
+
+
+def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
+    """``more``: whether their lanes have others behind them."""
+    intents = [
+        {"ord": place, "id": row[0], "intent_claim": str(CLAIM), "intent_id": row[10], "intent_sequence": row[11],
+         "intent_attempts": 0}
+        for place, row in enumerate(replies)
+    ]  # fmt: skip
+    run.file("lock_ids", ids=[row[0] for row in replies])
+    assert [row[2] for row in run.file("commit_sends", items=json.dumps(intents))] == [True, True]
+    assert len(run.file("find_claimed", claim=CLAIM)) == 2
+    results = [
+        {"ord": place, "id": row[0], "claim": str(CLAIM), "reply_id": row[10], "sequence": row[11], "expect": "sending",
+         "attempts": 1, "status": "sent", "platform_id": f"new:{row[11]}:{place}"}
+        for place, row in enumerate(replies)
+    ]  # fmt: skip
+    written = run.file("commit_sends", items=json.dumps(results))
+    assert [(row[1], row[5]) for row in written] == [(True, more)] * 2
 
 
 def _late(run: Watched, message: int) -> None:

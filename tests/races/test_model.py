@@ -635,7 +635,7 @@ class Lanes(RuleBasedStateMachine):
         if (reply.wait or 0) > 0:
             return None
         claim = uuid.uuid4()
-        step = _with_intent(Step(id=reply.id), reply, claim)
+        step = _with_intent(Step(id=reply.id, channel_id=reply.channel_id), reply, claim)
         _, begun = self._write_step(number, step)
         return Call(number, claim, reply, tuple(behind)) if begun else None
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from conversations import committer, lock, room, turns
+from conversations import committer, database, lock, room, turns
 from conversations.processing import Handler, Held
 from conversations.room import IN_HAND
 from tests.stack import wait_until
@@ -26,7 +26,7 @@ _lanes = itertools.count(7_000_000)  # that nobody has
 def handler(own_database: str) -> Iterator[Handler]:
     writer = committer.Committer("test")
     incarnation = uuid.uuid4()
-    handler = Handler(writer, lock.Locks(lock.HANDLING, str(incarnation)), incarnation, lambda: True)
+    handler = Handler(writer, lock.Locks(lock.HANDLING, str(incarnation)), incarnation, lambda ask: database.read(*ask))
     yield handler
     handler.stop(0.0)
     handler.locks.stop()
