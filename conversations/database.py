@@ -51,9 +51,10 @@ def connect(name: str) -> psycopg.Connection[Row]:
         tcp_user_timeout=15_000,
     )
     durability.verify_once(connection)
-    if settings.PREPARED_STATEMENTS:
+    if settings.PREPARED_STATEMENTS:  # not behind a PgBouncer that is older
         connection.execute(PLANS, (connection.info.backend_pid,))
-    else:  # nor prepared statements, where it is older
+        prepared.allow(connection)
+    else:
         connection.prepare_threshold = None
     return connection
 

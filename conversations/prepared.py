@@ -68,8 +68,10 @@ class _Session:
     """What is known of a connection: which statements it has prepared, how its answers are read."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.prepares = False
         self.prepared: set[bytes] = set()
         self.asked: set[bytes] = set()  # and those on their way
+        self.forgotten = 0
         self.transformer = Transformer(connection)
         self.readable = select.poll()
         self.readable.register(connection.pgconn.socket, select.POLLIN)
@@ -78,6 +80,16 @@ class _Session:
 
 
 _sessions: weakref.WeakKeyDictionary[psycopg.Connection[Any], _Session] = weakref.WeakKeyDictionary()
+
+
+def allow(connection: psycopg.Connection[Any]) -> None:
+    """Statements may be prepared on ``connection``. psycopg's own are not: it drops all of a session's together."""
+    connection.prepare_threshold = None
+    _session(connection).prepares = True
+
+
+def _session(connection: psycopg.Connection[Any]) -> _Session:
+    return _sessions.get(connection) or _sessions.setdefault(connection, _Session(connection))
 
 
 class Answer(NamedTuple):
@@ -97,18 +109,20 @@ def run(
     Raises what a value's encoding raises, before anything is sent.
     """
     encoded = [[_encoded(*statement) for statement in group] for group in groups]
-    session = _sessions.get(connection) or _sessions.setdefault(connection, _Session(connection))
-    pgconn = connection.pgconn
+    session, pgconn = _session(connection), connection.pgconn
     try:
         pgconn.enter_pipeline_mode()
-        expected = [_send(connection, session, group) for group in encoded]
+        expected = [_send(pgconn, session, group) for group in encoded]
         _flush(pgconn, session)
         answers = [_answers(pgconn, session, statements) for statements in expected]
         pgconn.exit_pipeline_mode()
-        session.asked = set(session.prepared)
     except BaseException:
         connection.close()  # something may still come that nobody would know
         raise
+    if any(isinstance(answer, errors.InvalidSqlStatementName) for answer in answers):
+        session.prepared.clear()  # somebody dropped them: whoever asks again has them anew, under other names
+        session.forgotten += 1
+    session.asked = set(session.prepared)
     return answers
 
 
@@ -136,16 +150,13 @@ def _encoded(query: str, params: Params) -> _Encoded:
     return compiled, values, formats
 
 
-def _send(
-    connection: psycopg.Connection[Any], session: _Session, group: Sequence[_Encoded]
-) -> list[Callable[[], object] | None]:
+def _send(pgconn: pq.abc.PGconn, session: _Session, group: Sequence[_Encoded]) -> list[Callable[[], object] | None]:
     """Into libpq's buffer. What is to be done once each of these is answered well; None: its answer is wanted."""
-    pgconn = connection.pgconn
     expected: list[Callable[[], object] | None] = []
     here: set[bytes] = set()  # prepared on the way: what comes before it in its group was answered well, or neither is
     for compiled, values, formats in group:
-        name = compiled.name
-        if connection.prepare_threshold is not None and name not in session.asked:
+        name = b"%b_%d" % (compiled.name, session.forgotten)
+        if session.prepares and name not in session.asked:
             pgconn.send_prepare(name, compiled.text)
             expected.append(functools.partial(session.prepared.add, name))
             session.asked.add(name)

@@ -15,12 +15,10 @@ from conversations.prepared import Statement
 
 
 @pytest.fixture(params=[True, False], ids=["prepared", "unprepared"])
-def connection(request: pytest.FixtureRequest, own_database: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(request: pytest.FixtureRequest, own_database: str, settings: Any) -> Iterator[psycopg.Connection[Any]]:
     """With prepared statements, and as behind an old pooler."""
-    made = database.connect("test")
-    if not request.param:
-        made.prepare_threshold = None
-    with made:
+    settings.PREPARED_STATEMENTS = request.param
+    with database.connect("test") as made:
         yield made
 
 
@@ -96,6 +94,39 @@ def test_a_statement_first_used_behind_an_error_is_no_error_elsewhere(connection
         assert isinstance(first, psycopg.errors.DivisionByZero)
         assert not isinstance(second, psycopg.Error)
         assert [answer.rows for answer in second] == [[(5,)], [(5,)]]
+
+
+def names(connection: psycopg.Connection[Any]) -> set[str]:
+    """Of what is prepared there."""
+    return {name for (name,) in connection.execute("SELECT name FROM pg_prepared_statements").fetchall()}
+
+
+def test_what_is_prepared_stays_through_errors_and_what_is_run_beside_it(own_database: str) -> None:
+    """psycopg drops all prepared statements of a session, ours too, at a ROLLBACK or DROP once it has one itself."""
+    ask = ("SELECT 1 / %(n)s::int", {"n": 1})
+    with database.connect("test") as connection:
+        database.each(connection, [ask])
+        before = names(connection)
+        assert len(before) == 1
+        for _ in range(10):
+            database.each(connection, [("SELECT 1", ())])
+        connection.execute("CREATE TEMP TABLE gone (n int)")
+        database.each(connection, [("DROP TABLE gone", ())])
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            database.transaction(connection, {"bad": (ask[0], {"n": 0})})
+        assert before <= names(connection)
+        assert database.each(connection, [ask]) == [[(1,)]]
+
+
+def test_statements_that_somebody_dropped_are_prepared_anew(own_database: str) -> None:
+    ask, other = ("SELECT %(n)s::int", {"n": 1}), ("SELECT 1 + %(n)s::int", {"n": 1})
+    with database.connect("test") as connection:
+        database.each(connection, [ask, other])
+        connection.execute("DEALLOCATE ALL")
+        first, _ = database.each(connection, [ask, other])
+        assert isinstance(first, psycopg.errors.InvalidSqlStatementName)
+        for _ in range(2):
+            assert database.each(connection, [ask, other]) == [[(1,)], [(2,)]]
 
 
 def test_an_error_in_a_transaction_leaves_the_connection_usable(connection: psycopg.Connection[Any]) -> None:
