@@ -237,6 +237,8 @@ def _encode(value: Any) -> tuple[bytes | None, int]:
             return _text("{" + ",".join(map(_element, value)) + "}"), TEXT
         case bool():
             return (b"t" if value else b"f"), TEXT
+        case Mapping() | set():
+            raise psycopg.DataError(f"a {type(value).__name__} is no value of a statement")
         case _:  # numbers, UUIDs, dates: Postgres reads what Python writes
             return _text(str(value)), TEXT
 

@@ -57,11 +57,11 @@ def test_places_by_name_and_by_order_and_percent_signs(connection: psycopg.Conne
     assert rows(connection, named, ordered, ("SELECT 1", ())) == [[(7, 2, "%")], [(7,)], [(1,)]]
 
 
-def test_a_nul_is_refused_before_anything_is_sent(connection: psycopg.Connection[Any]) -> None:
-    """libpq would end the text there, in silence."""
+def test_what_cannot_be_sent_is_refused_before_anything_is(connection: psycopg.Connection[Any]) -> None:
+    """At a NUL libpq would end the text, in silence."""
     connection.execute("CREATE TEMP TABLE heard (words text)")
     insert = "INSERT INTO heard VALUES (%(words)s)"
-    for words, error in (("a\0b", psycopg.DataError), ("half \ud800", UnicodeError)):
+    for words, error in (("a\0b", psycopg.DataError), ("half \ud800", UnicodeError), ({}, psycopg.DataError)):
         with pytest.raises(error):
             prepared.run_together(connection, [(insert, {"words": "fine"}), (insert, {"words": words})])
     assert rows(connection, ("SELECT count(*) FROM heard", ())) == [[(0,)]]
