@@ -135,7 +135,8 @@ class Sender:
             committer.end_process()
 
     def _turn(self) -> None:
-        """Nothing here waits for a server: what takes a trip is a stage's, and its answer an event."""
+        """What takes a trip for every lane is a stage's, and its answer an event. (What was forgotten is read here:
+        channels, pauses, and every ``CHECK_SECONDS`` what is being sent in our name.)"""
         looking: list[Lane] = []
         ready: list[Lane] = []
         for word, lanes, value in self._ready():
