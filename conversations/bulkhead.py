@@ -23,6 +23,7 @@ class Bulkhead(Generic[Lane]):
 
     def __init__(self) -> None:
         self._running: dict[int, int] = {}
+        self._all = 0
         self._waiting: dict[int, collections.deque[Lane]] = {}
 
     def __bool__(self) -> bool:
@@ -31,14 +32,15 @@ class Bulkhead(Generic[Lane]):
 
     def room(self, channel: int) -> int:
         """How many more calls of ``channel`` may begin; below zero after its share became smaller."""
-        running = sum(self._running.values())
-        share = CALLS_PER_CHANNEL if running < CALLS // 2 else SCARCE if running < CALLS else 0
+        share = CALLS_PER_CHANNEL if self._all < CALLS // 2 else SCARCE if self._all < CALLS else 0
         return share - self._running.get(channel, 0)
 
     def begin(self, channel: int) -> None:
         self._running[channel] = self._running.get(channel, 0) + 1
+        self._all += 1
 
     def end(self, channel: int) -> None:
+        self._all -= 1
         left = self._running.get(channel, 0) - 1
         if left > 0:
             self._running[channel] = left
@@ -58,11 +60,15 @@ class Bulkhead(Generic[Lane]):
         return any(self.room(channel) > 0 for channel in self._waiting)
 
     def call(self, kept: Mapping[int, int]) -> list[Lane]:
-        """Those for whom there is room now, out of their lines. ``kept``: room that others will take, by channel."""
+        """Those for whom there is room now, out of their lines; their calls have begun, so that it is there for each.
+
+        ``kept``: room that others will take, by channel.
+        """
         called: list[Lane] = []
         for channel, line in list(self._waiting.items()):
-            room = self.room(channel) - kept.get(channel, 0)
-            called += [line.popleft() for _ in range(min(room, len(line)))]
+            while line and self.room(channel) > kept.get(channel, 0):
+                self.begin(channel)
+                called.append(line.popleft())
             if not line:
                 del self._waiting[channel]
         return called

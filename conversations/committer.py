@@ -219,10 +219,15 @@ class Committer:
         tickets = self.submit_all(stream, items, done, deadline=time.monotonic() + timeout, size=size)
         if not waiting.acquire(timeout=timeout + LAST_SECONDS):
             raise NotStored("no answer from the database in time")
-        for ticket in tickets:
-            if ticket.error is not None:
-                raise ticket.error
-        return [ticket.result for ticket in tickets]
+        errors = [ticket.error for ticket in tickets if ticket.error is not None]
+        if not errors:
+            return [ticket.result for ticket in tickets]
+        try:
+            raise errors[0]
+        finally:  # an error knows its frames: what they hold, a request's bytes, would stay until the collector comes
+            tickets.clear()
+            errors.clear()
+            del items
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what is queued, then end."""
@@ -275,12 +280,17 @@ class Committer:
         tickets: list[Ticket] = []
         passed: list[Ticket] = []
         held: set[Hashable] = set()
+        behind: set[Hashable] = set()
         crowds = self._crowds(name, waiting)
         while waiting and len(tickets) < BATCH + len(held):
             ticket = waiting.popleft()
             if self._over(ticket):
                 continue
-            if ticket.lane in held or ticket.line in crowds:
+            if ticket.lane in held:
+                passed.append(ticket)
+                continue
+            if ticket.line in crowds or ticket.lane in behind:
+                behind.add(ticket.lane)  # and what comes later in its lane, whoever's it is by then
                 passed.append(ticket)
                 continue
             if ticket.result is AGAIN:  # one of its lane asks again: the others must not fill the batch

@@ -43,6 +43,7 @@ def connect(name: str) -> psycopg.Connection[Row]:
     connection = psycopg.connect(
         settings.DATABASE_URL,
         autocommit=True,
+        client_encoding="utf8",  # whatever a role or the environment says: ``prepared`` writes nothing else
         application_name=connections.named(name),
         connect_timeout=CONNECT_SECONDS,
         keepalives_idle=10,
@@ -93,6 +94,11 @@ def each(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -
     if not all(params for _, params in statements):
         return [_alone(connection, *statement) for statement in statements]
     outcomes = prepared.run(connection, [[statement] for statement in statements])
+    if stale := [place for place, outcome in enumerate(outcomes) if isinstance(outcome, prepared.Stale)]:
+        anew = prepared.run(connection, [[statements[place]] for place in stale])  # those did nothing
+        outcomes = [*outcomes]
+        for place, outcome in zip(stale, anew, strict=True):
+            outcomes[place] = outcome
     return [outcome if isinstance(outcome, psycopg.Error) else outcome[0].rows for outcome in outcomes]
 
 

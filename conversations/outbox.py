@@ -41,7 +41,7 @@ from conversations.contracts import (
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.limiter import Limiter, Request, limits_of
-from conversations.lock import Locks
+from conversations.lock import Locks, free
 from conversations.sqlfiles import sql
 from conversations.stages import Stage
 from conversations.steps import NOTHING_WRITTEN, Next, Step, Written
@@ -119,6 +119,7 @@ class Sender:
         for lane in list(self._flying):
             self._events.put(("result", [lane], (unknown, False)))
         self._drain(end)
+        free(self.locks.kind, self.locks.token, self.locks.running())
 
     def _drain(self, end: float) -> None:
         while time.monotonic() < end and (self._bulkhead or self._in_hand):
@@ -210,8 +211,8 @@ class Sender:
 
     def _leave(self, lanes: list[Lane]) -> None:
         """Stage: release; a lane on which word was left is looked at again."""
-        again = set(self.locks.release([lane.id for lane in lanes]))
-        if again and not self._stopping:
+        again = set(self.locks.release([lane.id for lane in lanes], keep=not self._stopping))
+        if again:
             self._looks.put(lane for lane in lanes if lane.id in again)
 
     def _admit(self, lanes: list[Lane]) -> None:
@@ -344,7 +345,7 @@ class Sender:
         called = self._bulkhead.call(going_on)
         for lane in called:
             assert lane.channel is not None
-            self._take_place(lane, lane.channel.id)
+            lane.place = lane.channel.id
         return called
 
     def _take_place(self, lane: Lane, channel_id: int) -> None:
@@ -364,9 +365,10 @@ class Sender:
         assert reply.reply_id is not None
         step = lane.step or Step(id=lane.id, channel_id=reply.channel_id)
         lane.step, lane.probe = None, False
-        step.intent_claim = str(self.incarnation)
+        lane.claim = self.incarnation  # read once: another thread begins another life
+        step.intent_claim = str(lane.claim)
         step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
-        lane.claim, lane.trace = self.incarnation, bytes(reply.identity or b"").hex()[:16]
+        lane.trace = bytes(reply.identity or b"").hex()[:16]
         self._in_hand.add(reply.reply_id)
         failpoint("D1")
         self._submit(lane, step)
@@ -455,10 +457,10 @@ class Sender:
 
     def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, begun_at: float) -> None:
         """On a thread of the pool. ``begun_at``: before its intent was committed."""
-        late = time.monotonic() - begun_at > START_SECONDS
-        if late or self._stopping or lane.claim != self.incarnation:
+        wait = self._told_to_wait(channel, reply)  # this may take a while
+        if time.monotonic() - begun_at > START_SECONDS or self._stopping or lane.claim != self.incarnation:
             outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
-        elif (wait := self._told_to_wait(channel, reply)) > 0:
+        elif wait > 0:
             outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
         else:
             outcome = _send(channel, reply)

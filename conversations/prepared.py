@@ -9,13 +9,15 @@ Values travel as text, and Postgres gives them the types that their places ask f
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import itertools
 import re
 import select
 import struct
-import weakref
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import psycopg
@@ -25,6 +27,10 @@ from psycopg.adapt import Transformer
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 Statement = tuple[str, Params]
+
+# What is prepared is not what it was: somebody dropped it, or a table that it reads has other columns now. It was not
+# run, and asked again it is prepared anew.
+Stale = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
 TEXT, BINARY = 0, 1
 BYTEA = 17  # its oid
@@ -79,9 +85,6 @@ class _Session:
         self.both.register(connection.pgconn.socket, select.POLLIN | select.POLLOUT)
 
 
-_sessions: weakref.WeakKeyDictionary[psycopg.Connection[Any], _Session] = weakref.WeakKeyDictionary()
-
-
 def allow(connection: psycopg.Connection[Any]) -> None:
     """Statements may be prepared on ``connection``. psycopg's own are not: it drops all of a session's together."""
     connection.prepare_threshold = None
@@ -89,7 +92,12 @@ def allow(connection: psycopg.Connection[Any]) -> None:
 
 
 def _session(connection: psycopg.Connection[Any]) -> _Session:
-    return _sessions.get(connection) or _sessions.setdefault(connection, _Session(connection))
+    """Kept on the connection itself, so that it goes with it."""
+    known = vars(connection)
+    session: _Session | None = known.get("statements")
+    if session is None:
+        session = known["statements"] = _Session(connection)
+    return session
 
 
 class Answer(NamedTuple):
@@ -114,16 +122,16 @@ def run(
         pgconn.enter_pipeline_mode()
         expected = [_send(pgconn, session, group) for group in encoded]
         _flush(pgconn, session)
-        answers = [_answers(pgconn, session, statements) for statements in expected]
+        results = [_results(pgconn, session, statements) for statements in expected]
         pgconn.exit_pipeline_mode()
     except BaseException:
         connection.close()  # something may still come that nobody would know
         raise
-    if any(isinstance(answer, errors.InvalidSqlStatementName) for answer in answers):
-        session.prepared.clear()  # somebody dropped them: whoever asks again has them anew, under other names
+    if session.prepares and any(isinstance(result, Stale) for result in results):
+        session.prepared.clear()  # whoever asks again has them anew, under other names
         session.forgotten += 1
     session.asked = set(session.prepared)
-    return answers
+    return [_answers(session, its) for its in results]
 
 
 def run_together(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Answer]:
@@ -180,10 +188,11 @@ def _flush(pgconn: pq.abc.PGconn, session: _Session) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def _answers(
+def _results(
     pgconn: pq.abc.PGconn, session: _Session, expected: Sequence[Callable[[], object] | None]
-) -> list[Answer] | psycopg.Error:
-    answers: list[Answer] = []
+) -> list[pq.abc.PGresult] | psycopg.Error:
+    """What came back for a group, up to where it ends."""
+    results: list[pq.abc.PGresult] = []
     error: psycopg.Error | None = None
     for done in expected:
         result = _next(pgconn, session)
@@ -193,16 +202,20 @@ def _answers(
             case pq.ExecStatus.TUPLES_OK | pq.ExecStatus.COMMAND_OK:
                 if done is not None:
                     done()
-                elif error is None:
-                    answers.append(Answer((result.command_status or b"").decode(), _rows(session, result)))
+                else:
+                    results.append(result)
             case pq.ExecStatus.PIPELINE_ABORTED:
                 pass  # what came behind the error
             case _:
                 error = error or errors.error_from_result(result)
     end = _next(pgconn, session)
+    if end is not None and end.status == pq.ExecStatus.FATAL_ERROR:  # at the commit: what is checked only there
+        error = error or errors.error_from_result(end)
+        if _next(pgconn, session) is None:
+            end = _next(pgconn, session)
     if end is None or end.status != pq.ExecStatus.PIPELINE_SYNC:
         raise psycopg.OperationalError("an answer that was not expected")
-    return answers if error is None else error
+    return results if error is None else error
 
 
 def _next(pgconn: pq.abc.PGconn, session: _Session) -> pq.abc.PGresult | None:
@@ -210,6 +223,18 @@ def _next(pgconn: pq.abc.PGconn, session: _Session) -> pq.abc.PGresult | None:
         session.readable.poll()
         pgconn.consume_input()
     return pgconn.get_result()
+
+
+def _answers(session: _Session, results: list[pq.abc.PGresult] | psycopg.Error) -> list[Answer] | psycopg.Error:
+    """Rows that Python cannot hold (a date of the year 10000) are their group's error, and nobody else's."""
+    if isinstance(results, psycopg.Error):
+        return results
+    try:
+        return [Answer((result.command_status or b"").decode(), _rows(session, result)) for result in results]
+    except psycopg.DataError as error:
+        return error
+    finally:
+        session.transformer.set_pgresult(None)
 
 
 def _rows(session: _Session, result: pq.abc.PGresult) -> list[Row]:
@@ -237,10 +262,8 @@ def _encode(value: Any) -> tuple[bytes | None, int]:
             return _text("{" + ",".join(map(_element, value)) + "}"), TEXT
         case bool():
             return (b"t" if value else b"f"), TEXT
-        case Mapping() | set():
-            raise psycopg.DataError(f"a {type(value).__name__} is no value of a statement")
-        case _:  # numbers, UUIDs, dates: Postgres reads what Python writes
-            return _text(str(value)), TEXT
+        case _:
+            return _written(value).encode(), TEXT
 
 
 def _text(value: str) -> bytes:
@@ -253,9 +276,16 @@ def _text(value: str) -> bytes:
 def _element(value: Any) -> str:
     if value is None:
         return "NULL"
-    if isinstance(value, int | float):
-        return str(value)
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if not isinstance(value, str):
+        return _written(value)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _written(value: Any) -> str:
+    """Where Postgres reads what Python writes."""
+    if not isinstance(value, int | float | Decimal | uuid.UUID | dt.date):
+        raise psycopg.DataError(f"a {type(value).__name__} is no value of a statement")
+    return str(value)
 
 
 def _byte_strings(values: Sequence[bytes]) -> bytes:

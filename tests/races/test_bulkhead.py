@@ -49,6 +49,21 @@ def test_who_waits_longest_is_called_first_where_nobody_goes_on() -> None:
     assert not calls.may_call()
 
 
+def test_when_calls_of_many_channels_end_no_more_begin_than_there_is_room_for() -> None:
+    """Each channel alone might have its whole share then; all of them together may not."""
+    calls: Bulkhead[int] = Bulkhead()
+    for channel in range(30):
+        begin(calls, channel, CALLS_PER_CHANNEL if channel < 4 else 1)
+        for lane in range(200):
+            calls.stand_in_line(channel, lane)
+    assert calls.call({}) == list(range(SCARCE - 1)) * 26, "each has few"
+    for channel in (0, 1):
+        for _ in range(90):
+            calls.end(channel)
+    calls.call({})
+    assert calls.room(1000) == SCARCE, "for others there is room"
+
+
 def test_a_full_line_takes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulkhead, "CROWD", 2)
     calls: Bulkhead[str] = Bulkhead()

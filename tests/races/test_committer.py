@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -292,6 +295,24 @@ def test_a_crowd_of_one_line_stands_in_nobody_elses_way_and_has_its_turn(writer:
     assert stream.taken == [[("x", 100)], others, [*crowd, ("b", 104)]]
 
 
+class Moved(Lines):
+    """Lanes whose line is another one from some item on: their channel was moved to another tenant."""
+
+    def line(self, item: tuple[str, int]) -> str:
+        return "before" if item[1] < 100 else "after"
+
+
+def test_a_lane_whose_line_changes_meanwhile_keeps_its_order(writer: committer.Committer) -> None:
+    stream = Moved()
+    first = submit(writer, stream, ("x", 99), seconds=20)
+    wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
+    crowd = [("a", n) for n in range(1, committer.CROWDED + 5)]
+    results = submit(writer, stream, *crowd, ("a", 100), ("b", 101), seconds=20)
+    stream.through.release(3)
+    assert set(first() + results()) == {"written"}
+    assert stream.taken[1:] == [[("b", 101)], [*crowd, ("a", 100)]]
+
+
 FEW = [(f"{line}{n}", 10 * n + place) for n in range(1, committer.CROWDED) for place, line in enumerate("abcde")]
 ONE_LINE = [("a", n) for n in range(1, committer.CROWDED + 2)]
 
@@ -325,6 +346,30 @@ def test_what_is_read_goes_before_what_waits_to_be_written_and_both_go_on(writer
     assert first() == ["written"]
     wait_until(lambda: len(order) == 4, 5, "all are answered")
     assert order == ["read", "read", "written", "written"]
+
+
+class Bytes(bytearray):
+    """Whose end can be seen."""
+
+
+class Refusing(Notes):
+    def write(self, connection: Any, items: Any) -> Any:
+        raise NotStored("not today")
+
+
+def test_what_could_not_be_written_is_not_kept_until_the_collector_comes(writer: committer.Committer) -> None:
+    """Requests of megabytes, each answered 503 while the database is away."""
+    body = Bytes(b"x")
+    gone = weakref.ref(body)
+    gc.disable()
+    try:
+        with contextlib.suppress(NotStored):
+            writer.write(Refusing(patient=False), body)
+        del body
+        writer.write(Notes(), ("a", 1))  # the thread has another batch in its hands
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_without_a_database_impatient_items_are_refused_and_patient_ones_wait(

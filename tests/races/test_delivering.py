@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from conversations.bulkhead import CALLS_PER_CHANNEL
+from conversations.lock import SENDING, key
 from conversations.outbox import READ_AHEAD
 from tests.doubles import Double
 from tests.platforms import telegram_text
@@ -412,3 +413,25 @@ def test_a_sender_told_to_stop_leaves_nothing_in_its_name(broken: Scene) -> None
     with broken.senders(""):
         broken.settled(channel)
     assert broken.shown("stop") == ["one", "two"]
+
+
+@pytest.mark.slow
+def test_a_sender_told_to_stop_lets_go_of_lanes_that_only_wait(broken: Scene) -> None:
+    """Else nobody could take them until their locks expire."""
+    narrow = broken.telegram(limits="channel:1/2s,chat:1000/1s,group:1000/1s")
+    with broken.senders("") as started, redis.Redis.from_url(broken.stack.servers.redis_url) as client:
+        lanes = [broken.say(narrow, chat, "hello") for chat in (341, 342)]
+
+        def one_waits() -> bool:
+            return [(bool(client.exists(key(SENDING, lane))), *broken.replies(lane)) for lane in lanes] in (
+                [(False, "sent"), (True, "pending")],
+                [(True, "pending"), (False, "sent")],
+            )
+
+        wait_until(one_waits, 20, "one is sent, the other waits")
+        os.kill(started[0].pid, signal.SIGTERM)
+        started[0].wait(60)
+        assert not any(client.exists(key(SENDING, lane)) for lane in lanes)
+    with broken.senders(""):
+        broken.settled(narrow)
+    assert [broken.shown(chat) for chat in (341, 342)] == [["hello"], ["hello"]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import uuid
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +63,8 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(connection: psycopg.C
     """At a NUL libpq would end the text, in silence."""
     connection.execute("CREATE TEMP TABLE heard (words text)")
     insert = "INSERT INTO heard VALUES (%(words)s)"
-    for words, error in (("a\0b", psycopg.DataError), ("half \ud800", UnicodeError), ({}, psycopg.DataError)):
+    no_values = [(value, psycopg.DataError) for value in ("a\0b", {}, set(), memoryview(b"x"), [{}], object())]
+    for words, error in [("half \ud800", UnicodeError), *no_values]:
         with pytest.raises(error):
             prepared.run_together(connection, [(insert, {"words": "fine"}), (insert, {"words": words})])
     assert rows(connection, ("SELECT count(*) FROM heard", ())) == [[(0,)]]
@@ -123,10 +126,33 @@ def test_statements_that_somebody_dropped_are_prepared_anew(own_database: str) -
     with database.connect("test") as connection:
         database.each(connection, [ask, other])
         connection.execute("DEALLOCATE ALL")
-        first, _ = database.each(connection, [ask, other])
-        assert isinstance(first, psycopg.errors.InvalidSqlStatementName)
         for _ in range(2):
             assert database.each(connection, [ask, other]) == [[(1,)], [(2,)]]
+        connection.execute("DEALLOCATE ALL")
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            database.transaction(connection, {"ask": ask})  # whoever wrote it writes it again
+        assert database.transaction(connection, {"ask": ask, "other": other}) == {"ask": [(1,)], "other": [(2,)]}
+
+
+@pytest.mark.parametrize("prepares", [True, False])
+def test_a_column_that_a_release_widens_is_read_on(own_database: str, settings: Any, prepares: bool) -> None:
+    """Postgres refuses a prepared statement whose rows would look otherwise than when it was prepared."""
+    settings.PREPARED_STATEMENTS = prepares
+    ask, other = ("SELECT name FROM widened WHERE n = %(n)s", {"n": 1}), ("SELECT %(n)s::int", {"n": 2})
+    with database.connect("test") as connection, database.connect("release") as release:
+        release.execute("CREATE TABLE widened AS SELECT 1 AS n, 'it'::varchar(5) AS name")
+        try:
+            for length in (10, 20):
+                database.each(connection, [ask])
+                release.execute(f"ALTER TABLE widened ALTER name TYPE varchar({length})")
+                assert database.each(connection, [ask, other, ask]) == [[("it",)], [(2,)], [("it",)]]
+            release.execute("ALTER TABLE widened ALTER name TYPE varchar(30)")
+            if prepares:
+                with pytest.raises(psycopg.errors.FeatureNotSupported):
+                    database.transaction(connection, {"ask": ask})
+            assert database.transaction(connection, {"ask": ask}) == {"ask": [("it",)]}
+        finally:
+            release.execute("DROP TABLE widened")
 
 
 def test_an_error_in_a_transaction_leaves_the_connection_usable(connection: psycopg.Connection[Any]) -> None:
@@ -145,6 +171,39 @@ def test_a_commit_that_is_refused_is_an_error(connection: psycopg.Connection[Any
     with pytest.raises(psycopg.errors.UniqueViolation):
         database.transaction(connection, {"one": insert, "two": insert})
     assert rows(connection, ("SELECT count(*) FROM alone", ())) == [[(0,)]]
+
+
+def test_a_statement_that_is_refused_when_it_is_committed_is_the_only_one(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TEMP TABLE alone (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    insert, other = ("INSERT INTO alone VALUES (%(n)s)", {"n": 1}), ("SELECT %(n)s::int", {"n": 3})
+    first, second, third = database.each(connection, [insert, insert, other])
+    assert (first, third) == ([], [(3,)])
+    assert isinstance(second, psycopg.errors.UniqueViolation)
+
+
+def test_rows_that_python_cannot_hold_are_an_error_of_their_statement(connection: psycopg.Connection[Any]) -> None:
+    far, near = ("SELECT %(day)s::date", {"day": "10000-01-01"}), ("SELECT %(day)s::date", {"day": "2026-11-29"})
+    first, second = database.each(connection, [far, near])
+    assert isinstance(first, psycopg.DataError)
+    assert second == [(dt.date(2026, 11, 29),)]
+
+
+def test_text_is_the_same_whatever_encoding_a_role_has_chosen(
+    own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with database.connect("test") as connection:
+        ask = ("SELECT %(words)s::text, length(%(words)s::text)", {"words": "Grüße 🙂"})
+        assert database.each(connection, [ask]) == [[("Grüße 🙂", 7)]]
+
+
+def test_nothing_of_a_connection_that_is_gone_is_kept(own_database: str) -> None:
+    with database.connect("test") as connection:
+        database.each(connection, [("SELECT %(n)s::int", {"n": 1})])
+    gone = weakref.ref(connection)
+    del connection
+    gc.collect()
+    assert gone() is None
 
 
 def test_more_than_a_socket_takes_goes_both_ways(connection: psycopg.Connection[Any]) -> None:
