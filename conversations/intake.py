@@ -8,10 +8,11 @@ are ready and stores them in one transaction; see ``sql/lock_lanes.sql`` and ``s
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -346,14 +347,18 @@ class StoreStream(committer.Stream):
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Any]:
         self._number_receipts(connection, items)
-        statements = self._statements(items)
+        firsts, twins = _twins(items)
+        statements = self._statements(items, firsts, twins)
         results = database.transaction(connection, statements, point="W2")
         failpoint("W3")
         kept = {receipt for place, _, receipt in results["messages"] if place is None}
         for item in items:
             item.receipt.kept = item.receipt.kept or item.receipt.id in kept
         verdicts = {place: (verdict, lane) for place, verdict, lane in results["messages"] if place is not None}
-        self._remember(items, verdicts, {(channel, user) for channel, user in results.get("changed", ())})
+        self._remember(firsts, verdicts, {(channel, user) for channel, user in results.get("changed", ())})
+        for place, first in twins.items():
+            word, lane = verdicts[first]
+            verdicts[place] = ("duplicate" if word == "stored" else word, lane)
         return [self._result(item, verdicts.get(place)) for place, item in enumerate(items)]
 
     def _result(self, item: Item, verdict: tuple[str, int] | None) -> Any:
@@ -362,15 +367,21 @@ class StoreStream(committer.Stream):
         word, lane = verdict
         return committer.AGAIN if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
 
-    def _statements(self, items: Sequence[Item]) -> dict[str, database.Statement]:
+    def _statements(
+        self, items: Sequence[Item], firsts: Mapping[int, Item], twins: Mapping[int, int]
+    ) -> dict[str, database.Statement]:
         statements: dict[str, database.Statement] = {}
-        rows = [self._placed(item.row, place, item) for place, item in enumerate(items) if item.row]
+        rows = [self._placed(item.row, place, item) for place, item in firsts.items() if item.row]
         if rows:
-            lanes = committer.as_json([item.lane for item in items if item.lane])
-            statements |= self._unseen(items)
-            statements["lock"] = (sql("lock_lanes"), {"items": lanes})
+            lanes = dict.fromkeys(item.lane for item in firsts.values() if item.lane)
+            statements |= self._unseen(firsts.values())
+            statements["lock"] = (sql("lock_lanes"), {"items": committer.as_json([*lanes])})
         receipts = {item.receipt.id: item.receipt for item in items}
-        values = {"items": committer.as_json(rows), "receipts": committer.as_json([*map(_counts, receipts.values())])}
+        again: dict[int, list[int]] = collections.defaultdict(list)
+        for place, first in twins.items():
+            again[items[place].receipt.id].append(first)
+        counts = [_counts(receipt, again.get(receipt.id, ())) for receipt in receipts.values()]
+        values = {"items": committer.as_json(rows), "receipts": committer.as_json(counts)}
         statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
             statements["release"] = (sql("release_lanes"), {"ids": None})
@@ -382,7 +393,7 @@ class StoreStream(committer.Stream):
         row.ord, row.receipt_id = place, item.receipt.id
         return row
 
-    def _unseen(self, items: Sequence[Item]) -> dict[str, database.Statement]:
+    def _unseen(self, items: Collection[Item]) -> dict[str, database.Statement]:
         """People and lanes that this process has not seen stored; most batches have none."""
         statements: dict[str, database.Statement] = {}
         people = {(i.person.channel_id, i.person.sender_user): i.person for i in items if i.person}
@@ -406,7 +417,7 @@ class StoreStream(committer.Stream):
         return {f"aside {number}": (sql("quarantine"), _set_aside(*thing)) for number, thing in enumerate(things)}
 
     def _remember(
-        self, items: Sequence[Item], verdicts: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
+        self, items: Mapping[int, Item], verdicts: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
     ) -> None:
         """Lanes and people that need no look before the next batch; ``stale``: contacts whose row was busy."""
         now = time.monotonic()
@@ -414,7 +425,7 @@ class StoreStream(committer.Stream):
             self._lanes.clear()
             self._people.clear()
             self._forget_at = now + REMEMBER_SECONDS
-        for place, item in enumerate(items):
+        for place, item in items.items():
             if item.lane is None or item.person is None:
                 continue
             if verdicts[place][0] == "busy":  # held by somebody, or gone, or known by another id since
@@ -437,12 +448,30 @@ class StoreStream(committer.Stream):
         return int(row[0])
 
 
-def _counts(receipt: Receipt) -> dict[str, int]:
+def _twins(items: Sequence[Item]) -> tuple[dict[int, Item], dict[int, int]]:
+    """Items by their places, without those that say once more what one before them says: these with its place.
+
+    What becomes of the first becomes of them: in a storm of copies each message is written and looked up once.
+    """
+    firsts: dict[int, Item] = {}
+    twins: dict[int, int] = {}
+    places: dict[tuple[str, str], int] = {}
+    for place, item in enumerate(items):
+        first = places.setdefault((item.row.identity, item.row.content_hash), place) if item.row else place
+        if first == place or item.aliases:  # these are written whoever brings them
+            firsts[place] = item
+        else:
+            twins[place] = first
+    return firsts, twins
+
+
+def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
     return {
         "id": receipt.id,
         "channel_id": receipt.channel.id,
         "noted": receipt.noted,
         "quarantined": receipt.quarantined,
+        "twins": twins,
     }
 
 

@@ -2,7 +2,8 @@
 -- leaves out what is there already, numbers the rest in the order of the batch, moves counters and due_at.
 -- A new statement on purpose: its snapshot sees what another batch committed while we waited for locks.
 -- Receipts ride along; the raw bodies of those that brought something new are kept, with the receipt's own time.
--- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}, whole numbers so far;
+-- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}, whole numbers so far,
+-- and twins: for each item that was left out as the same once more, the ord of the first;
 -- ids: bigint[], headers: json list, bodies: bytea[] of receipts whose body is not kept yet.
 -- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id; and null, '', id of each receipt whose body was kept.
 -- Indexes: conversation_once, alias_once, message_identity_once.
@@ -69,8 +70,9 @@ lanes AS (
    WHERE c.id = n.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM numbered))),
 receipts AS (
   INSERT INTO receipt AS r (id, channel_id, stored, duplicates, noted, quarantined)
-  SELECT g.id, g.channel_id, coalesce(s.stored, 0), coalesce(s.duplicates, 0), coalesce(g.noted, 0), coalesce(g.quarantined, 0)
-    FROM json_to_recordset(%(receipts)s::json) AS g(id bigint, channel_id bigint, noted integer, quarantined integer)
+  SELECT g.id, g.channel_id, coalesce(s.stored, 0),
+         coalesce(s.duplicates, 0) + (SELECT count(*) FROM unnest(g.twins) AS t(ord) JOIN mine n USING (ord)), coalesce(g.noted, 0), coalesce(g.quarantined, 0)
+    FROM json_to_recordset(%(receipts)s::json) AS g(id bigint, channel_id bigint, noted integer, quarantined integer, twins integer[])
     LEFT JOIN (SELECT i.receipt_id, count(f.ord) AS stored, count(*) - count(f.ord) AS duplicates
                  FROM mine n JOIN items i USING (ord) LEFT JOIN fresh f USING (ord) GROUP BY i.receipt_id) s
            ON s.receipt_id = g.id

@@ -20,12 +20,12 @@ import psycopg
 import pytest
 from django.test import Client
 
-from conversations import committer, database, intake, registry, statuses
+from conversations import committer, database, intake, registry, spool, statuses
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import NotStored
 from tests.conftest import forget
 from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
-from tests.races.writing import accept, entry, lane, make_channel, new_user, texts, told
+from tests.races.writing import accept, entry, lane, make_channel, new_user, numbers, texts, told
 from tests.stack import ROOT, Channel, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("storing"), pytest.mark.timeout(400)]
@@ -77,6 +77,44 @@ def test_a_repeat_keeps_no_second_body(channel: ChannelConfig) -> None:
     assert texts(user) == ["once"]
     assert rows("SELECT stored, duplicates FROM receipt ORDER BY id") == [(1, 0), (0, 1), (0, 1)]
     assert len(rows("SELECT 1 FROM receipt_body")) == 1
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "held for a while"])
+def test_copies_that_come_together_are_written_once_and_counted_each(
+    channel: ChannelConfig, settings: Any, held: bool
+) -> None:
+    user, group = new_user(), new_user()
+    accept(channel, entry(user, "before"))
+    together = [
+        [entry(user, "one"), entry(user, "two")],
+        [entry(user, "two"), entry(user, "three"), entry(user, "one")],
+        [entry(user, "three")],
+        [entry(user, "before"), entry(user, "before")],
+        [entry(group, "in a group", sender={"user": "anna"}), entry(group, "in a group", sender={"user": "bob"})],
+    ]
+    request = WebhookRequest(method="POST", url="https://x", headers={}, query={}, body=b"bytes")
+    with psycopg.connect(settings.DATABASE_URL) as other:
+        if held:
+            other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (user,))
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        intake.store([spool.Request(channel, things, request) for things in together])
+        release.join()
+    assert texts(user) == ["before", "one", "two", "three"]
+    assert numbers(user) == [1, 2, 3, 4]
+    assert rows("SELECT text FROM message WHERE text LIKE 'in a%%'") == [("in a group",)]
+    assert rows("SELECT stored, duplicates, quarantined FROM receipt ORDER BY id")[1:] == [
+        (2, 0, 0), (1, 2, 0), (0, 1, 0), (0, 2, 0), (1, 1, 0),
+    ]  # fmt: skip
+    assert len(rows("SELECT 1 FROM receipt_body")) == 4
+
+
+def test_a_conflict_that_comes_twice_together_is_one_each_time(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "first", key="m:1"))
+    accept(channel, entry(user, "other", key="m:1"), entry(user, "other", key="m:1"), entry(user, "first", key="m:1"))
+    assert texts(user) == ["first"]
+    assert rows("SELECT entry, seen FROM quarantine ORDER BY entry") == [(0, 1), (1, 1)]
 
 
 def test_the_same_identity_with_other_content_is_kept_and_shown(channel: ChannelConfig) -> None:

@@ -29,7 +29,7 @@ def new_user() -> str:
 def entry(user: str, text: str, *, key: str = "", sender: dict[str, Any] | None = None, **fields: Any) -> Entry:
     """A message of ``user`` in the chat of the same name; the same ``text`` again is the same message."""
     values = {"kind": Kind.MESSAGE, "chat": user, "starts_turn": True, **fields}
-    return Entry(text=text, key=key or f"m:{user}:{text}", sender=Sender(user=user, **(sender or {})), **values)
+    return Entry(text=text, key=key or f"m:{user}:{text}", sender=Sender(**{"user": user, **(sender or {})}), **values)
 
 
 def accept(channel: ChannelConfig, *parsed: Parsed, body: bytes = b"the body") -> None:
