@@ -25,7 +25,7 @@ from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusabl
 from conversations.errors import NotStored
 from tests.conftest import forget
 from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
-from tests.races.writing import accept, entry, lane, make_channel, new_user, numbers, texts, told
+from tests.races.writing import accept, entry, lane, make_channel, new_user, texts, told
 from tests.stack import ROOT, Channel, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("storing"), pytest.mark.timeout(400)]
@@ -101,7 +101,7 @@ def test_copies_that_come_together_are_written_once_and_counted_each(
         intake.store([spool.Request(channel, things, request) for things in together])
         release.join()
     assert texts(user) == ["before", "one", "two", "three"]
-    assert numbers(user) == [1, 2, 3, 4]
+    assert [message.sequence for message in told(user)] == [1, 2, 3, 4]
     assert rows("SELECT text FROM message WHERE text LIKE 'in a%%'") == [("in a group",)]
     assert rows("SELECT stored, duplicates, quarantined FROM receipt ORDER BY id")[1:] == [
         (2, 0, 0), (1, 2, 0), (0, 1, 0), (0, 2, 0), (1, 1, 0),
