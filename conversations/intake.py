@@ -373,9 +373,9 @@ class StoreStream(committer.Stream):
         statements: dict[str, database.Statement] = {}
         rows = [self._placed(item.row, place, item) for place, item in firsts.items() if item.row]
         if rows:
-            lanes = dict.fromkeys(item.lane for item in firsts.values() if item.lane)
+            lanes = committer.as_json([*dict.fromkeys(item.lane for item in firsts.values() if item.lane)])
             statements |= self._unseen(firsts.values())
-            statements["lock"] = (sql("lock_lanes"), {"items": committer.as_json([*lanes])})
+            statements["lock"] = (sql("lock_lanes"), {"items": lanes})
         receipts = {item.receipt.id: item.receipt for item in items}
         again: dict[int, list[int]] = collections.defaultdict(list)
         for place, first in twins.items():
