@@ -286,10 +286,7 @@ class Committer:
             ticket = waiting.popleft()
             if self._over(ticket):
                 continue
-            if ticket.lane in held:
-                passed.append(ticket)
-                continue
-            if ticket.line in crowds or ticket.lane in behind:
+            if ticket.line in crowds or ticket.lane in held or ticket.lane in behind:
                 behind.add(ticket.lane)  # and what comes later in its lane, whoever's it is by then
                 passed.append(ticket)
                 continue

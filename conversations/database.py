@@ -94,7 +94,7 @@ def each(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -
     if not all(params for _, params in statements):
         return [_alone(connection, *statement) for statement in statements]
     outcomes = prepared.run(connection, [[statement] for statement in statements])
-    if stale := [place for place, outcome in enumerate(outcomes) if isinstance(outcome, prepared.Stale)]:
+    if stale := [place for place, outcome in enumerate(outcomes) if isinstance(outcome, prepared.STALE)]:
         anew = prepared.run(connection, [[statements[place]] for place in stale])  # those did nothing
         outcomes = [*outcomes]
         for place, outcome in zip(stale, anew, strict=True):
@@ -106,7 +106,7 @@ def _alone(connection: psycopg.Connection[Row], query: str, params: Params) -> l
     """Without values it may be several, separated by semicolons."""
     try:
         if params:
-            return prepared.run_together(connection, [(query, params)])[0].rows
+            return each(connection, [(query, params)])[0]
         cursor = connection.execute(query)
         result = cursor.pgresult
         return cursor.fetchall() if result is not None and result.status == psycopg.pq.ExecStatus.TUPLES_OK else []

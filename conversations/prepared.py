@@ -30,7 +30,7 @@ Statement = tuple[str, Params]
 
 # What is prepared is not what it was: somebody dropped it, or a table that it reads has other columns now. It was not
 # run, and asked again it is prepared anew.
-Stale = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
+STALE = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
 TEXT, BINARY = 0, 1
 BYTEA = 17  # its oid
@@ -127,7 +127,7 @@ def run(
     except BaseException:
         connection.close()  # something may still come that nobody would know
         raise
-    if session.prepares and any(isinstance(result, Stale) for result in results):
+    if session.prepares and any(isinstance(result, STALE) for result in results):
         session.prepared.clear()  # whoever asks again has them anew, under other names
         session.forgotten += 1
     session.asked = set(session.prepared)

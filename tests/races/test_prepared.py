@@ -146,6 +146,8 @@ def test_a_column_that_a_release_widens_is_read_on(own_database: str, settings: 
                 database.each(connection, [ask])
                 release.execute(f"ALTER TABLE widened ALTER name TYPE varchar({length})")
                 assert database.each(connection, [ask, other, ask]) == [[("it",)], [(2,)], [("it",)]]
+            release.execute("ALTER TABLE widened ALTER name TYPE varchar(25)")
+            assert database.each(connection, [ask, ("SELECT 3", ())]) == [[("it",)], [(3,)]]
             release.execute("ALTER TABLE widened ALTER name TYPE varchar(30)")
             if prepares:
                 with pytest.raises(psycopg.errors.FeatureNotSupported):
