@@ -84,8 +84,8 @@ def described(ids: Sequence[int], around: why.Around) -> list[dict[str, Any]]:
     ]
 
 
-def said(reasons: Any) -> Any:
-    return ReasonSerializer(reasons, many=True).data
+def said(its_reasons: Any) -> Any:
+    return ReasonSerializer(its_reasons, many=True).data
 
 
 def django_request(request: Request) -> HttpRequest:

@@ -86,13 +86,13 @@ class ClaimedStream(committer.Stream):
         return item
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
-        results = []
+        settled = []
         for claim in items:
             lives = committer.as_json(registry.key_lives())
             values = {"claim": claim, "key_life": lives, "attempts": steps.ATTEMPTS}
             statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
-            results.append([row[0] for row in database.transaction(connection, statements)["settle"]])
-        return results
+            settled.append([row[0] for row in database.transaction(connection, statements)["settle"]])
+        return settled
 
 
 CLAIMED = ClaimedStream()

@@ -313,12 +313,12 @@ def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
     run.file("lock_ids", ids=[row[0] for row in replies])
     assert [row[2] for row in run.file("commit_sends", items=json.dumps(intents))] == [True, True]
     assert len(run.file("find_claimed", claim=CLAIM)) == 2
-    results = [
+    ends = [
         {"ord": place, "id": row[0], "claim": str(CLAIM), "reply_id": row[10], "sequence": row[11], "expect": "sending",
          "attempts": 1, "status": "sent", "platform_id": f"new:{row[11]}:{place}"}
         for place, row in enumerate(replies)
     ]  # fmt: skip
-    written = run.file("commit_sends", items=json.dumps(results))
+    written = run.file("commit_sends", items=json.dumps(ends))
     assert [(row[1], row[5]) for row in written] == [(True, more)] * 2
 
 

@@ -421,8 +421,8 @@ class Lanes(RuleBasedStateMachine):
         self._write_turns(*turns)
 
     def _write_turns(self, *finished: Finished) -> None:
-        results = verdicts.TURNS.write(self.db, finished)
-        for each, (word, _, speaks) in zip(finished, results, strict=True):
+        outcomes = verdicts.TURNS.write(self.db, finished)
+        for each, (word, _, speaks) in zip(finished, outcomes, strict=True):
             lane = next(lane for lane in self.lanes if lane.id == each.verdict.id)
             holds = self._still_holds(lane, each.verdict)
             assert word == ("committed" if holds else "moved"), f"the result of message {each.verdict.sequence}"
