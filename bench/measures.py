@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.stack import System
 from botproject.local.environment import RUN_MARK
-from conversations.sqlfiles import HERE
+from conversations.postgres.sql_files import HERE
 
 TICK = os.sysconf("SC_CLK_TCK")
 _NOT_WORDS = re.compile(r"--[^\n]*|/\*.*?\*/|%\(\w+\)s|'[^']*'|\$\d+")

@@ -16,13 +16,13 @@ from django.conf import settings  # noqa: E402  (needs the settings)
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.test import Client  # noqa: E402
 
-from channels_ingest import channels  # noqa: E402
+from channels_ingest import channel_setup  # noqa: E402
 from channels_ingest.webchat import tokens  # noqa: E402
 from conversations import registry  # noqa: E402
 
 
 def main(pages: int) -> None:
-    made, _ = channels.apply("web", "bench pages", tenant="default", given={}, bot="echo")
+    made, _ = channel_setup.apply("web", "bench pages", tenant="default", given={}, bot="echo")
     channel = registry.channel(made.pk)
     assert channel is not None
     admin, _ = get_user_model().objects.get_or_create(username="bench", is_staff=True, is_superuser=True)

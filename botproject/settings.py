@@ -1,6 +1,6 @@
 """Settings in the order of the flow: who we are, storing, wakes, handling, delivering, people, logs.
 
-Read from the environment; what is missing and needed fails loudly (``conversations.checks``).
+Read from the environment; what is missing and needed fails loudly (``conversations.operating.checks``).
 A value that nobody changes is a constant beside its use, not a setting.
 """
 
@@ -53,7 +53,9 @@ APPEND_SLASH = False  # a redirect loses the body of a POST
 
 INSTALLED_APPS = [
     "conversations",
+    "conversations.desk",
     "channels_ingest",
+    "channels_ingest.webchat",
     "botproject",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -69,9 +71,9 @@ INSTALLED_APPS = [
 if LOCAL:
     INSTALLED_APPS += env.list("EXTRA_APPS", default=[])  # bots of tests
 
-# Webhooks pass none of these but the first, see channels_ingest.front.
+# Webhooks pass none of these but the first, see channels_ingest.webhooks.fast_path.
 MIDDLEWARE = [
-    "channels_ingest.front.Front",
+    "channels_ingest.webhooks.fast_path.Front",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -128,7 +130,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 WEBHOOK_BODY_CAP = 8 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = WEBHOOK_BODY_CAP
 RAW_BODY_DAYS = env.int("RAW_BODY_DAYS", default=30)
-# A folder on a lasting disk of the one web host: takes webhooks while Postgres does not, see conversations.spool.
+# A folder on a lasting disk of the one web host: takes webhooks while Postgres does not,
+# see conversations.storing.spool.
 SPOOL_DIR = env("SPOOL_DIR", default="")
 
 ADAPTERS = {
@@ -148,10 +151,10 @@ CELERY_BROKER_URL = env("CELERY_BROKER_URL", default=REDIS_URL)
 _BROKER_TLS = {"rediss": REDIS_TLS, "amqps": {"server_hostname": None}}
 CELERY_BROKER_USE_SSL = _BROKER_TLS.get(urlsplit(CELERY_BROKER_URL).scheme)
 _ON_REDIS = urlsplit(CELERY_BROKER_URL).scheme in ("redis", "rediss")
-CELERY_BROKER_TRANSPORT = "conversations.broker:Transport" if _ON_REDIS else None
+CELERY_BROKER_TRANSPORT = "conversations.waking.redis_transport:Transport" if _ON_REDIS else None
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_WORKER_CONSUMER = "conversations.consumer:Consumer"
+CELERY_WORKER_CONSUMER = "conversations.waking.consumer:Consumer"
 CELERY_BROKER_POOL_LIMIT = 1
 CELERY_BROKER_HEARTBEAT = 10  # RabbitMQ's: finds out a broker that froze
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -163,7 +166,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "retry_on_timeout": True,
     "priority_steps": [0],
 }
-# Wakes go to 16 queues per kind by tenant, see conversations.wake; the rest is maintenance.
+# Wakes go to 16 queues per kind by tenant, see conversations.waking.wake; the rest is maintenance.
 _QUEUES = [f"{kind}-{number}" for kind in ("handle", "send") for number in range(16)] + ["maintenance"]
 # RabbitMQ's queues that outlive a node; Redis knows one kind only.
 _KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else None
@@ -172,7 +175,7 @@ CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True
-# Failures of hot tasks are kept too, as type and place (conversations.reports).
+# Failures of hot tasks are kept too, as type and place (conversations.telemetry.error_reports).
 CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_CREATE_MISSING_QUEUES = True
@@ -186,7 +189,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
-CELERY_RESULT_BACKEND = "conversations.reports.Results"
+CELERY_RESULT_BACKEND = "conversations.telemetry.error_reports.Results"
 CELERY_WORKER_REDIRECT_STDOUTS = False  # what a bot prints is not a log line
 CELERY_RESULT_EXTENDED = False
 CELERY_TIMEZONE = "UTC"
@@ -268,5 +271,5 @@ VERSION = (env("VERSION", default="") or env("HEROKU_SLUG_COMMIT", default="") o
 METRICS_TOKEN = env("METRICS_TOKEN", default="")
 LOG_LEVEL = env("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env("LOG_FORMAT", default="json")
-LOGGING_CONFIG = None  # conversations.logs sets it up, for web and workers alike
+LOGGING_CONFIG = None  # conversations.telemetry.logs sets it up, for web and workers alike
 FAILPOINTS = env("FAILPOINTS", default="") if LOCAL else ""

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from conversations.supervisor import die_with_parent
+from conversations.workers.supervisor import die_with_parent
 
 BODY_SECONDS = 20.0
 LOOK_SECONDS = 1.0

@@ -5,13 +5,15 @@ import os
 from django.core.wsgi import get_wsgi_application
 
 from botproject.web import guarded
-from channels_ingest.front import ahead_of
+from channels_ingest.webhooks.fast_path import ahead_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")
 application = guarded(ahead_of(get_wsgi_application()))
 
-from conversations import checks, collector, drain  # noqa: E402  (needs the apps)
+from conversations.operating import checks  # noqa: E402  (needs the apps)
+from conversations.storing import spool_drainer  # noqa: E402
+from conversations.workers import gc_tuning  # noqa: E402
 
 checks.refuse_to_start()
-drain.start()
-collector.spare()
+spool_drainer.start()
+gc_tuning.spare()

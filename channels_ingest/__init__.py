@@ -22,5 +22,5 @@ Out:
 Beside the flow: ``channels.py`` turns a person's settings into a channel (``management/commands``), and
 ``webchat/`` is our own chat page and widget.
 
-Nothing here imports Celery or Redis. Storing is one call, ``conversations.intake.accept``.
+Nothing here imports Celery or Redis. Storing is one call, ``conversations.storing.intake.accept``.
 """

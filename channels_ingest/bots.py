@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from channels_ingest import http_bot
+from channels_ingest.http_bots import protocol
 from conversations import registry
 from conversations.contracts import Attachment, Choice
 from conversations.registry import bot
@@ -16,8 +16,8 @@ def http(turn: Turn) -> None:
     """Post the turn, say and remember what comes back."""
     channel = registry.channel(turn.channel_id)
     if channel is None:
-        raise http_bot.BotFailed("the channel is gone")
-    answer = http_bot.ask(channel, http_bot.described(turn))
+        raise protocol.BotFailed("the channel is gone")
+    answer = protocol.ask(channel, protocol.described(turn))
     for reply in answer["replies"]:
         choices = [Choice(**choice) for choice in reply["choices"]]
         turn.reply(reply["text"], choices=choices, media=msgspec.convert(reply["attachments"], list[Attachment]))

@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from channels_ingest import views
+from channels_ingest.webhooks import views
 
 urlpatterns = [
     re_path(

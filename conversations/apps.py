@@ -9,9 +9,7 @@ class ConversationsConfig(AppConfig):
     name = "conversations"
 
     def ready(self) -> None:
-        from conversations import (
-            checks,  # noqa: F401  (registers itself)
-            logs,
-        )
+        from conversations.operating import checks  # noqa: F401  (registers itself)
+        from conversations.telemetry import logs
 
         logs.configure()

@@ -14,8 +14,9 @@ import psycopg
 from cryptography.fernet import InvalidToken
 from django.conf import settings
 
-from conversations import crypto, database
+from conversations import crypto
 from conversations.errors import CoreError, WrongKeys
+from conversations.postgres import database
 
 HELD_SECONDS = 2.0
 PLACE = "installation"

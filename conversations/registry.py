@@ -20,9 +20,10 @@ from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from conversations import crypto, database
+from conversations import crypto
 from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, UnknownBot, UnknownPlatform
+from conversations.postgres import database
 
 CHANNEL_SECONDS = 1.0
 WAIT_SECONDS = 0.1  # for others who read a channel, before a look whether the database answers at all

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from celery import current_task, shared_task
 
-from conversations import maintenance, worker
+from conversations.sweeping import maintenance
+from conversations.workers import lifecycle
 
 
 @shared_task(name="conversations.handle")
 def handle(conversation_ids: list[int], probe: bool = False) -> None:
     """Process the next messages of these conversations."""
     came_by = current_task.request.delivery_info or {}
-    worker.current().make_handler().handle(conversation_ids, probe=probe, line=came_by.get("routing_key") or "")
+    lifecycle.current().make_handler().handle(conversation_ids, probe=probe, line=came_by.get("routing_key") or "")
 
 
 @shared_task(name="conversations.send")
 def send(conversation_ids: list[int], probe: bool = False) -> None:
     """Deliver the next replies of these conversations."""
-    worker.current().make_sender().send(conversation_ids, probe=probe)
+    lifecycle.current().make_sender().send(conversation_ids, probe=probe)
 
 
 @shared_task(name="conversations.maintain", ignore_result=False)

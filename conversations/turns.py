@@ -16,11 +16,12 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from conversations import database, failures
-from conversations.clean import clean_text, storable, storable_tree
 from conversations.contracts import Attachment, Choice, ReplyBody, Struct
 from conversations.errors import BadOutput
-from conversations.sqlfiles import sql
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.postgres.storable_text import clean_text, storable, storable_tree
+from conversations.telemetry import error_places
 
 REPLIES = 100
 STATE_BYTES = 64 * 1024
@@ -206,7 +207,7 @@ def failed(error: BaseException) -> Output:
         words = clean_text(str(error), 2000)
     except Exception:  # the words of an error are its class's own code
         words = ""
-    return Output(error_type=failures.kind(error), error_place=failures.place(error), error_text=words)
+    return Output(error_type=error_places.kind(error), error_place=error_places.place(error), error_text=words)
 
 
 async def _await(answer: Any) -> Any:

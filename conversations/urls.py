@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from conversations import api, health, metrics
+from conversations.desk import api
+from conversations.operating import health, metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz/", health.healthz),

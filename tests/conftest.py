@@ -93,7 +93,11 @@ def own_database(transactional_db: None, servers: Addresses, settings: Any) -> I
 
 def forget() -> None:
     """What a process remembers of its database."""
-    from conversations import database, health, installation, intake, pauses, registry
+    from conversations import installation, registry
+    from conversations.lanes import pauses
+    from conversations.operating import health
+    from conversations.postgres import database
+    from conversations.storing import intake
 
     if intake.writer.cache_info().currsize:
         intake.writer().stop(timeout=0.5)

@@ -25,7 +25,7 @@ from botproject.local.environment import (
 from botproject.local.places import keep_secret
 from botproject.local.processes import ServerFailed, port_is_free, send
 from botproject.local.servers import AlreadyRunning, Servers, local_servers
-from conversations.supervisor import PR_SET_PDEATHSIG, Command, Supervisor, wants_colour
+from conversations.workers.supervisor import PR_SET_PDEATHSIG, Command, Supervisor, wants_colour
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROCESSES = ("web", "worker")

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from channels_ingest import text as cut
-from channels_ingest.strict_json import Unreadable
+from channels_ingest.formats import text as cut
+from channels_ingest.formats.strict_json import Unreadable
 from conversations.contracts import (
     Answer,
     Attachment,

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from channels_ingest import http
 from channels_ingest.adapters.base import (
     Adapter,
     Option,
@@ -28,8 +27,9 @@ from channels_ingest.adapters.base import (
     obj,
     text,
 )
-from channels_ingest.signatures import sign_webhook, verify_webhook
-from channels_ingest.strict_json import Unreadable, read_json, read_object, split_array, split_object
+from channels_ingest.formats.signatures import sign_webhook, verify_webhook
+from channels_ingest.formats.strict_json import Unreadable, read_json, read_object, split_array, split_object
+from channels_ingest.outbound import http
 from conversations.contracts import (
     FOREVER,
     Attachment,

@@ -6,8 +6,8 @@ Lanes: chat and user are the visitor (``channels_ingest.webchat.tokens``).
 
 from __future__ import annotations
 
-from channels_ingest import text as cut
 from channels_ingest.adapters.base import Adapter, Option, Secret
+from channels_ingest.formats import text as cut
 from conversations.contracts import (
     FOREVER,
     ChannelConfig,

@@ -24,12 +24,13 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from channels_ingest import body
-from channels_ingest.strict_json import Unreadable, read_object
+from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.webchat import caps, origins, timeline, tokens
-from conversations import intake, registry
+from channels_ingest.webhooks import body
+from conversations import registry
 from conversations.contracts import ChannelConfig, Entry, Kind, Sender, WebhookRequest
 from conversations.errors import CoreError
+from conversations.storing import intake
 
 log = logging.getLogger(__name__)
 

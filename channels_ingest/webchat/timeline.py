@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from conversations import database
 from conversations.contracts import ChannelConfig
+from conversations.postgres import database
 
 MOST = 200  # of each, in one answer; a page that opens gets the newest
 CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")

@@ -13,7 +13,7 @@ import secrets
 
 from django.core import signing
 
-from channels_ingest.signatures import any_same
+from channels_ingest.formats.signatures import any_same
 from conversations.contracts import ChannelConfig
 
 DAY = 24 * 3600

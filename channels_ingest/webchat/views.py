@@ -19,12 +19,13 @@ from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.http import require_safe
 
 from channels_ingest.webchat import api, origins
-from conversations import database, registry
+from conversations import registry
 from conversations.contracts import ChannelConfig
+from conversations.postgres import database
 
 log = logging.getLogger(__name__)
 
-SCRIPT = Path(__file__).parent.parent / "static" / "webchat" / "widget.js"
+SCRIPT = Path(__file__).parent / "static" / "webchat" / "widget.js"
 ACCENT = re.compile(r"#[0-9a-fA-F]{6}")
 DEFAULT_ACCENT = "#1f6f5c"
 DEFAULT_GREETING = "Ask us anything. We usually answer within seconds."

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import migrations
 
 from conversations import crypto
-from conversations.sqlfiles import sql
+from conversations.postgres.sql_files import sql
 
 
 def make_installation(apps: Any, schema_editor: Any) -> None:

@@ -4,7 +4,7 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
-from conversations.sqlfiles import sql
+from conversations.postgres.sql_files import sql
 
 
 class Migration(migrations.Migration):

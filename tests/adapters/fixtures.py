@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from channels_ingest.adapters.generic import Generic
-from channels_ingest.adapters.telegram import Telegram
+from channels_ingest.adapters.telegram.adapter import Telegram
 from conversations.contracts import ChannelConfig, Entry, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from channels_ingest import http
+from channels_ingest.outbound import http
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Speak = Callable[[socket.socket], None]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from channels_ingest import connection, http
+from channels_ingest.outbound import connection, http
 from conversations.contracts import Deferred, Unknown
 from tests.adapters.servers import OK, Serve, always, call, failure, hang
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from jsonschema import Draft202012Validator
 
 from channels_ingest.adapters.generic import _event
-from channels_ingest.http_bot import BotFailed, read_answer
+from channels_ingest.http_bots.protocol import BotFailed, read_answer
 from conversations.contracts import Attachment, Choice, Note, OutboundReply, ReplyBody, Unusable
 from tests.adapters.fixtures import FIXTURES, names, parse
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from channels_ingest import http
+from channels_ingest.outbound import http
 from conversations.contracts import Failed, Rejected, Scope, Unknown
 from tests.adapters.servers import Serve
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from werkzeug import Request, Response
 
-from channels_ingest.http_bot import BotFailed, ask
-from channels_ingest.signatures import verify_webhook
+from channels_ingest.formats.signatures import verify_webhook
+from channels_ingest.http_bots.protocol import BotFailed, ask
 from conversations.contracts import ChannelConfig
 from tests.adapters.fixtures import CREDENTIALS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels_ingest import http
+from channels_ingest.outbound import http
 from conversations.contracts import Rejected, Scope
 from tests.adapters.servers import OK, Serve, always, call
 

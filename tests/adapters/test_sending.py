@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from channels_ingest import http
 from channels_ingest.adapters.generic import Generic
-from channels_ingest.adapters.telegram import Telegram
-from channels_ingest.signatures import verify_webhook
+from channels_ingest.adapters.telegram.adapter import Telegram
+from channels_ingest.formats.signatures import verify_webhook
+from channels_ingest.outbound import http
 from conversations.contracts import (
     FOREVER,
     Attachment,

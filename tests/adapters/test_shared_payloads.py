@@ -12,7 +12,7 @@ import pytest
 import time_machine
 
 from channels_ingest.adapters.generic import Generic
-from channels_ingest.adapters.telegram import Telegram
+from channels_ingest.adapters.telegram.adapter import Telegram
 from conversations.contracts import ChannelConfig, Entry, Note, StatusUpdate, WebhookRequest
 
 PAYLOADS = Path(__file__).resolve().parents[2].parent / "shared" / "payloads"

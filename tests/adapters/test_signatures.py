@@ -9,7 +9,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_ingest.signatures import fresh, sign_webhook, verify_webhook
+from channels_ingest.formats.signatures import fresh, sign_webhook, verify_webhook
 from tests.adapters.fixtures import ADAPTERS, channel, incoming
 
 # From the reference libraries' tests of Standard Webhooks.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_ingest.strict_json import Unreadable, read_json, split_array, split_object
+from channels_ingest.formats.strict_json import Unreadable, read_json, split_array, split_object
 
 REFUSED = {
     "empty": b"",

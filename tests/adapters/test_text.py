@@ -7,8 +7,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_ingest.adapters.telegram import Telegram
-from channels_ingest.text import Unit, size, split
+from channels_ingest.adapters.telegram.adapter import Telegram
+from channels_ingest.formats.text import Unit, size, split
 from conversations.contracts import Attachment, Choice, ReplyBody
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"

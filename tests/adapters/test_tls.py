@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from channels_ingest import connection, http
+from channels_ingest.outbound import connection, http
 from conversations.contracts import Failed, Unknown
 from tests.adapters.servers import OK, Serve, always, call, failure, hang
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
-from conversations.admin.windows import Window
+from conversations.desk.admin.windows import Window
 from conversations.models import Audit, Conversation
 from tests.admin.conftest import Scene, entered, make_scene
 

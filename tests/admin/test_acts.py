@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from conversations import desk
+from conversations.desk import actions
 from conversations.models import Audit, Channel, Conversation, Pause, Quarantine, Reply
 from tests.admin.conftest import Scene
 from tests.desk.scenes import make_lane, messages, replies, seen
@@ -58,7 +58,7 @@ def test_answering_where_the_bot_answers_takes_over(chief: Client) -> None:
 def test_a_stale_page_is_told_what_is_there_now(chief: Client, anna: User) -> None:
     lane = make_lane("pending pending")
     stale = shown(lane)
-    desk.take_over(seen(lane), anna)
+    actions.take_over(seen(lane), anna)
     for verb, values in (("skip", {"note": "x"}), ("take_over", {}), ("answer", {"text": "x", "take_over": "yes"})):
         assert "It changed meanwhile: a person answers" in press(chief, lane, verb, **values, **stale)
     assert messages(lane) == "pending pending"

@@ -14,9 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations import desk, installation
+from conversations import installation
+from conversations.desk import actions
+from conversations.desk.templatetags.desk import visible
 from conversations.models import Audit, Channel, Contact, Conversation, Message, Pause, Reply
-from conversations.templatetags.desk import visible
 from tests.admin.conftest import Scene, make_scene
 from tests.admin.test_access import WINDOWS, address_of
 from tests.desk.scenes import make_lane, make_message, make_reply, seen
@@ -232,10 +233,10 @@ def test_the_live_page_answers_304_until_something_changes(chief: Client, anna: 
     cursor = lane_page(chief, lane).context["cursor"]
     assert chief.get(address, {"cursor": cursor}).status_code == 304
     changes = [
-        lambda: desk.take_over(seen(lane), anna),
-        lambda: desk.answer(seen(lane), anna, "hello there"),
+        lambda: actions.take_over(seen(lane), anna),
+        lambda: actions.answer(seen(lane), anna, "hello there"),
         lambda: Reply.objects.filter(conversation=lane, sequence=1).update(delivered="read"),
-        lambda: desk.hand_back(seen(lane), anna),
+        lambda: actions.hand_back(seen(lane), anna),
         lambda: Pause.objects.create(scope="bot", target="x", stops="handling"),
     ]
     for change in changes:

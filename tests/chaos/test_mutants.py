@@ -10,7 +10,7 @@ import sys
 import pytest
 from django.db import connection, transaction
 
-from conversations import sqlfiles
+from conversations.postgres import sql_files
 from tests.chaos import mutants
 from tests.chaos.mutants.edits import Code, Ddl, Function, NotApplied, Sql
 from tests.chaos.mutants.planted import MUTANTS
@@ -57,7 +57,7 @@ def test_a_bug_of_the_database_can_be_planted_once_however_often_it_is_migrated(
 @pytest.mark.parametrize("name", [n for n, m in MUTANTS.items() if any(_is_statement(e) for e in m.edits)])
 def test_postgres_reads_the_statements_of_a_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug that is a syntax error proves nothing either."""
-    monkeypatch.setattr(sqlfiles, "HERE", sqlfiles.HERE)  # undone afterwards
+    monkeypatch.setattr(sql_files, "HERE", sql_files.HERE)  # undone afterwards
     statements = [edit for edit in MUTANTS[name].edits if _is_statement(edit)]
     try:
         for edit in statements:
@@ -66,18 +66,18 @@ def test_postgres_reads_the_statements_of_a_bug(name: str, monkeypatch: pytest.M
             mutants.plant_in_database(name, connection)
             cursor.execute("SELECT set_config('app.locked', '1', true)")
             for statement in {edit.name for edit in statements}:
-                text = re.sub(r"%\(\w+\)s", "NULL", sqlfiles.sql(statement)).replace("%%", "%")
+                text = re.sub(r"%\(\w+\)s", "NULL", sql_files.sql(statement)).replace("%%", "%")
                 cursor.execute(f"EXPLAIN {text}")
             transaction.set_rollback(True)
     finally:
-        sqlfiles.sql.cache_clear()
+        sql_files.sql.cache_clear()
 
 
 def test_words_that_are_not_there_are_said() -> None:
     with pytest.raises(NotApplied, match="0 times"):
-        Code("conversations.limiter:parse_limits", "no such words", "").apply()
+        Code("conversations.delivering.limiter:parse_limits", "no such words", "").apply()
     with pytest.raises(NotApplied):
-        Code("conversations.limiter:no_such_function", "a", "b").apply()
+        Code("conversations.delivering.limiter:no_such_function", "a", "b").apply()
     with pytest.raises(NotApplied, match="times"):
         Sql("claim_due", "no such words", "").apply()
     with pytest.raises(NotApplied, match="no such mutant"):

@@ -17,8 +17,8 @@ import urllib3
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from conversations import database
-from conversations.sqlfiles import lua
+from conversations.postgres import database
+from conversations.postgres.sql_files import lua
 from tests.chaos.proxy import DOWN, Link
 from tests.conftest import Addresses
 

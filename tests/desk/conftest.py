@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from conversations import wake
+from conversations.waking import wake
 from tests.desk import scenes
 
 

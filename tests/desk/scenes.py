@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from conversations import desk
+from conversations.desk import actions
 from conversations.models import Channel, Contact, Conversation, Message, Reply, Tenant
 
 _numbers = itertools.count(1)
@@ -80,10 +80,10 @@ def make_reply(lane: Conversation, sequence: int, word: str = "pending", **field
     return Reply.objects.create(conversation=lane, channel=lane.channel, sequence=sequence, status=status, **values)
 
 
-def seen(lane: Conversation) -> desk.Seen:
+def seen(lane: Conversation) -> actions.Seen:
     """What a page that shows ``lane`` now has seen."""
     lane.refresh_from_db()
-    return desk.Seen(
+    return actions.Seen(
         conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence, last_sequence=lane.last_sequence
     )
 

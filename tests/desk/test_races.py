@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from conversations import desk
+from conversations.desk import actions
 from conversations.errors import Busy, CoreError, LaneMoved
 from conversations.models import Audit, Message
 from tests.conftest import Addresses
@@ -51,7 +51,7 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_head_is_skipped_once_by_five_people(anna: User) -> None:
     lane = make_lane("pending pending")
     page = seen(lane)
-    results = at_once(*[lambda: desk.skip(page, anna, "x")] * 5)
+    results = at_once(*[lambda: actions.skip(page, anna, "x")] * 5)
     assert sorted(results) == ["LaneMoved"] * 4 + ["done"]
     assert messages(lane) == "skipped pending"
     assert Audit.objects.count() == 1
@@ -60,7 +60,9 @@ def test_a_head_is_skipped_once_by_five_people(anna: User) -> None:
 def test_a_conversation_is_taken_over_once(anna: User) -> None:
     lane = make_lane("pending", "pending")
     page = seen(lane)
-    acts = [lambda: desk.answer(page, anna, "hello", taking_over=True)] * 3 + [lambda: desk.take_over(page, anna)] * 2
+    acts = [lambda: actions.answer(page, anna, "hello", taking_over=True)] * 3 + [
+        lambda: actions.take_over(page, anna)
+    ] * 2
     assert sorted(at_once(*acts)) == ["LaneMoved"] * 4 + ["done"]
     lane.refresh_from_db()
     assert lane.epoch == 1
@@ -69,14 +71,14 @@ def test_a_conversation_is_taken_over_once(anna: User) -> None:
 def test_a_message_is_replayed_once_per_number(anna: User) -> None:
     lane = make_lane("handled")
     original = Message.objects.get(conversation=lane)
-    assert sorted(at_once(*[lambda: desk.replay(anna, original, 1)] * 4)) == ["LaneMoved"] * 3 + ["done"]
+    assert sorted(at_once(*[lambda: actions.replay(anna, original, 1)] * 4)) == ["LaneMoved"] * 3 + ["done"]
     assert messages(lane) == "handled pending"
 
 
 def test_answers_of_many_people_get_dense_numbers(anna: User) -> None:
     lane = make_lane("handled", mode="human")
     page = seen(lane)
-    assert set(at_once(*[lambda: desk.answer(page, anna, "hello")] * 8)) == {"done"}
+    assert set(at_once(*[lambda: actions.answer(page, anna, "hello")] * 8)) == {"done"}
     assert replies(lane) == " ".join(["pending"] * 8)
     lane.refresh_from_db()
     assert lane.last_reply_sequence == 8
@@ -87,7 +89,7 @@ def test_a_lane_that_is_held_for_long_is_said_to_be_busy(anna: User, servers: Ad
     with psycopg.connect(servers.database_url) as other:
         other.execute("SELECT FROM conversation WHERE id = %s FOR UPDATE", (lane.pk,))
         with pytest.raises(Busy):
-            desk.skip(seen(lane), anna, "x")
+            actions.skip(seen(lane), anna, "x")
     assert messages(lane) == "pending"
 
 
@@ -102,5 +104,5 @@ def test_a_verb_that_waited_for_the_lane_sees_what_happened_meanwhile(anna: User
         )
         threading.Timer(0.2, turn.commit).start()
         with pytest.raises(LaneMoved):
-            desk.skip(page, anna, "x")
+            actions.skip(page, anna, "x")
     assert messages(lane) == "handled pending"

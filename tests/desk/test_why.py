@@ -11,7 +11,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from conversations import desk, installation, why
+from conversations import installation
+from conversations.desk import actions, reasons
 from conversations.models import Bucket, Channel, Conversation, Message, Pause, Turn, Worker
 from tests.desk.scenes import make_channel, make_lane, make_message, make_reply, seen
 
@@ -21,13 +22,13 @@ MINUTE = dt.timedelta(minutes=1)
 
 def say(lane: Conversation) -> list[str]:
     """What the page of ``lane`` says, now."""
-    around = why.look_around([lane.channel_id])
-    return [reason.text for reason in why.reasons(why.read([lane.pk])[lane.pk], around, NOW())]
+    around = reasons.look_around([lane.channel_id])
+    return [reason.text for reason in reasons.reasons(reasons.read([lane.pk])[lane.pk], around, NOW())]
 
 
 def weight(lane: Conversation) -> str:
-    around = why.look_around([lane.channel_id])
-    return why.reasons(why.read([lane.pk])[lane.pk], around, NOW())[0].weight
+    around = reasons.look_around([lane.channel_id])
+    return reasons.reasons(reasons.read([lane.pk])[lane.pk], around, NOW())[0].weight
 
 
 def failing() -> Conversation:
@@ -145,9 +146,9 @@ def test_why_a_conversation_stands_as_it_stands(make: Callable[[], Conversation]
 
 def test_who_answers_and_whether_somebody_waits_for_words(anna: User) -> None:
     lane = make_lane("pending")
-    desk.take_over(seen(lane), anna)
+    actions.take_over(seen(lane), anna)
     assert say(lane) == ["A person (anna) answers here; the newest message waits for words."]
-    desk.answer(seen(lane), anna, "hello")
+    actions.answer(seen(lane), anna, "hello")
     assert say(lane)[0] == "A person (anna) answers here."
     Conversation.objects.filter(pk=lane.pk).update(last_sequence=2)
     make_message(lane, 2)
@@ -156,7 +157,7 @@ def test_who_answers_and_whether_somebody_waits_for_words(anna: User) -> None:
 
 def test_who_paused_it_and_why(anna: User) -> None:
     lane = make_lane("pending")
-    desk.pause(lane.pk, anna, "a strange order")
+    actions.pause(lane.pk, anna, "a strange order")
     assert say(lane) == ["The bot is paused here by anna: a strange order."]
 
 
@@ -182,7 +183,7 @@ def test_a_held_installation_is_the_reason(settings: Any) -> None:
 
 def stuck(*channels: Channel) -> list[int]:
     ids = [channel.pk for channel in channels]
-    return why.find_stuck(ids, why.look_around(ids), 50)
+    return reasons.find_stuck(ids, reasons.look_around(ids), 50)
 
 
 @pytest.mark.parametrize(("name", "make", "heavy"), [scene[:3] for scene in SCENES], ids=[scene[0] for scene in SCENES])
@@ -202,9 +203,9 @@ def test_those_longest_so_come_first_and_other_channels_do_not() -> None:
 
 def test_a_person_who_answered_is_not_waited_for(anna: User) -> None:
     lane = make_lane("pending")
-    desk.take_over(seen(lane), anna)
+    actions.take_over(seen(lane), anna)
     assert stuck(lane.channel) == [lane.pk]
-    desk.answer(seen(lane), anna, "hello")
+    actions.answer(seen(lane), anna, "hello")
     Conversation.objects.filter(pk=lane.pk).update(send_due_at=None)
     assert stuck(lane.channel) == []
     make_reply(lane, 2, "parked")

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from channels_ingest.signatures import sign_webhook
+from channels_ingest.formats.signatures import sign_webhook
 from tests.stack import Channel, Stack
 
 pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(400)]

@@ -11,8 +11,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from channels_ingest.channels import config
-from conversations import pauses
+from channels_ingest.channel_setup import config
+from conversations.lanes import pauses
 from conversations.models import Audit, Channel, Pause
 from conversations.models.channels import new_public_id
 from tests.adapters.fixtures import CREDENTIALS

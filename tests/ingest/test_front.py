@@ -11,15 +11,15 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 
-from channels_ingest import front
+from channels_ingest.webhooks import fast_path
 
 
 @pytest.fixture
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(front, "THREADS", 4)
-    front.page_threads.cache_clear()
+    monkeypatch.setattr(fast_path, "THREADS", 4)
+    fast_path.page_threads.cache_clear()
     yield
-    front.page_threads.cache_clear()
+    fast_path.page_threads.cache_clear()
 
 
 def test_pages_take_half_of_the_threads_and_webhooks_go_on(few_threads: None, own_database: str) -> None:
@@ -31,7 +31,7 @@ def test_pages_take_half_of_the_threads_and_webhooks_go_on(few_threads: None, ow
         leave.wait(10)
         return HttpResponse(status=204)
 
-    through = front.Front(slow_page)
+    through = fast_path.Front(slow_page)
     with ThreadPoolExecutor(4) as pool:
         pages = [pool.submit(through, RequestFactory().get("/admin/")) for _ in range(3)]
         refused = next(as_completed(pages, timeout=5)).result()
@@ -56,13 +56,13 @@ def test_a_webhook_under_an_unknown_host_name_is_judged_by_its_signature_alone(o
 def test_what_chat_pages_call_passes_what_is_made_for_people_but_takes_their_threads(
     few_threads: None, own_database: str
 ) -> None:
-    through = front.Front(lambda request: HttpResponse(status=204))
+    through = fast_path.Front(lambda request: HttpResponse(status=204))
     poll = through(RequestFactory().get("/web/nobody/messages/"))
     assert poll.status_code == 404, "the API itself answered"
     assert poll["X-Content-Type-Options"] == "nosniff"
     assert not poll.cookies
-    front.page_threads().acquire()
-    front.page_threads().acquire()
+    fast_path.page_threads().acquire()
+    fast_path.page_threads().acquire()
     assert through(RequestFactory().get("/web/nobody/messages/")).status_code == 503
 
 
@@ -72,7 +72,7 @@ def test_the_chat_pages_api_under_an_unknown_host_name_is_refused(own_database: 
 
 @pytest.mark.parametrize("path", ["/web/x/admin/", "/web/", "/web/x/messages/more", "/webadmin/messages/"])
 def test_only_the_chat_pages_api_passes_what_is_made_for_people(few_threads: None, path: str) -> None:
-    through = front.Front(lambda request: HttpResponse(status=204))
+    through = fast_path.Front(lambda request: HttpResponse(status=204))
     assert through(RequestFactory().get(path)).status_code == 204
 
 
@@ -84,13 +84,13 @@ def test_under_wsgi_the_chat_pages_api_comes_before_djangos_handler_and_is_the_s
 
     def answered() -> tuple[str, dict[str, str]]:
         said: list[tuple[str, dict[str, str]]] = []
-        serve = front.ahead_of(django)
+        serve = fast_path.ahead_of(django)
         serve(RequestFactory().get(path).environ, lambda status, headers: said.append((status, dict(headers))))
         return said[0]
 
     path = "/web/nobody/messages/"
-    through = front.Front(lambda request: HttpResponse(status=500))(RequestFactory().get(path))
+    through = fast_path.Front(lambda request: HttpResponse(status=500))(RequestFactory().get(path))
     assert answered() == ("404 Not Found", dict(through.items()))
-    front.page_threads().acquire()
-    front.page_threads().acquire()
+    fast_path.page_threads().acquire()
+    fast_path.page_threads().acquire()
     assert answered()[0] == "503 Service Unavailable"

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from django.test import Client
 
-from conversations import checks, connections, database, drain, intake, registry, spool
+from conversations import registry
 from conversations.contracts import (
     Attachment,
     ChannelConfig,
@@ -31,6 +31,9 @@ from conversations.contracts import (
     WebhookRequest,
 )
 from conversations.errors import NotStored
+from conversations.operating import checks
+from conversations.postgres import connection_budget, database
+from conversations.storing import intake, spool, spool_drainer
 from tests.adapters import fixtures
 from tests.conftest import forget
 from tests.races.writing import entry, make_channel, new_user, texts
@@ -255,7 +258,7 @@ def channel(own_database: str, folder: Path) -> ChannelConfig:
 
 
 def drained() -> bool:
-    return drain.Drainer().run()
+    return spool_drainer.Drainer().run()
 
 
 def rows(query: str) -> list[Any]:
@@ -302,7 +305,7 @@ def test_with_the_database_away_what_is_accepted_is_on_the_disk(
     forget()
     intake.accept(channel, [entry(user, "2")], request().request)
     assert waiting() == ["2"]
-    with pytest.raises(drain.Away):
+    with pytest.raises(spool_drainer.Away):
         drained()
     settings.DATABASE_URL = own_database
     forget()
@@ -336,7 +339,7 @@ def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
     append("1", channel=channel)
     settings.CREDENTIALS_KEYS = ["0" * 64]
     forget()
-    with pytest.raises(drain.Away):
+    with pytest.raises(spool_drainer.Away):
         drained()
     assert (folder / "bad").read_bytes() == b""
     assert spool.holds()
@@ -345,12 +348,12 @@ def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
 def test_a_lane_that_is_held_holds_back_its_channel_only_and_in_order(
     channel: ChannelConfig, own_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "STORE_SECONDS", 0.3)
-    monkeypatch.setattr(drain, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(spool_drainer, "STORE_SECONDS", 0.3)
+    monkeypatch.setattr(spool_drainer, "LAST_SECONDS", 0.2)
     monkeypatch.setattr(intake, "ANSWER_SECONDS", 0.3)
     other, (held, free) = make_channel(), (new_user(), new_user())
     intake.accept(channel, [entry(held, "0")], request().request)
-    drainer = drain.Drainer()
+    drainer = spool_drainer.Drainer()
     with psycopg.connect(own_database) as holder:
         holder.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (held,))
         append("1", channel=channel, user=held)
@@ -368,13 +371,13 @@ def test_a_lane_that_is_held_holds_back_its_channel_only_and_in_order(
 def test_what_is_refused_again_and_again_is_set_aside_with_its_bytes_and_the_rest_goes_on(
     channel: ChannelConfig, own_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "STORE_SECONDS", 0.3)
-    monkeypatch.setattr(drain, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(spool_drainer, "STORE_SECONDS", 0.3)
+    monkeypatch.setattr(spool_drainer, "LAST_SECONDS", 0.2)
     monkeypatch.setattr(intake, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(drain, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(spool_drainer, "PATIENCE_SECONDS", 0.0)
     held, free = new_user(), new_user()
     intake.accept(channel, [entry(held, "0")], request().request)
-    drainer = drain.Drainer()
+    drainer = spool_drainer.Drainer()
     with psycopg.connect(own_database) as holder:
         holder.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (held,))
         spool.append(request(entry(held, "1"), channel=channel, body=b"its bytes"))
@@ -420,21 +423,21 @@ def test_another_web_host_switches_it_off_and_check_says_so(
 ) -> None:
     append("1", channel=channel)
     with psycopg.connect(own_database, application_name="store@elsewhere"):
-        drain.look_for_other_hosts()
+        spool_drainer.look_for_other_hosts()
         with pytest.raises(NotStored, match="elsewhere"):
             append("2", channel=channel)
         (error,) = checks.spool_is_of_one_host(None, databases=["default"])
         assert "elsewhere" in error.msg
     wait = time.monotonic() + 5
     while spool.other_hosts and time.monotonic() < wait:
-        drain.look_for_other_hosts()
+        spool_drainer.look_for_other_hosts()
     append("3", channel=channel)
     assert checks.spool_is_of_one_host(None, databases=["default"]) == []
 
 
 def test_a_long_host_name_is_still_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections.platform, "node", lambda: "x" * 100)
-    assert connections.other_hosts([(connections.named("store").partition("@")[2],)]) == []
+    monkeypatch.setattr(connection_budget.platform, "node", lambda: "x" * 100)
+    assert connection_budget.other_hosts([(connection_budget.named("store").partition("@")[2],)]) == []
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay", "nfs4"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from channels_ingest import body, views
-from channels_ingest.strangers import Strangers
+from channels_ingest.webhooks import body, views
+from channels_ingest.webhooks.failed_attempts import Strangers
 from conversations.contracts import ChannelConfig, Entry, Unusable
 from conversations.errors import Busy, NotStored
 from tests.adapters.fixtures import ADAPTERS, CREDENTIALS, FIXTURES

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from conversations import supervisor
-from conversations.supervisor import Command, LineWriter, Supervisor
+from conversations.workers import supervisor
+from conversations.workers.supervisor import Command, LineWriter, Supervisor
 
 FOR_EVER = "import time\nwhile True: time.sleep(0.1)"
 

@@ -18,8 +18,8 @@ from kombu import Connection, Message, Queue
 from redis.exceptions import ConnectionError as RedisAway
 
 from botproject.local.servers import Servers
-from conversations import broker
-from conversations.consumer import Consumer
+from conversations.waking import redis_transport
+from conversations.waking.consumer import Consumer
 from tests.stack import wait_until
 
 PLACES = 3  # of the whole consumer
@@ -28,7 +28,7 @@ PLACES = 3  # of the whole consumer
 @pytest.fixture(autouse=True)
 def one_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wakes of a queue in hand."""
-    monkeypatch.setattr(broker, "PLACES", 1)
+    monkeypatch.setattr(redis_transport, "PLACES", 1)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 
-from conversations import checks, connections
 from conversations.models import Channel, Tenant
+from conversations.operating import checks
+from conversations.postgres import connection_budget
 
 SAFE: dict[str, Any] = {
     "LOCAL": False,
@@ -125,7 +126,7 @@ def test_the_default_formation_fits_the_smallest_plan(monkeypatch: pytest.Monkey
     """20 connections, of which 90 % may be used, by two versions at once."""
     for name in ("FORMATION", "WEB_CONCURRENCY", "WORKER_ROLES"):
         monkeypatch.delenv(name, raising=False)
-    assert connections.OVERLAP * connections.of_formation() <= 18
+    assert connection_budget.OVERLAP * connection_budget.of_formation() <= 18
 
 
 def test_formation_counts_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,25 +134,27 @@ def test_formation_counts_every_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     monkeypatch.setenv("WORKER_ROLES", "handle,sweep")
     monkeypatch.setenv("WORKER_HANDLE_PROCESSES", "2")
-    of = connections.of_role
-    assert connections.of_formation() == 4 * connections.of_web() + 2 * of("handle") + of("sweep") + 3 * of("send")
+    of = connection_budget.of_role
+    assert connection_budget.of_formation() == 4 * connection_budget.of_web() + 2 * of("handle") + of("sweep") + 3 * of(
+        "send"
+    )
 
 
 @pytest.mark.parametrize("formation", ["web=many", "clock=1"])
 def test_a_wrong_formation_is_an_error(monkeypatch: pytest.MonkeyPatch, formation: str) -> None:
     monkeypatch.setenv("FORMATION", formation)
     with pytest.raises(ImproperlyConfigured):
-        connections.of_formation()
+        connection_budget.of_formation()
     assert ids(checks.connections_suffice(None)) == ["E109"]
 
 
 def test_the_lowest_limit_counts(own_database: str) -> None:
     with psycopg.connect(own_database, autocommit=True) as connection:
-        assert [(str(connections.limit(connection)),)] == connection.execute("SHOW max_connections").fetchall()
+        assert [(str(connection_budget.limit(connection)),)] == connection.execute("SHOW max_connections").fetchall()
         name = connection.info.dbname
         connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 12')  # type: ignore[arg-type]
         try:
-            assert connections.limit(connection) == 12
+            assert connection_budget.limit(connection) == 12
             assert ids(checks.connections_suffice(None)) == ["E108"]
         finally:
             connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from botproject.local.servers import private_servers
-from conversations import database, durability
 from conversations.errors import CoreError, UnsafeDatabase
+from conversations.postgres import database, durability
 from tests.conftest import Addresses
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conversations import failpoints, worker
+from conversations import failpoints
+from conversations.workers import lifecycle
 from tests.chaos.points import POINTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,6 @@ def test_a_worker_that_cannot_begin_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(kind: str) -> None:
         raise RuntimeError("no thread could be started")
 
-    monkeypatch.setattr(worker, "start", fail)
+    monkeypatch.setattr(lifecycle, "start", fail)
     with pytest.raises(SystemExit):
-        worker._begin()
+        lifecycle._begin()

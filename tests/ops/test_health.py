@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from conversations import lock
+from conversations.lanes import lock
 from tests.conftest import forget
 
 SECONDS = 3.0

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import structlog
 
-from conversations import logs
+from conversations.telemetry import logs
 
 CANARY = "canary-7f3a"
 ROOT = Path(__file__).resolve().parents[2]

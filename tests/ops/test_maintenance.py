@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from conversations import database, maintenance
+from conversations.postgres import database
+from conversations.sweeping import maintenance
 from tests.races.writing import make_channel
 
 

@@ -29,7 +29,7 @@ import django; django.setup()
 import time
 from celery import current_app
 from kombu import Exchange, Queue
-from conversations.wake import HANDLE, open_producer, publish, queue_length
+from conversations.waking.wake import HANDLE, open_producer, publish, queue_length
 producer = open_producer()
 name = f"served-by-nobody-{time.time_ns()}"
 current_app.amqp.queues.add(Queue(name, Exchange(name), queue_arguments={"x-queue-type": "quorum"}))

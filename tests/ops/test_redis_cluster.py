@@ -13,10 +13,11 @@ import redis
 from botproject.local.places import remove_room
 from botproject.local.processes import free_port
 from botproject.local.valkey import Valkey
-from conversations import limiter, lock
 from conversations.contracts import ChannelConfig, Limit
-from conversations.limiter import Limiter, Request
-from conversations.sqlfiles import HERE, lua
+from conversations.delivering import limiter
+from conversations.delivering.limiter import Limiter, Request
+from conversations.lanes import lock
+from conversations.postgres.sql_files import HERE, lua
 from tests.stack import wait_until
 
 

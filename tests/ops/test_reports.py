@@ -15,7 +15,7 @@ from django_celery_results.models import TaskResult
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
-from conversations import reports
+from conversations.telemetry import error_reports
 
 CANARY = "canary-5b1e"
 
@@ -37,7 +37,7 @@ class Caught(Transport):
 def sentry(settings: Any) -> Iterator[Caught]:
     settings.SENTRY_DSN = "https://public@sentry.invalid/1"
     transport = Caught()
-    reports.configure(transport=transport)
+    error_reports.configure(transport=transport)
     yield transport
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
@@ -78,14 +78,14 @@ def test_sentry_is_told_nothing_without_an_exception(sentry: Caught) -> None:
 
 def test_sentry_is_off_without_a_dsn(settings: Any) -> None:
     settings.SENTRY_DSN = ""
-    reports.configure()
+    error_reports.configure()
     assert not sentry_sdk.get_client().is_active()
 
 
 @pytest.mark.django_db
 def test_a_failed_task_is_kept_without_words() -> None:
     backend = current_app.backend
-    assert isinstance(backend, reports.Results)
+    assert isinstance(backend, error_reports.Results)
     try:
         fail(CANARY)
     except ValueError as error:
@@ -100,11 +100,11 @@ def test_a_failed_task_is_kept_without_words() -> None:
 
 @pytest.mark.django_db
 def test_a_storm_of_failures_is_no_storm_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    reports._minute.cache_clear()
-    for number in range(reports.STORED_A_MINUTE + 20):
+    error_reports._minute.cache_clear()
+    for number in range(error_reports.STORED_A_MINUTE + 20):
         current_app.backend.mark_as_failure(f"storm-{number}", ValueError())
-    assert TaskResult.objects.filter(task_id__startswith="storm-").count() <= reports.STORED_A_MINUTE
-    reports._minute.cache_clear()
+    assert TaskResult.objects.filter(task_id__startswith="storm-").count() <= error_reports.STORED_A_MINUTE
+    error_reports._minute.cache_clear()
 
 
 @pytest.mark.django_db

@@ -17,8 +17,8 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models.functions import Now, Random
 
-from conversations import schema_changes
-from conversations.schema_changes import DROPS, READS, REFUSES, RENAMES, REWRITES
+from conversations.operating import migration_checks
+from conversations.operating.migration_checks import DROPS, READS, REFUSES, RENAMES, REWRITES
 
 NAMED = [("id", models.BigAutoField(primary_key=True)), ("name", models.CharField(max_length=20, null=True))]
 
@@ -29,7 +29,7 @@ def refusals(*planted: Operation, **marks: str) -> list[str]:
     migrations.CreateModel("Order", NAMED).state_forwards("shop", state)
     migrations.CreateModel("View", NAMED, {"managed": False}).state_forwards("shop", state)
     migration = type("Migration", (migrations.Migration,), {"operations": list(planted), **marks})("0002_x", "shop")
-    return [why for _, why in schema_changes.refused(migration, state)]
+    return [why for _, why in migration_checks.refused(migration, state)]
 
 
 def altered(field: models.Field[Any, Any]) -> migrations.AlterField:
@@ -165,4 +165,4 @@ def test_check_and_release_refuse_a_bad_migration_before_anything_is_changed(sho
 
 
 def test_our_own_migrations_pass() -> None:
-    assert schema_changes.migrations_leave_the_running_version_alone(None) == []
+    assert migration_checks.migrations_leave_the_running_version_alone(None) == []

@@ -16,7 +16,7 @@ import psycopg
 import redis
 from kombu import Connection, Producer
 
-from conversations import wake
+from conversations.waking import wake
 from tests.stack import Process, Stack, state, wait_until
 
 BOTS = {"EXTRA_APPS": "tests.bots_app"}

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import psycopg
 
 from channels_ingest.webchat import timeline as webchat
-from conversations import database, recovery, steps, sweeper
-from conversations.sqlfiles import sql
+from conversations.delivering import early_retry, results
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.sweeping import sweeper
 
 HOT = ["contact", "alias", "conversation", "conversation_state", "timer", "receipt", "receipt_body", "message", "turn",
        "once", "reply", "status"]  # fmt: skip
@@ -300,7 +302,7 @@ def _deliver(run: Watched, lanes: list[int]) -> None:
     run.file("lock_status_lanes", items=json.dumps(said))
     assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
     run.file("skip_settled", id=lanes[0], sequence=2)
-    run.file("end_waits", channel=1, before=recovery.NEVER, tried=10.0, lanes=1_000)
+    run.file("end_waits", channel=1, before=early_retry.NEVER, tried=10.0, lanes=1_000)
 
 
 def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
@@ -344,7 +346,7 @@ def _sweep(run: Watched, lanes: list[int]) -> None:
     run.file("find_delivering", per_channel=500, all_in=5_000)
     run.run("LEFT_OVER", sweeper.LEFT_OVER)
     run.file("lock_claimed", claim=OTHER)
-    run.file("settle_claimed", claim=OTHER, key_life="{}", attempts=steps.ATTEMPTS)
+    run.file("settle_claimed", claim=OTHER, key_life="{}", attempts=results.ATTEMPTS)
     run.run("timer", "INSERT INTO timer (conversation_id, name, due_at) VALUES (%s, 'now', now())", [lanes[0]])
     ((timer,),) = run.run("TIMERS_DUE", sweeper.TIMERS_DUE)
     run.file("lock_timer", id=timer)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conversations import bulkhead
-from conversations.bulkhead import CALLS, CALLS_PER_CHANNEL, SCARCE, Bulkhead
+from conversations.delivering import bulkhead
+from conversations.delivering.bulkhead import CALLS, CALLS_PER_CHANNEL, SCARCE, Bulkhead
 
 
 def begin(calls: Bulkhead[str], channel: int, times: int) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import committer, database
 from conversations.errors import Busy, CoreError, NotStored
+from conversations.postgres import committer, database
 from tests.stack import wait_until
 
 pytestmark = pytest.mark.xdist_group("order")

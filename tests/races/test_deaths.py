@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from conversations import committer, database, deaths, lock
+from conversations.lanes import lock
 from conversations.models import Conversation
-from conversations.process import SEND
-from conversations.sqlfiles import sql
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+from conversations.sweeping import dead_workers
+from conversations.workers.process import SEND
 from tests.desk.scenes import make_channel, make_lane
 from tests.races.lanes import BOTS, Lanes
 from tests.stack import Stack, wait_until
@@ -55,8 +57,8 @@ def test_lanes_that_a_sender_took_since_its_last_beat_are_free_and_due_when_it_i
 def test_what_is_held_back_or_much_hides_no_lane_of_a_dead_sender(
     own_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deaths, "PER_CHANNEL", 2)
-    monkeypatch.setattr(deaths, "ALL_IN", 5)
+    monkeypatch.setattr(dead_workers, "PER_CHANNEL", 2)
+    monkeypatch.setattr(dead_workers, "ALL_IN", 5)
     paused, crowded = make_channel(), make_channel()
     for _ in range(6):
         make_lane(replies="pending", channel=paused, send_due_at=timezone.now() - timedelta(minutes=5))
@@ -78,7 +80,7 @@ def bury(dead: uuid.UUID, *told: int) -> None:
     database.execute(sql("beat"), {**worker, "running": json.dumps(told)})
     [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
     writer = committer.Committer("test")
-    deaths.bury(writer, dead, beat)
+    dead_workers.bury(writer, dead, beat)
     writer.stop()
 
 

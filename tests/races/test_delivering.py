@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from conversations.bulkhead import CALLS_PER_CHANNEL
-from conversations.lock import SENDING, key
-from conversations.outbox import READ_AHEAD
+from conversations.delivering.bulkhead import CALLS_PER_CHANNEL
+from conversations.delivering.sender import READ_AHEAD
+from conversations.lanes.lock import SENDING, key
 from tests.doubles import Double
 from tests.platforms import telegram_text
 from tests.races.replies import OPEN, Scene, decide, desk, texts, without_repeats

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from channels_ingest.signatures import sign_webhook, verify_webhook
+from channels_ingest.formats.signatures import sign_webhook, verify_webhook
 from tests.doubles import Double
 from tests.platforms import GENERIC_SECRET, generic_text, telegram, telegram_text
 from tests.stack import Channel, Stack, wait_until

@@ -11,9 +11,10 @@ import pytest
 import redis
 
 from botproject.local.servers import Servers
-from conversations import limiter, lock
 from conversations.contracts import ChannelConfig, Limit
-from conversations.limiter import Limiter, Request, limits_of
+from conversations.delivering import limiter
+from conversations.delivering.limiter import Limiter, Request, limits_of
+from conversations.lanes import lock
 from tests.doubles import Double
 from tests.races.replies import Scene
 from tests.stack import Stack, every, wait_until

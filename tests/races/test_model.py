@@ -35,14 +35,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from conversations import database, deaths, desk, steps, sweeper, turns, verdicts, wake
+from conversations import turns
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, ReplyBody, Scope, Sent, Unknown
+from conversations.delivering import results
+from conversations.delivering.results import Next, Step
+from conversations.desk import actions
 from conversations.errors import LaneMoved
-from conversations.late_replies import LATE, Item
+from conversations.handling import verdicts
+from conversations.handling.verdicts import Finished, Head
 from conversations.models import Message, Reply
-from conversations.sqlfiles import sql
-from conversations.steps import Next, Step
-from conversations.verdicts import Finished, Head
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.storing.late_replies import LATE, Item
+from conversations.sweeping import dead_workers, sweeper
+from conversations.waking import wake
 from tests.desk.scenes import make_staff
 from tests.races.writing import accept, entry, make_channel, new_user
 
@@ -170,7 +176,7 @@ class Lane:
     accepted: dict[str, Any] = field(default_factory=dict)  # every entry that was taken, by its text
     greatest: int | None = None  # place in the platform's order of what has a number
     next_reply: int = 1
-    page: desk.Seen | None = None  # what somebody opened some time ago
+    page: actions.Seen | None = None  # what somebody opened some time ago
     read: int = 0  # the newest message when a person last acted
     read_at: int = -1  # the epoch of that
 
@@ -450,10 +456,10 @@ class Lanes(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ people of the staff
 
-    def _now(self, lane: Lane) -> desk.Seen:
-        return desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next, last_sequence=lane.last)
+    def _now(self, lane: Lane) -> actions.Seen:
+        return actions.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next, last_sequence=lane.last)
 
-    def _page(self, lane: Lane, page: str) -> desk.Seen:
+    def _page(self, lane: Lane, page: str) -> actions.Seen:
         """Opened now, after the last act of a person, or some time ago (and anew once something was done on it)."""
         now = self._now(lane)
         match page:
@@ -489,24 +495,24 @@ class Lanes(RuleBasedStateMachine):
             case "pause or resume":
                 self._pause_or_resume(it)
 
-    def _change_who_answers(self, lane: Lane, seen: desk.Seen, skip_rest: bool) -> None:
+    def _change_who_answers(self, lane: Lane, seen: actions.Seen, skip_rest: bool) -> None:
         if lane.mode == "human":
             self._hand_back(lane, seen, skip_rest)
-        elif self._act(lane.epoch == seen.epoch, desk.take_over, seen, self.anna):
+        elif self._act(lane.epoch == seen.epoch, actions.take_over, seen, self.anna):
             self._read_numbers(lane)
             lane.takes_over()
 
-    def _answer(self, lane: Lane, seen: desk.Seen) -> None:
+    def _answer(self, lane: Lane, seen: actions.Seen) -> None:
         """Where the bot answers, taking over with it."""
         text, takes_over = f"a{next(self.texts)}", lane.mode == "bot"
-        if self._act(lane.epoch == seen.epoch, desk.answer, seen, self.anna, text, taking_over=takes_over):
+        if self._act(lane.epoch == seen.epoch, actions.answer, seen, self.anna, text, taking_over=takes_over):
             if takes_over:
                 self._read_numbers(lane)
                 lane.takes_over()
             lane.answers.append(Answer("person", text))
 
-    def _hand_back(self, lane: Lane, seen: desk.Seen, skip_rest: bool) -> None:
-        if not self._act(lane.epoch == seen.epoch, desk.hand_back, seen, self.anna, skip_rest=skip_rest):
+    def _hand_back(self, lane: Lane, seen: actions.Seen, skip_rest: bool) -> None:
+        if not self._act(lane.epoch == seen.epoch, actions.hand_back, seen, self.anna, skip_rest=skip_rest):
             return
         self._read_numbers(lane)
         for message in lane.written[lane.next - 1 :]:
@@ -518,44 +524,44 @@ class Lanes(RuleBasedStateMachine):
             lane.next += 1
         lane.mode, lane.epoch, lane.attempts, lane.blocked = "bot", lane.epoch + 1, 0, False
 
-    def _move_head(self, lane: Lane, seen: desk.Seen, verb: str) -> None:
+    def _move_head(self, lane: Lane, seen: actions.Seen, verb: str) -> None:
         may = {"retry": ("pending", "parked"), "skip": ("pending", "parked", "missing"), "park": ("pending",)}[verb]
         as_seen = (lane.epoch, lane.next) == (seen.epoch, seen.next_sequence)
         allowed = as_seen and lane.head is not None and lane.head.status in may
-        if not self._act(allowed, getattr(desk, verb), seen, self.anna, *([] if verb == "retry" else ["why"])):
+        if not self._act(allowed, getattr(actions, verb), seen, self.anna, *([] if verb == "retry" else ["why"])):
             return
         assert lane.head is not None
         settled = {"retry": "pending", "skip": "skipped", "park": "parked"}[verb]
         lane.moves_on("missing" if lane.head.status == "missing" else settled, by=verb != "retry")
         lane.epoch += 1
 
-    def _put_back(self, lane: Lane, seen: desk.Seen, verb: str, sequence: int) -> None:
+    def _put_back(self, lane: Lane, seen: actions.Seen, verb: str, sequence: int) -> None:
         """Unpark, or replay, what may or may not have been passed."""
         original = lane.written[sequence - 1]
         message = Message.objects.get(pk=original.id)
         passed = sequence < lane.next
         if verb == "unpark" and sequence == seen.next_sequence:
             allowed = (lane.epoch, lane.next) == (seen.epoch, sequence) and original.status in ("pending", "parked")
-            if self._act(allowed, desk.unpark, seen, self.anna, message):
+            if self._act(allowed, actions.unpark, seen, self.anna, message):
                 lane.moves_on("pending", by=0)
                 lane.epoch += 1
         elif verb == "unpark":
-            if self._act(passed and original.status == "parked", desk.unpark, seen, self.anna, message):
+            if self._act(passed and original.status == "parked", actions.unpark, seen, self.anna, message):
                 original.status = "skipped"
                 self._read_numbers(lane)
         else:
-            number = desk.next_replay(message)
+            number = actions.next_replay(message)
             allowed = passed and original.status in ("handled", "skipped")
-            if self._act(allowed, desk.replay, self.anna, message, number):
+            if self._act(allowed, actions.replay, self.anna, message, number):
                 self._read_numbers(lane)
-                self._act(False, desk.replay, self.anna, message, number)  # the page is sent twice
+                self._act(False, actions.replay, self.anna, message, number)  # the page is sent twice
 
     def _pause_or_resume(self, lane: Lane) -> None:
-        verb, why = (desk.resume, []) if lane.paused else (desk.pause, ["why"])
+        verb, why = (actions.resume, []) if lane.paused else (actions.pause, ["why"])
         self._act(True, verb, lane.id, self.anna, *why)
         self._act(False, verb, lane.id, self.anna, *why)
         lane.paused = not lane.paused
-        self._act(True, desk.wake_up, lane.id, self.anna)
+        self._act(True, actions.wake_up, lane.id, self.anna)
 
     @precondition(lambda self: any(lane.answers for lane in self.lanes))
     @rule(data=st.data(), verb=st.sampled_from(["resend", "cancel", "it arrived", "it did not"]))
@@ -564,14 +570,16 @@ class Lanes(RuleBasedStateMachine):
         answer = data.draw(st.sampled_from(lane.answers), label="reply")
         reply = Reply.objects.get(pk=answer.id)
         if verb == "resend":
-            if self._act(answer.status in ("parked", "failed", "expired"), desk.resend_reply, reply, self.anna):
+            if self._act(answer.status in ("parked", "failed", "expired"), actions.resend_reply, reply, self.anna):
                 answer.status = "cancelled"
                 lane.answers.append(Answer("person", answer.text))
         elif verb == "cancel":
-            if self._act(answer.status in ("pending", "parked", "failed"), desk.cancel_reply, reply, self.anna, "why"):
+            if self._act(
+                answer.status in ("pending", "parked", "failed"), actions.cancel_reply, reply, self.anna, "why"
+            ):
                 answer.status = "cancelled"
         elif self._act(
-            answer.status == "unknown", desk.decide_unknown_reply, reply, self.anna, sent=verb == "it arrived"
+            answer.status == "unknown", actions.decide_unknown_reply, reply, self.anna, sent=verb == "it arrived"
         ):
             again = "cancelled" if self._is_draft(lane, answer) else "pending"
             answer.status = "sent" if verb == "it arrived" else again
@@ -591,7 +599,7 @@ class Lanes(RuleBasedStateMachine):
         """From the first that is not settled on."""
         rows = self.db.execute(sql("fetch_replies"), {"ids": [lane.id]}).fetchall()
         found = [Next(*row) for row in rows if row[10] is not None]
-        unsettled = list(itertools.dropwhile(lambda reply: reply.status in steps.SETTLED, found))
+        unsettled = list(itertools.dropwhile(lambda reply: reply.status in results.SETTLED, found))
         if found and not unsettled:
             self.db.execute(sql("skip_settled"), {"id": lane.id, "sequence": found[-1].sequence + 1})
         return tuple(unsettled)
@@ -621,16 +629,16 @@ class Lanes(RuleBasedStateMachine):
             elif call is not None:
                 self.a_sender_is_buried(call)
         if call is not None:
-            self._write_step(lane, steps.judge(call.reply, call.claim, self.channel, ENDINGS[ending], False))
+            self._write_step(lane, results.judge(call.reply, call.claim, self.channel, ENDINGS[ending], False))
 
     def _intend(self, number: int, replies: Sequence[Next]) -> Call | None:
         """As a sender does it that read ``replies`` some time ago."""
         if not replies or replies[0].status != "pending":
             return None
         reply, *behind = replies
-        refusal = steps.refusal(reply)
+        refusal = results.refusal(reply)
         if refusal is not None:
-            self._write_step(number, steps.result(reply, None, refusal[0], error=refusal[1]))
+            self._write_step(number, results.result(reply, None, refusal[0], error=refusal[1]))
             return None
         if (reply.wait or 0) > 0:
             return None
@@ -642,10 +650,10 @@ class Lanes(RuleBasedStateMachine):
     @rule(target=calls, call=calls, ending=st.sampled_from(sorted(ENDINGS)), paused=st.booleans())
     def a_call_ends(self, call: Call, ending: str, paused: bool) -> Any:
         """Its result is written with the next intent, where it may; also late, and also twice."""
-        step = steps.judge(call.reply, call.claim, self.channel, ENDINGS[ending], paused)
+        step = results.judge(call.reply, call.claim, self.channel, ENDINGS[ending], paused)
         after = next(iter(call.behind), None)
         claim = uuid.uuid4()
-        rides = steps.rides(step) and after is not None and after.status == "pending" and not steps.refusal(after)
+        rides = results.rides(step) and after is not None and after.status == "pending" and not results.refusal(after)
         if after is not None and rides:
             step = _with_intent(step, after, claim)
         _, begun = self._write_step(call.lane, step)
@@ -654,7 +662,7 @@ class Lanes(RuleBasedStateMachine):
     def _write_step(self, number: int, step: Step) -> tuple[bool, bool]:
         lane = self.lanes[number]
         expected = self._result(lane, step), self._intent(lane, step)
-        (written,) = steps.SENDS.write(self.db, [step])
+        (written,) = results.SENDS.write(self.db, [step])
         assert (written.result, written.intent) == expected, "result and intent are written where the model says so"
         return expected
 
@@ -691,7 +699,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(call=calls)
     def a_sender_is_buried(self, call: Call) -> None:
         """Its call may end all the same, later."""
-        deaths.CLAIMED.write(self.db, [call.claim])
+        dead_workers.CLAIMED.write(self.db, [call.claim])
         lane = self.lanes[call.lane]
         answer = lane.answers[call.reply.sequence - 1]
         if (answer.status, answer.claim) != ("sending", str(call.claim)):
@@ -702,7 +710,7 @@ class Lanes(RuleBasedStateMachine):
         elif self.asks:
             answer.status = "unknown"
         else:
-            answer.status = "parked" if answer.attempts >= steps.ATTEMPTS else "pending"
+            answer.status = "parked" if answer.attempts >= results.ATTEMPTS else "pending"
 
     @rule(lane=lane_numbers, data=st.data())
     def a_late_reply_comes(self, lane: int, data: st.DataObject) -> None:
@@ -826,7 +834,7 @@ class Lanes(RuleBasedStateMachine):
             if answer.status == "sending":
                 self.a_sender_is_buried(Call(number, uuid.UUID(answer.claim), _OnlySequence(sequence), ()))
             if answer.status == "unknown":
-                self._act(True, desk.decide_unknown_reply, Reply.objects.get(pk=answer.id), self.anna, sent=True)
+                self._act(True, actions.decide_unknown_reply, Reply.objects.get(pk=answer.id), self.anna, sent=True)
                 answer.status = "sent"
 
     def _handle_all(self, lane: Lane) -> None:
@@ -840,7 +848,7 @@ class Lanes(RuleBasedStateMachine):
         while (replies := self._replies(self.lanes[number])) and (replies[0].wait or 0) <= 0:
             call = self._intend(number, replies)
             if call is not None:
-                self._write_step(number, steps.judge(call.reply, call.claim, self.channel, Sent(), False))
+                self._write_step(number, results.judge(call.reply, call.claim, self.channel, Sent(), False))
 
 
 def _with_intent(step: Step, reply: Next, claim: uuid.UUID) -> Step:
@@ -859,7 +867,7 @@ def _no_wakes(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wake, "handle", lambda ids, tenant: None)
     monkeypatch.setattr(wake, "send", lambda ids, tenant: None)
     monkeypatch.setattr(verdicts, "ATTEMPTS", 2)
-    monkeypatch.setattr(steps, "ATTEMPTS", 2)
+    monkeypatch.setattr(results, "ATTEMPTS", 2)
     Lanes.anna = make_staff("anna")
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conversations import database
 from conversations.contracts import ChannelConfig
+from conversations.postgres import database
 from tests.races.writing import accept, entry, lane, later, make_channel, new_user, numbers, release, texts, told
 
 pytestmark = pytest.mark.xdist_group("order")

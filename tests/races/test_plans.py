@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conversations.sqlfiles import HERE, sql
+from conversations.postgres.sql_files import HERE, sql
 from tests.races import plans
 from tests.races.plans import Watched
 

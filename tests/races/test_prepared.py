@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import database, prepared
-from conversations.prepared import Statement
+from conversations.postgres import database, pipeline
+from conversations.postgres.pipeline import Statement
 
 
 @pytest.fixture(params=[True, False], ids=["prepared", "unprepared"])
@@ -25,7 +25,7 @@ def connection(request: pytest.FixtureRequest, own_database: str, settings: Any)
 
 
 def rows(connection: psycopg.Connection[Any], *statements: Statement) -> list[list[tuple[Any, ...]]]:
-    return [answer.rows for answer in prepared.run_together(connection, statements)]
+    return [answer.rows for answer in pipeline.run_together(connection, statements)]
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(connection: psycopg.C
     no_values = [(value, psycopg.DataError) for value in ("a\0b", {}, set(), memoryview(b"x"), [{}], object())]
     for words, error in [("half \ud800", UnicodeError), *no_values]:
         with pytest.raises(error):
-            prepared.run_together(connection, [(insert, {"words": "fine"}), (insert, {"words": words})])
+            pipeline.run_together(connection, [(insert, {"words": "fine"}), (insert, {"words": words})])
     assert rows(connection, ("SELECT count(*) FROM heard", ())) == [[(0,)]]
 
 
 def test_an_error_undoes_its_own_group_and_no_other(connection: psycopg.Connection[Any]) -> None:
     connection.execute("CREATE TEMP TABLE counted (n int)")
     insert, broken = ("INSERT INTO counted VALUES (%(n)s)", {"n": 1}), ("SELECT 1 / %(zero)s::int", {"zero": 0})
-    first, second, third = prepared.run(connection, [[insert], [insert, broken, insert], [insert]])
+    first, second, third = pipeline.run(connection, [[insert], [insert, broken, insert], [insert]])
     assert isinstance(second, psycopg.errors.DivisionByZero)
     assert not isinstance(first, psycopg.Error)
     assert not isinstance(third, psycopg.Error)
@@ -85,7 +85,7 @@ def test_a_statement_that_cannot_be_prepared_is_prepared_once_it_can(connection:
     ask = ("SELECT n FROM not_there_yet WHERE n = %(n)s", {"n": 1})
     other = ("SELECT %(n)s::int + 1", {"n": 1})
     with pytest.raises(psycopg.errors.UndefinedTable):
-        prepared.run_together(connection, [other, ask])
+        pipeline.run_together(connection, [other, ask])
     connection.execute("CREATE TEMP TABLE not_there_yet AS SELECT 1 AS n")
     assert rows(connection, ask, other) == [[(1,)], [(2,)]]
 
@@ -93,7 +93,7 @@ def test_a_statement_that_cannot_be_prepared_is_prepared_once_it_can(connection:
 def test_a_statement_first_used_behind_an_error_is_no_error_elsewhere(connection: psycopg.Connection[Any]) -> None:
     new, broken = ("SELECT %(n)s::int AS unheard_of", {"n": 5}), ("SELECT 1 / %(zero)s::int", {"zero": 0})
     for _ in range(2):
-        first, second = prepared.run(connection, [[broken, new], [new, new]])
+        first, second = pipeline.run(connection, [[broken, new], [new, new]])
         assert isinstance(first, psycopg.errors.DivisionByZero)
         assert not isinstance(second, psycopg.Error)
         assert [answer.rows for answer in second] == [[(5,)], [(5,)]]
@@ -220,5 +220,5 @@ def test_a_lost_connection_is_closed_and_nothing_is_known(connection: psycopg.Co
     with database.connect("other") as other:
         other.execute("SELECT pg_terminate_backend(%s)", (pid,))
     with pytest.raises(psycopg.OperationalError):
-        prepared.run_together(connection, [("SELECT pg_sleep(5), %(n)s::int", {"n": 1})])
+        pipeline.run_together(connection, [("SELECT pg_sleep(5), %(n)s::int", {"n": 1})])
     assert connection.closed

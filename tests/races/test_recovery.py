@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from django.utils import timezone
 
-from conversations import recovery
 from conversations.contracts import Failed, Sent
+from conversations.delivering import early_retry
 from conversations.models import Channel, Conversation, Reply
 from tests.desk.scenes import make_channel, make_lane
 from tests.doubles import Double
@@ -35,19 +35,19 @@ def due() -> set[int]:
 
 
 def fail(channel: Channel) -> None:
-    recovery.heard(channel.pk, Failed(reason="HTTP 503"))
+    early_retry.heard(channel.pk, Failed(reason="HTTP 503"))
 
 
-def succeed(channel: Channel, times: int = recovery.SUCCESSES) -> None:
+def succeed(channel: Channel, times: int = early_retry.SUCCESSES) -> None:
     for _ in range(times):
-        recovery.heard(channel.pk, Sent())
+        early_retry.heard(channel.pk, Sent())
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No failure for a moment is enough."""
-    monkeypatch.setattr(recovery, "QUIET_SECONDS", QUIET)
-    monkeypatch.setattr(recovery, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(early_retry, "QUIET_SECONDS", QUIET)
+    monkeypatch.setattr(early_retry, "PART_SECONDS", 0.0)
 
 
 def test_successes_in_a_row_after_a_failure_make_the_channels_heads_due(own_database: str, quick: None) -> None:
@@ -55,7 +55,7 @@ def test_successes_in_a_row_after_a_failure_make_the_channels_heads_due(own_data
     tried, elsewhere = [waiting(channel) for _ in range(3)], waiting(other)
     fail(channel)
     time.sleep(QUIET)
-    succeed(channel, recovery.SUCCESSES - 1)
+    succeed(channel, early_retry.SUCCESSES - 1)
     assert due() == set()
     succeed(channel, 1)
     assert due() == set(tried)
@@ -69,7 +69,7 @@ def test_a_failure_between_them_and_too_short_a_quiet_begin_anew(own_database: s
     channel = make_channel()
     waiting(channel)
     fail(channel)
-    succeed(channel, 3 * recovery.SUCCESSES)
+    succeed(channel, 3 * early_retry.SUCCESSES)
     assert due() == set(), "the last failure was a moment ago"
 
 
@@ -83,13 +83,13 @@ def test_where_it_fails_again_soon_the_quiet_is_twice_as_long(own_database: str,
         fail(channel)
         fail(channel)
         assert quiet_of(channel) == 2 * before
-    recovery._streaks[channel.pk].failed_at -= recovery.LONGEST_QUIET_SECONDS
+    early_retry._streaks[channel.pk].failed_at -= early_retry.LONGEST_QUIET_SECONDS
     fail(channel)
     assert quiet_of(channel) == QUIET, "it had been well for a minute"
 
 
 def quiet_of(channel: Channel) -> float:
-    return recovery._streaks[channel.pk].quiet
+    return early_retry._streaks[channel.pk].quiet
 
 
 def test_a_channel_that_did_not_fail_and_waits_that_are_no_retries_are_left_alone(
@@ -122,15 +122,15 @@ def test_many_are_due_in_parts_longest_wait_first(
     own_database: str, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each lane is looked at once: what waits for other reasons stands before nobody."""
-    monkeypatch.setattr(recovery, "LANES", 2)
+    monkeypatch.setattr(early_retry, "LANES", 2)
     channel = make_channel()
     lanes = [waiting(channel, later=dt.timedelta(minutes=n), attempts=int(n != 4)) for n in range(1, 6)]
     fail(channel)
     time.sleep(QUIET)
     for last in ([4], [4, 2, 1], [4, 2, 1, 0]):
-        succeed(channel, 1 if due() else recovery.SUCCESSES)
+        succeed(channel, 1 if due() else early_retry.SUCCESSES)
         assert due() == {lanes[place] for place in last}
-    assert recovery._streaks[channel.pk].over, "all were looked at: there is nothing more to count"
+    assert early_retry._streaks[channel.pk].over, "all were looked at: there is nothing more to count"
 
 
 @pytest.mark.slow

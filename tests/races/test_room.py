@@ -12,9 +12,12 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from conversations import committer, database, lock, room, turns
-from conversations.processing import Handler, Held
-from conversations.room import IN_HAND
+from conversations import turns
+from conversations.handling import backpressure
+from conversations.handling.backpressure import IN_HAND
+from conversations.handling.handler import Handler, Held
+from conversations.lanes import lock
+from conversations.postgres import committer, database
 from tests.stack import wait_until
 
 A, B = "handle-1", "handle-2"  # two tenants' lines
@@ -79,11 +82,11 @@ def test_a_lane_that_a_bot_is_busy_with_is_not_waited_for(handler: Handler) -> N
 
 def test_lanes_that_never_get_on_are_waited_for_once(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
     take(handler, 2 * IN_HAND)
-    monkeypatch.setattr(room, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 0.3)
     first = task(handler)
     first.join(5)
     assert not first.is_alive()
-    monkeypatch.setattr(room, "PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 3600.0)
     second = task(handler)
     second.join(5)
     assert not second.is_alive(), "the same lanes are waited for again"

@@ -8,8 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import committer, database, deaths, intake, pauses, sweeper, turns
-from conversations.limiter import Limiter, Request
+from conversations import turns
+from conversations.delivering.limiter import Limiter, Request
+from conversations.lanes import pauses
+from conversations.postgres import committer, database
+from conversations.storing import intake
+from conversations.sweeping import dead_workers, sweeper
 from tests.races.writing import make_channel
 
 
@@ -64,9 +68,9 @@ def test_a_probe_goes_through_no_other_stop(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Any] = []
     answers = {"SELECT kind": [("send", [7])]}
-    monkeypatch.setattr(deaths.database, "read", lambda query, values=(): answers.get(query[:11], []))
-    monkeypatch.setattr(deaths.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
-    monkeypatch.setattr(deaths.lock, "free", lambda *arguments: settled.append(arguments))
-    monkeypatch.setattr(deaths, "settle", lambda writer, claim: settled.append(claim))
-    deaths.bury(None, uuid.uuid4(), 10)  # type: ignore[arg-type]
+    monkeypatch.setattr(dead_workers.database, "read", lambda query, values=(): answers.get(query[:11], []))
+    monkeypatch.setattr(dead_workers.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
+    monkeypatch.setattr(dead_workers.lock, "free", lambda *arguments: settled.append(arguments))
+    monkeypatch.setattr(dead_workers, "settle", lambda writer, claim: settled.append(claim))
+    dead_workers.bury(None, uuid.uuid4(), 10)  # type: ignore[arg-type]
     assert settled == []

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from conversations import committer
-from conversations.stages import Stage
+from conversations.concurrency import Stage
+from conversations.postgres import committer
 from tests.stack import wait_until
 
 

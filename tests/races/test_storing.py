@@ -20,9 +20,11 @@ import psycopg
 import pytest
 from django.test import Client
 
-from conversations import committer, database, intake, registry, spool, statuses
+from conversations import registry
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import NotStored
+from conversations.postgres import committer, database
+from conversations.storing import intake, spool, statuses
 from tests.conftest import forget
 from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.races.writing import accept, entry, lane, make_channel, new_user, texts, told
@@ -532,7 +534,7 @@ def test_the_same_webhook_five_times_at_once_through_two_processes_is_stored_onc
 
 FREEZE = """
 import os, signal, sys, psycopg
-from conversations.database import LIMITS
+from conversations.postgres.database import LIMITS
 connection = psycopg.connect(sys.argv[1], autocommit=True)
 connection.execute("BEGIN")
 connection.execute(LIMITS)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from conversations import threads
-from conversations.threads import Threads
+from conversations.handling import turn_threads
+from conversations.handling.turn_threads import Threads
 
 
 def test_short_work_is_done_in_its_order_by_few_threads() -> None:
@@ -28,7 +28,7 @@ def test_short_work_is_done_in_its_order_by_few_threads() -> None:
     assert finished.wait(10)
     time.sleep(0.05)
     assert sorted(done) == list(range(1000))
-    assert len(names) <= 2 * threads.FEW
+    assert len(names) <= 2 * turn_threads.FEW
 
 
 def test_work_that_waits_holds_up_nobody() -> None:
@@ -69,7 +69,7 @@ def test_there_are_never_more_at_once_than_agreed() -> None:
 
 def test_work_that_fails_leaves_its_thread_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
-    monkeypatch.setattr(threads.committer, "end_process", lambda: ended.append(True))
+    monkeypatch.setattr(turn_threads.committer, "end_process", lambda: ended.append(True))
     done = threading.Event()
     pool = Threads(1, "failing")
     pool.submit(lambda: 1 / 0)

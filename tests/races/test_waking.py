@@ -14,7 +14,7 @@ import pytest
 from celery import current_app
 from kombu import Producer
 
-from conversations import wake
+from conversations.waking import wake
 from tests.stack import wait_until
 
 pytestmark = pytest.mark.xdist_group("storing")

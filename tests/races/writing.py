@@ -7,9 +7,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from conversations import database, intake, registry
+from conversations import registry
 from conversations.contracts import ChannelConfig, Entry, Kind, Parsed, Sender, WebhookRequest
 from conversations.models import Channel, Tenant
+from conversations.postgres import database
+from conversations.storing import intake
 
 _numbers = itertools.count(1)
 

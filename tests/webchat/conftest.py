@@ -10,8 +10,9 @@ import pytest
 from django.test import Client
 
 from channels_ingest.webchat import caps
-from conversations import registry, wake
+from conversations import registry
 from conversations.models import Channel, Tenant
+from conversations.waking import wake
 
 OWN = "http://127.0.0.1:8000"
 SHOP = "https://shop.example"

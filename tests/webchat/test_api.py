@@ -13,10 +13,12 @@ from django.test import Client
 from django.utils import timezone
 
 from channels_ingest.webchat import caps, timeline, tokens
-from conversations import database, intake, registry
+from conversations import registry
 from conversations.contracts import Attachment, Choice, ReplyBody
 from conversations.errors import Busy, NotStored
 from conversations.models import Channel, Conversation, Message, Quarantine, Reply
+from conversations.postgres import database
+from conversations.storing import intake
 from tests.webchat.conftest import OWN, SECRET, SHOP, Visitor, make_channel
 
 HOSTILE = '</script><img src=x onerror=alert(1)>" onclick=alert(1) \u202e javascript:alert(1) {{ 7*7 }}'

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from django.test import Client
 
-from conversations import database, registry
+from conversations import registry
 from conversations.models import Channel
+from conversations.postgres import database
 from tests.webchat.conftest import SHOP, make_channel
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from channels_ingest import channels
+from channels_ingest import channel_setup
 
 
 def add_settings(parser: CommandParser) -> None:
@@ -23,8 +23,8 @@ def read_settings(pairs: list[str]) -> dict[str, str]:
     """``KEY=VALUE`` pairs, with what VALUE stands for."""
     for pair in pairs:
         if "=" not in pair:
-            raise channels.WrongSetting(f"--set takes KEY=VALUE, not {pair!r}")
-    return {name: channels.read_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+            raise channel_setup.WrongSetting(f"--set takes KEY=VALUE, not {pair!r}")
+    return {name: channel_setup.read_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 class Command(BaseCommand):
@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             given = read_settings(options["set"])
-            channel, _ = channels.apply(
+            channel, _ = channel_setup.apply(
                 options["platform"],
                 options["name"],
                 tenant=options["tenant"],
@@ -48,9 +48,9 @@ class Command(BaseCommand):
                 api_base=options["api_base"],
                 fresh=True,
             )
-        except channels.WrongSetting as error:
+        except channel_setup.WrongSetting as error:
             raise CommandError(str(error)) from None
-        for name in channels.missing(channel.platform, channel.sealed):
+        for name in channel_setup.missing(channel.platform, channel.sealed):
             self.stderr.write(f"{name} is not set yet: set_channel {channel.public_id} --set {name}=...")
         line = {"id": channel.pk, "public_id": channel.public_id, "webhook_path": channel.webhook_path}
         self.stdout.write(json.dumps(line))

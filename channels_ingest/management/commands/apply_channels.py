@@ -23,7 +23,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from channels_ingest import channels
+from channels_ingest import channel_setup
 
 KNOWN = frozenset({"tenant", "name", "platform", "bot", "active", "api_base", "set"})
 
@@ -42,18 +42,18 @@ class Command(BaseCommand):
         for number, each in enumerate(wanted, start=1):
             try:
                 self._apply(each)
-            except (channels.WrongSetting, KeyError) as error:
+            except (channel_setup.WrongSetting, KeyError) as error:
                 raise CommandError(f"channel {number} ({each.get('name', 'no name')}): {error}") from None
 
     def _apply(self, wanted: dict[str, Any]) -> None:
         unknown = wanted.keys() - KNOWN
         if unknown:
-            raise channels.WrongSetting(f"unknown: {', '.join(sorted(unknown))}")
-        channel, verdict = channels.apply(
+            raise channel_setup.WrongSetting(f"unknown: {', '.join(sorted(unknown))}")
+        channel, verdict = channel_setup.apply(
             wanted["platform"],
             wanted["name"],
             tenant=wanted.get("tenant", "default"),
-            given={name: channels.read_value(str(value)) for name, value in wanted.get("set", {}).items()},
+            given={name: channel_setup.read_value(str(value)) for name, value in wanted.get("set", {}).items()},
             bot=wanted.get("bot"),
             api_base=wanted.get("api_base"),
             active=wanted.get("active"),

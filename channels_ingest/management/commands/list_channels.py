@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from channels_ingest import channels
+from channels_ingest import channel_setup
 from conversations.models import Channel
 
 COLUMNS = ("id", "tenant", "name", "platform", "bot", "active", "missing", "webhook_path")
@@ -32,8 +32,8 @@ def describe(channel: Channel) -> dict[str, Any]:
 
 def _missing(channel: Channel) -> list[str]:
     try:
-        return channels.missing(channel.platform, channel.sealed)
-    except channels.WrongSetting:
+        return channel_setup.missing(channel.platform, channel.sealed)
+    except channel_setup.WrongSetting:
         return ["adapter"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from channels_ingest import channels
+from channels_ingest import channel_setup
 from channels_ingest.adapters.base import NotRegistered
 from channels_ingest.management.commands.set_channel import find_channel
 from conversations import registry
@@ -24,8 +24,8 @@ class Command(BaseCommand):
         channel = find_channel(options["public_id"])
         adapter: Any = registry.adapter(channel.platform)
         try:
-            said = adapter.register(channels.config(channel), settings.PUBLIC_URL + channel.webhook_path)
+            said = adapter.register(channel_setup.config(channel), settings.PUBLIC_URL + channel.webhook_path)
         except NotRegistered as error:
             raise CommandError(str(error)) from None
-        channels.change(channel, {name: value for name, value in said["options"].items() if value})
+        channel_setup.change(channel, {name: value for name, value in said["options"].items() if value})
         self.stdout.write(json.dumps(said["webhook"], indent=2, ensure_ascii=False))

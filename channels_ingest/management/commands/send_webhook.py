@@ -17,8 +17,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from channels_ingest import channels, http
+from channels_ingest import channel_setup
 from channels_ingest.management.commands.set_channel import find_channel
+from channels_ingest.outbound import http
 from conversations import registry
 
 FIXTURES = Path("tests/fixtures")
@@ -38,7 +39,7 @@ class Command(BaseCommand):
         parser.add_argument("--fresh", action="store_true", help="ids that were never seen, each time")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        channel = channels.config(find_channel(options["channel"]))
+        channel = channel_setup.config(find_channel(options["channel"]))
         adapter: Any = registry.adapter(channel.platform)
         fixture = read_fixture(find_fixture(options["fixture"], channel.platform))
         for pair in options["set"]:

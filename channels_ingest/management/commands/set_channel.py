@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from channels_ingest import channels
+from channels_ingest import channel_setup
 from channels_ingest.management.commands.add_channel import add_settings, read_settings
 from conversations.models import Channel
 
@@ -32,7 +32,9 @@ class Command(BaseCommand):
         active = None if options["active"] is None else options["active"] == "yes"
         try:
             given = read_settings(options["set"])
-            verdict = channels.change(channel, given, bot=options["bot"], api_base=options["api_base"], active=active)
-        except channels.WrongSetting as error:
+            verdict = channel_setup.change(
+                channel, given, bot=options["bot"], api_base=options["api_base"], active=active
+            )
+        except channel_setup.WrongSetting as error:
             raise CommandError(str(error)) from None
         self.stdout.write(json.dumps({"id": channel.pk, "public_id": channel.public_id, "result": verdict}))

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from channels_ingest import channels
+from channels_ingest import channel_setup
 from conversations import installation
 from conversations.models import Channel, Installation
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
             raise CommandError("setup_demo is for `make run`: LOCAL is not set")
         follow_port()
         if not Channel.objects.filter(platform="web").exists():
-            channels.apply("web", "Demo", tenant="Demo", given={}, bot="demo")
+            channel_setup.apply("web", "Demo", tenant="Demo", given={}, bot="demo")
         make_admin()
 
 

@@ -12,7 +12,7 @@ import psycopg
 from django.conf import settings
 from django.core.management.commands.check import Command as DjangoCheck
 
-from conversations import checks, schema_changes  # noqa: F401  (registers itself; only commands need it)
+from conversations.operating import checks, migration_checks  # noqa: F401  (registers itself; only commands need it)
 
 
 class Command(DjangoCheck):

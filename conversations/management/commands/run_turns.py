@@ -1,4 +1,4 @@
-"""Runs turns from standard input, each in a fork of its own, for ``conversations.trial``. Not for people."""
+"""Runs turns from standard input, each in a fork of its own, for ``handling.isolated_turn``. Not for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from conversations import registry, turns
-from conversations.trial import Ended, Trial
+from conversations.handling.isolated_turn import Ended, Trial
 
 READ_BYTES = 1 << 20
 

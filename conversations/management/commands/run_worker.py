@@ -18,8 +18,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from conversations.supervisor import Command as Process
-from conversations.supervisor import exec_supervisor
+from conversations.workers.supervisor import Command as Process
+from conversations.workers.supervisor import exec_supervisor
 
 SHARDS = 16
 
@@ -70,7 +70,7 @@ def processes(name: str) -> Iterator[Process]:
             name=process_name,
             argv=celery_command(ROLES[name], process_name),
             # Hosts send SIGTERM to every process at once, and we pass ours on: Celery's warm shutdown takes any number
-            # of them. Turns and calls are not its tasks; conversations.worker gives them their time.
+            # of them. Turns and calls are not its tasks; conversations.workers.lifecycle gives them their time.
             environment={"WORKER_ROLE": name, "REMAP_SIGTERM": "", "CELERY_SKIP_CHECKS": "1"},
         )
 

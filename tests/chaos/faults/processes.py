@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from conversations import wake
+from conversations.waking import wake
 from tests.chaos.faults.base import Scene, fault, frozen, gone, send, stopped
 
 LOCK_SECONDS = 6.0

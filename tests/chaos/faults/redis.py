@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from redis import RedisError
 
-from conversations.sqlfiles import lua
+from conversations.postgres.sql_files import lua
 from tests.chaos.faults.base import Scene, fault
 from tests.stack import every
 

@@ -92,13 +92,13 @@ class Sql(_InProcess):
     loader: str = "sql"
 
     def apply(self) -> None:
-        from conversations import sqlfiles
+        from conversations.postgres import sql_files
 
-        load = getattr(sqlfiles, self.loader)
+        load = getattr(sql_files, self.loader)
         text = _replaced(f"{self.name}.{self.loader}", load(self.name), self.old, self.new)
-        if not isinstance(sqlfiles.HERE, _Folder):
-            sqlfiles.HERE = _Folder(sqlfiles.HERE, {})  # type: ignore[assignment]
-        sqlfiles.HERE.texts[sqlfiles.HERE.path / self.loader / f"{self.name}.{self.loader}"] = text  # type: ignore[attr-defined]
+        if not isinstance(sql_files.HERE, _Folder):
+            sql_files.HERE = _Folder(sql_files.HERE, {})  # type: ignore[assignment]
+        sql_files.HERE.texts[sql_files.HERE.path / self.loader / f"{self.name}.{self.loader}"] = text  # type: ignore[attr-defined]
         load.cache_clear()
         if load(self.name) != text:
             raise NotApplied(f"{self.name}.{self.loader} is loaded in another way by now")

@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 
-from conversations import committer, database
-from conversations.intake import Item
-from conversations.lock import client
-from conversations.verdicts import Verdict
+from conversations.handling.verdicts import Verdict
+from conversations.lanes.lock import client
+from conversations.postgres import committer, database
+from conversations.storing.intake import Item
 
 # The second half of commit_turns.sql, for lanes that the transaction holds.
 REPLIES = """

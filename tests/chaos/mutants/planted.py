@@ -30,7 +30,7 @@ def mutant(name: str, bug: str, case: str, breaks: str, *edits: Edit) -> Mutant:
 IDENTITY_NOT_UNIQUE = without_unique("message_identity_once", "identity")
 NUMBER_NOT_UNIQUE = without_unique("message_sequence_once", "conversation_id, sequence")
 NUMBERS_MAY_MOVE = Ddl("DROP TRIGGER message_number_never_moves ON message")
-NO_SWEEP = Code("conversations.sweeper:Sweeper.sweep", "self._try(self._bury_dead)", "return False")
+NO_SWEEP = Code("conversations.sweeping.sweeper:Sweeper.sweep", "self._try(self._bury_dead)", "return False")
 
 # Storing does not look for what is there.
 STORE_BLINDLY = (
@@ -44,7 +44,7 @@ def asking_first(where: str) -> Code:
     """A look for the message before it is stored, without any lock."""
     items = "items = [item for each in requests for item in _items(each)]"
     new = f"items = PLANTED.{where}(items) or [Item(items[0].receipt)]"
-    return Code("conversations.intake:store", items, f"{items}; {new}")
+    return Code("conversations.storing.intake:store", items, f"{items}; {new}")
 
 
 # The database does not ask whether something before is unsettled; the head of the replies is moved by skip_settled.
@@ -82,7 +82,7 @@ CLASSICS = (
         "postgres_crash",
         "I1 I6",
         Code(
-            "conversations.intake:_write",
+            "conversations.storing.intake:_write",
             "writer().write_all(stream, items, seconds, size)",
             "(writer().submit_all(stream, items, lambda tickets: None, deadline=time.monotonic() + seconds, size=size),"
             " [('stored', 0, 0)] * len(items))[1]",
@@ -152,13 +152,13 @@ CLASSICS = (
         "killed_handlers",
         "I10",
         Code(
-            "conversations.verdicts:TurnStream.write",
+            "conversations.handling.verdicts:TurnStream.write",
             "verdicts = [item.verdict for item in items]",
             "whole = [item.verdict for item in items]; "
             "verdicts = [msgspec.structs.replace(one, replies=None) for one in whole]",
         ),
         Code(
-            "conversations.verdicts:TurnStream.write",
+            "conversations.handling.verdicts:TurnStream.write",
             "    return [committer.AGAIN if word",
             "    rows = PLANTED.write_replies(connection, whole, rows)\n    return [committer.AGAIN if word",
         ),
@@ -187,21 +187,21 @@ CLASSICS = (
         "every attempt has an idempotency key of its own",
         "accept_then_reset",
         "I12",
-        Code("conversations.steps:outbound", "key=str(reply.key)", "key=str(uuid.uuid4())"),
+        Code("conversations.delivering.results:outbound", "key=str(reply.key)", "key=str(uuid.uuid4())"),
     ),
     mutant(
         "retry_after_ignored",
         "what a platform says with 429 holds up nobody but the reply that was refused",
         "throttled",
         "I14",
-        Code("conversations.limiter:Limiter.block", "name = self._name(request, bucket)", "return"),
+        Code("conversations.delivering.limiter:Limiter.block", "name = self._name(request, bucket)", "return"),
     ),
     mutant(
         "exceptions_swallowed",
         "a bot's exception counts as an empty answer: the message is marked handled",
         "poison",
         "I7 I10 I22",
-        Code("conversations.processing:Handler._judge", "if not output.error_type:", "if True:"),
+        Code("conversations.handling.handler:Handler._judge", "if not output.error_type:", "if True:"),
     ),
     mutant(
         "early_ack_no_sweeper",
@@ -224,7 +224,11 @@ CLASSICS = (
         "text ends at a NUL",
         "plain",
         "I1",
-        Code("conversations.clean:clean_text", "_UNSTORABLE.sub(REPLACEMENT, text)", "_UNSTORABLE.split(text)[0]"),
+        Code(
+            "conversations.postgres.storable_text:clean_text",
+            "_UNSTORABLE.sub(REPLACEMENT, text)",
+            "_UNSTORABLE.split(text)[0]",
+        ),
     ),
     mutant(
         "large_body_refused",
@@ -232,7 +236,7 @@ CLASSICS = (
         "plain",
         "I21",
         Constant("django.conf:settings.WEBHOOK_BODY_CAP", 20_000),
-        Constant("channels_ingest.body:TooLarge.status", 400),
+        Constant("channels_ingest.webhooks.body:TooLarge.status", 400),
     ),
     mutant(
         "lock_over_the_turn",
@@ -240,7 +244,7 @@ CLASSICS = (
         "long_turns",
         "faults I19",
         Code(
-            "conversations.processing:Handler._run",
+            "conversations.handling.handler:Handler._run",
             "turns.run(function, task)",
             "PLANTED.in_transaction(held.id, turns.run, function, task)",
         ),
@@ -276,7 +280,7 @@ RACES = (
         "plain",
         "I3",
         Code(
-            "conversations.intake:StoreStream._statements",
+            "conversations.storing.intake:StoreStream._statements",
             'statements["lock"] = (sql("lock_lanes"), {"items": lanes})',
             "pass",
         ),
@@ -301,7 +305,7 @@ RACES = (
         "plain",
         "I1",
         Code(
-            "conversations.intake:StoreStream._result",
+            "conversations.storing.intake:StoreStream._result",
             'committer.AGAIN if word == "busy" else (word, lane,',
             '("duplicate" if word == "busy" else word, lane,',
         ),
@@ -355,7 +359,11 @@ states AS (""",
         "while a bot fails for everybody, each failure spends an attempt of its message",
         "bot_down",
         "faults I7",
-        Code("conversations.processing:Handler._judge", "paused = pauses.failed(", "paused = False and pauses.failed("),
+        Code(
+            "conversations.handling.handler:Handler._judge",
+            "paused = pauses.failed(",
+            "paused = False and pauses.failed(",
+        ),
     ),
     mutant(
         "lock_taken_by_renewal",
@@ -407,7 +415,7 @@ states AS (""",
         "platform_errors",
         "I11",
         Code(
-            "conversations.steps:judge",
+            "conversations.delivering.results:judge",
             "now = msgspec.structs.replace(reply",
             "outcome = Sent() if isinstance(outcome, Unknown) else outcome\n    now = msgspec.structs.replace(reply",
         ),
@@ -425,15 +433,15 @@ states AS (""",
         "each sender keeps a channel's limits for itself alone",
         "burst",
         "I14 faults",
-        Code("conversations.limiter:Limiter._ask", "if time.monotonic() < self._away_until:", "if True:"),
-        Code("conversations.limiter:Limiter._alone", "max(1, self._senders())", "1"),
+        Code("conversations.delivering.limiter:Limiter._ask", "if time.monotonic() < self._away_until:", "if True:"),
+        Code("conversations.delivering.limiter:Limiter._alone", "max(1, self._senders())", "1"),
     ),
     mutant(
         "wake_cap_ignored",
         "wakes are published however many wait",
         "workers_away",
         "faults",
-        Code("conversations.wake:Waker.room", "return WAITING - length", "return WAITING"),
+        Code("conversations.waking.wake:Waker.room", "return WAITING - length", "return WAITING"),
     ),
 )
 

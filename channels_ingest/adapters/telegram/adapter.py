@@ -1,0 +1,290 @@
+"""Telegram Bot API 10. Source: https://core.telegram.org/bots/api and its guides.
+
+One webhook request is one ``Update`` (read in ``telegram_updates``). A chat's messages come strictly one
+after the other; button presses ride another queue. There is no signature, only a shared token in a
+header; no idempotency key for sends; no delivery receipts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from channels_ingest.adapters.base import Adapter, NotRegistered, Option, Secret, int_id
+from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
+from channels_ingest.formats.signatures import any_same
+from channels_ingest.formats.strict_json import Unreadable, read_object
+from channels_ingest.outbound import http
+from conversations.contracts import (
+    Attachment,
+    ChannelConfig,
+    Choice,
+    Deferred,
+    Limit,
+    OutboundReply,
+    Outcome,
+    Parsed,
+    Rejected,
+    Scope,
+    Sent,
+    Unknown,
+    Unusable,
+    WebhookRequest,
+)
+
+API = "https://api.telegram.org"
+TOKEN_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105  (a header's name)
+Json = Mapping[str, Any]
+
+SEND = {
+    "image": ("sendPhoto", "photo"),
+    "video": ("sendVideo", "video"),
+    "audio": ("sendAudio", "audio"),
+    "voice": ("sendVoice", "voice"),
+    "sticker": ("sendSticker", "sticker"),
+    "file": ("sendDocument", "document"),
+}
+WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
+
+# Words of a 400's description (in lower case) that hold for the whole conversation; a 403 always does.
+CONVERSATION_ERRORS = (
+    "chat not found",
+    "user not found",
+    "peer_id_invalid",
+    "bot was blocked",
+    "user is deactivated",
+    "bot was kicked",
+    "bot is not a member",
+    "not enough rights to send text",
+    "have no rights to send",
+    "chat_write_forbidden",
+    "can't initiate conversation",
+    "can't send messages to bots",
+    "business connection not found",
+)
+
+
+class Unsendable(Exception):
+    """A reply that no method of the Bot API can carry."""
+
+
+class Telegram(Adapter):
+    platform = "telegram"
+    secrets = (
+        Secret(name="token", help="the bot's token from @BotFather"),
+        Secret(
+            name="secret_token",
+            help="1 to 256 of A-Z a-z 0-9 _ -; sent by Telegram with each webhook",
+            rotates=True,
+            generated=True,
+            pattern="[A-Za-z0-9_-]{1,256}",
+        ),
+    )
+    options = (
+        Option(
+            name="username", help="the bot's @name, for groups; register_webhook sets it", pattern="@?[A-Za-z0-9_]+"
+        ),
+    )
+    limits = (
+        Limit(bucket="channel", count=30, seconds=1),
+        Limit(bucket="chat", count=1, seconds=1),
+        Limit(bucket="group", count=20, seconds=60),
+    )
+    # Telegram counts code points; UTF-16 units are never more than that, and entities count them.
+    text_size = 4096
+    caption_size = 1024
+    max_choices = 100
+    choice_bytes = 64
+
+    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+        return any_same(request.headers.get(TOKEN_HEADER, ""), channel.secrets("secret_token"))
+
+    def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
+        try:
+            update = read_object(request.body)
+            return list(read_update(channel, update, int_id(update, "update_id")))
+        except Unreadable as error:
+            return [Unusable(reason=str(error), raw=request.body)]
+
+    def caption_room(self, media: Attachment) -> int:
+        return 0 if media.kind in WITHOUT_CAPTION else self.caption_size
+
+    def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        try:
+            method, payload = _request(reply)
+            answered = _call(channel, method, payload, self.read_timeout_seconds)
+        except Unsendable as error:
+            return Rejected(reason=str(error))
+        except http.CallFailed as failed:
+            return failed.outcome
+        return _outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
+
+    def acknowledge(self, channel: ChannelConfig, entry_data: Json) -> None:
+        """Stop the spinner of a pressed button. Too late is no harm: "query is too old"."""
+        callback = entry_data.get("callback_query_id")
+        if not callback:
+            return
+        with contextlib.suppress(http.CallFailed):
+            _call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
+
+    def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
+        """``setWebhook``, for all kinds of updates; the bot's name is kept, for groups."""
+        webhook = {
+            "url": url,
+            "secret_token": channel.credentials.get("secret_token", ""),
+            "allowed_updates": ALLOWED_UPDATES,
+        }
+        me = _asked(channel, "getMe", {})
+        _asked(channel, "setWebhook", webhook)
+        info = _asked(channel, "getWebhookInfo", {})
+        return {"options": {"username": str(me.get("username", ""))}, "webhook": info}
+
+    def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
+        return {"content-type": "application/json", TOKEN_HEADER: channel.credentials["secret_token"]}
+
+    def renew(self, body: dict[str, Any]) -> None:
+        body["update_id"] = fresh = time.time_ns() // 1000
+        for name, update in body.items():
+            if name in MESSAGES and isinstance(update, dict):
+                update["message_id"] = fresh
+            elif name == "callback_query" and isinstance(update, dict):
+                update["id"] = str(fresh)
+
+
+# ---------------------------------------------------------------- sending
+
+
+def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
+    """Method and parameters. Plain text: no parse_mode, so that nothing that a person wrote is syntax."""
+    body, address = reply.body, reply.address
+    if address.get("guest_query_id"):
+        return _guest_answer(reply, str(address["guest_query_id"]))
+    method, content = _media(body.media, body.text) if body.media else ("sendMessage", {"text": body.text})
+    payload: dict[str, Any] = {"chat_id": _chat_id(reply), **content}
+    if address.get("thread"):
+        payload["message_thread_id"] = address["thread"]
+    if address.get("business_connection_id"):
+        payload["business_connection_id"] = address["business_connection_id"]
+    if payload["chat_id"] < 0 and reply.in_answer_to.isdigit():
+        payload["reply_parameters"] = {"message_id": int(reply.in_answer_to), "allow_sending_without_reply": True}
+    if body.choices:
+        payload["reply_markup"] = _keyboard(body.choices)
+    return method, payload
+
+
+def _media(media: Attachment, caption: str) -> tuple[str, dict[str, Any]]:
+    if media.kind == "location":
+        return "sendLocation", {"latitude": media.latitude, "longitude": media.longitude}
+    if media.kind == "contact":
+        return "sendContact", {"phone_number": media.phone, "first_name": media.name or media.phone}
+    method, field = SEND.get(media.kind, SEND["file"])
+    source = media.file_id or media.url
+    if not source:
+        raise Unsendable("media has neither file id nor URL")
+    return method, {field: source, **({"caption": caption} if caption else {})}
+
+
+def _guest_answer(reply: OutboundReply, query_id: str) -> tuple[str, dict[str, Any]]:
+    """One answer to one guest query: text and buttons. A second one is refused by Telegram."""
+    article = {
+        "type": "article",
+        "id": "1",
+        "title": reply.body.text[:64] or "…",
+        "input_message_content": {"message_text": reply.body.text},
+    }
+    if reply.body.choices:
+        article["reply_markup"] = _keyboard(reply.body.choices)
+    return "answerGuestQuery", {"guest_query_id": query_id, "result": article}
+
+
+def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
+    """One button a row; the longest id that a button carries is 64 bytes."""
+    return {
+        "inline_keyboard": [
+            [{"text": choice.title or choice.id, "callback_data": choice.short(Telegram.choice_bytes)}]
+            for choice in choices
+        ]
+    }
+
+
+def _chat_id(reply: OutboundReply) -> int:
+    """``address.chat``: the newest message's, or the new id that a send was told; the lane keeps the old one."""
+    try:
+        return int(reply.address.get("chat") or reply.chat.partition("@")[0])
+    except ValueError:
+        raise Unsendable("chat is no Telegram id") from None
+
+
+def _call(channel: ChannelConfig, method: str, payload: Json, read_timeout: float) -> http.Answered:
+    base = channel.api_base.rstrip("/") or API
+    return http.call(
+        "POST",
+        f"{base}/bot{channel.credentials.get('token', '')}/{method}",
+        headers={"content-type": "application/json"},
+        body=msgspec.json.encode(payload),
+        read_timeout=read_timeout,
+    )
+
+
+def _asked(channel: ChannelConfig, method: str, payload: Json) -> Json:
+    """The result of a call that people wait for. Raises ``NotRegistered`` with Telegram's words."""
+    try:
+        answered = _call(channel, method, payload, read_timeout=10.0)
+    except http.CallFailed as failed:
+        raise NotRegistered(f"{method}: {failed}") from None
+    said = _said_by_telegram(answered) or {}
+    if said.get("ok") is not True:
+        raise NotRegistered(f"{method}: {answered.status} {said.get('description', '')}")
+    result = said.get("result")
+    return result if isinstance(result, dict) else {}
+
+
+def _outcome(answered: http.Answered, bucket: str) -> Outcome:
+    said = _said_by_telegram(answered)
+    if said is None:
+        return Unknown(reason="an answer that is not Telegram's") if answered.ok else http.outcome(answered)
+    if said.get("ok") is True:
+        return Sent(platform_id=_message_id(said.get("result")))
+    return _refusal(answered, said, bucket)
+
+
+def _said_by_telegram(answered: http.Answered) -> Json | None:
+    try:
+        said = read_object(answered.body)
+    except Unreadable:
+        return None
+    return said if isinstance(said.get("ok"), bool) else None
+
+
+def _message_id(result: Any) -> str:
+    result = result if isinstance(result, dict) else {}
+    return str(result.get("message_id") or result.get("inline_message_id") or "")
+
+
+def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
+    """``description`` decides only between reply and conversation; the rest is in the status."""
+    status, words = answered.status, str(said.get("description", ""))
+    details = said["parameters"] if isinstance(said.get("parameters"), dict) else {}
+    reason = f"{status} {words}"[:200]
+    if status == 429:
+        return _later(answered, details, bucket, reason)
+    if type(details.get("migrate_to_chat_id")) is int:
+        return Rejected(reason=reason, new_chat=str(details["migrate_to_chat_id"]))
+    if status in (401, 404):  # the token is part of the URL: a wrong one is 404
+        return Rejected(reason=reason, scope=Scope.CHANNEL)
+    if status == 403 or (status == 400 and any(known in words.lower() for known in CONVERSATION_ERRORS)):
+        return Rejected(reason=reason, scope=Scope.CONVERSATION)
+    return Rejected(reason=reason) if 400 <= status < 500 else http.outcome(answered)
+
+
+def _later(answered: http.Answered, details: Json, bucket: str, reason: str) -> Deferred:
+    """Telegram doesn't say which of its limits was hit. Its long waits are those of one chat or group, so
+    that is what waits: the bot's own limit of 30 a second is kept by us, and if it was hit all the
+    same, each chat that tries is told so and waits by itself."""
+    told: Any = details.get("retry_after")
+    seconds = float(told) if type(told) in (int, float) else http.retry_after(answered)
+    return Deferred(seconds=max(seconds, 0.0), bucket=bucket, reason=reason)

@@ -1,0 +1,249 @@
+"""What a channel is set up with: words of a person become a checked row.
+
+Shared by ``add_channel``, ``set_channel`` and ``apply_channels``. Credentials are what the adapter
+declares as secrets; everything else is an option, of every channel (below) or of the platform.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from channels_ingest.adapters.base import Option, Secret
+from channels_ingest.outbound import http
+from conversations import registry
+from conversations.contracts import ChannelConfig
+from conversations.errors import UnknownBot, UnknownPlatform
+from conversations.lanes import pauses
+from conversations.models import Audit, Channel, Tenant
+
+URL = "https?://.+"
+# Options of every channel.
+OPTIONS = (
+    Option(
+        name="settle_ms", help="0 to 2000: how long to wait for an earlier message", pattern="[0-9]{1,4}", number=True
+    ),
+    Option(name="parked_policy", help="block, skip or human", pattern="block|skip|human"),
+    Option(name="gap_timeout_s", help="seconds to wait for a missing seq", pattern="[0-9]{1,6}", number=True),
+    Option(name="gap_policy", help="go_on or block", pattern="go_on|block"),
+    Option(name="unknown_policy", help="resend or ask", pattern="resend|ask"),
+    Option(name="group_lane", help="user or chat", pattern="user|chat"),
+    Option(name="sorry_text", help="what a person reads when a message could not be handled", pattern=r"(?s).{1,1000}"),
+    Option(
+        name="limits",
+        help="default, off, or overrides such as channel:80/1s,chat:1/1s",
+        pattern=r"default|off|(channel|chat|group):[0-9]+/[0-9.]+s(,(channel|chat|group):[0-9]+/[0-9.]+s)*",
+    ),
+    Option(name="bot_url", help="where a bot of kind http is asked", pattern=URL),
+)
+SETTLE_MS_MAX = 2000
+# Of every channel that has none of its own by that name.
+BOT_SECRET = Secret(
+    name="secret",
+    help="whsec_ and base64; signs what goes to and comes from a bot of kind http",
+    required=False,
+    rotates=True,
+    pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
+)
+
+
+class WrongSetting(Exception):
+    """A setting that cannot be; the words are for the person who typed it."""
+
+
+def apply(
+    platform: str,
+    name: str,
+    *,
+    tenant: str = "default",
+    given: Mapping[str, str],
+    bot: str | None = None,
+    api_base: str | None = None,
+    active: bool | None = None,
+    fresh: bool = False,
+) -> tuple[Channel, str]:
+    """Make the channel of this tenant and name what is said; ``created``, ``changed`` or ``unchanged``."""
+    owner, _ = Tenant.objects.get_or_create(name=tenant)
+    channel = Channel.objects.filter(tenant=owner, name=name).first()
+    if channel is not None and (fresh or channel.platform != platform):
+        raise WrongSetting(f"{tenant} already has a {channel.platform} channel named {name!r}: {channel.public_id}")
+    if channel is None:
+        channel = Channel(tenant=owner, platform=platform, name=name)
+    return channel, change(channel, given, bot=bot, api_base=api_base, active=active)
+
+
+def change(
+    channel: Channel,
+    given: Mapping[str, str],
+    *,
+    bot: str | None = None,
+    api_base: str | None = None,
+    active: bool | None = None,
+) -> str:
+    """Write what differs, with an audit entry that names the settings and no value."""
+    created, before = channel.pk is None, _shown(channel)
+    credentials, options = checked(channel.platform, given)
+    if created:
+        credentials = {**invented(channel.platform, given), **credentials}
+    credentials = {
+        name: value for name, value in credentials.items() if channel.open_credentials().get(name, "") != value
+    }
+    channel.options = {**channel.options, **options}
+    channel.bot = _known_bot(bot) if bot is not None else channel.bot
+    channel.api_base = _callable(api_base) if api_base is not None else channel.api_base
+    channel.active = channel.active if active is None else active
+    if not created and not credentials and _shown(channel) == before:
+        return "unchanged"
+    channel.set_credentials(credentials)
+    with transaction.atomic():
+        channel.save()
+        Audit.objects.create(
+            verb="add channel" if created else "change channel",
+            subject=channel.public_id,
+            reason=", ".join(sorted({*credentials, *options})),
+        )
+    registry.forget_channels()
+    if credentials:  # what stopped for a bad token may be tried again
+        pauses.succeeded(pauses.Key(pauses.CHANNEL, str(channel.pk), pauses.SENDING))
+    return "created" if created else "changed"
+
+
+def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """``given`` as credentials and options. Raises ``WrongSetting`` with what was wrong and what is known."""
+    known_secrets, known_options = secrets_of(platform), options_of(platform)
+    credentials, options = {}, {}
+    for name, value in given.items():
+        if name in known_secrets:
+            credentials[name] = _credential(known_secrets[name], name, value)
+        elif name in known_options:
+            options[name] = _option(known_options[name], value)
+        else:
+            known = ", ".join([*known_secrets, *known_options])
+            raise WrongSetting(f"{platform} has no setting {name!r}; known: {known}")
+    return credentials, options
+
+
+def secrets_of(platform: str) -> dict[str, Secret]:
+    """Every secret that a channel of ``platform`` takes, the previous ones of a rotation included."""
+    declared: list[Secret] = list(_adapter(platform).secrets)
+    if all(secret.name != BOT_SECRET.name for secret in declared):
+        declared.append(BOT_SECRET)
+    return {
+        name: secret
+        for secret in declared
+        for name in ((secret.name, secret.name + "_previous") if secret.rotates else (secret.name,))
+    }
+
+
+def options_of(platform: str) -> dict[str, Option]:
+    return {option.name: option for option in (*OPTIONS, *_adapter(platform).options)}
+
+
+def missing(platform: str, present: Iterable[str]) -> list[str]:
+    """Required secrets that a channel does not have."""
+    there = set(present)
+    return [secret.name for secret in _adapter(platform).secrets if secret.required and secret.name not in there]
+
+
+def invented(platform: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Secrets that are ours to invent and were not given."""
+    declared = _adapter(platform).secrets
+    return {secret.name: _invent(secret) for secret in declared if secret.generated and secret.name not in given}
+
+
+def _invent(secret: Secret) -> str:
+    if secret.prefix:
+        return secret.prefix + base64.b64encode(secrets.token_bytes(32)).decode()
+    return secrets.token_urlsafe(32)
+
+
+def config(channel: Channel) -> ChannelConfig:
+    """The row as adapters see it."""
+    return ChannelConfig(
+        id=channel.pk,
+        public_id=channel.public_id,
+        platform=channel.platform,
+        tenant_id=channel.tenant_id,
+        name=channel.name,
+        bot=channel.bot,
+        active=channel.active,
+        credentials=channel.open_credentials(),
+        options=channel.options,
+        api_base=channel.api_base,
+    )
+
+
+def read_value(value: str) -> str:
+    """What a person typed: the value, ``env:NAME``, or ``-`` for a line of standard input."""
+    if value == "-":
+        return sys.stdin.readline().rstrip("\r\n")
+    if not value.startswith("env:"):
+        return value
+    try:
+        return os.environ[value.removeprefix("env:")]
+    except KeyError:
+        raise WrongSetting(f"the environment has no {value.removeprefix('env:')}") from None
+
+
+def _shown(channel: Channel) -> tuple[Any, ...]:
+    return (dict(channel.options), channel.bot, channel.api_base, channel.active)
+
+
+def _adapter(platform: str) -> Any:
+    try:
+        return registry.adapter(platform)
+    except UnknownPlatform as error:
+        raise WrongSetting(str(error)) from None
+
+
+def _known_bot(name: str) -> str:
+    try:
+        registry.find_bot(name)
+    except UnknownBot as error:
+        raise WrongSetting(str(error)) from None
+    return name
+
+
+def _credential(secret: Secret, name: str, value: str) -> str:
+    _matching(secret.pattern, name, value, secret.help)
+    return _callable(value) if secret.pattern == URL else value
+
+
+def _option(option: Option, value: str) -> Any:
+    _matching(option.pattern, option.name, value, option.help)
+    if option.name == "settle_ms" and int(value) > SETTLE_MS_MAX:
+        raise WrongSetting(f"settle_ms is at most {SETTLE_MS_MAX}")
+    if option.pattern == URL:
+        _callable(value)
+    return int(value) if option.number and value else value
+
+
+def _matching(pattern: str, name: str, value: str, help: str) -> str:
+    """An empty value takes a setting away."""
+    if "\0" in value or (value and pattern and not re.fullmatch(pattern, value)):
+        raise WrongSetting(f"{name} cannot be that; it is: {help}")
+    return value
+
+
+def _callable(url: str) -> str:
+    """A URL that outbound calls may go to, as far as can be said now."""
+    if not url:
+        return ""
+    try:
+        target = http.check_url(url, settings.ALLOW_PRIVATE_OUTBOUND)
+        if not settings.ALLOW_PRIVATE_OUTBOUND:
+            http.public_address(target.host, target.port)
+    except http.AddressRefused as error:
+        raise WrongSetting(f"{url}: {error} (ALLOW_PRIVATE_OUTBOUND is off)") from None
+    except (socket.gaierror, UnicodeError):
+        pass  # a name that does not resolve here and now is looked at again with each connection
+    return url

@@ -1,0 +1,138 @@
+"""Bots in any language: the turn goes out as a signed POST, its replies come back in the answer.
+
+Standard Webhooks 1.0.0 with the channel's ``secret``; ``webhook-id`` is the turn's id, the same in
+every attempt. The shapes are in ``docs/generic-channel.md``, "A bot over HTTP". The bot's URL is the
+channel's option ``bot_url``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from channels_ingest.adapters.base import checked_id, maybe_list, maybe_obj, maybe_text, obj, text
+from channels_ingest.adapters.generic import signed_headers
+from channels_ingest.formats.signatures import verify_webhook
+from channels_ingest.formats.strict_json import Unreadable, read_object
+from channels_ingest.outbound import http
+from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
+from conversations.postgres.storable_text import storable_tree
+from conversations.storing.late_replies import LateReply
+from conversations.turns import Turn
+
+READ_SECONDS = 30.0
+MAX_REPLIES = 100
+ANSWER_KEYS = frozenset({"replies", "state", "hand_over", "later"})
+
+
+class BotFailed(Exception):
+    """No usable answer; the turn is a failed attempt. The words name the cause and quote nobody."""
+
+
+def described(turn: Turn) -> dict[str, Any]:
+    """A turn as the bot reads it; its id is the same in every attempt."""
+    return {
+        "id": f"turn_{turn.message.id}",
+        "conversation": turn.conversation_id,
+        "platform": turn.platform,
+        "message": {**msgspec.to_builtins(turn.message), "kind": str(turn.message.kind)},
+        "contact": msgspec.to_builtins(turn.contact),
+        "state": turn.state,
+    }
+
+
+def ask(channel: ChannelConfig, turn: Mapping[str, Any], read_timeout: float = READ_SECONDS) -> dict[str, Any]:
+    """Post ``turn`` (it has an ``id``); the answer is ``{"replies": [...]}`` and, where given, ``state``,
+    ``hand_over`` (a reason) and ``later`` (true: more replies will be posted to us)."""
+    url, secrets = str(channel.options.get("bot_url") or ""), channel.secrets("secret")
+    if not url or not secrets:
+        raise BotFailed("the channel has no bot_url or no secret")
+    body = msgspec.json.encode({"type": "turn", "data": turn})
+    try:
+        headers = signed_headers(secrets[0], str(turn["id"]), body)
+        answered = http.call("POST", url, headers=headers, body=body, read_timeout=read_timeout)
+    except (http.CallFailed, ValueError) as error:
+        raise BotFailed(str(error)) from None
+    if not answered.ok or not answered.complete:
+        raise BotFailed(
+            f"HTTP {answered.status}" if not answered.ok else "the answer is cut, is over 1 MB, or is not whole HTTP"
+        )
+    return read_answer(answered.body)
+
+
+def read_answer(body: bytes) -> dict[str, Any]:
+    """The bot's answer, checked. An empty body says nothing: no replies, state as it was."""
+    try:
+        return _checked(read_object(body) if body.strip() else {})
+    except Unreadable as error:
+        raise BotFailed(f"the answer is not usable: {error}") from None
+
+
+def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """One reply of a bot: ``text``, ``choices`` and ``attachments``. Raises ``Unreadable``."""
+    return {
+        "text": maybe_text(reply, "text"),
+        "choices": [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")],
+        "attachments": [dict(item) for item in maybe_list(reply, "attachments")],
+    }
+
+
+# ---------------------------------------------------------------- later
+
+
+def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
+    """Whether the channel's bot signed these bytes. Constant time, False for any doubt, never raises."""
+    webhook_id, timestamp, signature = (
+        request.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
+    )
+    try:
+        return verify_webhook(channel.secrets("secret"), webhook_id, timestamp, signature, request.body)
+    except ValueError:
+        return False
+
+
+def read_late(body: bytes) -> LateReply:
+    """A reply that is posted after its turn. Raises ``Unreadable``."""
+    data = obj(read_object(body), "data")
+    turn, key = text(data, "turn"), checked_id(text(data, "key"), "key")
+    number = turn.removeprefix("turn_")
+    if not turn.startswith("turn_") or not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise Unreadable("turn is not an id of ours")
+    if not key.isprintable():
+        raise Unreadable("key holds characters that are not printable")
+    reply = read_reply(data)
+    if not reply["text"] and not reply["attachments"]:
+        raise Unreadable("a reply without text and attachments")
+    if not storable_tree(reply):
+        raise Unreadable("a NUL or a lone surrogate in a reply")
+    return LateReply(turn=int(number), key=key, bodies=tuple(_bodies(reply)))
+
+
+def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
+    """Several attachments are replies of their own; words and choices go with the last."""
+    try:
+        media = msgspec.convert(reply["attachments"], list[Attachment])
+    except msgspec.ValidationError:
+        raise Unreadable("an attachment that cannot be read") from None
+    choices = tuple(Choice(**choice) for choice in reply["choices"])
+    last = ReplyBody(text=reply["text"], choices=choices, media=media[-1] if media else None)
+    return [*(ReplyBody(media=item) for item in media[:-1]), last]
+
+
+def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = answer.keys() - ANSWER_KEYS
+    if unknown:
+        raise Unreadable("it has members that nobody reads")
+    replies = maybe_list(answer, "replies")
+    if len(replies) > MAX_REPLIES:
+        raise Unreadable(f"more than {MAX_REPLIES} replies")
+    checked: dict[str, Any] = {"replies": [read_reply(reply) for reply in replies]}
+    if answer.get("state") is not None:
+        checked["state"] = dict(maybe_obj(answer, "state"))
+    if answer.get("hand_over") is not None:
+        checked["hand_over"] = text(answer, "hand_over")
+    if answer.get("later") is True:
+        checked["later"] = True
+    return checked

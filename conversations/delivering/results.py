@@ -1,0 +1,255 @@
+"""What a send comes to: endings judged, and the stream that writes results of k together with intents of k+1.
+
+**Invariant:** a result is written only where the reply is still in the attempt that was made; an intent only
+where nothing before it is unsettled (``sql/commit_sends.sql``).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+
+from conversations import registry
+from conversations.contracts import (
+    ChannelConfig,
+    Deferred,
+    Failed,
+    OutboundReply,
+    Outcome,
+    Rejected,
+    ReplyBody,
+    Scope,
+    Sent,
+    Unknown,
+)
+from conversations.failpoints import failpoint
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+from conversations.postgres.storable_text import clean_text
+
+ATTEMPTS = 10
+RETRY_SECONDS = 300.0
+
+SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
+
+
+class Next(msgspec.Struct, frozen=True, array_like=True):
+    """A row of ``fetch_replies.sql``; ``reply_id`` is None for a lane with nothing left."""
+
+    id: int
+    channel_id: int
+    chat: str
+    user: str
+    is_group: bool
+    address: Any
+    unreachable: bool
+    cancelled_through: int
+    last_sequence: int
+    sent_ago: float | None
+    reply_id: int | None
+    sequence: int
+    author: str
+    status: str
+    attempts: int
+    wait: float | None
+    expired: bool
+    key: uuid.UUID
+    body: Any
+    claimed_by: uuid.UUID | None
+    age: float
+    answers: str | None
+    identity: Any
+
+
+class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A result, an intent, or both, of one lane. An item of ``commit_sends.sql``."""
+
+    ord: int = -1
+    id: int
+    channel_id: int
+    claim: str | None = None
+    reply_id: int | None = None
+    sequence: int | None = None
+    expect: str | None = None
+    attempts: int | None = None
+    status: str | None = None
+    attempts_after: int | None = None
+    delay: float | None = None
+    platform_id: str | None = None
+    error: str | None = None
+    unreachable: bool = False
+    new_chat: str | None = None
+    intent_claim: str | None = None
+    intent_id: int | None = None
+    intent_sequence: int | None = None
+    intent_attempts: int | None = None
+
+
+class Written(NamedTuple):
+    """What became of a step. ``more``: behind the reply whose result it was. ``begun_at``: our monotonic time before
+    its transaction began."""
+
+    result: bool
+    intent: bool
+    status: str
+    more: bool
+    begun_at: float
+
+    def ends(self) -> bool:
+        """Nothing is left to say: whoever says something from now on wakes somebody."""
+        return self.result and self.status in SETTLED and not self.more
+
+
+NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
+
+
+# ---------------------------------------------------------------- what an ending means
+
+
+def refusal(reply: Next) -> tuple[str, str] | None:
+    """A pending reply that is never started: the status that it gets, and why."""
+    if reply.status != "pending":
+        return None
+    if reply.author == "bot" and reply.sequence <= reply.cancelled_through:
+        return "cancelled", "a person took over before it started"
+    if reply.expired:
+        return "expired", "its time passed before it could be sent"
+    if reply.unreachable and reply.author != "person":
+        return "parked", "the person cannot be reached since they blocked the bot"
+    return None
+
+
+def rides(step: Step | None) -> bool:
+    """Whether a result may wait for the next intent: not where it holds that one up, or changes what may be sent."""
+    return step is None or (step.status in SETTLED and not step.unreachable)
+
+
+def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
+    """A call's ending as the result that is written."""
+    now = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
+    match outcome:
+        case Sent():
+            return result(now, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
+        case Deferred():
+            delay = told(outcome)
+            return result(now, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
+        case Rejected(new_chat=new_chat) if new_chat and now.attempts < ATTEMPTS:
+            return result(now, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
+        case Rejected(scope=Scope.CHANNEL, new_chat=""):
+            return result(now, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
+        case Rejected():
+            return result(now, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION)
+        case _:
+            return again(now, claim, channel, outcome, paused)
+
+
+def again(
+    reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
+) -> Step:
+    """Not sent, or not known: tried again with the same key, or left to staff."""
+    spent = reply.attempts - 1 if paused else reply.attempts
+    delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
+    if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
+        life = registry.adapter(channel.platform).key_life(channel)
+        if reply.age > life:
+            # Where there are keys, what the platform says later names the reply by it.
+            return result(reply, claim, "unknown", error=outcome.reason, platform_id=str(reply.key) if life else None)
+    if spent >= ATTEMPTS:
+        return result(reply, claim, "parked", error=f"tried {spent} times; last: {outcome.reason}")
+    return result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
+
+
+def told(outcome: Deferred) -> float:
+    """Seconds that the platform asked for, within reason."""
+    return min(max(outcome.seconds, 0.05), 86_400.0)
+
+
+def result(
+    reply: Next,
+    claim: uuid.UUID | None,
+    status: str,
+    *,
+    attempts_after: int | None = None,
+    delay: float | None = None,
+    platform_id: str | None = None,
+    error: str | None = None,
+    unreachable: bool = False,
+    new_chat: str | None = None,
+) -> Step:
+    return Step(
+        id=reply.id,
+        channel_id=reply.channel_id,
+        claim=str(claim) if claim else None,
+        reply_id=reply.reply_id,
+        sequence=reply.sequence,
+        expect=reply.status,
+        attempts=reply.attempts,
+        status=status,
+        attempts_after=attempts_after,
+        delay=delay,
+        platform_id=platform_id,
+        error=clean_text(error, 300) if error is not None else None,
+        unreachable=unreachable,
+        new_chat=new_chat,
+    )
+
+
+def outbound(reply: Next) -> OutboundReply:
+    return OutboundReply(
+        key=str(reply.key),
+        chat=reply.chat,
+        user=reply.user,
+        address=reply.address or {},
+        body=msgspec.convert(reply.body, ReplyBody),
+        attempt=reply.attempts + 1,
+        conversation_id=reply.id,
+        sequence=reply.sequence,
+        in_answer_to=reply.answers or "",
+    )
+
+
+# ---------------------------------------------------------------- the stream
+
+
+class SendStream(committer.Stream):
+    """One transaction for the results and intents of many lanes."""
+
+    name = "sends"
+    patient = True
+
+    def lane(self, item: Step) -> Hashable:
+        return item.id
+
+    def line(self, item: Step) -> Hashable:
+        return item.channel_id
+
+    def mend(self, item: Step, error: psycopg.Error) -> Step | None:
+        """A result that the database refuses is written without the platform's words."""
+        if item.error is None and not item.platform_id:
+            return None
+        return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Any]:
+        begun_at = time.monotonic()
+        for place, item in enumerate(items):
+            item.ord = place
+        statements: Mapping[str, database.Statement] = {
+            "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
+            "sends": (sql("commit_sends"), {"items": committer.as_json(items)}),
+        }
+        rows = sorted(database.transaction(connection, statements)["sends"])
+        if any(item.reply_id is not None for item in items):
+            failpoint("D4")
+        return [
+            committer.AGAIN if busy else Written(result, intent, status, more, begun_at)
+            for _, result, intent, busy, status, more in rows
+        ]
+
+
+SENDS = SendStream()

@@ -1,0 +1,554 @@
+"""Deliver: per lane, in order, within the platforms' limits: COMMIT intent -> send -> COMMIT result.
+
+    look      hold the lanes, fetch their next replies in one query (a stage: one thread, one trip for many)
+    admit     the limiter says which may start now (another)
+    intend    COMMIT: this process is about to send this reply (with the result of the one before)
+    call      adapter.send on a thread; it ends in one of five outcomes
+    settle    COMMIT the result, with the next intent
+
+**Invariant:** one reply of a lane is in flight; k+1 starts only after k is settled.
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import itertools
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import psycopg
+import redis
+import structlog
+
+from conversations import installation, registry
+from conversations.concurrency import Stage
+from conversations.contracts import (
+    ChannelConfig,
+    Deferred,
+    Failed,
+    Outcome,
+    Rejected,
+    Scope,
+    Unknown,
+)
+from conversations.delivering import early_retry, results
+from conversations.delivering.bulkhead import CALLS, Bulkhead
+from conversations.delivering.limiter import Limiter, Request, limits_of
+from conversations.delivering.results import NOTHING_WRITTEN, Next, Step, Written
+from conversations.errors import CoreError
+from conversations.failpoints import failpoint
+from conversations.lanes import pauses
+from conversations.lanes.lock import Locks, free
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+from conversations.telemetry import error_places, logs
+
+log = structlog.get_logger(__name__)
+
+READ_AHEAD = 256  # lanes of a channel that wait for room with what they have to say; the others are read anew then
+START_SECONDS = 2.0  # a call that starts later than this after its intent is given back
+STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
+STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
+CHECK_SECONDS = 2.0
+
+
+class Lane:
+    """One lane in this sender's hands."""
+
+    __slots__ = ("channel", "claim", "id", "now", "place", "probe", "read_at", "replies", "step", "trace")
+
+    def __init__(self, lane: int, probe: bool) -> None:
+        self.id, self.probe = lane, probe
+        self.claim: uuid.UUID | None = None  # the incarnation whose name the intent bears
+        self.trace = ""  # of the message that is being answered
+        self.channel: ChannelConfig | None = None
+        self.replies: collections.deque[Next] = collections.deque()
+        self.read_at = 0.0  # when they were: ages among what was read grow from then on
+        self.place = 0  # the channel that keeps one of its calls for it
+        self.now: Next | None = None  # in flight
+        self.step: Step | None = None  # a result that waits for the next intent to ride with it
+
+
+Event = tuple[str, Sequence[Lane], Any]
+
+# ---------------------------------------------------------------- the sender of a process
+
+
+class Sender:
+    """Delivers lanes. One thread decides, stages take trips, a pool calls. ``send`` is its door."""
+
+    def __init__(self, writer: committer.Committer, locks: Locks, incarnation: uuid.UUID, limiter: Limiter) -> None:
+        self.writer, self.locks, self.incarnation, self.limiter = writer, locks, incarnation, limiter
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
+        self._bulkhead: Bulkhead[Lane] = Bulkhead()  # calls, from the limiter's word to the call's end
+        self._flying: set[Lane] = set()  # lanes whose call runs
+        self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
+        self._begun: set[int] = set()  # replies that were called for and whose result could not be written
+        self._later: list[tuple[float, int, Lane]] = []
+        self._said: dict[str, list[logs.Line]] = {}  # results, by status, to be logged together
+        self._tie = itertools.count()
+        self._stopping = False
+        self._checked_at = time.monotonic()
+        self._looks = Stage("look", self._look, 64)
+        self._gate = Stage("admit", self._admit, 64)
+        self._leaves = Stage("let go", self._leave, 500)
+        threading.Thread(target=self._serve, name="deliver", daemon=True).start()
+
+    def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
+        """Deliver the next replies of these lanes; returns at once. ``probe``: although their channel is paused."""
+        if self._stopping:
+            return
+        try:
+            mine = self.locks.hold(conversation_ids) if locked else self.locks.hold_unlocked(conversation_ids)
+        except redis.RedisError as error:
+            log.warning("lanes not held", error=type(error).__name__, lanes=len(conversation_ids))
+            return
+        if mine:
+            self._events.put(("look", [Lane(lane, probe) for lane in mine], None))
+
+    def stop(self, seconds: float) -> None:
+        """Start nothing new; let calls end and write their results for up to ``seconds``."""
+        self._stopping = True
+        end = time.monotonic() + seconds
+        self._drain(end - STOP_SECONDS)
+        unknown = Unknown(reason="its sender was stopped while it was being sent")
+        for lane in list(self._flying):
+            self._events.put(("result", [lane], (unknown, False)))
+        self._drain(end)
+        free(self.locks.kind, self.locks.token, self.locks.running())
+
+    def _drain(self, end: float) -> None:
+        while time.monotonic() < end and (self._bulkhead or self._in_hand):
+            time.sleep(0.05)
+
+    # ------------------------------------------------------------ one thread decides
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                self._turn()
+        except BaseException as error:
+            log.critical("sender died", error=type(error).__name__, exc_info=True)
+            committer.end_process()
+
+    def _turn(self) -> None:
+        """What takes a trip for every lane is a stage's, and its answer an event. (What was forgotten is read here:
+        channels, pauses, and every ``CHECK_SECONDS`` what is being sent in our name.)"""
+        looking: list[Lane] = []
+        ready: list[Lane] = []
+        for word, lanes, value in self._ready():
+            match word:
+                case "look":
+                    looking += lanes
+                case "found":
+                    self._found(lanes, value)
+                    ready += lanes
+                case "not read":
+                    for lane in lanes:
+                        self._give_place(lane)
+                    self._go(lanes)
+                case "advance":
+                    ready += lanes
+                case "admitted":
+                    self._admitted(lanes, value)
+                case "result":
+                    ready += (lane for lane in lanes if self._settle(lane, value))
+                case "written":
+                    self._written(value, looking)
+        for status, lines in self._said.items():
+            logs.together(log, "reply", lines, status=status)
+        self._said.clear()
+        called = self._called_up(ready)
+        self._looks.put([*looking, *(lane for lane in called if not lane.replies)])
+        ready += (lane for lane in called if lane.replies)
+        self._gate.put([lane for lane in ready if self._may_start(lane)])
+        self._check()
+
+    def _ready(self) -> Sequence[Event]:
+        """What happened since; waits for the next event, the next timer, or the next check."""
+        now = time.monotonic()
+        until = min(self._later[0][0] if self._later else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
+        if self._bulkhead.may_call():
+            until = now
+        events: list[Event] = []
+        try:
+            events.append(self._events.get(timeout=max(0.0, until - now)))
+            while len(events) < 1000:
+                events.append(self._events.get_nowait())
+        except queue.Empty:
+            pass
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            lane = heapq.heappop(self._later)[2]
+            events.append(("advance" if lane.replies else "look", [lane], None))
+        return events
+
+    def _look(self, lanes: list[Lane]) -> None:
+        """Stage: read their next replies."""
+        try:
+            rows = database.read(sql("fetch_replies"), {"ids": [lane.id for lane in lanes]})
+        except (psycopg.Error, CoreError) as error:
+            log.warning("replies not read", error=type(error).__name__)
+            self._events.put(("not read", lanes, None))
+        else:
+            self._events.put(("found", lanes, rows))
+
+    def _found(self, lanes: Sequence[Lane], rows: Sequence[tuple[Any, ...]]) -> None:
+        found: dict[int, list[Next]] = collections.defaultdict(list)
+        for row in rows:
+            found[row[0]].append(Next(*row))
+        now = time.monotonic()
+        for lane in lanes:
+            lane.replies, lane.read_at = collections.deque(found[lane.id]), now
+            lane.channel = _channel(found[lane.id][0].channel_id) if found[lane.id] else None
+
+    def _go(self, lanes: Sequence[Lane]) -> None:
+        self._leaves.put(lanes)
+
+    def _leave(self, lanes: list[Lane]) -> None:
+        """Stage: release; a lane on which word was left is looked at again."""
+        again = set(self.locks.release([lane.id for lane in lanes], keep=not self._stopping))
+        if again:
+            self._looks.put(lane for lane in lanes if lane.id in again)
+
+    def _admit(self, lanes: list[Lane]) -> None:
+        """Stage: one question to the limiter for all that may start as far as we know."""
+        self._events.put(("admitted", lanes, self.limiter.admit([_request(lane) for lane in lanes])))
+
+    def _admitted(self, lanes: Sequence[Lane], waits: Sequence[float]) -> None:
+        for lane, wait in zip(lanes, waits, strict=True):
+            if wait <= 0 and not self._stopping:
+                self._intend(lane)
+            else:
+                self._give_place(lane)
+                self._wait(lane, wait)
+
+    def _may_start(self, lane: Lane) -> bool:
+        """Whether the lane's next reply may go to the limiter, with a call reserved; everything else is done here."""
+        reply = self._head(lane)
+        if reply is None or lane.channel is None or not results.rides(lane.step):
+            self._hand_in(lane)
+        elif self._is_lost(reply):
+            self._give_back(lane, reply, lane.channel)
+        elif results.refusal(reply):
+            self._refuse(lane, reply)
+        elif reply.status != "pending" or self._stopping or self._held_back(lane, reply):
+            self._hand_in(lane)
+        elif (reply.wait or 0) > 0 and not lane.probe:
+            self._wait_for_column(lane, reply.wait or 0)
+        elif not lane.place and self._bulkhead.room(lane.channel.id) <= 0:
+            self._wait_for_room(lane)
+        else:
+            self._take_place(lane, lane.channel.id)
+            return True
+        self._give_place(lane)
+        return False
+
+    def _head(self, lane: Lane) -> Next | None:
+        while lane.replies:
+            reply = lane.replies[0]
+            if reply.reply_id is not None and reply.status not in results.SETTLED:
+                return reply
+            lane.replies.popleft()
+            if reply.reply_id is None:
+                return None
+            if not lane.replies:
+                self._skip(lane, reply)
+        return None
+
+    def _skip(self, lane: Lane, last: Next) -> None:
+        """All that was fetched is settled: move the lane's head past it."""
+        try:
+            database.execute(sql("skip_settled"), {"id": lane.id, "sequence": last.sequence + 1})
+        except (psycopg.Error, CoreError) as error:
+            log.warning("head of replies not moved", error=type(error).__name__)
+
+    def _is_lost(self, reply: Next) -> bool:
+        """A row in our name that we do not have in hand: the answer to a COMMIT was lost."""
+        mine = reply.status == "sending" and reply.claimed_by == self.incarnation
+        return mine and reply.reply_id not in self._in_hand
+
+    def _refuse(self, lane: Lane, reply: Next) -> None:
+        """It is never started; what came before it is written first."""
+        refusal = results.refusal(reply)
+        if lane.step is not None or refusal is None:
+            self._hand_in(lane)
+            return
+        lane.replies.popleft()
+        self._submit(lane, results.result(reply, None, refusal[0], error=refusal[1]))
+
+    def _held_back(self, lane: Lane, reply: Next) -> bool:
+        """Sending is held for this lane: its channel is paused or switched off, or this is a copy of production."""
+        channel = lane.channel
+        assert channel is not None
+        if not channel.active:
+            return True
+        if not lane.probe and self._paused(channel):
+            return True
+        return not installation.may_send_to(reply.user, reply.chat)
+
+    def _paused(self, channel: ChannelConfig) -> bool:
+        try:
+            return pauses.stopped(*pauses.sending_keys(channel.id, channel.tenant_id))
+        except CoreError:  # the database is away: no intent is written now, whatever we say
+            return True
+
+    def _hand_in(self, lane: Lane) -> None:
+        """Let the lane go; a result is written before, and its answer looks again."""
+        if lane.step is not None:
+            self._flush(lane)
+        else:
+            self._go([lane])
+
+    def _wait(self, lane: Lane, seconds: float) -> None:
+        """The limiter's waits: short ones stay here, long ones go into the column, and the lane with them."""
+        if lane.step is not None:
+            self._flush(lane, then=seconds if seconds <= STAY_SECONDS else 0.0)
+        elif seconds <= STAY_SECONDS:
+            self._come_back(lane, seconds)
+        else:
+            self._submit(lane, results.result(lane.replies.popleft(), None, "pending", delay=seconds))
+
+    def _wait_for_column(self, lane: Lane, seconds: float) -> None:
+        """A retry time that stands in the column already."""
+        if lane.step is not None or seconds > STAY_SECONDS:
+            self._hand_in(lane)
+        else:
+            lane.replies.clear()  # read anew then: what was read says "wait" for ever
+            self._come_back(lane, seconds)
+
+    def _come_back(self, lane: Lane, seconds: float) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._tie), lane))
+
+    # ------------------------------------------------------------ the bulkhead
+
+    def _wait_for_room(self, lane: Lane) -> None:
+        """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
+        assert lane.channel is not None
+        before = -1 if lane.step is not None else self._bulkhead.stand_in_line(lane.channel.id, lane)
+        if before < 0:
+            self._hand_in(lane)
+        elif before >= READ_AHEAD:
+            lane.replies.clear()
+
+    def _called_up(self, ready: Sequence[Lane]) -> list[Lane]:
+        """Lanes for which there is room now, longest wait first, behind those that go on with what was read for them:
+        a lane that has its turn says all of that, so that nothing is read and written twice. Each has its place, also
+        while it is read anew."""
+        going_on = collections.Counter(
+            lane.channel.id for lane in ready if lane.channel and lane.replies and not lane.place
+        )
+        called = self._bulkhead.call(going_on)
+        for lane in called:
+            assert lane.channel is not None
+            lane.place = lane.channel.id
+        return called
+
+    def _take_place(self, lane: Lane, channel_id: int) -> None:
+        if not lane.place:
+            lane.place = channel_id
+            self._bulkhead.begin(channel_id)
+
+    def _give_place(self, lane: Lane) -> None:
+        if lane.place:
+            self._bulkhead.end(lane.place)
+            lane.place = 0
+
+    # ------------------------------------------------------------ intents and results
+
+    def _intend(self, lane: Lane) -> None:
+        reply = lane.now = lane.replies.popleft()
+        assert reply.reply_id is not None
+        step = lane.step or Step(id=lane.id, channel_id=reply.channel_id)
+        lane.step, lane.probe = None, False
+        lane.claim = self.incarnation  # read once: another thread begins another life
+        step.intent_claim = str(lane.claim)
+        step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
+        lane.trace = bytes(reply.identity or b"").hex()[:16]
+        self._in_hand.add(reply.reply_id)
+        failpoint("D1")
+        self._submit(lane, step)
+
+    def _flush(self, lane: Lane, then: float = 0.0) -> None:
+        """Write a result alone; its answer looks at the lane again, after ``then`` seconds."""
+        step, lane.step = lane.step, None
+        if step is not None:
+            self._submit(lane, step, then)
+
+    def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
+        """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
+        self.writer.submit(results.SENDS, step, self._answered, about=(lane, step, then))
+
+    def _answered(self, tickets: list[committer.Ticket]) -> None:
+        """In the committer's thread: what is meant begins at once, behind the word that it was written."""
+        meant = [(lane, lane.channel, lane.now, _outcome(ticket).begun_at)
+                 for ticket in tickets for lane, step, _ in [ticket.about]
+                 if step.intent_id is not None and _outcome(ticket).intent]  # fmt: skip
+        self._events.put(("written", [ticket.about[0] for ticket in tickets], tickets))
+        for call in meant:
+            failpoint("D2")
+            self._calls.submit(self._call, *call)
+
+    def _written(self, tickets: Sequence[committer.Ticket], looking: list[Lane]) -> None:
+        for ticket in tickets:
+            lane, step, then = ticket.about
+            written = _outcome(ticket)
+            if step.reply_id is not None:
+                self._result_written(lane, step, ticket, written)
+            if step.intent_id is None:
+                if then:
+                    self._come_back(lane, then)
+                elif written.ends():
+                    self._go([lane])
+                else:
+                    looking.append(lane)
+            elif written.intent:
+                self._flying.add(lane)
+            else:
+                self._in_hand.discard(step.intent_id)
+                lane.now = None
+                self._give_place(lane)
+                looking.append(lane)
+
+    def _result_written(self, lane: Lane, step: Step, ticket: committer.Ticket, written: Written) -> None:
+        assert step.reply_id is not None
+        self._in_hand.discard(step.reply_id)
+        if ticket.error is not None and step.expect == "sending":
+            log.error("result refused by the database", conversation=lane.id, error=type(ticket.error).__name__)
+            self._begun.add(step.reply_id)
+        else:
+            self._begun.discard(step.reply_id)
+        self._log_result(lane, step, written.status if written.result else "moved")
+
+    def _give_back(self, lane: Lane, reply: Next, channel: ChannelConfig) -> None:
+        """A row in our name that we do not have in hand: its call never began, or its result could not be written."""
+        if lane.step is not None:
+            self._flush(lane)
+            return
+        lane.replies.popleft()
+        if reply.reply_id in self._begun:
+            unknown = Unknown(reason="its result could not be written")
+            self._submit(lane, results.again(reply, self.incarnation, channel, unknown, False))
+        else:
+            spent = max(0, reply.attempts - 1)
+            self._submit(lane, results.result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
+
+    def _settle(self, lane: Lane, value: tuple[Outcome, bool]) -> bool:
+        """A call ended: what it means for the reply and the lane. False: we had given it up before."""
+        reply, channel = lane.now, lane.channel
+        if reply is None or channel is None or lane not in self._flying:
+            return False
+        lane.now = None
+        failpoint("D3")
+        self._flying.discard(lane)
+        self._give_place(lane)
+        lane.step = results.judge(reply, lane.claim, channel, *value)
+        return True
+
+    def _log_result(self, lane: Lane, step: Step, status: str) -> None:
+        words = {"conversation": lane.id, "sequence": step.sequence, "attempt": step.attempts, "trace": lane.trace}
+        self._said.setdefault(status, []).append(words)
+
+    # ------------------------------------------------------------ calls
+
+    def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, begun_at: float) -> None:
+        """On a thread of the pool. ``begun_at``: before its intent was committed."""
+        wait = self._told_to_wait(channel, reply)  # this may take a while
+        if time.monotonic() - begun_at > START_SECONDS or self._stopping or lane.claim != self.incarnation:
+            outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
+        elif wait > 0:
+            outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
+        else:
+            outcome = _send(channel, reply)
+        self._events.put(("result", [lane], (outcome, self._account(channel, reply, outcome))))
+        early_retry.heard(channel.id, outcome)
+
+    def _told_to_wait(self, channel: ChannelConfig, reply: Next) -> float:
+        """Somebody else's 429 may have come between the limiter's word and this call."""
+        try:
+            return self.limiter.blocked(_request_of(reply, channel))
+        except Exception as error:  # it was admitted: no check of ours keeps a lane in hand
+            log.warning("blocks not read", channel=channel.id, error=type(error).__name__)
+            return 0.0
+
+    def _account(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
+        """What it means for the channel and its limits. True: the channel is paused, no attempt is spent."""
+        key = pauses.Key(pauses.CHANNEL, str(channel.id), pauses.SENDING)
+        try:
+            match outcome:
+                case Deferred():
+                    if outcome.bucket:
+                        self.limiter.block(
+                            _request_of(reply, channel), outcome.bucket, results.told(outcome), outcome.reason
+                        )
+                case Failed() | Unknown():
+                    return pauses.failed(key, reply.id, outcome.reason)
+                case Rejected(scope=Scope.CHANNEL, new_chat=""):
+                    return pauses.failed(key, reply.id, outcome.reason, at_once=True)
+                case _:  # it answers, so it works
+                    pauses.succeeded(key)
+        except Exception as error:  # whatever it is: the result must be written
+            log.warning("not counted", channel=channel.id, error=type(error).__name__)
+        return False
+
+    def _check(self) -> None:
+        """Every 2 s: rows in our name that we do not have in hand (a lost answer to COMMIT)."""
+        if time.monotonic() - self._checked_at < CHECK_SECONDS:
+            return
+        self._checked_at = time.monotonic()
+        try:
+            rows = database.read(sql("find_claimed"), {"claim": self.incarnation})
+        except (psycopg.Error, CoreError):
+            return
+        lost = [lane for lane, reply in rows if reply not in self._in_hand]
+        if lost:
+            self.send(lost, locked=False)
+
+
+def _outcome(ticket: committer.Ticket) -> Written:
+    written: Written = ticket.result if ticket.error is None else NOTHING_WRITTEN
+    return written
+
+
+def _channel(channel_id: int) -> ChannelConfig | None:
+    """The channel, where it can be used: a broken one holds up nobody else."""
+    try:
+        channel = registry.channel(channel_id)
+        if channel is not None:
+            registry.adapter(channel.platform)
+        return channel
+    except Exception as error:
+        log.error("channel cannot be used", channel=channel_id, error=type(error).__name__)
+        return None
+
+
+def _send(channel: ChannelConfig, reply: Next) -> Outcome:
+    """One attempt. Any exception of an adapter is an unknown outcome."""
+    try:
+        outgoing = results.outbound(reply)
+    except msgspec.ValidationError as error:
+        return Rejected(reason=f"its body is not one of a reply: {type(error).__name__}")
+    try:
+        return registry.adapter(channel.platform).send(channel, outgoing)
+    except Exception as error:
+        log.warning("send raised", channel=channel.id, error=error_places.kind(error), place=error_places.place(error))
+        return Unknown(reason=error_places.kind(error))
+
+
+def _request(lane: Lane) -> Request:
+    assert lane.channel is not None
+    return _request_of(lane.replies[0], lane.channel, time.monotonic() - lane.read_at)
+
+
+def _request_of(reply: Next, channel: ChannelConfig, waited: float = 0.0) -> Request:
+    limits = limits_of(channel.options.get("limits", ""), tuple(registry.adapter(channel.platform).limits))
+    ago = None if reply.sent_ago is None else reply.sent_ago + waited
+    return Request(channel=channel, chat=reply.chat, is_group=reply.is_group, limits=limits, seconds_ago=ago)

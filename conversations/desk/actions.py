@@ -1,0 +1,342 @@
+"""The verbs of staff: what a person may do to a conversation, a reply, a pause or a quarantined item.
+
+Each verb is one transaction in one pipeline: lock the lane if it still is what the person saw, do it,
+write the audit entry; after COMMIT, wake. Nothing here is undone by a turn that was computed before:
+the verbs bump the epoch, or take a number.
+
+**Invariant:** a verb that comes too late changes nothing and raises ``LaneMoved``, which says what is there now.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import psycopg
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+
+from conversations import crypto, installation, registry
+from conversations.contracts import ReplyBody, Struct
+from conversations.errors import Busy, LaneMoved
+from conversations.models import Audit, Channel, Conversation, Message, Quarantine, Reply
+from conversations.postgres import database
+from conversations.postgres.database import Row, Statement
+from conversations.postgres.sql_files import sql
+from conversations.postgres.storable_text import clean_text
+from conversations.waking import wake
+
+TRIES = 3  # a lane that somebody else holds; each waits for the lock's own timeout
+NOTE_CHARACTERS = 2_000
+ANSWER_CHARACTERS = 20_000
+REPLAYS = 64  # of one message
+ANYTHING = {"epoch": None, "next_sequence": None, "mode": None, "paused": None}
+
+Result = TypeVar("Result")
+Statements = dict[str, Statement]
+Rows = dict[str, list[Row]]
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """The lane as the page showed it. ``epoch`` changes with every act of a person, ``next_sequence`` with the head."""
+
+    conversation: int
+    epoch: int
+    next_sequence: int
+    last_sequence: int = 0  # the newest message that the page showed
+
+    def lane(self, **more: Any) -> dict[str, Any]:
+        """What must still hold for an act on who answers."""
+        return {"conversation": self.conversation, "epoch": self.epoch, **more}
+
+    def head(self) -> dict[str, Any]:
+        """What must still hold for an act on the message that was next."""
+        return self.lane(next_sequence=self.next_sequence)
+
+
+# ---------------------------------------------------------------- the head of the lane
+
+
+def retry(seen: Seen, staff: User) -> None:
+    """The head is tried again at once, with all its attempts."""
+    _act(seen.head(), staff, "retry", {"retry": _sql("desk_retry")}, subject=f"message {seen.next_sequence}")
+
+
+def skip(seen: Seen, staff: User, note: str) -> None:
+    """The bot never sees the head; the next message is due."""
+    _pass(seen, staff, "skip", note, status=Message.Status.SKIPPED, statuses=["pending", "parked", "missing"])
+
+
+def park(seen: Seen, staff: User, note: str) -> None:
+    """The head is set aside, to be unparked later; the next message is due."""
+    _pass(seen, staff, "park", note, status=Message.Status.PARKED, statuses=["pending"])
+
+
+def _pass(seen: Seen, staff: User, verb: str, note: str, *, status: str, statuses: list[str]) -> None:
+    written = f"{status} by {staff.get_username()}: {_note(note)}"
+    statement = _sql("desk_pass", status=status, note=written, statuses=statuses)
+    _act(seen.head(), staff, verb, {"pass": statement}, subject=f"message {seen.next_sequence}", reason=note)
+
+
+# ---------------------------------------------------------------- messages that were passed
+
+
+def unpark(seen: Seen, staff: User, message: Message) -> int:
+    """A parked message comes again, once: at the tail, or in its place where it still blocks the lane. Its number."""
+    if message.sequence == seen.next_sequence:
+        retry(seen, staff)
+        return seen.next_sequence
+    identity = _again(message, "u:")
+    statement = _sql("desk_replay", message=message.pk, identity=identity, statuses=["parked"], unpark=True)
+    return _put_back(staff, "unpark", message, statement)
+
+
+def replay(staff: User, message: Message, number: int) -> int:
+    """The bot sees a passed message once more, at the tail, as its ``number``-th replay. The copy's own number."""
+    if not 1 <= number <= REPLAYS:
+        raise LaneMoved(f"a message is replayed {REPLAYS} times at most")
+    identity = _again(message, f"r:{number}")
+    statuses = ["handled", "skipped"]
+    statement = _sql("desk_replay", message=message.pk, identity=identity, statuses=statuses, unpark=False)
+    return _put_back(staff, "replay", message, statement)
+
+
+def next_replay(message: Message) -> int:
+    """The number that the next replay of ``message`` takes: a page that is sent twice replays once."""
+    identities = {_again(message, f"r:{number}"): number for number in range(1, REPLAYS + 1)}
+    found = Message.objects.filter(identity__in=list(identities)).values_list("identity", flat=True)
+    taken = {identities[bytes(identity)] for identity in found}
+    return next(number for number in range(1, REPLAYS + 2) if number not in taken)
+
+
+def _again(message: Message, how: str) -> bytes:
+    return crypto.keyed_hash(installation.identity_key(), bytes(message.identity), how)
+
+
+def _put_back(staff: User, verb: str, message: Message, statement: Statement) -> int:
+    """A new number at the tail needs no epoch: it goes through the lane."""
+    lane = {"conversation": message.conversation_id}
+    rows = _act(lane, staff, verb, {"copy": statement}, subject=f"message {message.sequence}")
+    return int(rows["copy"][0][1])
+
+
+# ---------------------------------------------------------------- who answers
+
+
+def take_over(seen: Seen, staff: User, reason: str = "") -> None:
+    """A person answers from now on; what the bot has not begun to send becomes drafts."""
+    _act(seen.lane(mode="bot"), staff, "take_over", _taking_over(staff), reason=reason)
+
+
+def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> None:
+    """A person's reply. Where the bot answers, ``taking_over`` takes over in the same transaction."""
+    bodies = _bodies(seen.conversation, text)
+    statement = _sql("desk_answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
+    if taking_over:
+        steps = {**_taking_over(staff), "took": _audit(staff, "take_over"), "answer": statement}
+        _act(seen.lane(mode="bot"), staff, "answer", steps)
+    else:
+        _act(seen.lane(mode="human"), staff, "answer", {"answer": statement})
+
+
+def hand_back(seen: Seen, staff: User, *, skip_rest: bool = True) -> None:
+    """The bot answers again. What the person saw meanwhile they answered, or it is the bot's; the rest is the bot's."""
+    note = f"answered by {staff.get_username()}"
+    steps = {
+        "release": _sql("desk_release", everything=skip_rest),
+        "back": _sql("desk_hand_back", skip=skip_rest, note=note, seen_last=seen.last_sequence),
+        "assign": _sql("desk_assign", assignee=None),
+    }
+    reason = note if skip_rest else "left to the bot"
+    _act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason)
+
+
+def _taking_over(staff: User) -> Statements:
+    return {
+        "release": _sql("desk_release", everything=True),
+        "take over": _sql("desk_take_over"),
+        "replies": _sql("desk_move_replies"),
+        "assign": _sql("desk_assign", assignee=staff.pk),
+    }
+
+
+def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
+    """The answer in the parts that its platform takes."""
+    text = clean_text(text.replace("\r\n", "\n").strip())
+    if not text:
+        raise ValueError("an answer needs words")
+    if len(text) > ANSWER_CHARACTERS:
+        raise ValueError(f"an answer has {ANSWER_CHARACTERS:,} characters at most")
+    platform = Conversation.objects.values_list("channel__platform", flat=True).get(pk=conversation_id)
+    return registry.adapter(platform).split(ReplyBody(text=text))
+
+
+# ---------------------------------------------------------------- the lane as a whole
+
+
+def wake_up(conversation_id: int, staff: User) -> None:
+    """Look at it now, whatever was planned. Retry times stay."""
+    _act({"conversation": conversation_id}, staff, "wake", {"wake": _sql("desk_wake")})
+
+
+def pause(conversation_id: int, staff: User, reason: str) -> None:
+    """The bot stops in this conversation; replies that are written still go out."""
+    lane = {"conversation": conversation_id, "paused": False}
+    _act(lane, staff, "pause", {"pause": _sql("desk_pause", paused=True)}, reason=reason)
+
+
+def resume(conversation_id: int, staff: User) -> None:
+    """The bot goes on where it stopped."""
+    lane = {"conversation": conversation_id, "paused": True}
+    _act(lane, staff, "resume", {"resume": _sql("desk_pause", paused=False)})
+
+
+# ---------------------------------------------------------------- replies that wait for a person
+
+
+def decide_unknown_reply(reply: Reply, staff: User, *, sent: bool) -> None:
+    """It arrived, or it is sent again with the same key. A bot's reply from before a take-over becomes a draft."""
+    statement = _sql("desk_decide_reply", reply=reply.pk, sent=sent)
+    _act_on_reply(reply, staff, "decide_sent" if sent else "decide_resend", statement)
+
+
+def resend_reply(reply: Reply, staff: User) -> None:
+    """The same words once more, in the name of the person who asks for it, at the tail."""
+    statuses = ["parked", "failed", "expired"]
+    _act_on_reply(reply, staff, "resend", _sql("desk_resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
+
+
+def cancel_reply(reply: Reply, staff: User, note: str) -> None:
+    """A reply that has not started does not start; one that was refused leaves the list of staff."""
+    written = f"set aside by {staff.get_username()}: {_note(note)}"
+    statement = _sql("desk_cancel_reply", reply=reply.pk, statuses=["pending", "parked", "failed"], note=written)
+    _act_on_reply(reply, staff, "cancel", statement, reason=note)
+
+
+def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, reason: str = "") -> None:
+    steps = {"reply": statement, "replies": _sql("desk_move_replies")}
+    _act({"conversation": reply.conversation_id}, staff, verb, steps, subject=f"reply {reply.sequence}", reason=reason)
+
+
+# ---------------------------------------------------------------- beyond one lane
+
+
+def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -> None:
+    """Handling or sending stops for everybody of a channel, bot or tenant; only staff end it."""
+    key = {"scope": scope, "target": target, "stops": stops}
+    statement = _sql("desk_start_pause", **key, staff=staff.pk, reason=_note(reason))
+    if not _commit({"start": statement})["start"]:
+        raise LaneMoved("it changed meanwhile: staff have stopped this already")
+
+
+def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str = "") -> None:
+    """All that the pause stopped goes on; the sweeper brings its lanes."""
+    statement = _sql("desk_end_pause", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
+    if not _commit({"end": statement})["end"]:
+        raise LaneMoved("it changed meanwhile: this pause ended, or began anew")
+
+
+def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
+    """New credentials of a channel, by name; an empty value removes. They end what the old ones stopped."""
+    with transaction.atomic(durable=True):
+        row = Channel.objects.select_for_update().get(pk=channel.pk)
+        row.set_credentials(values)
+        row.save(update_fields=["sealed"])
+        _note_channel(row, staff, "set_credentials", ", ".join(sorted(values)))
+    ended = {"scope": "channel", "target": str(channel.pk), "stops": "sending"}
+    _commit({"end": (sql("end_pause"), ended)})
+    registry.forget_channels()
+
+
+def set_active(channel: Channel, active: bool, staff: User, reason: str) -> None:
+    """A channel that is off stores what comes; its lanes wait."""
+    with transaction.atomic(durable=True):
+        changed = Channel.objects.filter(pk=channel.pk, active=not active).update(active=active)
+        if not changed:
+            raise LaneMoved("it changed meanwhile: somebody has done that already")
+        _note_channel(channel, staff, "switch_on" if active else "switch_off", reason)
+    registry.forget_channels()
+
+
+def _note_channel(channel: Channel, staff: User, verb: str, reason: str) -> None:
+    Audit.objects.create(staff=staff, verb=verb, subject=f"channel {channel.public_id}", reason=_note(reason))
+
+
+def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:
+    """Somebody looked at it. The bytes stay."""
+    statement = _sql("desk_settle_quarantine", item=item.pk, staff=staff.pk, reason=_note(note))
+    if not _commit({"settle": statement})["settle"]:
+        raise LaneMoved("it changed meanwhile: somebody has settled this item")
+
+
+def note_reading(conversation_id: int, staff: User) -> None:
+    """Reading is audited, once an hour per person and conversation."""
+    _commit({"read": _sql("desk_note_reading", conversation=conversation_id, staff=staff.pk)})
+
+
+# ---------------------------------------------------------------- one transaction
+
+
+def _act(
+    expected: Mapping[str, Any], staff: User, verb: str, steps: Statements, *, subject: str = "", reason: str = ""
+) -> Rows:
+    """Lock the lane where ``expected`` holds, ``steps``, audit, COMMIT, wake; the rows of each."""
+    lock = _sql("desk_lock", **{**ANYTHING, **expected})
+    rows = _commit({"lock": lock, **steps, "audit": _audit(staff, verb, subject, reason)})
+    if not rows["audit"]:
+        raise LaneMoved(f"it changed meanwhile: {_what_is_there(expected['conversation'])}")
+    _wake(expected["conversation"], tenant_id=rows["lock"][0][2])
+    return rows
+
+
+def _audit(staff: User, verb: str, subject: str = "", reason: str = "") -> Statement:
+    return _sql("desk_audit", staff=staff.pk, verb=verb, subject=subject, reason=_note(reason))
+
+
+def _wake(conversation_id: int, tenant_id: int) -> None:
+    wake.handle([conversation_id], tenant_id)
+    wake.send([conversation_id], tenant_id)
+
+
+def _what_is_there(conversation_id: int) -> str:
+    lane = Conversation.objects.filter(pk=conversation_id).first()
+    if lane is None:
+        return "this conversation is gone"
+    who = "a person answers" if lane.mode == Conversation.Mode.HUMAN else "the bot answers"
+    head = f"message {lane.next_sequence} is next" if lane.next_sequence <= lane.last_sequence else "nothing is waiting"
+    return f"{who}{', it is paused' if lane.paused_at else ''}, {head}"
+
+
+def _commit(statements: Statements) -> Rows:
+    """One pipeline on this request's connection; a lane that a step holds is waited for, ``TRIES`` times."""
+    return _patiently(lambda: database.transaction(_own_connection(), statements))
+
+
+def _patiently(attempt: Callable[[], Result]) -> Result:
+    for last in (*[False] * (TRIES - 1), True):
+        try:
+            return attempt()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            if last:
+                raise Busy("somebody else holds this conversation just now; try again") from None
+        except psycopg.errors.UniqueViolation:
+            raise LaneMoved("it changed meanwhile: somebody has replayed this message") from None
+    raise AssertionError("unreachable")
+
+
+def _own_connection() -> psycopg.Connection[Row]:
+    if connection.in_atomic_block:
+        raise RuntimeError("a verb is a transaction of its own")
+    connection.ensure_connection()
+    return connection.connection
+
+
+def _sql(name: str, **values: Any) -> Statement:
+    parameters: Mapping[str, Any] = values
+    return sql(name), parameters
+
+
+def _note(text: str) -> str:
+    return clean_text(text.strip(), NOTE_CHARACTERS)

@@ -1,0 +1,270 @@
+"""Conversations: the list, what is stuck, and one conversation as a readable, live timeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from conversations.desk import access, actions, reasons, search, timeline
+from conversations.desk.admin import filters
+from conversations.desk.admin.proxies import StuckConversation
+from conversations.desk.admin.windows import Verb, Walk, Window, number_in
+from conversations.desk.templatetags.desk import age, visible
+from conversations.models import Contact, Conversation
+
+STUCK = 200
+
+
+class Reasoned(Walk):
+    """A list whose rows know why they stand as they stand: one query for all of them."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        explain(request, self.result_list)
+
+
+def explain(request: HttpRequest, lanes: list[Any]) -> reasons.Around:
+    around = reasons.look_around(access.channel_ids(request))
+    facts = reasons.read([lane.pk for lane in lanes])
+    now = timezone.now()
+    for lane in lanes:
+        lane.facts = facts.get(lane.pk)
+        lane.reasons = reasons.reasons(lane.facts, around, now) if lane.facts else []
+    return around
+
+
+def name_of(lane: Conversation) -> str:
+    """Who it is with, as staff know them."""
+    contact: Contact | None = lane.contact
+    name = contact.name or contact.username or contact.phone if contact else ""
+    return visible(name or lane.user or lane.chat)
+
+
+class Lanes(Window):
+    list_display: Any = ("person", "where", "answers", "progress", "oldest", "reason")
+    list_display_links = ("person",)
+    list_select_related = ("contact", "channel")
+    sortable_by = ()
+    change_list_template = "admin/conversations/list.html"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
+        return Reasoned
+
+    @admin.display(description="with")
+    def person(self, lane: Conversation) -> str:
+        return name_of(lane)
+
+    @admin.display(description="channel")
+    def where(self, lane: Conversation) -> str:
+        return visible(lane.channel)
+
+    @admin.display(description="answers")
+    def answers(self, lane: Any) -> str:
+        if lane.mode == Conversation.Mode.HUMAN:
+            return visible(lane.facts.assignee or "a person") if lane.facts else "a person"
+        return "paused" if lane.paused_at else "bot"
+
+    @admin.display(description="messages")
+    def progress(self, lane: Conversation) -> str:
+        pending = lane.last_sequence - lane.next_sequence + 1
+        return f"{lane.last_sequence} ({pending} pending)" if pending else f"{lane.last_sequence}"
+
+    @admin.display(description="oldest pending")
+    def oldest(self, lane: Any) -> str:
+        return age(lane.facts.oldest_pending_at) if lane.facts else ""
+
+    @admin.display(description="why it stands as it stands")
+    def reason(self, lane: Any) -> str:
+        """Nothing where nothing waits: what needs a look stands out."""
+        reason = lane.reasons[0] if lane.reasons else None
+        if reason is None or reason.weight == "idle":
+            return ""
+        return format_html('<span class="why why-{}">{}</span>', reason.weight, visible(reason.text))
+
+
+@admin.register(StuckConversation)
+class Stuck(Lanes):
+    """What no machine will move without a person, or what is older than expected; longest so first."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            return super().changelist_view(request, extra_context)
+        around = reasons.look_around(access.channel_ids(request))
+        ids = reasons.find_stuck(access.channel_ids(request), around, STUCK)
+        found = Conversation.objects.select_related("contact", "channel").in_bulk(ids)
+        lanes: list[Any] = [found[pk] for pk in ids if pk in found]
+        explain(request, lanes)
+        for lane in lanes:
+            lane.person = name_of(lane)
+        words = {"title": "Stuck", "lanes": lanes, "around": around, "limit": STUCK}
+        return self.show(request, None, "admin/conversations/stuck.html", words)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A stuck conversation's page is the conversation's."""
+        lane = self.find(request, object_id)
+        return self.redirect(reverse("admin:conversations_conversation_change", args=[lane.pk]))
+
+
+@admin.register(Conversation)
+class Conversations(Lanes):
+    """The list, and the page of one: reason on top, timeline, verbs."""
+
+    list_filter = (filters.ChannelFilter, filters.ModeFilter, filters.StuckFilter, filters.OldestPendingFilter)
+    search_fields = ("contact__name",)  # shows the box; ``get_search_results`` answers it
+    search_help_text = "Name, phone, username, chat, a platform's message id, or the trace of a log line"
+    verbs = {
+        verb: f"do_{verb}"
+        for verb in ("wake", "retry", "skip", "park", "take_over", "answer", "hand_back", "pause", "resume")
+    }
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        if not search_term.strip():
+            return queryset, False
+        return queryset.filter(pk__in=search.find(search_term, access.channel_ids(request))), False
+
+    # ------------------------------------------------------------ one conversation
+
+    def get_urls(self) -> list[URLPattern]:
+        live = path("<int:object_id>/live/", self.admin_site.admin_view(self.live), name=self._name("live"))
+        return [live, *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        lane = self.find(request, object_id)
+        actions.note_reading(lane.pk, access.staff_of(request))
+        before = request.GET.get("before", "")
+        older = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+        cursor = timeline.version(lane.pk)
+        words = {
+            "title": name_of(lane),
+            "cursor": cursor,
+            "live": reverse("admin:conversations_conversation_live", args=[lane.pk]),
+        }
+        return self.show(
+            request, lane, "admin/conversations/conversation.html", {**words, **self.parts(request, lane, older)}
+        )
+
+    def live(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        """What changed since ``cursor``: 304, or the parts of the page anew."""
+        lane = self.find(request, str(object_id))
+        cursor = timeline.version(lane.pk)
+        if request.GET.get("cursor") == cursor:
+            return HttpResponse(status=304)
+        parts = {**self.parts(request, lane, None), "row": lane, "verbs": self.buttons(request, lane)}
+        names = ("reasons", "timeline", "controls")
+        html = {name: render_to_string(f"admin/conversations/_{name}.html", parts, request) for name in names}
+        return JsonResponse({"cursor": cursor, "parts": html}, headers={"Cache-Control": "no-store"})
+
+    def parts(self, request: HttpRequest, lane: Conversation, before: int | None) -> dict[str, Any]:
+        explain(request, [lane])
+        return {
+            "window": timeline.window(lane, before),
+            "before": before,
+            "person": name_of(lane),
+            "human": lane.mode == Conversation.Mode.HUMAN,
+            "pending": lane.last_sequence - lane.next_sequence + 1,
+            "seen": _shown(lane),
+            "do": {verb: self.address(verb, lane) for verb in self.verbs},
+        }
+
+    def buttons(self, request: HttpRequest, lane: Any) -> list[Verb]:
+        """What the lane's state allows; each carries what the page has seen of it."""
+        seen = _shown(lane)
+        names = [] if lane.mode == Conversation.Mode.HUMAN else ["take_over"]
+        names += ["resume"] if lane.paused_at else ["pause"]
+        if lane.next_sequence <= lane.last_sequence:
+            names += ["retry", "skip"] if lane.blocked else ["retry", "skip", "park"]
+        return [self._verb(name, lane, seen) for name in [*names, "wake"]]
+
+    def _verb(self, name: str, lane: Any, seen: dict[str, int]) -> Verb:
+        label, ask, must = WORDS[name]
+        label = label.format(head=lane.next_sequence)
+        return Verb(name=name, label=label, ask=ask, must=must, address=self.address(name, lane), hidden=seen)
+
+    # ------------------------------------------------------------ verbs
+
+    def do_wake(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.wake_up(lane.pk, access.staff_of(request))
+        return "A worker will look at it now."
+
+    def do_retry(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.retry(_seen(request, lane), access.staff_of(request))
+        return "The message is tried again now, with all its attempts."
+
+    def do_skip(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.skip(_seen(request, lane), access.staff_of(request), _note(request))
+        return "Skipped; the next message is due."
+
+    def do_park(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.park(_seen(request, lane), access.staff_of(request), _note(request))
+        return "Parked; the next message is due."
+
+    def do_take_over(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.take_over(_seen(request, lane), access.staff_of(request), request.POST.get("note", ""))
+        return "You answer now; what the bot had not begun to send are drafts."
+
+    def do_answer(self, request: HttpRequest, lane: Conversation) -> str:
+        taking_over = "take_over" in request.POST
+        actions.answer(
+            _seen(request, lane), access.staff_of(request), request.POST.get("text", ""), taking_over=taking_over
+        )
+        return "Your answer is on its way."
+
+    def do_hand_back(self, request: HttpRequest, lane: Conversation) -> str:
+        skip_rest = request.POST.get("rest") != "bot"
+        actions.hand_back(_seen(request, lane), access.staff_of(request), skip_rest=skip_rest)
+        return "The bot answers again."
+
+    def do_pause(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.pause(lane.pk, access.staff_of(request), request.POST.get("note", ""))
+        return "The bot is paused here; replies that are written still go out."
+
+    def do_resume(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.resume(lane.pk, access.staff_of(request))
+        return "The bot goes on here."
+
+
+# label, what the note is asked as, whether it must be there
+WORDS: dict[str, tuple[str, str, bool]] = {
+    "take_over": ("Take over", "why (optional)", False),
+    "pause": ("Pause the bot here", "why", False),
+    "resume": ("Resume the bot", "", False),
+    "retry": ("Retry message {head}", "", False),
+    "skip": ("Skip message {head}", "why it is skipped", True),
+    "park": ("Park message {head}", "why it is parked", True),
+    "wake": ("Wake", "", False),
+}
+
+
+def _shown(lane: Conversation) -> dict[str, int]:
+    """What a form on the page says of the lane that it was shown with."""
+    return {"epoch": lane.epoch, "next_sequence": lane.next_sequence, "last_sequence": lane.last_sequence}
+
+
+def _seen(request: HttpRequest, lane: Conversation) -> actions.Seen:
+    """The lane as the page showed it, not as it is now."""
+    try:
+        epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
+        last_sequence = number_in(request, "last_sequence") if "last_sequence" in request.POST else 0
+    except ValueError:
+        raise ValueError("the page did not say what it has seen; load it again") from None
+    return actions.Seen(conversation=lane.pk, epoch=epoch, next_sequence=next_sequence, last_sequence=last_sequence)
+
+
+def _note(request: HttpRequest) -> str:
+    note = request.POST.get("note", "").strip()
+    if not note:
+        raise ValueError("please say why")
+    return note

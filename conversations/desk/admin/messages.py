@@ -1,0 +1,120 @@
+"""Messages that were set aside, and the two ways back: unpark (once) and replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from conversations.desk import access, actions
+from conversations.desk.admin import filters
+from conversations.desk.admin.proxies import ParkedMessage
+from conversations.desk.admin.windows import Verb, Window, number_in
+from conversations.desk.templatetags.desk import age, visible
+from conversations.models import Message
+
+PREVIEW_CHARACTERS = 120
+
+
+class Messages(Window):
+    channel_path = "conversation__channel_id"
+    list_select_related = ("conversation__channel", "conversation__contact")
+    sortable_by = ()
+    shown = (
+        "conversation",
+        "sequence",
+        "kind",
+        "status",
+        "text",
+        "note",
+        "received",
+        "settled",
+        "platform_id",
+        "trace",
+    )
+
+    def received(self, message: Message) -> Any:
+        return message.received_at
+
+    def settled(self, message: Message) -> Any:
+        return message.settled_at
+
+    def after(self, request: HttpRequest, row: Message) -> str:
+        return reverse("admin:conversations_conversation_change", args=[row.conversation_id])
+
+
+@admin.register(ParkedMessage)
+class ParkedMessages(Messages):
+    """The list of what is parked."""
+
+    list_display = ("message", "person", "where", "preview", "note_shown", "since")
+    list_display_links = ("message",)
+    list_filter = (filters.ChannelOfConversationFilter,)
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return super().get_queryset(request).filter(parked=True)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """A parked message is read in its conversation."""
+        return self.redirect(self.after(request, self.find(request, object_id)))
+
+    @admin.display(description="message")
+    def message(self, message: Message) -> str:
+        return f"{message.conversation_id}/{message.sequence}"
+
+    @admin.display(description="with")
+    def person(self, message: Message) -> str:
+        return visible(message.conversation.contact or message.conversation.user)
+
+    @admin.display(description="channel")
+    def where(self, message: Message) -> str:
+        return visible(message.conversation.channel)
+
+    @admin.display(description="text")
+    def preview(self, message: Message) -> str:
+        return visible(message.text[:PREVIEW_CHARACTERS])
+
+    @admin.display(description="why")
+    def note_shown(self, message: Message) -> str:
+        return visible(message.note)
+
+    @admin.display(description="for")
+    def since(self, message: Message) -> str:
+        return age(message.settled_at)
+
+
+@admin.register(Message)
+class AllMessages(Messages):
+    """No list (there are millions): the page of one message, with its verbs."""
+
+    verbs = {"unpark": "do_unpark", "replay": "do_replay"}
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return self.redirect(reverse("admin:conversations_conversation_changelist"))
+
+    def buttons(self, request: HttpRequest, row: Message) -> list[Verb]:
+        if row.status == Message.Status.PARKED:
+            seen = {"epoch": row.conversation.epoch, "next_sequence": row.conversation.next_sequence}
+            return [Verb(name="unpark", label="Unpark", address=self.address("unpark", row), hidden=seen)]
+        if row.starts_turn and row.status in (Message.Status.HANDLED, Message.Status.SKIPPED):
+            number = actions.next_replay(row)
+            label = "Replay: the bot sees it once more" if number == 1 else f"Replay, for the {number}. time"
+            return [Verb(name="replay", label=label, address=self.address("replay", row), hidden={"number": number})]
+        return []
+
+    def do_unpark(self, request: HttpRequest, message: Message) -> str:
+        epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
+        seen = actions.Seen(conversation=message.conversation_id, epoch=epoch, next_sequence=next_sequence)
+        return f"Message {message.sequence} comes again, as {actions.unpark(seen, access.staff_of(request), message)}."
+
+    def do_replay(self, request: HttpRequest, message: Message) -> str:
+        copy = actions.replay(access.staff_of(request), message, number_in(request, "number"))
+        return f"Message {message.sequence} comes again, as {copy}."

@@ -1,0 +1,75 @@
+"""Contacts: who writes, by which names, in which conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+
+from conversations.desk import access, search
+from conversations.desk.admin import filters
+from conversations.desk.admin.windows import PER_PAGE, Window
+from conversations.desk.templatetags.desk import visible
+from conversations.models import Alias, Contact, Conversation
+
+
+@admin.register(Contact)
+class Contacts(Window):
+    list_display = ("called", "at_username", "at_phone", "at_email", "speaks", "where", "id_there")
+    list_display_links = ("called",)
+    list_filter = (filters.ChannelFilter,)
+    list_select_related = ("channel",)
+    search_fields = ("name",)  # shows the box; ``get_search_results`` answers it
+    search_help_text = "Name, phone, username, e-mail, or the platform's id"
+    sortable_by = ()
+    shown = ("channel", "name", "username", "phone", "email", "language", "user", "created_at")
+    page_template = "admin/conversations/contact.html"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        if not search_term.strip():
+            return queryset, False
+        lanes = search.find(search_term, access.channel_ids(request))
+        people = Conversation.objects.filter(pk__in=lanes).values_list("contact_id", flat=True)
+        return queryset.filter(pk__in=list(people)), False
+
+    def fields_of(self, row: Contact) -> Iterable[tuple[str, str, str]]:
+        yield from super().fields_of(row)
+        aliases = Alias.objects.filter(channel=row.channel_id, known_as=row.user, of=Alias.Of.USER)[:PER_PAGE]
+        yield "also known as", visible(", ".join(alias.value for alias in aliases)) or "—", ""
+
+    def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> Any:
+        lanes = Conversation.objects.filter(contact=row).select_related("channel").order_by("-pk")[:PER_PAGE]
+        return super().show(request, row, template, {**context, "lanes": lanes})
+
+    @admin.display(description="name")
+    def called(self, row: Contact) -> str:
+        return visible(row)
+
+    @admin.display(description="username")
+    def at_username(self, row: Contact) -> str:
+        return visible(row.username)
+
+    @admin.display(description="phone")
+    def at_phone(self, row: Contact) -> str:
+        return visible(row.phone)
+
+    @admin.display(description="e-mail")
+    def at_email(self, row: Contact) -> str:
+        return visible(row.email)
+
+    @admin.display(description="language")
+    def speaks(self, row: Contact) -> str:
+        return visible(row.language)
+
+    @admin.display(description="channel")
+    def where(self, row: Contact) -> str:
+        return visible(row.channel)
+
+    @admin.display(description="id there")
+    def id_there(self, row: Contact) -> str:
+        return visible(row.user)

@@ -1,0 +1,75 @@
+"""Authentic bytes that could not become a message: what they say, safely, and that somebody looked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.db.models.functions import Length
+from django.http import HttpRequest
+
+from conversations.desk import access, actions
+from conversations.desk.admin import filters
+from conversations.desk.admin.windows import Verb, Window
+from conversations.desk.templatetags.desk import age, visible
+from conversations.models import Quarantine
+
+PREVIEW_BYTES = 4_000
+
+
+@admin.register(Quarantine)
+class QuarantineWindow(Window):
+    list_display = ("item", "where", "why", "size", "seen", "since", "open")
+    list_display_links = ("item",)
+    list_filter = (filters.ChannelFilter, filters.OpenFilter)
+    list_select_related = ("channel",)
+    sortable_by = ()
+    shown = ("channel", "why", "created_at", "seen", "entry", "receipt_id", "size", "settled_at", "bytes_shown")
+    verbs = {"settle": "do_settle"}
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return super().get_queryset(request).defer("body").annotate(body_bytes=Length("body"))
+
+    def title_of(self, row: Quarantine) -> str:
+        return f"Item {row.pk} in quarantine"
+
+    @admin.display(description="item")
+    def item(self, row: Quarantine) -> str:
+        return f"item {row.pk}"
+
+    @admin.display(description="channel")
+    def where(self, row: Quarantine) -> str:
+        return visible(row.channel)
+
+    @admin.display(description="why")
+    def why(self, row: Quarantine) -> str:
+        return visible(row.reason)
+
+    @admin.display(description="size")
+    def size(self, row: Any) -> str:
+        return f"{row.body_bytes:,} bytes"
+
+    @admin.display(description="for")
+    def since(self, row: Quarantine) -> str:
+        return age(row.created_at)
+
+    @admin.display(description="open", boolean=True)
+    def open(self, row: Quarantine) -> bool:
+        return row.settled_at is None
+
+    @admin.display(description="as text")
+    def bytes_shown(self, row: Quarantine) -> str:
+        """What can be read of it; bytes that are no text are shown as such."""
+        body = bytes(row.body)
+        text = visible(body[:PREVIEW_BYTES].decode("utf-8", "backslashreplace"))
+        return text + (f" … and {len(body) - PREVIEW_BYTES:,} bytes more" if len(body) > PREVIEW_BYTES else "")
+
+    def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
+        if row.settled_at:
+            return []
+        return [Verb(name="settle", label="Settle", ask="what it was", address=self.address("settle", row))]
+
+    def do_settle(self, request: HttpRequest, row: Quarantine) -> str:
+        actions.settle_quarantine(row, access.staff_of(request), request.POST.get("note", ""))
+        return "Settled. The bytes stay."

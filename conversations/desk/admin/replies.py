@@ -1,0 +1,132 @@
+"""Replies that wait for a decision of staff: unknown, refused, or failed after all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from conversations.desk import access, actions
+from conversations.desk.admin import filters
+from conversations.desk.admin.proxies import ReplyForStaff
+from conversations.desk.admin.windows import Verb, Window
+from conversations.desk.templatetags.desk import age, visible
+from conversations.models import Reply
+
+PREVIEW_CHARACTERS = 120
+FOR_STAFF = (Reply.Status.PARKED, Reply.Status.UNKNOWN, Reply.Status.FAILED)
+
+
+class Replies(Window):
+    list_select_related = ("conversation__contact", "channel")
+    sortable_by = ()
+    shown = (
+        "conversation",
+        "sequence",
+        "author",
+        "status",
+        "words",
+        "error",
+        "attempts",
+        "created_at",
+        "settled_at",
+        "platform_id",
+    )
+
+    def words(self, reply: Reply) -> str:
+        return str(reply.body.get("text", ""))
+
+    def after(self, request: HttpRequest, row: Reply) -> str:
+        return reverse("admin:conversations_conversation_change", args=[row.conversation_id])
+
+
+@admin.register(ReplyForStaff)
+class RepliesForStaff(Replies):
+    """The list of what staff must look at."""
+
+    list_display = ("reply", "person", "where", "preview", "status", "error_shown", "since")
+    list_display_links = ("reply",)
+    list_filter = (filters.ChannelFilter,)
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return super().get_queryset(request).filter(status__in=FOR_STAFF)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """A reply is read in its conversation."""
+        return self.redirect(self.after(request, self.find(request, object_id)))
+
+    @admin.display(description="reply")
+    def reply(self, reply: Reply) -> str:
+        return f"{reply.conversation_id}/{reply.sequence}"
+
+    @admin.display(description="with")
+    def person(self, reply: Reply) -> str:
+        return visible(reply.conversation.contact or reply.conversation.user)
+
+    @admin.display(description="channel")
+    def where(self, reply: Reply) -> str:
+        return visible(reply.channel)
+
+    @admin.display(description="words")
+    def preview(self, reply: Reply) -> str:
+        return visible(self.words(reply)[:PREVIEW_CHARACTERS])
+
+    @admin.display(description="error")
+    def error_shown(self, reply: Reply) -> str:
+        return visible(reply.error)
+
+    @admin.display(description="for")
+    def since(self, reply: Reply) -> str:
+        return age(reply.created_at)
+
+
+@admin.register(Reply)
+class AllReplies(Replies):
+    """No list (there are millions): the page of one reply, with its verbs."""
+
+    verbs = {"sent": "do_sent", "again": "do_again", "resend": "do_resend", "cancel": "do_cancel"}
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return self.redirect(reverse("admin:conversations_replyforstaff_changelist"))
+
+    def buttons(self, request: HttpRequest, row: Reply) -> list[Verb]:
+        return [self._verb(name, row) for name in BUTTONS.get(row.status, ())]
+
+    def _verb(self, name: str, reply: Reply) -> Verb:
+        return Verb(
+            name=name, label=LABELS[name], address=self.address(name, reply), ask="why" if name == "cancel" else ""
+        )
+
+    def do_sent(self, request: HttpRequest, reply: Reply) -> str:
+        actions.decide_unknown_reply(reply, access.staff_of(request), sent=True)
+        return f"Reply {reply.sequence} arrived; the next one goes out."
+
+    def do_again(self, request: HttpRequest, reply: Reply) -> str:
+        actions.decide_unknown_reply(reply, access.staff_of(request), sent=False)
+        return f"Reply {reply.sequence} is sent again."
+
+    def do_resend(self, request: HttpRequest, reply: Reply) -> str:
+        actions.resend_reply(reply, access.staff_of(request))
+        return f"The words of reply {reply.sequence} are sent again, as a new reply."
+
+    def do_cancel(self, request: HttpRequest, reply: Reply) -> str:
+        actions.cancel_reply(reply, access.staff_of(request), request.POST.get("note", ""))
+        return f"Reply {reply.sequence} is set aside."
+
+
+LABELS = {"sent": "It arrived", "again": "Send it again", "resend": "Send again", "cancel": "Set aside"}
+BUTTONS: dict[str, tuple[str, ...]] = {
+    Reply.Status.UNKNOWN: ("sent", "again"),
+    Reply.Status.PARKED: ("resend", "cancel"),
+    Reply.Status.FAILED: ("resend", "cancel"),
+    Reply.Status.EXPIRED: ("resend",),
+    Reply.Status.PENDING: ("cancel",),
+}

@@ -1,0 +1,50 @@
+"""What stands on the first page of the admin."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from django import template
+
+from conversations.desk import access, reasons
+from conversations.models import Quarantine
+
+register = template.Library()
+
+COUNTED = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Overview:
+    """Counts go as far as ``COUNTED``: nobody works through more in one sitting."""
+
+    around: reasons.Around
+    stuck: int
+    quarantined: int
+
+    @property
+    def stuck_words(self) -> str:
+        return _number(self.stuck)
+
+    @property
+    def quarantined_words(self) -> str:
+        return _number(self.quarantined)
+
+
+@register.simple_tag(takes_context=True)
+def overview(context: Any) -> Overview | None:
+    """What needs a person now; None for somebody who may see nothing."""
+    request = context["request"]
+    if not access.may_enter(request):
+        return None
+    channels = access.channel_ids(request)
+    around = reasons.look_around(channels)
+    stuck = len(reasons.find_stuck(channels, around, COUNTED))
+    rows = access.scoped(Quarantine.objects.filter(settled_at__isnull=True), request, "channel_id")
+    quarantined = len(rows.order_by("pk").values_list("pk")[:COUNTED])
+    return Overview(around=around, stuck=stuck, quarantined=quarantined)
+
+
+def _number(count: int) -> str:
+    return f"{COUNTED} or more" if count >= COUNTED else str(count)

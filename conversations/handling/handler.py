@@ -1,0 +1,416 @@
+"""Handle: next message -> bot -> one COMMIT with state, replies, the "handled" mark and the next number.
+
+    take      hold the lanes, fetch heads and states in one query
+    run       each head's turn on a thread (or the event loop)
+    commit    finished turns together, behind compare-and-set (sql/commit_turns.sql)
+    go on     the lane's next head, or let go
+
+**Invariant:** a result is written only where the lane is as it was read; else it is void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import redis
+import structlog
+from django.conf import settings
+
+from conversations import registry, turns
+from conversations.concurrency import Stage
+from conversations.contracts import ChannelConfig, Kind
+from conversations.errors import CoreError, NotStored
+from conversations.failpoints import failpoint
+from conversations.handling import acknowledgements, isolated_turn, verdicts
+from conversations.handling.backpressure import Room
+from conversations.handling.turn_threads import Threads
+from conversations.handling.verdicts import Finished, Head, Verdict
+from conversations.lanes import pauses
+from conversations.lanes.lock import Locks, free
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+from conversations.telemetry import error_places, logs
+from conversations.waking import delayed_wake, wake
+
+log = structlog.get_logger(__name__)
+
+TURNS_PER_HOLD = 20
+HOLD_SECONDS = 1.0
+SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
+LOOKS = 64  # lanes read in one trip
+ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
+
+
+class Held:
+    """One lane in this process's hands."""
+
+    __slots__ = ("announced", "begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
+
+    def __init__(self, lane: int, probe: bool, life: int) -> None:
+        self.id, self.probe = lane, probe
+        self.head: Head | None = None
+        self.channel: ChannelConfig | None = None
+        self.begun = 0.0  # when its turn began; 0: none is running
+        self.void: Head | None = None  # a head whose turn was given up
+        self.hold(life)
+
+    def hold(self, life: int) -> None:
+        self.life = life  # the incarnation that took it, counted
+        self.announced = False  # in the Worker row
+        self.since = time.monotonic()
+        self.turns = 0
+
+
+# ---------------------------------------------------------------- the handler of a process
+
+
+class Handler:
+    """Takes lanes, runs their turns, commits them. One per process; ``handle`` is its door.
+
+    ``announce`` writes the lanes in hand into the Worker row, and returns the rows of a statement that goes with it;
+    None: it could not, so nothing may begin.
+    """
+
+    def __init__(
+        self,
+        writer: committer.Committer,
+        locks: Locks,
+        incarnation: uuid.UUID,
+        announce: Callable[[database.Statement], Sequence[database.Row] | None],
+    ) -> None:
+        self.writer = writer
+        self.locks = locks
+        self.incarnation = incarnation
+        self.overdue = threading.Event()  # a turn never ended: this process wants to be replaced
+        self._announce = announce
+        self._life = 0
+        self._stopping = False
+        self._threads = Threads(settings.TURN_THREADS, "turn")
+        self._finishers = ThreadPoolExecutor(
+            4, thread_name_prefix="finish"
+        )  # of async turns; bots may fill the loop's own
+        self._trials = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="trial")
+        self._async_room = asyncio.Semaphore(ASYNC_TURNS)
+        self._running: dict[int, Held] = {}
+        self._lock = threading.Lock()
+        self._room = Room()
+        self._looks = Stage("look", self._take, LOOKS)
+        self._leaves = Stage("let go", self._leave, 500)
+        threading.Thread(target=self._watch, name="overdue", daemon=True).start()
+
+    def handle(
+        self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, line: str = ""
+    ) -> None:
+        """Process the next messages of these lanes; returns when few of their line wait for anything but their bots."""
+        if self._closing():
+            time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
+            return
+        failpoint("T1")
+        life = self._life
+        try:
+            mine = self.locks.hold(conversation_ids) if locked else self.locks.hold_unlocked(conversation_ids)
+        except redis.RedisError as error:
+            log.warning("lanes not held", error=type(error).__name__, lanes=len(conversation_ids))
+            return
+        if not mine:
+            return
+        goes_to = self._leaves  # whatever happens between, what is held here is let go
+        try:
+            failpoint("T2")
+            goes_to = self._looks
+        finally:
+            self._room.enter(line, mine)
+            goes_to.put(Held(lane, probe, life) for lane in mine)
+        self._room.wait(line, self._closing, woken=locked)
+
+    def begin_again(self, incarnation: uuid.UUID) -> None:
+        """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
+        with self._lock:
+            self._life += 1
+            self.incarnation = incarnation
+            self.locks.token = str(incarnation)
+
+    def stop(self, seconds: float) -> None:
+        """Take nothing new; let running turns end and commit for up to ``seconds``, then free what is left."""
+        self._stopping = True
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.locks.running():
+            time.sleep(0.05)
+        free(self.locks.kind, self.locks.token, self.locks.running())
+
+    def _closing(self) -> bool:
+        return self._stopping or self.overdue.is_set()
+
+    # ------------------------------------------------------------ looking at lanes
+
+    def _leave(self, leaving: list[Held]) -> None:
+        """Stage: release; a lane on which word was left is looked at again."""
+        failpoint("T7")
+        again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
+        failpoint("T8")
+        self._room.leave(held.id for held in leaving if held.id not in again)
+        for held in leaving:
+            held.hold(self._life)
+        self._looks.put(held for held in leaving if held.id in again)
+
+    def _take(self, looking: list[Held]) -> None:
+        """Stage: read heads and states. What this process has not said to have in hand is said in the same trip."""
+        ask = (sql("fetch_heads"), {"ids": [held.id for held in looking]})
+        try:
+            known = all(held.announced for held in looking)
+            rows = database.read(*ask) if known else self._announce(ask)
+        except (psycopg.Error, CoreError) as error:
+            log.warning("heads not read", error=type(error).__name__)
+            time.sleep(0.2)
+            rows = None
+        if rows is None:
+            self._go(looking)
+            return
+        heads = {row[0]: Head(*row) for row in rows}
+        failpoint("T3")
+        for held in looking:
+            held.announced, held.head = True, heads.get(held.id)
+            try:
+                self._begin(held)
+            except Exception as error:  # the database went away, or a lane that nobody foresaw: not the others' fault
+                kind, place = error_places.kind(error), error_places.place(error)
+                log.warning("lane let go", conversation=held.id, error=kind, place=place)
+                self._go([held])
+
+    def _go(self, helds: Iterable[Held]) -> None:
+        self._leaves.put(helds)
+
+    def _begin(self, held: Held) -> None:
+        """What the head of a lane asks for."""
+        head = held.head
+        if head is None or not self._may_begin(held) or head.mode != "bot" or head.stopped:
+            self._go([held])
+        elif head.message_id is None:
+            self._release_waiting(held, head)
+        elif head.status != "pending":
+            self._commit(held, Finished(verdicts.pass_over(head), head))
+        elif (head.wait or 0) > 0 and not held.probe:
+            self._go([held])
+        elif not head.starts_turn:
+            self._commit(held, Finished(verdicts.advance(head), head))
+        else:
+            self._begin_turn(held, head)
+
+    def _may_begin(self, held: Held) -> bool:
+        return not self._closing() and held.life == self._life and held.id not in self.locks.lost
+
+    def _release_waiting(self, held: Held, head: Head) -> None:
+        if head.release_in is None:
+            self._go([held])
+        elif head.release_in > 0:
+            delayed_wake.wake_later(held.id, head.tenant_id, head.release_in)
+            self._go([held])
+        else:
+            self.writer.submit(verdicts.RELEASE, head.id, self._released, about=held)
+
+    def _released(self, tickets: list[committer.Ticket]) -> None:
+        """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
+        for ticket in tickets:
+            (self._looks if ticket.error is None else self._leaves).put([ticket.about])
+
+    def _begin_turn(self, held: Held, head: Head) -> None:
+        channel = held.channel = registry.channel(head.channel_id)
+        keys = pauses.handling_keys(channel.bot, channel.id, channel.tenant_id) if channel else ()
+        if channel is None or not channel.active or (pauses.stopped(*keys) and not held.probe):
+            self._go([held])
+            return
+        held.turns += 1
+        try:
+            task, function = verdicts.task_of(head, channel), registry.find_bot(channel.bot)
+        except Exception as error:  # no such bot; a bots.py that does not import; a payload that nobody can read
+            self._finish(held, head, channel, turns.failed(error), 0.0)
+            return
+        if head.kind == Kind.BUTTON and not head.attempts:
+            acknowledgements.acknowledge(channel, head.user, head.chat, task.message.data)
+        if head.suspect:
+            self._room.begin(held.id)
+            self._trials.submit(self._run_trial, held, head, channel, task)
+        elif inspect.iscoroutinefunction(function):
+            asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
+        else:
+            self._threads.submit(self._run, held, head, channel, task, function)
+
+    # ------------------------------------------------------------ running turns
+
+    def _run(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
+        if self._start(held):
+            self._finish(held, head, channel, turns.run(function, task), held.begun)
+
+    async def _run_async(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
+        async with self._async_room:
+            if not self._start(held):
+                return
+            began = held.begun
+            output = await turns.run_async(function, task)
+        await asyncio.get_running_loop().run_in_executor(
+            self._finishers, self._finish, held, head, channel, output, began
+        )
+
+    def _run_trial(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
+        """Its last worker died: this turn runs in a process of its own, and only a crash there is its attempt."""
+        try:
+            self._try(held, head, channel, task)
+        finally:
+            self._room.end(held.id)
+
+    def _try(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
+        if not self._may_begin(held):
+            self._go([held])
+            return
+        began = time.monotonic()
+        try:
+            output = isolated_turn.run(task)
+        except Exception as error:  # no process could be started: the machine's failure, not this message's
+            log.warning("trial not begun", conversation=held.id, error=error_places.kind(error))
+            output = None
+        if output is None:
+            self._go([held])
+        else:
+            self._finish(held, head, channel, output, began)
+
+    def _start(self, held: Held) -> bool:
+        """A thread is free for this turn, maybe long after it was looked at. False: it must not begin any more."""
+        with self._lock:
+            if self._may_begin(held):
+                held.begun = time.monotonic()
+                self._running[held.id] = held
+                self._room.begin(held.id)
+        if not held.begun:
+            self._go([held])
+            return False
+        return True
+
+    def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
+        """A turn ended: its verdict goes to the committer. The result of a turn that was given up is void."""
+        with self._lock:
+            if held.void is head:
+                return
+            if self._running.pop(held.id, None) is not None:
+                self._room.end(held.id)
+            held.begun = 0.0
+        try:
+            failpoint("T4")
+            verdict = self._verdict(head, channel, output, time.monotonic() - began if began else 0.0)
+        except Exception as error:  # the database went away: not this message's failure
+            log.warning(
+                "lane let go", conversation=held.id, error=error_places.kind(error), place=error_places.place(error)
+            )
+            self._go([held])
+        else:
+            self._commit(held, Finished(verdict, head, channel))
+
+    def _verdict(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
+        try:
+            return self._judge(head, channel, output, seconds)
+        except (psycopg.Error, NotStored):
+            raise
+        except Exception as error:  # an adapter's split failed on this text: a failed turn of this conversation only
+            return self._judge(head, channel, turns.failed(error), 0.0)
+
+    def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
+        key = pauses.Key(pauses.BOT, channel.bot, pauses.HANDLING)
+        record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
+                  "state_before": head.state or None}  # fmt: skip
+        if not output.error_type:
+            verdict = verdicts.success(head, channel, output, {**record, "outcome": "committed"})
+            pauses.succeeded(key)
+            return verdict
+        paused = pauses.failed(key, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}")
+        log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=verdicts.trace(head),
+                    attempt=head.attempts + 1, bot=channel.bot, error=output.error_type, place=output.error_place,
+                    paused=paused)  # fmt: skip
+        record |= {"error_type": output.error_type, "error_place": output.error_place, "error_text": output.error_text,
+                   "outcome": "paused" if paused else "failed"}  # fmt: skip
+        return verdicts.failure(head, channel, record, paused)
+
+    def _watch(self) -> None:
+        """A turn over its time is a failed attempt at once; its process lets the others finish and is replaced."""
+        try:
+            while True:
+                time.sleep(min(1.0, settings.TURN_SECONDS / 4))
+                for held in self._late():
+                    self._give_up(held)
+        except BaseException as error:
+            log.critical("overdue thread died", error=type(error).__name__, exc_info=True)
+            committer.end_process()
+
+    def _late(self) -> list[Held]:
+        now = time.monotonic()
+        with self._lock:
+            late = [held for held in self._running.values() if now - held.begun > settings.TURN_SECONDS]
+            for held in late:
+                held.void, held.begun = held.head, 0.0
+                del self._running[held.id]
+                self._room.end(held.id)
+        return late
+
+    def _give_up(self, held: Held) -> None:
+        head, channel = held.head, held.channel
+        assert head is not None
+        assert channel is not None
+        self.overdue.set()
+        error = turns.Output(error_type="TurnTooLong", error_place=channel.bot,
+                             error_text=f"the turn took longer than {settings.TURN_SECONDS:g} s")  # fmt: skip
+        self._commit(held, Finished(self._judge(head, channel, error, settings.TURN_SECONDS), head, channel))
+
+    # ------------------------------------------------------------ committing
+
+    def _commit(self, held: Held, finished: Finished) -> None:
+        self.writer.submit(verdicts.TURNS, finished, self._committed, about=held)
+
+    def _committed(self, tickets: list[committer.Ticket]) -> None:
+        """In the committer's thread, after COMMIT: nothing here may read the database."""
+        failpoint("T6")
+        speaking: dict[int, list[int]] = {}  # lanes that began to have something to say, by tenant
+        lines: dict[str, list[logs.Line]] = {}
+        for ticket in tickets:
+            held: Held = ticket.about
+            if ticket.error is not None:
+                log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
+                self._go([held])
+                continue
+            word, behind, speaks = ticket.result
+            head: Head = ticket.item.head
+            line = {"conversation": held.id, "sequence": head.sequence, "trace": verdicts.trace(head)}
+            lines.setdefault(word, []).append(line)
+            if speaks:
+                speaking.setdefault(head.tenant_id, []).append(held.id)
+            self._go_on(held, head, behind, word == "moved")
+        for tenant_id, lanes in speaking.items():
+            wake.send(lanes, tenant_id)
+        for word, its in lines.items():
+            logs.together(log, "handled", its, status=word)
+
+    def _go_on(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
+        """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""
+        held.probe = False
+        most = SHORT_HOLD_SECONDS if self._room.waiting else HOLD_SECONDS
+        spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
+        if behind and not spent:
+            self._looks.put([held])
+            return
+        self._go([held])
+        if behind or moved:
+            wake.handle([held.id], head.tenant_id)
+
+
+@functools.cache
+def event_loop() -> asyncio.AbstractEventLoop:
+    """The one loop on which ``async def`` bots of this process run."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="async-turns", daemon=True).start()
+    return loop

@@ -1,0 +1,257 @@
+"""What becomes of the head of a lane: the verdict on its turn, and the two streams that write verdicts.
+
+**Invariant:** a verdict names the lane as it was read; ``sql/commit_turns.sql`` writes it only where that still holds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+
+from conversations import registry, turns
+from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+from conversations.postgres.storable_text import clean_text
+
+ATTEMPTS = 5
+RETRY_SECONDS = 300.0
+SORRY = "Sorry, something went wrong on our side. A colleague will get back to you."
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """A row of ``fetch_heads.sql``."""
+
+    id: int
+    channel_id: int
+    tenant_id: int
+    chat: str
+    user: str
+    is_group: bool
+    mode: str
+    stopped: bool
+    suspect: bool
+    sequence: int
+    last_sequence: int
+    epoch: int
+    attempts: int
+    wait: float | None
+    release_in: float | None
+    message_id: int | None
+    identity: Any
+    kind: str | None
+    status: str | None
+    starts_turn: bool | None
+    text: str | None
+    payload: Any
+    sender: Any
+    platform_id: str | None
+    received_at: Any
+    late: bool | None
+    state: Any
+    version: int | None
+    name: str | None
+    username: str | None
+    phone: str | None
+    email: str | None
+    language: str | None
+    address: Any
+    offered: Any
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """What becomes of a head: the expected lane, and the lane after. An item of ``commit_turns.sql``."""
+
+    ord: int = -1
+    id: int
+    channel_id: int
+    message_id: int
+    sequence: int
+    epoch: int
+    attempts: int
+    expect: str
+    status: str
+    note: str | None = None
+    advance: int = 1
+    attempts_after: int = 0
+    delay: float | None = None
+    mode: str | None = None
+    epoch_step: int = 0
+    blocked: bool = False
+    state: dict[str, Any] | None = None
+    bot: str | None = None
+    version: int = 1
+    replies: list[dict[str, Any]] | None = None
+    turn: dict[str, Any] | None = None
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """A verdict on its way to the database, with what is needed to judge again where the database refuses it."""
+
+    verdict: Verdict
+    head: Head
+    channel: ChannelConfig | None = None
+
+
+def trace(head: Head) -> str:
+    """The correlation id of a head's message, see ``models.Message.trace``."""
+    return bytes(head.identity).hex()[:16]
+
+
+# ---------------------------------------------------------------- judging
+
+
+def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
+    payload = head.payload or {}
+    message = turns.Incoming(
+        id=head.message_id or 0,
+        sequence=head.sequence,
+        kind=head.kind or Kind.MESSAGE,
+        text=head.text or "",
+        attachments=tuple(msgspec.convert(item, Attachment) for item in payload.get("attachments", ())),
+        sender=head.sender or {},
+        platform_id=head.platform_id or "",
+        late=bool(head.late),
+        payload=_chosen(payload.get("payload", ""), head.offered),
+        **{name: payload.get(name, "") for name in ("command", "args", "target", "thread")},
+        data=payload.get("data", {}),
+    )
+    person = turns.Person(user=head.user, name=head.name or "", username=head.username or "", phone=head.phone or "",
+                          email=head.email or "", language=head.language or "")  # fmt: skip
+    state = msgspec.json.decode(msgspec.json.encode(head.state)) if head.state else {}
+    return turns.Task(conversation_id=head.id, channel_id=channel.id, bot=channel.bot, message=message, contact=person,
+                      state=state, platform=channel.platform)  # fmt: skip
+
+
+def _chosen(pressed: str, offered: Any) -> str:
+    """A button's data; where it travelled as a digest (``Choice.short``), the choice of the reply that offered it."""
+    choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
+    return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
+
+
+def _base(head: Head) -> dict[str, Any]:
+    return {"id": head.id, "channel_id": head.channel_id, "message_id": head.message_id, "sequence": head.sequence,
+            "epoch": head.epoch, "attempts": head.attempts, "expect": head.status}  # fmt: skip
+
+
+def advance(head: Head) -> Verdict:
+    """An event without a turn reached the head: handled, no bot."""
+    return Verdict(**_base(head), status="handled")
+
+
+def pass_over(head: Head) -> Verdict:
+    """The head was settled before it became one: parked or skipped in its place, or it stands for a hole."""
+    channel = registry.channel(head.channel_id)
+    blocks = head.status == "missing" and channel is not None and channel.options.get("gap_policy") == "block"
+    return Verdict(**_base(head), status=head.status or "", advance=0 if blocks else 1, blocked=blocks)
+
+
+def success(head: Head, channel: ChannelConfig, output: turns.Output, record: dict[str, Any]) -> Verdict:
+    adapter = registry.adapter(channel.platform)
+    bodies = [part for body in output.replies for part in adapter.split(body)]
+    handed_over = output.handed_over is not None
+    return Verdict(
+        **_base(head),
+        status="handled",
+        state=output.state if output.state != (head.state or {}) else None,
+        bot=channel.bot,
+        replies=[_said("bot", body) for body in bodies] or None,
+        mode="human" if handed_over else None,
+        epoch_step=1 if handed_over else 0,
+        note=clean_text(f"handed over: {output.handed_over}", 500) if handed_over else None,
+        turn=record,
+    )
+
+
+def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: bool) -> Verdict:
+    attempts = head.attempts if paused else head.attempts + 1
+    again: dict[str, Any] = {"bot": channel.bot, "turn": record}
+    if attempts < ATTEMPTS:
+        delay = random.uniform(0.05, min(RETRY_SECONDS, 2.0**attempts))
+        return Verdict(**_base(head), **again, status="pending", advance=0, attempts_after=attempts, delay=delay)
+    policy = channel.options.get("parked_policy", "human")
+    return Verdict(
+        **_base(head),
+        status="parked",
+        note=clean_text(
+            f"the bot failed {attempts} times, last: {record['error_type']} at {record['error_place']}", 500
+        ),
+        advance=0 if policy == "block" else 1,
+        blocked=policy == "block",
+        mode="human" if policy == "human" else None,
+        epoch_step=1 if policy == "human" else 0,
+        bot=channel.bot,
+        replies=[_said("system", ReplyBody(text=channel.options.get("sorry_text") or SORRY))],
+        turn=record,
+    )
+
+
+def _said(author: str, body: ReplyBody) -> dict[str, Any]:
+    return {"author": author, "body": body}
+
+
+# ---------------------------------------------------------------- the streams
+
+
+class TurnStream(committer.Stream):
+    """One transaction for the finished turns of many lanes."""
+
+    name = "turns"
+    patient = True
+
+    def lane(self, item: Finished) -> Hashable:
+        return item.verdict.id
+
+    def line(self, item: Finished) -> Hashable:
+        return item.head.tenant_id
+
+    def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
+        """What the database refuses is a failed turn of that conversation only: an attempt, and the last one parks."""
+        verdict, turn = item.verdict, item.verdict.turn
+        if turn is None or item.channel is None:
+            return None
+        if turn["outcome"] != "committed":  # the failure itself was refused: its bare mark
+            note = "the database refused what was to be noted"
+            bare = msgspec.structs.replace(verdict, turn=None, replies=None, note=note)
+            return Finished(bare, item.head, item.channel)
+        words = {"error_type": "DatabaseRefused", "error_place": error.sqlstate or ""}
+        record = {**turn, **words, "outcome": "failed", "log": None}
+        return Finished(failure(item.head, item.channel, record, False), item.head, item.channel)
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Any]:
+        verdicts = [item.verdict for item in items]
+        for place, verdict in enumerate(verdicts):
+            verdict.ord = place
+        statements: Mapping[str, database.Statement] = {
+            "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in verdicts]}),
+            "turns": (sql("commit_turns"), {"items": committer.as_json(verdicts)}),
+        }
+        rows = sorted(database.transaction(connection, statements, point="T5")["turns"])
+        return [committer.AGAIN if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
+
+
+class ReleaseStream(committer.Stream):
+    """Gives waiting messages their numbers at the end of windows and gaps."""
+
+    name = "release"
+    patient = True
+
+    def lane(self, item: int) -> Hashable:
+        return item
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
+        statements: Mapping[str, database.Statement] = {
+            "lock": (sql("lock_ids"), {"ids": list(items)}),
+            "release": (sql("release_lanes"), {"ids": None}),
+        }
+        ((locked,),) = database.transaction(connection, statements)["lock"]
+        ours = set(locked.split(","))
+        return ["released" if str(item) in ours else committer.AGAIN for item in items]
+
+
+TURNS = TurnStream()
+RELEASE = ReleaseStream()

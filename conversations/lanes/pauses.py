@@ -1,0 +1,107 @@
+"""A failure has an owner: what fails for everybody is paused in one row that says why.
+
+Failures of one bot (or channel) in a row are counted in that row; a success removes it. Eight in a row,
+in two conversations or more, stop it. While stopped, failures spend no attempts, and one conversation is
+tried now and then (``probe_at``, claimed by the sweeper); the first success releases all.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+import psycopg
+import structlog
+
+from conversations.errors import CoreError
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.postgres.storable_text import clean_text
+
+log = structlog.get_logger(__name__)
+
+FAILURES = 8
+KNOWN_SECONDS = 0.5
+
+BOT, CHANNEL, TENANT = "bot", "channel", "tenant"
+HANDLING, SENDING = "handling", "sending"
+
+
+class Key(NamedTuple):
+    """Who fails (or was stopped), and at what."""
+
+    scope: str
+    target: str
+    stops: str
+
+
+_lock = threading.Lock()
+_known: dict[Key, bool] = {}  # every row; True: stopped
+_known_at = 0.0
+
+
+def stopped(*keys: Key) -> bool:
+    """Whether one of ``keys`` is stopped; at most ``KNOWN_SECONDS`` old, what was known while the database is away."""
+    known = _rows()
+    return bool(known) and any(known.get(key, False) for key in keys)
+
+
+def handling_keys(bot: str, channel_id: int, tenant_id: int) -> tuple[Key, ...]:
+    return Key(BOT, bot, HANDLING), Key(CHANNEL, str(channel_id), HANDLING), Key(TENANT, str(tenant_id), HANDLING)
+
+
+def sending_keys(channel_id: int, tenant_id: int) -> tuple[Key, ...]:
+    return Key(CHANNEL, str(channel_id), SENDING), Key(TENANT, str(tenant_id), SENDING)
+
+
+def failed(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
+    """Count one failure; True when ``key`` is stopped now. ``at_once``: one is enough (a revoked token)."""
+    values = {**key._asdict(), "reason": clean_text(reason, 300), "conversation_id": conversation_id,
+              "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
+    try:
+        rows = database.execute(sql("count_failure"), values)
+    except (psycopg.Error, CoreError):
+        return stopped(key)
+    with _lock:
+        _known[key] = rows[0][0]
+    if rows[0][1]:
+        log.error("paused", scope=key.scope, target=key.target, stops=key.stops)
+    return bool(rows[0][0])
+
+
+def succeeded(key: Key) -> None:
+    """A success ends the count, and the pause; it costs nothing while there is none."""
+    if key not in _rows():
+        return
+    try:
+        database.execute(sql("end_pause"), key._asdict())
+    except (psycopg.Error, CoreError) as error:
+        log.warning("pause not ended", error=type(error).__name__)
+        return
+    with _lock:
+        _known.pop(key, None)
+
+
+def forget() -> None:
+    """Ask again at the next call."""
+    global _known_at
+    _known_at = 0.0
+
+
+def _rows() -> dict[Key, bool]:
+    """One thread asks again, the others go on with what was known: they would all stand still for it."""
+    global _known, _known_at
+    if time.monotonic() - _known_at < KNOWN_SECONDS or not _lock.acquire(blocking=_known_at == 0.0):
+        return _known
+    try:
+        if time.monotonic() - _known_at >= KNOWN_SECONDS:
+            try:
+                rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
+                _known = {Key(*row[:3]): row[3] for row in rows}
+            except (psycopg.Error, CoreError) as error:
+                log.warning("pauses not read", error=type(error).__name__)
+            _known_at = time.monotonic()
+    finally:
+        _lock.release()
+    return _known

@@ -1,0 +1,311 @@
+"""What must hold before the product may start.
+
+``manage.py check`` runs these, ``check --deploy`` those for the public as well. Checks of the
+database have Django's tag for it; our own ``check`` command adds them whenever it can be reached.
+``refuse_to_start`` is for processes that run no command (web, Celery).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from psycopg.conninfo import conninfo_to_dict
+
+from conversations import crypto, registry
+from conversations.errors import CoreError, UnknownBot
+from conversations.failpoints import failpoint
+from conversations.postgres import connection_budget, durability
+from conversations.storing import spool
+from conversations.telemetry import error_places
+
+HINT = "see docs/deploy.md"
+NEEDED = ("SECRET_KEY", "CREDENTIALS_KEYS", "DATABASE_URL", "REDIS_URL")
+SECRET_CHARACTERS = 32
+SECRET_VARIETY = 8
+EVERYBODYS = ("django-insecure", "change", "secret", "example", "default", "password")
+GUARD = "axes.backends.AxesStandaloneBackend"
+MOUNTS = Path("/proc/self/mounts")
+# In memory, a container's own layer, or another machine's (where flock and fsync mean what that machine says).
+NOT_LASTING = ("tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "nfs", "nfs4", "cifs", "smb3")
+HERE = ("", "localhost", "127.0.0.1", "::1")
+
+
+@register
+def keys_are_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Without its keys the product can neither sign sessions nor read credentials."""
+    missing = [name for name in NEEDED if not _value(name)]
+    return [Error(f"{name} is not set", hint=HINT, id="conversations.E001") for name in missing]
+
+
+@register
+def secret_is_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """It signs sessions and visitors' tokens: a guessed one opens the admin."""
+    secrets = [_value("SECRET_KEY"), *settings.SECRET_KEY_FALLBACKS]
+    if not any(secret and _is_weak(secret) for secret in secrets):
+        return []
+    text = f"SECRET_KEY is a default, or shorter than {SECRET_CHARACTERS} random characters"
+    return [Error(text, hint='python -c "import secrets; print(secrets.token_urlsafe(50))"', id="conversations.E002")]
+
+
+@register
+def credentials_keys_are_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A malformed key would be found out at the first webhook."""
+    wrong = [number for number, key in enumerate(settings.CREDENTIALS_KEYS, 1) if not _is_fernet(key)]
+    text = "number {} of CREDENTIALS_KEYS is neither a Fernet key nor 64 hex digits"
+    hint = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
+    return [Error(text.format(number), hint=hint, id="conversations.E003") for number in wrong]
+
+
+@register
+def adapters_import(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [error for platform in settings.ADAPTERS for error in _adapter_errors(platform)]
+
+
+@register
+def bots_import(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A bot that is half there must not start."""
+    return _errors_of(registry.load_bots, "a bots.py", "conversations.E005")
+
+
+@register
+def redis_certificates_are_decided(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.REDIS_CERTS in ("required", "none"):
+        return []
+    return [Error("REDIS_CERTS is neither `required` nor `none`", hint=HINT, id="conversations.E006")]
+
+
+@register
+def spool_lasts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """What is accepted into the spool must be there after a restart."""
+    why = _why_no_spool(settings.SPOOL_DIR) if settings.SPOOL_DIR else ""
+    return [Error(f"SPOOL_DIR: {why}", hint=HINT, id="conversations.E013")] if why else []
+
+
+@register(Tags.database)
+def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Another host would store directly what comes after lines of this one's spool."""
+    rows = _rows(connection_budget.WEB_HOSTS) if databases and settings.SPOOL_DIR else []
+    others = ", ".join(connection_budget.other_hosts(rows))
+    text = f"SPOOL_DIR is for one web host, and another is alive: {others}"
+    return [Error(text, hint=HINT, id="conversations.E014")] if others else []
+
+
+@register(Tags.database)
+def channels_name_bots(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """A channel whose bot does not exist would answer nobody."""
+    rows = _rows("SELECT public_id, name, bot FROM channel WHERE active ORDER BY id") if databases else []
+    return [error for row in rows for error in _bot_errors(*row)]
+
+
+@register(Tags.database)
+def server_keeps_its_word(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Also asked at every process's first connection."""
+    if not databases or not settings.DATABASE_URL:
+        return []
+    try:
+        with connect() as connection:
+            durability.verify_server(connection)
+    except CoreError as error:
+        return [Error(str(error), hint=HINT, id="conversations.E008")]
+    except psycopg.Error as error:
+        return [Error(f"the database cannot be asked: {error_places.kind(error)}", id="conversations.E009")]
+    return []
+
+
+# ---------------------------------------------------------------- check --deploy
+
+
+@register(Tags.security, deploy=True)
+def nothing_local(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """What is right on one's own machine and wrong for the public."""
+    return [Error(text, hint=HINT, id=f"conversations.E{number}") for number, holds, text in _LOCAL_ONLY if holds()]
+
+
+@register(Tags.security, deploy=True)
+def logins_are_guarded(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.AUTHENTICATION_BACKENDS[0] == GUARD and getattr(settings, "AXES_ENABLED", True):
+        return []
+    return [Error("axes does not guard the login: passwords can be guessed", hint=HINT, id="conversations.E107")]
+
+
+@register(Tags.security, deploy=True)
+def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Warnings: a private network may be a reason."""
+    found: list[CheckMessage] = []
+    if settings.REDIS_CERTS == "none":
+        found.append(
+            Warning("REDIS_CERTS=none: nobody checks who answers as Redis", hint=HINT, id="conversations.W101")
+        )
+    if settings.DATABASE_URL and not _database_is_encrypted():
+        found.append(
+            Warning("DATABASE_URL does not ask for TLS: add ?sslmode=require", hint=HINT, id="conversations.W102")
+        )
+    return found
+
+
+@register(Tags.security, deploy=True)
+def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Old and new processes overlap in a deploy: twice the formation has to fit."""
+    try:
+        needed = connection_budget.of_formation()
+        with connect() as connection:
+            limit = connection_budget.limit(connection)
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint=HINT, id="conversations.E109")]
+    except psycopg.Error as error:
+        return [Warning(f"connections were not counted: {error_places.kind(error)}", id="conversations.W103")]
+    return _too_many(needed, limit)
+
+
+# ---------------------------------------------------------------- without a command
+
+
+def refuse_to_start() -> None:
+    """For processes that run no command: what plain ``check`` finds without the database ends them, loudly."""
+    failpoint("M1")
+    found = [message for check in STATIC for message in check(None)]
+    if found:
+        raise SystemExit("\n".join(f"{message.id}: {message.msg}" for message in found))
+
+
+STATIC: tuple[Callable[..., list[CheckMessage]], ...] = (
+    keys_are_set,
+    secret_is_secret,
+    credentials_keys_are_keys,
+    adapters_import,
+    bots_import,
+    redis_certificates_are_decided,
+    spool_lasts,
+)
+
+
+def connect() -> psycopg.Connection[Any]:
+    """A short look at the database, whatever its settings are."""
+    return psycopg.connect(settings.DATABASE_URL, autocommit=True, connect_timeout=2, application_name="check")
+
+
+# ---------------------------------------------------------------- helpers
+
+
+_LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
+    (
+        101,
+        lambda: settings.ALLOW_PRIVATE_OUTBOUND,
+        "ALLOW_PRIVATE_OUTBOUND is on: channels could reach into your network",
+    ),
+    (
+        102,
+        lambda: not settings.PUBLIC_URL.startswith("https://"),
+        "PUBLIC_URL is not https: webhooks and logins go in clear",
+    ),
+    (103, lambda: settings.DEBUG, "DEBUG is on: error pages show secrets"),
+    (104, lambda: settings.LOCAL, "LOCAL is on: it is for `make run` and tests"),
+    (105, lambda: bool(os.environ.get("FAILPOINTS")), "FAILPOINTS is set: it is for tests"),
+    (106, lambda: "*" in settings.ALLOWED_HOSTS, "ALLOWED_HOSTS takes any host"),
+    (
+        110,
+        lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE),
+        "cookies would travel in clear",
+    ),
+)
+
+
+def _value(name: str) -> Any:
+    """Django raises for an empty SECRET_KEY; a check has to name it."""
+    try:
+        return getattr(settings, name)
+    except ImproperlyConfigured:
+        return ""
+
+
+def _is_weak(secret: str) -> bool:
+    return len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_VARIETY or secret.lower().startswith(EVERYBODYS)
+
+
+def _is_fernet(key: str) -> bool:
+    try:
+        crypto.read_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _adapter_errors(platform: str) -> list[CheckMessage]:
+    return _errors_of(lambda: registry.adapter(platform), f"the adapter of {platform!r}", "conversations.E004")
+
+
+def _bot_errors(public_id: str, name: str, bot: str) -> Iterator[CheckMessage]:
+    try:
+        registry.find_bot(bot)
+    except UnknownBot as error:
+        hint = f"manage.py set_channel {public_id} --bot NAME"
+        yield Error(f"channel {name!r}: {error}", hint=hint, id="conversations.E007")
+    except Exception:  # a bots.py that does not import has its own error, E005
+        return
+
+
+def _why_no_spool(folder: str) -> str:
+    """Why this folder cannot be one; '' when it can, as far as this machine tells."""
+    if not os.path.isabs(folder):
+        return "it is not an absolute path"
+    if os.environ.get("DYNO"):
+        return "a dyno's disk is gone with the dyno"
+    try:
+        spool.prepare(folder)
+    except OSError as error:
+        return f"it cannot be written ({error_places.kind(error)})"
+    kind = _filesystem(os.path.realpath(folder))
+    return f"{kind} is no lasting disk of this host" if kind in NOT_LASTING else ""
+
+
+def _filesystem(folder: str) -> str:
+    """The kind of what is mounted there; '' where the machine does not say (macOS)."""
+    try:
+        lines = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return ""
+    above = [(place, kind) for _, place, kind, *_ in lines if f"{folder}/".startswith(f"{place.rstrip('/')}/")]
+    return sorted(above, key=lambda mount: len(mount[0]))[-1][1] if above else ""  # of two at one place the last
+
+
+def _errors_of(load: Callable[[], Any], what: str, number: str) -> list[CheckMessage]:
+    try:
+        load()
+    except Exception as error:  # whatever an import raises
+        return [Error(f"{what} does not import: {error_places.kind(error)}: {error}", id=number)]
+    return []
+
+
+def _rows(query: str) -> list[Any]:
+    """No rows before the first migrate, or while the database is away (E009 says so)."""
+    try:
+        with connect() as connection:
+            return connection.execute(query).fetchall()
+    except psycopg.Error:
+        return []
+
+
+def _database_is_encrypted() -> bool:
+    wanted = conninfo_to_dict(settings.DATABASE_URL)
+    host = str(wanted.get("host") or "")
+    return host in HERE or host.startswith("/") or wanted.get("sslmode") in ("require", "verify-ca", "verify-full")
+
+
+def _too_many(needed: int, limit: int) -> list[CheckMessage]:
+    most = int(limit * connection_budget.SHARE)
+    if connection_budget.OVERLAP * needed <= most:
+        return []
+    text = (
+        f"the formation opens up to {needed} database connections, {connection_budget.OVERLAP * needed} while a deploy"
+        f" overlaps; of {limit} at most {most} may be used"
+    )
+    return [Error(text, hint=HINT, id="conversations.E108")]

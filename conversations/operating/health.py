@@ -1,0 +1,110 @@
+"""``GET /healthz/``: 200 when webhooks can be stored; its JSON names the rest. No secrets, no words of people.
+
+Each look runs in a thread of its own, at most once a second, and nobody waits for it longer than
+``WAIT_SECONDS``: a frozen Postgres or Redis costs one thread, and the answer still comes in time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+
+from conversations import installation
+from conversations.errors import CoreError
+from conversations.lanes import lock
+from conversations.operating import delays
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.storing import intake, spool
+from conversations.telemetry import error_places, logs
+
+FRESH_SECONDS = 1.0
+WAIT_SECONDS = {"storing": 1.4, "redis": 0.6, "lanes": 0.9, "spool": 0.1}
+SILENT = "no answer in time"
+# Read-only after a failover or a full plan: then nothing can be stored, though SELECT works.
+CAN_WRITE = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')"
+
+
+def healthz(request: HttpRequest) -> JsonResponse:
+    """Storing decides the code; everything else is only named."""
+    storing = _storing.result()
+    about: dict[str, Any] = {"storing": storing, "redis": _redis.result(), "version": settings.VERSION}
+    if storing == "ok":
+        lanes = _lanes.result()
+        about.update(lanes if isinstance(lanes, dict) else {"lanes": lanes})
+    if spool.is_on():
+        about["spool"] = _spool.result()
+    about["dropped_log_lines"] = logs.dropped_lines()
+    return JsonResponse(about, status=200 if storing == "ok" else 503, headers={"Cache-Control": "no-store"})
+
+
+class Look:
+    """The last answer of ``ask``, at most ``FRESH_SECONDS`` old, or the kind of its failure."""
+
+    def __init__(self, name: str, ask: Callable[[], Any]) -> None:
+        self._name = name
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._asked_at = float("-inf")
+        self._answer: Any = SILENT
+
+    def result(self) -> Any:
+        with self._lock:
+            done = self._done if self._is_fresh() else self._begin()
+        return self._answer if done.wait(WAIT_SECONDS[self._name]) else SILENT
+
+    def _is_fresh(self) -> bool:
+        """One that has not come back yet is not asked twice."""
+        asked = self._asked_at > float("-inf")
+        return asked and (not self._done.is_set() or time.monotonic() - self._asked_at < FRESH_SECONDS)
+
+    def _begin(self) -> threading.Event:
+        self._done, self._asked_at = threading.Event(), time.monotonic()
+        threading.Thread(target=self._run, args=(self._done,), name=f"health-{self._name}", daemon=True).start()
+        return self._done
+
+    def _run(self, done: threading.Event) -> None:
+        try:
+            self._answer = self._ask()
+        except CoreError as error:
+            self._answer = str(error)  # our own words
+        except Exception as error:  # whatever it is, it is not well
+            self._answer = error_places.kind(error)
+        done.set()
+
+
+def ask_storing() -> str:
+    """Over the connection that webhooks are stored with, and with the key that their identities are made with."""
+    intake.writer()
+    installation.identity_key()
+    (recovering, read_only), *_ = database.read(CAN_WRITE)
+    return "read-only" if recovering or read_only == "on" else "ok"
+
+
+def ask_redis() -> str:
+    lock.client().ping()
+    return "ok"
+
+
+def ask_lanes() -> dict[str, Any]:
+    """Ages in seconds, counts, why sending is held, and where the time of the newest messages went."""
+    names = ("workers", "oldest_due_seconds", "oldest_unsent_seconds", "pauses", "quarantined")
+    (row, *_) = database.read(sql("read_health"))
+    return {**dict(zip(names, row, strict=True)), "held": installation.held(), "part_seconds": delays.read()}
+
+
+def ask_spool() -> dict[str, Any]:
+    """What waits on this host's disk, and why nothing may be added to it."""
+    return {**spool.tally.look(), "other_hosts": spool.other_hosts}
+
+
+_storing = Look("storing", ask_storing)
+_redis = Look("redis", ask_redis)
+_lanes = Look("lanes", ask_lanes)
+_spool = Look("spool", ask_spool)

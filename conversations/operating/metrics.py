@@ -1,0 +1,94 @@
+"""``GET /metrics/``: the same numbers as ``/healthz/`` and a few more, for Prometheus, read from SQL at the scrape.
+
+Opened by ``Authorization: Bearer $METRICS_TOKEN``; without the setting the page does not exist.
+Any web process answers for all: what it says is in the database, not in its memory.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from conversations import installation
+from conversations.errors import CoreError
+from conversations.operating import delays
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.storing import intake, spool
+
+# Columns of read_health.sql after the first.
+NUMBERS = {
+    "oldest_due_seconds": "Age of the lane that is due longest",
+    "oldest_unsent_seconds": "Age of the oldest reply that is not sent",
+    "pauses": "Bots, channels and tenants that are stopped",
+    "quarantined": "Entries that staff have to settle",
+}
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """404 without a token of ours, 401 with a wrong one."""
+    if not settings.METRICS_TOKEN:
+        raise Http404
+    given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode()):
+        return HttpResponse(status=401)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class Collector:
+    """One look at the database per scrape; with the database away only that it is."""
+
+    def collect(self) -> Iterator[Metric]:
+        if spool.is_on():
+            yield from of_spool()
+        try:
+            intake.writer()
+            (row, *_) = database.read(sql("read_health"))
+            spent = delays.read()
+        except (psycopg.Error, CoreError):
+            yield gauge("database_up", "Whether the database answers", 0)
+            return
+        yield gauge("database_up", "Whether the database answers", 1)
+        yield gauge("sending_held", "Whether this is a copy that was not adopted", int(bool(installation.held())))
+        yield workers(row[0])
+        for (name, about), value in zip(NUMBERS.items(), row[1:], strict=True):
+            yield gauge(name, about, value or 0)
+        yield parts(spent)
+
+
+def of_spool() -> Iterator[Metric]:
+    """The one thing that is not in the database: it is on the disk of the one web host."""
+    about = spool.tally.look()
+    yield gauge("spool_waiting", "Accepted requests that wait on the disk", about["count"])
+    yield gauge("spool_oldest_seconds", "Age of the oldest of them", about["oldest_seconds"] or 0)
+    yield gauge("spool_bad", "Lines of the spool that could not be opened", about["bad"])
+
+
+def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"conversations_{name}", about, value=value)
+
+
+def workers(alive: dict[str, Any]) -> GaugeMetricFamily:
+    """Every kind, so that an alarm sees the one that is missing."""
+    family = GaugeMetricFamily("conversations_workers", "Living processes", labels=["kind"])
+    for kind in ("handle", "send", "sweep"):
+        family.add_metric([kind], alive.get(kind, 0))
+    return family
+
+
+def parts(spent: dict[str, float]) -> GaugeMetricFamily:
+    """Only those that something went through lately."""
+    family = GaugeMetricFamily("conversations_part_seconds", "Mean time of the newest messages", labels=["part"])
+    for part, seconds in spent.items():
+        family.add_metric([part], seconds)
+    return family

@@ -1,0 +1,169 @@
+"""Reports of failures: Sentry when its DSN is set, and Celery's results. Type and place only, never words."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from typing import Any
+
+import structlog
+from celery import states
+from django.conf import settings
+from django.db import Error
+from django_celery_results.backends import DatabaseBackend
+
+from conversations.telemetry import error_places
+
+log = structlog.get_logger(__name__)
+
+STORED_A_MINUTE = 60
+FLUSH_SECONDS = 1.0
+
+
+# ---------------------------------------------------------------- Sentry
+
+
+def configure(**options: Any) -> None:
+    """Start Sentry; nothing without a DSN. ``options`` are for tests (a transport)."""
+    if not settings.SENTRY_DSN:
+        return
+    import sentry_sdk  # loaded only where it is used: it costs every process 15 MB
+    from sentry_sdk.integrations.atexit import AtexitIntegration
+
+    sentry_sdk.init(
+        settings.SENTRY_DSN,
+        release=settings.VERSION,
+        # What is logged with an exception is reported (``capture``); nothing else looks over our shoulder.
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        integrations=[AtexitIntegration(callback=lambda pending, timeout: None)],
+        send_default_pii=False,
+        include_local_variables=False,
+        include_source_context=False,
+        max_request_body_size="never",
+        max_breadcrumbs=0,
+        send_client_reports=False,
+        auto_session_tracking=False,
+        before_send=keep_type_and_place,
+        **options,
+    )
+
+
+def capture(error: BaseException) -> None:
+    """Report an exception that was logged."""
+    if settings.SENTRY_DSN:
+        import sentry_sdk
+
+        sentry_sdk.capture_exception(error)
+
+
+def capture_place(kind: str, place: str) -> None:
+    """Report a failure of which only these are left (``failures.kind`` and ``failures.place``)."""
+    if not settings.SENTRY_DSN:
+        return
+    import sentry_sdk
+
+    module, _, name = kind.rpartition(".")
+    where, _, function = place.partition(" ")
+    filename, _, line = where.rpartition(":")
+    frame = {"filename": filename, "function": function, "lineno": int(line) if line.isdecimal() else 0}
+    value = {"type": name, "module": module or "builtins", "stacktrace": {"frames": [frame]}}
+    sentry_sdk.capture_event({"level": "error", "exception": {"values": [value]}})
+
+
+def flush() -> None:
+    """Before a process ends itself."""
+    if settings.SENTRY_DSN:
+        import sentry_sdk
+
+        sentry_sdk.flush(timeout=FLUSH_SECONDS)
+
+
+def keep_type_and_place(event: Any, hint: Any) -> Any:
+    """A new event with what is known to be harmless; one without an exception is not sent."""
+    values = (event.get("exception") or {}).get("values") or []
+    if not values:
+        return None
+    kept: dict[str, Any] = {
+        name: event[name] for name in ("event_id", "timestamp", "level", "platform", "release") if name in event
+    }
+    return {**kept, "exception": {"values": [_exception(value) for value in values]}}
+
+
+def _exception(value: dict[str, Any]) -> dict[str, Any]:
+    frames = (value.get("stacktrace") or {}).get("frames") or []
+    kept: dict[str, Any] = {name: value[name] for name in ("type", "module") if name in value}
+    return {**kept, "stacktrace": {"frames": [_frame(frame) for frame in frames]}}
+
+
+def _frame(frame: dict[str, Any]) -> dict[str, Any]:
+    return {name: frame[name] for name in ("filename", "function", "module", "lineno", "in_app") if name in frame}
+
+
+# ---------------------------------------------------------------- results of tasks
+
+
+class Results(DatabaseBackend):
+    """Results of maintenance and admin tasks, and the failures of hot ones (``task_store_errors_even_if_ignored``)."""
+
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> dict[str, Any]:
+        """Instead of its words: where it was raised."""
+        cls = type(exc)
+        return {"exc_type": cls.__qualname__, "exc_message": [error_places.place(exc)], "exc_module": cls.__module__}
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """A traceback's last line is the exception's words: places only.
+
+        A database that is away raises nothing: Celery stores in the thread that takes wakes, too, and would end for it.
+        """
+        if state == states.REVOKED:  # a wake that expired: rows decide, and nothing has failed
+            return None
+        if isinstance(result, BaseException):
+            traceback = "\n".join([*error_places.frames(result), error_places.kind(result)])
+        if state in states.EXCEPTION_STATES and not _room_for_one():
+            return None
+        try:
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+        except Error as error:
+            log.warning("result not stored", task=getattr(request, "task", None), error=type(error).__name__)
+            return None
+
+    def _get_extended_properties(self, request: Any, traceback: Any) -> dict[str, Any]:
+        """The task's name, never its arguments."""
+        return {
+            "task_name": getattr(request, "task", None),
+            "worker": getattr(request, "hostname", None),
+            "traceback": traceback,
+            "task_args": None,
+            "task_kwargs": None,
+            "periodic_task_name": None,
+        }
+
+
+class _Minute:
+    """Counts failures of the running minute: a storm of them must not become a storm of writes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._minute = 0
+        self._count = 0
+
+    def room_for_one(self) -> bool:
+        with self._lock:
+            minute = int(time.monotonic() // 60)
+            if minute != self._minute:
+                self._minute, self._count = minute, 0
+            self._count += 1
+            return self._count <= STORED_A_MINUTE
+
+
+@functools.cache
+def _minute() -> _Minute:
+    return _Minute()
+
+
+def _room_for_one() -> bool:
+    return _minute().room_for_one()

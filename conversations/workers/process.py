@@ -1,0 +1,157 @@
+"""One life of a worker process: its row, its beat, its role's engine.
+
+A process that ends by our own will removes its row. One that only stops beating died: the sweeper sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+
+import psycopg
+import structlog
+from django.conf import settings
+
+from conversations.delivering.limiter import Limiter
+from conversations.delivering.sender import Sender
+from conversations.errors import CoreError
+from conversations.handling.handler import Handler
+from conversations.lanes import lock
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+
+log = structlog.get_logger(__name__)
+
+BEAT_SECONDS = 2.0
+GRACE_SECONDS = 16.0  # for turns and calls that run when we are told to stop; our supervisor kills at 22, Heroku at 30
+
+LEAVE = "DELETE FROM worker WHERE incarnation = %(incarnation)s"
+
+HANDLE, SEND, SWEEP = "handle", "send", "sweep"
+
+_senders = (0.0, 1)
+
+
+class Process:
+    """What this process is: made once, by ``worker.start``."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.incarnation = uuid.uuid4()
+        self.writer = committer.Committer(kind)
+        if kind != HANDLE:
+            database.read_through(committer.reader(self.writer), self.writer.refuse_if_silent)
+        self.handler: Handler | None = None
+        self.sender: Sender | None = None
+        self._making = threading.Lock()
+        self._announcing = threading.Lock()
+        self._left = False
+        self._replacing = False
+
+    # ------------------------------------------------------------ engines
+
+    def make_handler(self) -> Handler:
+        with self._making:
+            if self.handler is None:
+                locks = lock.Locks(lock.HANDLING, str(self.incarnation))
+                self.handler = Handler(self.writer, locks, self.incarnation, self.announce)
+            return self.handler
+
+    def make_sender(self) -> Sender:
+        with self._making:
+            if self.sender is None:
+                locks = lock.Locks(lock.SENDING, str(self.incarnation))
+                self.sender = Sender(self.writer, locks, self.incarnation, Limiter(live_senders))
+            return self.sender
+
+    # ------------------------------------------------------------ the row
+
+    def announce(self, then: database.Statement | None = None) -> Sequence[database.Row] | None:
+        """Write the lanes in hand into the Worker row, before their turns begin. None: it is not written.
+
+        ``then``: a statement that goes with it, in the same trip; its rows.
+        """
+        with self._announcing:
+            if self._left:
+                return None
+            values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
+                      "version": settings.VERSION, "running": committer.as_json(self._running())}  # fmt: skip
+            try:
+                alive, *rest = database.execute_all([(sql("beat"), values), *([then] if then else [])])
+            except (psycopg.Error, CoreError) as error:
+                log.warning("beat not written", error=type(error).__name__)
+                return None
+            if not alive:
+                self._begin_again()
+                return None
+            return rest[0] if rest else alive
+
+    def _running(self) -> list[int]:
+        """Lanes that are handled here; those that are delivered where nothing is handled."""
+        if self.kind == SEND:
+            return self.sender.locks.running() if self.sender else []
+        return self.handler.locks.running() if self.handler else []
+
+    def _begin_again(self) -> None:
+        """Somebody took us for dead: what we hold is theirs now. Results are written under the old claims."""
+        log.error("taken for dead; a new incarnation begins", kind=self.kind)
+        self.incarnation = uuid.uuid4()
+        if self.handler is not None:
+            self.handler.begin_again(self.incarnation)
+        if self.sender is not None:
+            self.sender.incarnation = self.incarnation
+            self.sender.locks.token = str(self.incarnation)
+
+    def beat(self) -> None:
+        """For ever, every ``BEAT_SECONDS``; a process whose beat ends must end."""
+        try:
+            while True:
+                self.announce()
+                if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
+                    self._replacing = True
+                    threading.Thread(target=self._replace, args=(self.handler,), name="replace", daemon=True).start()
+                time.sleep(BEAT_SECONDS)
+        except BaseException as error:
+            log.critical("beat died", error=type(error).__name__, exc_info=True)
+            committer.end_process()
+
+    def _replace(self, handler: Handler) -> None:
+        """A turn never ended, and its thread cannot be stopped: the others finish, then another process starts."""
+        log.error("a turn never ended: this process is replaced")
+        handler.stop(settings.TURN_SECONDS)
+        self.stop()
+        os._exit(0)
+
+    def leave(self) -> None:
+        """We end by our own will: no suspects."""
+        with self._announcing:
+            self._left = True
+            try:
+                database.execute(LEAVE, {"incarnation": self.incarnation})
+            except (psycopg.Error, CoreError) as error:
+                log.warning("row not removed", error=type(error).__name__)
+
+    def stop(self) -> None:
+        """Take nothing new, let what runs end and be committed, write the rest, remove the row."""
+        end = time.monotonic() + GRACE_SECONDS
+        for engine in (self.sender, self.handler):
+            if engine is not None:
+                engine.stop(max(0.0, end - time.monotonic()))
+        self.leave()
+        self.writer.stop(2.0)
+
+
+def live_senders() -> int:
+    """How many processes deliver; at most 2 s old."""
+    global _senders
+    if time.monotonic() - _senders[0] > BEAT_SECONDS:
+        try:
+            rows = database.read("SELECT count(*) FROM worker WHERE kind IN ('send', 'sweep') AND NOT dead")
+            _senders = (time.monotonic(), max(1, rows[0][0]))
+        except (psycopg.Error, CoreError):
+            _senders = (time.monotonic(), _senders[1])
+    return _senders[1]
