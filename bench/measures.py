@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.stack import System
 from botproject.local.environment import RUN_MARK
-from conversations.postgres.sql_files import HERE
+from conversations.postgres.sql_files import SQL
 
 TICK = os.sysconf("SC_CLK_TCK")
 _NOT_WORDS = re.compile(r"--[^\n]*|/\*.*?\*/|%\(\w+\)s|'[^']*'|\$\d+")
@@ -96,7 +96,7 @@ class Cost:
 
 
 def statements(system: System) -> dict[str, tuple[int, float, int]]:
-    """Calls, milliseconds and rows by name: that of the file in ``sql/``, else the first words."""
+    """Calls, milliseconds and rows by name: that of the statement's file, else the first words."""
     found: dict[str, tuple[int, float, int]] = defaultdict(lambda: (0, 0.0, 0))
     for query, calls, milliseconds, rows in system.query(
         "SELECT query, calls, total_exec_time, rows FROM pg_stat_statements s"
@@ -109,7 +109,7 @@ def statements(system: System) -> dict[str, tuple[int, float, int]]:
 
 
 def name_of(query: str) -> str:
-    """The file in ``sql/`` with the same words; constants and comments are not words."""
+    """The statement's file with the same words; constants and comments are not words."""
     return _files().get(words_of(query)) or flat(query)[:60]
 
 
@@ -119,7 +119,7 @@ def words_of(query: str) -> tuple[str, ...]:
 
 @functools.cache
 def _files() -> dict[tuple[str, ...], str]:
-    return {words_of(path.read_text()): path.stem for path in (HERE / "sql").glob("*.sql")}
+    return {words_of(text): name for name, text in SQL.items()}
 
 
 def flat(text: str) -> str:

@@ -80,6 +80,6 @@ def test_nobody_saves_a_lane() -> None:
 @pytest.mark.parametrize("kind", ["sql", "lua"])
 def test_every_statement_is_used_and_says_what_it_is(kind: str) -> None:
     used = "".join(path.read_text() for path in CORE.rglob("*.py"))
-    for path in sorted((CORE / kind).glob(f"*.{kind}")):
+    for path in sorted(CORE.glob(f"*/{kind}/*.{kind}")):
         assert path.read_text().startswith("--"), f"{path.name} begins without its contract"
         assert f'"{path.stem}"' in used, f"nobody uses {path.name}"

@@ -61,7 +61,7 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 def retry(seen: Seen, staff: User) -> None:
     """The head is tried again at once, with all its attempts."""
-    _act(seen.head(), staff, "retry", {"retry": _sql("desk_retry")}, subject=f"message {seen.next_sequence}")
+    _act(seen.head(), staff, "retry", {"retry": _sql("retry")}, subject=f"message {seen.next_sequence}")
 
 
 def skip(seen: Seen, staff: User, note: str) -> None:
@@ -76,7 +76,7 @@ def park(seen: Seen, staff: User, note: str) -> None:
 
 def _pass(seen: Seen, staff: User, verb: str, note: str, *, status: str, statuses: list[str]) -> None:
     written = f"{status} by {staff.get_username()}: {_note(note)}"
-    statement = _sql("desk_pass", status=status, note=written, statuses=statuses)
+    statement = _sql("pass", status=status, note=written, statuses=statuses)
     _act(seen.head(), staff, verb, {"pass": statement}, subject=f"message {seen.next_sequence}", reason=note)
 
 
@@ -89,7 +89,7 @@ def unpark(seen: Seen, staff: User, message: Message) -> int:
         retry(seen, staff)
         return seen.next_sequence
     identity = _again(message, "u:")
-    statement = _sql("desk_replay", message=message.pk, identity=identity, statuses=["parked"], unpark=True)
+    statement = _sql("replay", message=message.pk, identity=identity, statuses=["parked"], unpark=True)
     return _put_back(staff, "unpark", message, statement)
 
 
@@ -99,7 +99,7 @@ def replay(staff: User, message: Message, number: int) -> int:
         raise LaneMoved(f"a message is replayed {REPLAYS} times at most")
     identity = _again(message, f"r:{number}")
     statuses = ["handled", "skipped"]
-    statement = _sql("desk_replay", message=message.pk, identity=identity, statuses=statuses, unpark=False)
+    statement = _sql("replay", message=message.pk, identity=identity, statuses=statuses, unpark=False)
     return _put_back(staff, "replay", message, statement)
 
 
@@ -133,7 +133,7 @@ def take_over(seen: Seen, staff: User, reason: str = "") -> None:
 def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> None:
     """A person's reply. Where the bot answers, ``taking_over`` takes over in the same transaction."""
     bodies = _bodies(seen.conversation, text)
-    statement = _sql("desk_answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
+    statement = _sql("answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
     if taking_over:
         steps = {**_taking_over(staff), "took": _audit(staff, "take_over"), "answer": statement}
         _act(seen.lane(mode="bot"), staff, "answer", steps)
@@ -145,9 +145,9 @@ def hand_back(seen: Seen, staff: User, *, skip_rest: bool = True) -> None:
     """The bot answers again. What the person saw meanwhile they answered, or it is the bot's; the rest is the bot's."""
     note = f"answered by {staff.get_username()}"
     steps = {
-        "release": _sql("desk_release", everything=skip_rest),
-        "back": _sql("desk_hand_back", skip=skip_rest, note=note, seen_last=seen.last_sequence),
-        "assign": _sql("desk_assign", assignee=None),
+        "release": _sql("release", everything=skip_rest),
+        "back": _sql("hand_back", skip=skip_rest, note=note, seen_last=seen.last_sequence),
+        "assign": _sql("assign", assignee=None),
     }
     reason = note if skip_rest else "left to the bot"
     _act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason)
@@ -155,10 +155,10 @@ def hand_back(seen: Seen, staff: User, *, skip_rest: bool = True) -> None:
 
 def _taking_over(staff: User) -> Statements:
     return {
-        "release": _sql("desk_release", everything=True),
-        "take over": _sql("desk_take_over"),
-        "replies": _sql("desk_move_replies"),
-        "assign": _sql("desk_assign", assignee=staff.pk),
+        "release": _sql("release", everything=True),
+        "take over": _sql("take_over"),
+        "replies": _sql("move_replies"),
+        "assign": _sql("assign", assignee=staff.pk),
     }
 
 
@@ -178,19 +178,19 @@ def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
 
 def wake_up(conversation_id: int, staff: User) -> None:
     """Look at it now, whatever was planned. Retry times stay."""
-    _act({"conversation": conversation_id}, staff, "wake", {"wake": _sql("desk_wake")})
+    _act({"conversation": conversation_id}, staff, "wake", {"wake": _sql("wake")})
 
 
 def pause(conversation_id: int, staff: User, reason: str) -> None:
     """The bot stops in this conversation; replies that are written still go out."""
     lane = {"conversation": conversation_id, "paused": False}
-    _act(lane, staff, "pause", {"pause": _sql("desk_pause", paused=True)}, reason=reason)
+    _act(lane, staff, "pause", {"pause": _sql("pause", paused=True)}, reason=reason)
 
 
 def resume(conversation_id: int, staff: User) -> None:
     """The bot goes on where it stopped."""
     lane = {"conversation": conversation_id, "paused": True}
-    _act(lane, staff, "resume", {"resume": _sql("desk_pause", paused=False)})
+    _act(lane, staff, "resume", {"resume": _sql("pause", paused=False)})
 
 
 # ---------------------------------------------------------------- replies that wait for a person
@@ -198,25 +198,25 @@ def resume(conversation_id: int, staff: User) -> None:
 
 def decide_unknown_reply(reply: Reply, staff: User, *, sent: bool) -> None:
     """It arrived, or it is sent again with the same key. A bot's reply from before a take-over becomes a draft."""
-    statement = _sql("desk_decide_reply", reply=reply.pk, sent=sent)
+    statement = _sql("decide_reply", reply=reply.pk, sent=sent)
     _act_on_reply(reply, staff, "decide_sent" if sent else "decide_resend", statement)
 
 
 def resend_reply(reply: Reply, staff: User) -> None:
     """The same words once more, in the name of the person who asks for it, at the tail."""
     statuses = ["parked", "failed", "expired"]
-    _act_on_reply(reply, staff, "resend", _sql("desk_resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
+    _act_on_reply(reply, staff, "resend", _sql("resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
 
 
 def cancel_reply(reply: Reply, staff: User, note: str) -> None:
     """A reply that has not started does not start; one that was refused leaves the list of staff."""
     written = f"set aside by {staff.get_username()}: {_note(note)}"
-    statement = _sql("desk_cancel_reply", reply=reply.pk, statuses=["pending", "parked", "failed"], note=written)
+    statement = _sql("cancel_reply", reply=reply.pk, statuses=["pending", "parked", "failed"], note=written)
     _act_on_reply(reply, staff, "cancel", statement, reason=note)
 
 
 def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, reason: str = "") -> None:
-    steps = {"reply": statement, "replies": _sql("desk_move_replies")}
+    steps = {"reply": statement, "replies": _sql("move_replies")}
     _act({"conversation": reply.conversation_id}, staff, verb, steps, subject=f"reply {reply.sequence}", reason=reason)
 
 
@@ -226,14 +226,14 @@ def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, re
 def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -> None:
     """Handling or sending stops for everybody of a channel, bot or tenant; only staff end it."""
     key = {"scope": scope, "target": target, "stops": stops}
-    statement = _sql("desk_start_pause", **key, staff=staff.pk, reason=_note(reason))
+    statement = _sql("start_pause", **key, staff=staff.pk, reason=_note(reason))
     if not _commit({"start": statement})["start"]:
         raise LaneMoved("it changed meanwhile: staff have stopped this already")
 
 
 def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str = "") -> None:
     """All that the pause stopped goes on; the sweeper brings its lanes."""
-    statement = _sql("desk_end_pause", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
+    statement = _sql("end_pause_by_staff", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
     if not _commit({"end": statement})["end"]:
         raise LaneMoved("it changed meanwhile: this pause ended, or began anew")
 
@@ -266,14 +266,14 @@ def _note_channel(channel: Channel, staff: User, verb: str, reason: str) -> None
 
 def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:
     """Somebody looked at it. The bytes stay."""
-    statement = _sql("desk_settle_quarantine", item=item.pk, staff=staff.pk, reason=_note(note))
+    statement = _sql("settle_quarantine", item=item.pk, staff=staff.pk, reason=_note(note))
     if not _commit({"settle": statement})["settle"]:
         raise LaneMoved("it changed meanwhile: somebody has settled this item")
 
 
 def note_reading(conversation_id: int, staff: User) -> None:
     """Reading is audited, once an hour per person and conversation."""
-    _commit({"read": _sql("desk_note_reading", conversation=conversation_id, staff=staff.pk)})
+    _commit({"read": _sql("note_reading", conversation=conversation_id, staff=staff.pk)})
 
 
 # ---------------------------------------------------------------- one transaction
@@ -283,7 +283,7 @@ def _act(
     expected: Mapping[str, Any], staff: User, verb: str, steps: Statements, *, subject: str = "", reason: str = ""
 ) -> Rows:
     """Lock the lane where ``expected`` holds, ``steps``, audit, COMMIT, wake; the rows of each."""
-    lock = _sql("desk_lock", **{**ANYTHING, **expected})
+    lock = _sql("lock", **{**ANYTHING, **expected})
     rows = _commit({"lock": lock, **steps, "audit": _audit(staff, verb, subject, reason)})
     if not rows["audit"]:
         raise LaneMoved(f"it changed meanwhile: {_what_is_there(expected['conversation'])}")
@@ -292,7 +292,7 @@ def _act(
 
 
 def _audit(staff: User, verb: str, subject: str = "", reason: str = "") -> Statement:
-    return _sql("desk_audit", staff=staff.pk, verb=verb, subject=subject, reason=_note(reason))
+    return _sql("audit", staff=staff.pk, verb=verb, subject=subject, reason=_note(reason))
 
 
 def _wake(conversation_id: int, tenant_id: int) -> None:

@@ -35,7 +35,7 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """A row of ``desk_read_facts.sql``: one lane with its head, its first unsettled reply, its people."""
+    """A row of ``read_facts.sql``: one lane with its head, its first unsettled reply, its people."""
 
     id: int
     channel_id: int
@@ -96,7 +96,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """A row of ``desk_find_causes.sql``: one thing that stops many conversations."""
+    """A row of ``find_causes.sql``: one thing that stops many conversations."""
 
     pause_id: int | None
     scope: str
@@ -150,13 +150,13 @@ class Around:
 
 def read(ids: Sequence[int]) -> dict[int, Facts]:
     """The facts of these lanes, by id."""
-    return {row["id"]: Facts(**row) for row in _rows("desk_read_facts", ids=list(ids))}
+    return {row["id"]: Facts(**row) for row in _rows("read_facts", ids=list(ids))}
 
 
 def look_around(channels: Sequence[int]) -> Around:
     """What stands still in these channels."""
-    causes = [Cause(**row) for row in _rows("desk_find_causes", channels=list(channels))]
-    kinds = frozenset(row["kind"] for row in _rows("desk_living_kinds"))
+    causes = [Cause(**row) for row in _rows("find_causes", channels=list(channels))]
+    kinds = frozenset(row["kind"] for row in _rows("living_kinds"))
     return Around(causes=causes, kinds=kinds, held=installation.held())
 
 
@@ -169,7 +169,7 @@ def find_stuck(channels: Sequence[int], around: Around, limit: int) -> list[int]
         "late": LATE_SECONDS,
         "limit": limit,
     }
-    return [row["id"] for row in _rows("desk_find_stuck", **values)]
+    return [row["id"] for row in _rows("find_stuck", **values)]
 
 
 def _channels_of(around: Around, stops: str) -> list[int]:

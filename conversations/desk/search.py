@@ -1,6 +1,6 @@
 """Finding a conversation by what a person of staff has at hand: a name, phone, username, chat, message id or trace.
 
-Every way is one index lookup; see ``sql/desk_search.sql``. Nothing is filled beside the rows, so what is
+Every way is one index lookup; see ``sql/search.sql``. Nothing is filled beside the rows, so what is
 erased from a contact cannot be found any more.
 """
 
@@ -35,7 +35,7 @@ def find(text: str, channels: Sequence[int]) -> list[int]:
         "limit": LIMIT,
     }
     with connection.cursor() as cursor:
-        cursor.execute(sql("desk_search"), values)
+        cursor.execute(sql("search"), values)
         return [row[0] for row in cursor.fetchall()]
 
 

@@ -44,7 +44,7 @@ class Window:
 def version(conversation_id: int) -> str:
     """Another value for every change of the newest window; '' for a conversation that is gone."""
     with connection.cursor() as cursor:
-        cursor.execute(sql("desk_read_version"), {"conversation": conversation_id})
+        cursor.execute(sql("read_version"), {"conversation": conversation_id})
         row = cursor.fetchone()
     return row[0] if row else ""
 
@@ -99,7 +99,7 @@ class _Beside:
     def _turns(self, lane: Conversation) -> list[Turn]:
         """The newest window reads the end of an index; an older one what belongs to its messages."""
         if self._end is None:
-            newest = Turn.objects.raw(sql("desk_read_turns"), {"conversation": lane.pk, "limit": BESIDE})
+            newest = Turn.objects.raw(sql("read_turns"), {"conversation": lane.pk, "limit": BESIDE})
             return list(newest)[::-1]
         mine = Turn.objects.filter(conversation=lane, message_id__in=self._ids)
         return sorted(mine[:BESIDE], key=lambda turn: turn.pk)

@@ -63,12 +63,12 @@ class Conversation(models.Model):
             ),
         ]
         indexes = [
-            # serves sql/desk_search.sql: groups, and private chats with an id of their own; a person's other lanes are
+            # serves desk/sql/search.sql: groups, and private chats with an id of their own; a person's other lanes are
             # found by conversation_once, and do not pay for this one
             models.Index(fields=["contact"], condition=~Q(chat=F("user")), name="conversation_contact"),
-            # serves sql/claim_due.sql
+            # serves sweeping/sql/claim_due.sql
             models.Index(fields=["channel", "due_at"], condition=Q(due_at__isnull=False), name="conversation_due"),
-            # serves sql/claim_send_due.sql
+            # serves sweeping/sql/claim_send_due.sql
             models.Index(
                 fields=["channel", "send_due_at"], condition=Q(send_due_at__isnull=False), name="conversation_send_due"
             ),

@@ -73,7 +73,7 @@ class Reply(models.Model):
             ),
         ]
         indexes = [
-            # serves sql/find_claimed.sql: a sender looks for rows in its name; the sweeper for the dead's
+            # serves delivering/sql/find_claimed.sql: a sender looks for rows in its name; the sweeper for the dead's
             models.Index(fields=["claimed_by"], condition=Q(status="sending"), name="reply_claimed"),
             # serves statuses and the search by platform message id
             models.Index(fields=["channel", "platform_id"], condition=~Q(platform_id=""), name="reply_platform_id"),

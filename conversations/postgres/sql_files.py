@@ -1,18 +1,35 @@
-"""Reads ``sql/<verb_noun>.sql`` and ``lua/<verb>.lua``: one statement each, its contract in the first lines."""
+"""Every statement of the core, by name: ``sql("store_messages")`` is the text of ``storing/sql/store_messages.sql``.
+
+A file holds one statement (or one Lua script) and lies beside the code that runs it; its first lines say what it
+does. Names are unique over all folders. All files are read once, when this module is imported.
+"""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
-HERE = Path(__file__).parent.parent
+CORE = Path(__file__).parent.parent
 
 
-@functools.cache
+def _read(kind: str) -> dict[str, str]:
+    """The files of all folders named ``kind``, by name. Raises ``ValueError`` where two have the same name."""
+    texts: dict[str, str] = {}
+    for path in sorted(CORE.glob(f"*/{kind}/*.{kind}")):
+        if path.stem in texts:
+            raise ValueError(f"two files are named {path.name}; one is {path}")
+        texts[path.stem] = path.read_text()
+    return texts
+
+
+SQL = _read("sql")
+LUA = _read("lua")
+
+
 def sql(name: str) -> str:
-    return (HERE / "sql" / f"{name}.sql").read_text()
+    """The statement of this name. Raises ``KeyError``."""
+    return SQL[name]
 
 
-@functools.cache
 def lua(name: str) -> str:
-    return (HERE / "lua" / f"{name}.lua").read_text()
+    """The Lua script of this name. Raises ``KeyError``."""
+    return LUA[name]

@@ -40,7 +40,7 @@ ID_BYTES = 1_000  # two of them in one index entry, which Postgres bounds
 REMEMBERED = 100_000  # lanes and contacts that this process has seen stored
 REMEMBER_SECONDS = 60.0  # another process may have written another name since
 LINGER_SECONDS = 0.01  # a batch costs as much as ten of its messages
-BLOCK = 1000  # receipt ids per trip, see receipt_block in sql/schema.sql
+BLOCK = 1000  # receipt ids per trip, see receipt_block in migrations/sql/schema.sql
 
 
 class Row(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -57,20 +57,17 @@ def test_a_bug_of_the_database_can_be_planted_once_however_often_it_is_migrated(
 @pytest.mark.parametrize("name", [n for n, m in MUTANTS.items() if any(_is_statement(e) for e in m.edits)])
 def test_postgres_reads_the_statements_of_a_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug that is a syntax error proves nothing either."""
-    monkeypatch.setattr(sql_files, "HERE", sql_files.HERE)  # undone afterwards
+    monkeypatch.setattr(sql_files, "SQL", dict(sql_files.SQL))  # undone afterwards
     statements = [edit for edit in MUTANTS[name].edits if _is_statement(edit)]
-    try:
-        for edit in statements:
-            edit.apply()
-        with transaction.atomic(), connection.cursor() as cursor:
-            mutants.plant_in_database(name, connection)
-            cursor.execute("SELECT set_config('app.locked', '1', true)")
-            for statement in {edit.name for edit in statements}:
-                text = re.sub(r"%\(\w+\)s", "NULL", sql_files.sql(statement)).replace("%%", "%")
-                cursor.execute(f"EXPLAIN {text}")
-            transaction.set_rollback(True)
-    finally:
-        sql_files.sql.cache_clear()
+    for edit in statements:
+        edit.apply()
+    with transaction.atomic(), connection.cursor() as cursor:
+        mutants.plant_in_database(name, connection)
+        cursor.execute("SELECT set_config('app.locked', '1', true)")
+        for statement in {edit.name for edit in statements}:
+            text = re.sub(r"%\(\w+\)s", "NULL", sql_files.sql(statement)).replace("%%", "%")
+            cursor.execute(f"EXPLAIN {text}")
+        transaction.set_rollback(True)
 
 
 def test_words_that_are_not_there_are_said() -> None:

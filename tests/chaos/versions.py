@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.stack import ROOT
 
 MIGRATIONS = ":(glob)**/migrations/[0-9]*.py"
-SCHEMAS = ":(glob)conversations/sql/*schema.sql"  # what the first migrations run
+SCHEMAS = ":(glob)conversations/**/*schema.sql"  # what the first migrations run
 
 
 def git(*words: str) -> str:

@@ -17,7 +17,7 @@ from conversations.contracts import ChannelConfig, Limit
 from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request
 from conversations.lanes import lock
-from conversations.postgres.sql_files import HERE, lua
+from conversations.postgres.sql_files import LUA
 from tests.stack import wait_until
 
 
@@ -101,9 +101,5 @@ def test_every_script_runs_on_a_cluster(client: redis.Redis) -> None:
     senders.admit(many)
     senders.block(many[0], "chat", 3.0, "wait")
     assert senders._away_until == 0.0, "Redis refused"
-    known = client.script_exists(*(hashlib.sha1(lua(path.stem).encode()).hexdigest() for path in scripts()))
-    assert all(known), [path.stem for path, ran in zip(scripts(), known, strict=True) if not ran]
-
-
-def scripts() -> list[Path]:
-    return sorted((HERE / "lua").glob("*.lua"))
+    known = client.script_exists(*(hashlib.sha1(text.encode()).hexdigest() for text in LUA.values()))
+    assert all(known), [name for name, ran in zip(LUA, known, strict=True) if not ran]

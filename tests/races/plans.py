@@ -370,7 +370,7 @@ def run_desk(watched: Watched) -> None:
     ((lane,),) = watched.run(
         "a lane", "SELECT id FROM conversation WHERE channel_id = 1 AND chat = 'u4' AND \"user\" = 'u4'"
     )
-    assert watched.file("desk_read_version", conversation=lane)
-    assert len(watched.file("desk_read_turns", conversation=lane, limit=300)) == 3
-    assert len(watched.file("desk_read_facts", ids=[lane])) == 1
+    assert watched.file("read_version", conversation=lane)
+    assert len(watched.file("read_turns", conversation=lane, limit=300)) == 3
+    assert len(watched.file("read_facts", ids=[lane])) == 1
     watched.connection.execute("SELECT 1")

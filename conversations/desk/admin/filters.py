@@ -80,7 +80,7 @@ class OldestPendingFilter(admin.SimpleListFilter):
             return queryset
         age = dt.timedelta(seconds=int(self.value() or 0))
         channels = access.channel_ids(request)
-        return queryset.filter(pk__in=RawSQL(sql("desk_find_old"), [channels, channels, age]))  # noqa: S611  (constant)
+        return queryset.filter(pk__in=RawSQL(sql("find_old"), [channels, channels, age]))  # noqa: S611  (constant)
 
 
 class OpenFilter(admin.SimpleListFilter):

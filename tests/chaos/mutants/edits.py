@@ -13,7 +13,6 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -84,7 +83,7 @@ class Constant(_InProcess):
 
 @dataclass(frozen=True)
 class Sql(_InProcess):
-    """Words of ``conversations/sql/<name>.sql``, as it is loaded."""
+    """Words of the statement ``<name>.sql``, as it is loaded."""
 
     name: str
     old: str
@@ -94,32 +93,13 @@ class Sql(_InProcess):
     def apply(self) -> None:
         from conversations.postgres import sql_files
 
-        load = getattr(sql_files, self.loader)
-        text = _replaced(f"{self.name}.{self.loader}", load(self.name), self.old, self.new)
-        if not isinstance(sql_files.HERE, _Folder):
-            sql_files.HERE = _Folder(sql_files.HERE, {})  # type: ignore[assignment]
-        sql_files.HERE.texts[sql_files.HERE.path / self.loader / f"{self.name}.{self.loader}"] = text  # type: ignore[attr-defined]
-        load.cache_clear()
-        if load(self.name) != text:
-            raise NotApplied(f"{self.name}.{self.loader} is loaded in another way by now")
+        texts = {"sql": sql_files.SQL, "lua": sql_files.LUA}[self.loader]
+        texts[self.name] = _replaced(f"{self.name}.{self.loader}", texts[self.name], self.old, self.new)
 
 
 def Lua(name: str, old: str, new: str) -> Sql:
-    """Words of ``conversations/lua/<name>.lua``."""
+    """Words of the script ``<name>.lua``."""
     return Sql(name, old, new, loader="lua")
-
-
-class _Folder:
-    """A folder some of whose files read otherwise."""
-
-    def __init__(self, path: Path, texts: dict[Path, str]) -> None:
-        self.path, self.texts = path, texts
-
-    def __truediv__(self, name: str) -> _Folder:
-        return _Folder(self.path / name, self.texts)
-
-    def read_text(self) -> str:
-        return self.texts.get(self.path) or self.path.read_text()
 
 
 @dataclass(frozen=True)

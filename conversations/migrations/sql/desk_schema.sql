@@ -11,7 +11,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
            || ' ' || right(translate(left(phone, 40), ' +-()./', ''), 10)
            || ' ' || right(translate(left(phone, 40), ' +-()./', ''), 7), ' '), ''))
 $$;
--- Serves sql/desk_search.sql. Written when a contact is new or has changed, never by a message.
+-- Serves desk/sql/search.sql. Written when a contact is new or has changed, never by a message.
 CREATE INDEX contact_search ON contact USING gin (contact_terms(name, username, phone, email));
 
 -- Serves the lists of conversations that a person has to do with, and "stuck". Lanes that flow are not in it.
