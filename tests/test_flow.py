@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.doubles import Double
-from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
-from tests.stack import Channel, Stack, every, wait_until
+from tests.kit.doubles import Double
+from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
+from tests.kit.stack import Channel, Stack, every, wait_until
 
 USERS = 50
 MESSAGES = 100

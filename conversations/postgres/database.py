@@ -28,7 +28,7 @@ TRANSACTION_LIMIT = ", set_config('transaction_timeout', '5000', true)"
 TRANSACTION_LIMIT_SINCE = 170_000
 # Statements are prepared once, perhaps while tables are empty: their plans must not be those of empty tables, nor be
 # made anew each time. They look rows up by key, a few at a time: in sql/, LIMIT 1 in a LATERAL, OFFSET 0 in an EXISTS
-# and `id = ANY (ARRAY(...))` beside a join leave the planner no other way; see tests/races/test_plans.py.
+# and `id = ANY (ARRAY(...))` beside a join leave the planner no other way; see tests/postgres/test_plans.py.
 # Behind PgBouncer the client knows another process id than the session has: it is handed on, and keeps nothing.
 PLANS = """SELECT set_config(name, value, pg_backend_pid() <> %s)
              FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from channels_ingest.adapters import base
 from conversations import registry
 from conversations.contracts import Answer, ChannelConfig, Entry, Note, ReplyBody, StatusUpdate, Unusable
-from tests.adapters.fixtures import FIXTURES, channel, incoming, names, request
+from tests.kit.fixtures import FIXTURES, channel, incoming, names, request
 
 PLATFORMS = sorted(settings.ADAPTERS)
 POSTING = [platform for platform in PLATFORMS if (FIXTURES / platform).is_dir()]

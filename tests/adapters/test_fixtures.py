@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conversations.contracts import Entry, Parsed
-from tests.adapters.fixtures import names, parse, summary
+from tests.kit.fixtures import names, parse, summary
 
 Row = tuple[Any, ...]
 SHARED = {"telegram": {"user": "7001", "chat": "7001"}, "generic": {"user": "cust-1", "chat": "shop-chat-1"}}

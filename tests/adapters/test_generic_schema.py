@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from channels_ingest.adapters.generic import _event
 from channels_ingest.http_bots.protocol import BotFailed, read_answer
 from conversations.contracts import Attachment, Choice, Note, OutboundReply, ReplyBody, Unusable
-from tests.adapters.fixtures import FIXTURES, names, parse
+from tests.kit.fixtures import FIXTURES, names, parse
 
 SCHEMA = json.loads((settings.BASE_DIR / "docs" / "generic-channel.schema.json").read_text())
 

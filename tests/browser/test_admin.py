@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.stack import Channel, Stack
+from tests.kit.stack import Channel, Stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from channels_ingest.webchat import tokens
-from tests.stack import Channel, Stack, wait_until
+from tests.kit.stack import Channel, Stack, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page, Route

@@ -22,7 +22,7 @@ from tests.chaos import report
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.mutants import hunt
 from tests.chaos.run import EXIT_CODES, FAIL, FEW, INVALID, PASS, Verdict, run
-from tests.stack import ROOT
+from tests.kit.stack import ROOT
 
 WORST_FIRST = (FAIL, INVALID, PASS)
 

@@ -32,7 +32,7 @@ import redis
 from botproject.local.servers import Servers, private_servers
 from tests.chaos.platform import Platform
 from tests.chaos.proxy import Link
-from tests.stack import ROOT, Process, Stack, free_port, wait_until
+from tests.kit.stack import ROOT, Process, Stack, free_port, wait_until
 
 LINKS = ("web-pg", "A-pg", "B-pg", "app-redis", "sender-platform", "generator-web-0", "generator-web-1")
 ENVIRONMENT = {

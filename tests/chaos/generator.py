@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 
 import urllib3
 
-from tests import platforms
 from tests.chaos.cluster import Cluster
 from tests.chaos.history import History
-from tests.stack import Channel
+from tests.kit import platforms
+from tests.kit.stack import Channel
 
 ANSWER_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0)  # then the last one, for ever; platforms take longer, which proves less here

@@ -1,7 +1,7 @@
 """The chat platforms, as a process of their own that the checker can believe.
 
 ``/bot<token>/<method>`` is Telegram: no idempotency keys. ``/keep/<name>`` knows a key for ever, ``/forget/<name>``
-for 60 s. An *account* is a token or such a path. Behaviours come from the script (tests.doubles). Accounts that were
+for 60 s. An *account* is a token or such a path. Behaviours come from the script (``kit.doubles``). Accounts that were
 given limits have token buckets; a call over them gets 429 with the time after which there is room again.
 
 Every call is one line of JSON, written when it was decided (a call that hangs: when the waiting is over), in the order
@@ -20,8 +20,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.doubles import TAKING, Double, Rule
-from tests.stack import ROOT, Process, free_port, wait_until
+from tests.kit.doubles import TAKING, Double, Rule
+from tests.kit.stack import ROOT, Process, free_port, wait_until
 
 FORGET_SECONDS = 60.0
 BURST_SECONDS = 2.0  # what a bucket holds, in seconds of its rate: a stall of the machine squeezes two windows
@@ -134,7 +134,7 @@ class Platform:
         self.process.signal(signal.SIGCONT)
 
     def script(self, *rules: Rule) -> None:
-        """Add rules (tests.doubles); ``times`` 0 and ``probability`` make a mood of them."""
+        """Add rules (``kit.doubles``); ``times`` 0 and ``probability`` make a mood of them."""
         self._post("/_script", list(rules))
 
     def clear(self) -> None:

@@ -37,9 +37,9 @@ import urllib3
 
 from botproject.local.pytest_servers import FIXED
 from tests.chaos.run import commit
-from tests.doubles import Double
-from tests.platforms import GENERIC_SECRET, generic_text, telegram_text
-from tests.stack import ROOT, Channel, Process, Stack, free_port, state, wait_until
+from tests.kit.doubles import Double
+from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
+from tests.kit.stack import ROOT, Channel, Process, Stack, free_port, state, wait_until
 
 # The kind of process that a point is in.
 POINTS = {

@@ -31,7 +31,7 @@ from tests.chaos.faults.base import Fault, Scene
 from tests.chaos.generator import BY_NAME, Generator
 from tests.chaos.history import History
 from tests.chaos.samples import Samples
-from tests.stack import ROOT
+from tests.kit.stack import ROOT
 
 PASS, FAIL, INVALID = "PASS", "FAIL", "INVALID"
 EXIT_CODES = {PASS: 0, FAIL: 1, INVALID: 2}

@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.cluster import LINKS
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.faults.base import MOST_SECONDS
-from tests.stack import Process, wait_until
+from tests.kit.stack import Process, wait_until
 
 
 def test_every_number_of_the_table_is_there() -> None:

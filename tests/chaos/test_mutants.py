@@ -14,7 +14,7 @@ from conversations.postgres import sql_files
 from tests.chaos import mutants
 from tests.chaos.mutants.edits import Code, Ddl, Function, NotApplied, Sql
 from tests.chaos.mutants.planted import MUTANTS
-from tests.stack import ROOT
+from tests.kit.stack import ROOT
 
 # Each in a fork: what one plants the next must not have.
 PLANT_ALL = """

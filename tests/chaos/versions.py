@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.stack import ROOT
+from tests.kit.stack import ROOT
 
 MIGRATIONS = ":(glob)**/migrations/[0-9]*.py"
 SCHEMAS = ":(glob)conversations/**/*schema.sql"  # what the first migrations run

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from conversations.waking import wake
-from tests.desk import scenes
+from tests.kit import desk_scenes
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _own_database(own_database: str) -> None:
 
 @pytest.fixture
 def anna() -> User:
-    return scenes.make_staff("anna")
+    return desk_scenes.make_staff("anna")
 
 
 @pytest.fixture

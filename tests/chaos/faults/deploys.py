@@ -15,7 +15,7 @@ from tests.chaos import versions
 from tests.chaos.bots import BEGUN
 from tests.chaos.cluster import Part
 from tests.chaos.faults.base import Scene, fault, frozen, gone
-from tests.stack import ROOT, Process
+from tests.kit.stack import ROOT, Process
 
 PATIENCE_SECONDS = 30.0  # of a host, before SIGKILL
 

@@ -16,7 +16,7 @@ from botproject.local.places import give_to
 from botproject.local.postgres import Postgres, as_user, clean_environment
 from tests.chaos.faults.base import Scene, fault
 from tests.chaos.faults.network import TO_POSTGRES
-from tests.stack import free_port
+from tests.kit.stack import free_port
 
 LAG_SECONDS = 1.0
 READY_SECONDS = 60

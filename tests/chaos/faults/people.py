@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.chaos.bots import BROKEN
 from tests.chaos.faults.base import Scene, fault
-from tests.stack import every
+from tests.kit.stack import every
 
 # Five lanes at a time, those with the most in hand; then everything is handed back, and left to the bot.
 ACT = """

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.chaos.faults.base import Scene, fault
-from tests.doubles import Rule
+from tests.kit.doubles import Rule
 
 
 @fault("F29", "The platforms say 429 again and again, each with its time", bound=20, seconds=30, scaled=10, smoke=5)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from tests.chaos.evidence import read_begun
 from tests.chaos.faults.base import Scene, fault, frozen, gone, send, stopped
 from tests.chaos.generator import BY_NAME, Message
-from tests.stack import every
+from tests.kit.stack import every
 
 IDLE_SECONDS = 3.0  # the server ends a transaction of ours that is idle for 2 s
 SAID_429 = 3  # a stall of the machine may squeeze a bucket

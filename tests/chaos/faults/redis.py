@@ -11,7 +11,7 @@ from redis import RedisError
 
 from conversations.postgres.sql_files import lua
 from tests.chaos.faults.base import Scene, fault
-from tests.stack import every
+from tests.kit.stack import every
 
 HOLD = hashlib.sha1(lua("hold").encode()).hexdigest()
 

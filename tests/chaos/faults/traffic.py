@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tests.chaos.bots import UNHANDLED
 from tests.chaos.faults.base import Scene, fault
 from tests.chaos.generator import BY_NAME, Message
-from tests.stack import every
+from tests.kit.stack import every
 
 SLOW_CLIENTS = 50
 # One host of workers may be full of the other tenant's turns, on a machine that is also the people and the platforms.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.mutants.planted import MUTANTS, Mutant
-from tests.stack import ROOT
+from tests.kit.stack import ROOT
 
 FOLDER = ROOT / ".data" / "chaos"
 RESULT = FOLDER / "mutants.json"

@@ -1,0 +1,275 @@
+"""Setting channels up from the command line, on the real database."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from channels_ingest.channel_setup import config
+from conversations.lanes import pauses
+from conversations.models import Audit, Channel, Pause
+from conversations.models.channels import new_public_id
+from tests.kit.doubles import Double
+from tests.kit.fixtures import CREDENTIALS
+
+
+@pytest.fixture(autouse=True)
+def _own_database(own_database: str) -> None:
+    """Commands and the core look at the same database."""
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def add(platform: str = "telegram", name: str = "shop", *more: str) -> Channel:
+    line = json.loads(run("add_channel", platform, "--name", name, *more))
+    return Channel.objects.get(pk=line["id"])
+
+
+def test_add_channel_prints_one_line_and_keeps_secrets_sealed() -> None:
+    line = json.loads(
+        run(
+            "add_channel",
+            "telegram",
+            "--name",
+            "shop",
+            "--tenant",
+            "acme",
+            "--set",
+            "token=1:SECRET",
+            "--set",
+            "secret_token=S",
+        )
+    )
+    channel = Channel.objects.get(pk=line["id"])
+    assert line == {
+        "id": channel.pk,
+        "public_id": channel.public_id,
+        "webhook_path": f"/webhooks/telegram/{channel.public_id}/",
+    }
+    assert channel.open_credentials() == {"token": "1:SECRET", "secret_token": "S"}
+    assert "SECRET" not in json.dumps(channel.sealed)
+    assert (channel.tenant.name, channel.bot, channel.active) == ("acme", "echo", True)
+
+
+def test_values_come_from_the_environment_or_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "1:ENV")
+    monkeypatch.setattr("sys.stdin", io.StringIO("from-stdin\n"))
+    channel = add("telegram", "shop", "--set", "token=env:MY_TOKEN", "--set", "secret_token=-")
+    assert channel.open_credentials() == {"token": "1:ENV", "secret_token": "from-stdin"}
+
+
+def test_a_secret_that_is_ours_to_invent_is_invented() -> None:
+    assert len(add().open_credentials()["secret_token"]) >= 32
+    assert add("generic", "api").open_credentials()["secret"].startswith("whsec_")
+
+
+WRONG = [
+    (("telegram", "--set", "tokken=1"), "no setting 'tokken'; known: token"),
+    (("telegram", "--set", "token"), "KEY=VALUE"),
+    (("telegram", "--set", "token=env:NOT_THERE"), "no NOT_THERE"),
+    (("telegram", "--set", "secret_token=with space"), "secret_token cannot be that"),
+    (("generic", "--set", "secret=abc"), "secret cannot be that"),
+    (("generic", "--set", "key_life_s=soon"), "key_life_s cannot be that"),
+    (("telegram", "--set", "key_life_s=5"), "no setting 'key_life_s'"),
+    (("telegram", "--set", "settle_ms=2001"), "at most 2000"),
+    (("telegram", "--set", "settle_ms=-1"), "settle_ms cannot be that"),
+    (("telegram", "--set", "parked_policy=maybe"), "block, skip or human"),
+    (("telegram", "--set", "limits=fast"), "limits cannot be that"),
+    (("telegram", "--bot", "nobody"), "no bot named 'nobody'"),
+    (("smoke_signals",), "no adapter for 'smoke_signals'"),
+    (("telegram", "--api-base", "ftp://x"), "not a URL"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG)
+def test_what_cannot_be_is_refused_with_what_can(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        run("add_channel", *arguments, "--name", "x")
+    assert not Channel.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000", "https://10.0.0.1", "https://localhost", "http://api.example.org"]
+)
+def test_a_private_api_base_needs_leave(url: str, settings: Any) -> None:
+    settings.ALLOW_PRIVATE_OUTBOUND = False
+    with pytest.raises(CommandError, match="ALLOW_PRIVATE_OUTBOUND is off"):
+        run("add_channel", "telegram", "--name", "x", "--api-base", url)
+    settings.ALLOW_PRIVATE_OUTBOUND = True
+    assert add("telegram", "x", "--api-base", url).api_base == url
+
+
+def test_options_are_kept_with_their_types() -> None:
+    channel = add(
+        "telegram",
+        "x",
+        "--set",
+        "settle_ms=500",
+        "--set",
+        "limits=channel:80/1s,chat:1/1s,group:20/60s",
+        "--set",
+        "sorry_text=Sorry!",
+    )
+    assert channel.options == {
+        "settle_ms": 500,
+        "limits": "channel:80/1s,chat:1/1s,group:20/60s",
+        "sorry_text": "Sorry!",
+    }
+
+
+def test_the_same_name_twice_is_refused() -> None:
+    add()
+    with pytest.raises(CommandError, match="already has a telegram channel named 'shop'"):
+        add()
+
+
+def test_set_channel_changes_one_and_says_so_in_the_audit_without_values() -> None:
+    channel = add()
+    run(
+        "set_channel", channel.public_id, "--set", "token=9:NEW", "--set", "secret_token_previous=old", "--active", "no"
+    )
+    channel.refresh_from_db()
+    assert channel.open_credentials()["token"] == "9:NEW"
+    assert config(channel).secrets("secret_token")[1] == "old"
+    assert not channel.active
+    entry = Audit.objects.get(verb="change channel")
+    assert (entry.subject, entry.reason) == (channel.public_id, "secret_token_previous, token")
+    assert json.loads(run("set_channel", channel.public_id, "--set", "token=9:NEW"))["result"] == "unchanged"
+
+
+def test_an_empty_value_takes_a_setting_away() -> None:
+    channel = add("telegram", "x", "--set", "secret_token_previous=old")
+    run("set_channel", channel.public_id, "--set", "secret_token_previous=")
+    channel.refresh_from_db()
+    assert "secret_token_previous" not in channel.open_credentials()
+
+
+def test_set_channel_of_nothing_says_so() -> None:
+    with pytest.raises(CommandError, match="see list_channels"):
+        run("set_channel", "nothing", "--set", "token=1")
+
+
+def test_list_channels_shows_no_secret() -> None:
+    channel = add("telegram", "shop", "--set", "secret_token=CANARY")
+    for output in (run("list_channels"), run("list_channels", "--json")):
+        assert channel.public_id in output
+        assert "CANARY" not in output
+    described = json.loads(run("list_channels", "--json"))
+    assert (described["credentials"], described["missing"]) == (["secret_token"], ["token"])
+
+
+TWO_CHANNELS = """
+[[channel]]
+name = "a"
+platform = "telegram"
+[channel.set]
+token = "env:T"
+settle_ms = 100
+
+[[channel]]
+tenant = "acme"
+name = "b"
+platform = "generic"
+active = false
+"""
+
+
+def test_apply_channels_twice_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T", "1:A")
+    file = tmp_path / "channels.toml"
+    file.write_text(TWO_CHANNELS)
+    results = [[json.loads(line)["result"] for line in run("apply_channels", str(file)).splitlines()] for _ in range(2)]
+    assert results == [["created", "created"], ["unchanged", "unchanged"]]
+    monkeypatch.setenv("T", "1:B")
+    assert '"changed"' in run("apply_channels", str(file))
+    assert Channel.objects.get(name="a").open_credentials()["token"] == "1:B"
+    assert Audit.objects.filter(verb="change channel").count() == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["[[channel]]\nname='a'\n", "[[channel", "[[channel]]\nname='a'\nplatform='telegram'\ncolour='red'\n"]
+)
+def test_a_file_that_cannot_be_is_refused(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "channels.toml"
+    file.write_text(content)
+    with pytest.raises(CommandError):
+        run("apply_channels", str(file))
+
+
+def test_register_webhook_tells_telegram_everything(settings: Any) -> None:
+    settings.PUBLIC_URL = "https://bots.example.org"
+    with Double() as double:
+        channel = add("telegram", "shop", "--set", "token=4242:T", "--api-base", double.url)
+        run("register_webhook", channel.public_id)
+        (call,) = double.calls("setWebhook")
+        double.script({"do": "401", "method": "getMe"})
+        with pytest.raises(CommandError, match="401 Unauthorized"):
+            run("register_webhook", channel.public_id)
+    channel.refresh_from_db()
+    assert call["body"]["url"] == f"https://bots.example.org{channel.webhook_path}"
+    assert call["body"]["secret_token"] == channel.open_credentials()["secret_token"]
+    assert {"message", "message_reaction", "chat_member", "callback_query"} <= set(call["body"]["allowed_updates"])
+    assert channel.options["username"] == "double_bot"
+
+
+def test_register_webhook_of_another_platform_says_where() -> None:
+    with pytest.raises(CommandError, match="where the account is managed"):
+        run("register_webhook", add("generic", "x").public_id)
+
+
+def test_no_public_id_looks_like_an_option_of_a_command() -> None:
+    assert not [made for made in (new_public_id() for _ in range(2_000)) if made.startswith("-")]
+
+
+def test_send_webhook_posts_a_signed_fixture(httpserver: Any) -> None:
+    channel = add("generic", "x", "--set", f"secret={CREDENTIALS['secret']}")
+    httpserver.expect_request(channel.webhook_path).respond_with_data("ok")
+    base = httpserver.url_for("")
+    run(
+        "send_webhook",
+        "text",
+        "--channel",
+        channel.public_id,
+        "--url",
+        base,
+        "--times",
+        "2",
+        "--fresh",
+        "--set",
+        "text=other words",
+    )
+    first, second = (json.loads(sent.data)["data"] for sent, _ in httpserver.log)
+    assert first["text"] == second["text"] == "other words"
+    assert first["message_id"] != second["message_id"]
+    httpserver.clear()
+    httpserver.expect_request(channel.webhook_path).respond_with_data("", status=503)
+    with pytest.raises(CommandError, match="1 of 1 were not taken"):
+        run("send_webhook", "truncated", "--channel", channel.public_id, "--url", base)
+    with pytest.raises(CommandError, match="known for generic: batch"):
+        run("send_webhook", "nothing", "--channel", channel.public_id)
+
+
+def test_new_credentials_end_a_pause_of_sending_but_not_one_by_staff() -> None:
+    channel, stopped = add(), add("telegram", "other")
+    for each, by_staff in ((channel, False), (stopped, True)):
+        Pause.objects.create(
+            scope="channel",
+            target=str(each.pk),
+            stops="sending",
+            reason="401 Unauthorized",
+            since=timezone.now(),
+            by_staff=by_staff,
+        )
+        pauses.forget()
+        run("set_channel", each.public_id, "--set", "token=9:NEW")
+    assert [pause.target for pause in Pause.objects.all()] == [str(stopped.pk)]

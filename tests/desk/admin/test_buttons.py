@@ -1,0 +1,153 @@
+"""Verbs as staff press them: what the page has seen decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from conversations.desk import actions
+from conversations.models import Audit, Channel, Conversation, Pause, Quarantine, Reply
+from tests.desk.admin.conftest import Scene
+from tests.kit.desk_scenes import make_lane, messages, replies, seen
+
+
+def press(client: Client, row: Any, verb: str, model: str = "conversation", **values: Any) -> str:
+    """Post a verb as its button does; what the page says after it."""
+    answer = client.post(reverse(f"admin:conversations_{model}_{verb}", args=[row.pk]), values, follow=True)
+    assert answer.status_code == 200
+    return " ".join(str(message) for message in answer.context["messages"])
+
+
+def shown(lane: Conversation) -> dict[str, int]:
+    """The hidden fields of a page that shows ``lane`` now."""
+    state = seen(lane)
+    return {"epoch": state.epoch, "next_sequence": state.next_sequence}
+
+
+def test_every_button_of_a_page_does_what_it_says(chief: Client) -> None:
+    lane = make_lane("handled pending pending", "sent")
+    assert "Skipped" in press(chief, lane, "skip", note="a test", **shown(lane))
+    assert "Parked" in press(chief, lane, "park", note="a test", **shown(lane))
+    assert "paused" in press(chief, lane, "pause", note="a test")
+    assert "goes on" in press(chief, lane, "resume")
+    assert "look at it" in press(chief, lane, "wake")
+    assert "You answer now" in press(chief, lane, "take_over", **shown(lane))
+    assert "on its way" in press(chief, lane, "answer", text="hello", **shown(lane))
+    assert "bot answers again" in press(chief, lane, "hand_back", rest="answered", **shown(lane))
+    assert messages(lane) == "handled skipped parked"
+    assert replies(lane) == "sent pending"
+
+
+def test_retry(chief: Client) -> None:
+    lane = make_lane("parked", blocked=True, next_sequence=1)
+    assert "tried again" in press(chief, lane, "retry", **shown(lane))
+    assert messages(lane) == "pending"
+
+
+def test_answering_where_the_bot_answers_takes_over(chief: Client) -> None:
+    lane = make_lane("pending", "pending")
+    press(chief, lane, "answer", text="hello", take_over="yes", **shown(lane))
+    lane.refresh_from_db()
+    assert (lane.mode, replies(lane)) == ("human", "cancelled pending")
+
+
+def test_a_stale_page_is_told_what_is_there_now(chief: Client, anna: User) -> None:
+    lane = make_lane("pending pending")
+    stale = shown(lane)
+    actions.take_over(seen(lane), anna)
+    for verb, values in (("skip", {"note": "x"}), ("take_over", {}), ("answer", {"text": "x", "take_over": "yes"})):
+        assert "It changed meanwhile: a person answers" in press(chief, lane, verb, **values, **stale)
+    assert messages(lane) == "pending pending"
+
+
+@pytest.mark.parametrize("values", [{}, {"epoch": "", "next_sequence": "x"}])
+def test_a_page_that_says_nothing_of_what_it_saw_changes_nothing(chief: Client, values: dict[str, str]) -> None:
+    lane = make_lane("pending")
+    assert "load it again" in press(chief, lane, "skip", note="x", **values)
+    assert messages(lane) == "pending"
+
+
+def test_a_note_that_must_be_there_is_asked_for(chief: Client) -> None:
+    lane = make_lane("pending")
+    assert "say why" in press(chief, lane, "skip", note=" ", **shown(lane))
+    assert "needs words" in press(chief, lane, "answer", text=" ", take_over="yes", **shown(lane))
+
+
+def test_verbs_are_posted_with_a_token(chief: Client, shop: Scene) -> None:
+    address = reverse("admin:conversations_conversation_wake", args=[shop.lane.pk])
+    assert chief.get(address).status_code == 405
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = chief.cookies
+    assert strict.post(address).status_code == 403
+
+
+def test_a_parked_message_comes_again(chief: Client, shop: Scene) -> None:
+    lane = make_lane("parked handled", channel=shop.channel)
+    parked, handled = lane.message_set.order_by("sequence")
+    page = chief.get(reverse("admin:conversations_message_change", args=[parked.pk]))
+    assert [verb.name for verb in page.context["verbs"]] == ["unpark"]
+    assert "comes again, as 3" in press(chief, parked, "unpark", "message", **shown(lane))
+    assert "comes again, as 4" in press(chief, handled, "replay", "message", number=1)
+    assert "replayed" in press(chief, handled, "replay", "message", number=1)
+    assert messages(lane) == "skipped handled pending pending"
+
+
+def test_replies_for_staff_are_decided(chief: Client) -> None:
+    lane = make_lane("handled", "unknown parked failed pending")
+    first, second, third, fourth = Reply.objects.filter(conversation=lane).order_by("sequence")
+    press(chief, first, "sent", "reply")
+    press(chief, second, "resend", "reply")
+    press(chief, third, "cancel", "reply", note="enough")
+    press(chief, fourth, "cancel", "reply")
+    assert replies(lane) == "sent cancelled cancelled cancelled pending"
+
+
+def test_a_pause_is_ended_by_who_saw_it(chief: Client, shop: Scene) -> None:
+    assert "changed meanwhile" in press(chief, shop.pause, "end", "pause", since="2020-01-01T00:00:00+00:00")
+    assert "Ended" in press(chief, shop.pause, "end", "pause", since=shop.pause.since.isoformat(), note="fixed")
+    assert not Pause.objects.exists()
+
+
+def test_a_bot_of_several_tenants_is_nobodys_alone(anna_of_shop: Client, shop: Scene) -> None:
+    pause = Pause.objects.create(scope="bot", target="echo", stops="handling", since=shop.pause.since, reason="x")
+    Channel.objects.filter(pk=shop.channel.pk).update(bot="echo")
+    make_lane()  # of another channel of the shop's tenant: hers too
+    press(anna_of_shop, pause, "end", "pause", since=pause.since.isoformat())
+    assert not Pause.objects.filter(scope="bot").exists()
+
+
+def test_quarantine_is_settled(chief: Client, shop: Scene) -> None:
+    assert "Settled" in press(chief, shop.quarantine, "settle", "quarantine", note="a probe")
+    assert Quarantine.objects.filter(settled_at__isnull=False).count() == 1
+    assert "changed meanwhile" in press(chief, shop.quarantine, "settle", "quarantine")
+
+
+def test_credentials_are_written(chief: Client, shop: Scene) -> None:
+    said = press(chief, shop.channel, "credentials", "channel", new_secret="whsec_new", new_outbound_url="")
+    assert "secret" in said
+    channel = Channel.objects.get(pk=shop.channel.pk)
+    assert channel.open_credentials() == {"secret": "whsec_new"}
+    assert not Pause.objects.filter(scope="channel", stops="sending").exists()
+    press(chief, shop.channel, "credentials", "channel", remove_secret="on")
+    assert Channel.objects.get(pk=shop.channel.pk).open_credentials() == {}
+    assert "whsec_new" not in "".join(Audit.objects.values_list("reason", flat=True))
+
+
+def test_changing_a_channel_needs_the_permission(anna_of_shop: Client, anna: User, shop: Scene) -> None:
+    for verb in ("credentials", "off", "stop_sending"):
+        assert "needs the permission" in press(anna_of_shop, shop.channel, verb, "channel", new_secret="x", note="x")
+    anna.user_permissions.add(Permission.objects.get(codename="change_channel"))
+    assert "off" in press(anna_of_shop, shop.channel, "off", "channel", note="holidays")
+    assert not Channel.objects.get(pk=shop.channel.pk).active
+    assert "on" in press(anna_of_shop, shop.channel, "on", "channel")
+
+
+def test_staff_stop_a_channel(chief: Client, shop: Scene) -> None:
+    assert "Stopped: handling" in press(chief, shop.channel, "stop_handling", "channel", note="wrong prices")
+    pause = Pause.objects.get(stops="handling")
+    assert (pause.by_staff, pause.reason, pause.since is not None) == (True, "wrong prices", True)
+    assert "changed meanwhile" in press(chief, shop.channel, "stop_handling", "channel", note="again")

@@ -1,0 +1,261 @@
+"""What the pages show: reasons in words, words of people as words, credentials never."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from conversations import installation
+from conversations.desk import actions
+from conversations.desk.templatetags.desk import visible
+from conversations.models import Audit, Channel, Contact, Conversation, Message, Pause, Reply
+from tests.desk.admin.conftest import Scene, make_scene
+from tests.desk.admin.test_access import WINDOWS, address_of
+from tests.kit.desk_scenes import make_lane, make_message, make_reply, seen
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "'-alert(1)-'",
+    "{{ 7|add:7 }}{% debug %}",
+    "javascript:alert(1)",
+    "</textarea></title><svg/onload=alert(1)>",
+    "\u202egnp.exe\u2066\u200b\x1b[31m",
+]  # fmt: skip
+
+
+def lane_page(client: Client, lane: Conversation, **query: Any) -> Any:
+    return client.get(reverse("admin:conversations_conversation_change", args=[lane.pk]), query)
+
+
+def lane_list(client: Client, **query: Any) -> Any:
+    return client.get(reverse("admin:conversations_conversation_changelist"), query)
+
+
+def pages(client: Client, scene: Scene) -> list[Any]:
+    """Every list and every page of the admin."""
+    names = [f"admin:conversations_{window.opts.model_name}_changelist" for window in WINDOWS]
+    rows = [
+        (window, scene.rows()[window.opts.model_name]) for window in WINDOWS if window.opts.model_name in scene.rows()
+    ]
+    addresses = [
+        reverse("admin:index"),
+        *map(reverse, names),
+        *(address_of(window, "change", row) for window, row in rows),
+    ]
+    return [client.get(address, follow=True) for address in addresses]
+
+
+# ---------------------------------------------------------------- safe
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_words_of_people_are_shown_as_words(chief: Client, payload: str) -> None:
+    scene = make_scene("Shop", payload)
+    live = chief.get(reverse("admin:conversations_conversation_live", args=[scene.lane.pk])).json()
+    for answer in pages(chief, scene):
+        assert answer.status_code == 200
+        assert_harmless(answer.content.decode(), payload)
+    assert_harmless("".join(live["parts"].values()), payload)
+
+
+def assert_harmless(html: str, payload: str) -> None:
+    if "<" in payload or "'" in payload:
+        assert payload not in html
+    for hidden in "\u202e\u2066\u200b\x1b":
+        assert hidden not in html
+    assert "<script>" not in html
+    assert "onerror=alert(1)>" not in html
+    assert 'href="javascript:' not in html
+
+
+def test_hidden_characters_are_shown() -> None:
+    assert visible("a\u202eb\x00c\n\td") == "a⟦U+202E⟧b\u2400c\n\td"
+
+
+def test_pages_need_no_inline_scripts_or_styles(chief: Client, shop: Scene) -> None:
+    for answer in pages(chief, shop):
+        policy = answer.headers["Content-Security-Policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe-inline" not in policy
+        html = answer.content.decode()
+        assert " style=" not in html
+        assert "<style" not in html
+        assert " onclick=" not in html
+
+
+def test_credentials_are_never_shown(chief: Client, shop: Scene) -> None:
+    sealed = Channel.objects.get(pk=shop.channel.pk).sealed["secret"]
+    for answer in pages(chief, shop):
+        assert b"clear-Shop" not in answer.content
+        assert sealed.encode() not in answer.content
+    page = chief.get(reverse("admin:conversations_channel_change", args=[shop.channel.pk])).content.decode()
+    assert ">set<" in page
+    assert "not set" in page
+
+
+def test_reading_a_conversation_is_audited_once(anna_of_shop: Client, anna: User, shop: Scene) -> None:
+    for _ in range(2):
+        lane_page(anna_of_shop, shop.lane)
+    assert Audit.objects.filter(verb="read", staff=anna, conversation_id=shop.lane.pk).count() == 1
+
+
+def test_a_held_installation_says_so_on_every_page(chief: Client, shop: Scene, settings: Any) -> None:
+    settings.PUBLIC_URL = "https://staging.example"
+    installation.forget()
+    assert all(b"Nothing is sent to people from here" in answer.content for answer in pages(chief, shop))
+
+
+# ---------------------------------------------------------------- fast
+
+
+def queries(client: Client, address: str) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        assert client.get(address).status_code == 200
+    return [query["sql"] for query in captured]
+
+
+LISTS = [window for window in WINDOWS if window.opts.model_name not in ("message", "reply")]
+
+
+@pytest.mark.parametrize("window", LISTS, ids=lambda window: window.opts.model_name)
+def test_lists_ask_as_much_for_fifty_rows_as_for_one(chief: Client, shop: Scene, window: Any) -> None:
+    address = reverse(f"admin:conversations_{window.opts.model_name}_changelist")
+    few = queries(chief, address)
+    for number in range(12):
+        make_scene(f"Shop {number}")
+    many = queries(chief, address)
+    assert len(many) == len(few)
+    assert len(many) <= 12
+    assert not [query for query in many if "count(*)" in query.lower() and "LIMIT" not in query]
+
+
+def test_a_page_asks_as_much_for_a_long_conversation_as_for_a_short_one(chief: Client, shop: Scene) -> None:
+    address = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
+    chief.get(address)  # writes down that it was read
+    few = queries(chief, address)
+    for number in range(3, 33):
+        message = make_message(shop.lane, number, "handled")
+        make_reply(shop.lane, number, "person:sent", message_id=message.pk)
+        Audit.objects.create(verb="wake", conversation_id=shop.lane.pk)
+    assert len(queries(chief, address)) == len(few) <= 20
+
+
+def test_lists_are_walked_by_id(chief: Client) -> None:
+    lanes = [make_lane() for _ in range(53)]
+    first = lane_list(chief)
+    assert [lane.pk for lane in first.context["cl"].result_list] == [lane.pk for lane in reversed(lanes[3:])]
+    second = chief.get(reverse("admin:conversations_conversation_changelist") + first.context["cl"].older_address)
+    assert [lane.pk for lane in second.context["cl"].result_list] == [lane.pk for lane in reversed(lanes[:3])]
+    assert second.context["cl"].older is None
+
+
+def test_a_long_conversation_is_read_in_windows(chief: Client) -> None:
+    lane = make_lane(" ".join(["handled"] * 60), " ".join(["person:sent"] * 2))
+    newest = lane_page(chief, lane).context["window"]
+    assert [block.message.sequence for block in newest.blocks if block.message] == list(range(21, 61))
+    older = lane_page(chief, lane, before=newest.older).context["window"]
+    assert [block.message.sequence for block in older.blocks if block.message] == list(range(1, 21))
+    assert older.older is None
+
+
+# ---------------------------------------------------------------- finding
+
+
+@pytest.fixture
+def ada(shop: Scene) -> Conversation:
+    lane = make_lane("handled", "sent", channel=shop.channel, name="Ada Byron Lovelace")
+    values = {"username": "countess", "phone": "+49 170 1234567", "email": "ada@analytical.example"}
+    Contact.objects.filter(pk=lane.contact_id).update(**values)
+    Reply.objects.filter(conversation=lane).update(platform_id="wamid.OUT=")
+    Message.objects.filter(conversation=lane).update(platform_id="wamid.IN=")
+    return lane
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ada", "lovelace ada", "LOVE", "countess", "+491701234567", "0170 1234567", "1234567", "ada@analytical.example",
+     "wamid.OUT=", "wamid.IN="],
+)  # fmt: skip
+def test_a_conversation_is_found_by_what_staff_have_at_hand(chief: Client, ada: Conversation, text: str) -> None:
+    make_lane(name="Charles Babbage")
+    assert [lane.pk for lane in lane_list(chief, q=text).context["cl"].result_list] == [ada.pk]
+
+
+def test_a_conversation_is_found_by_its_chat_number_and_trace(chief: Client, ada: Conversation) -> None:
+    trace = Message.objects.get(conversation=ada).trace
+    for text in (ada.chat, str(ada.pk), trace):
+        assert ada.pk in [lane.pk for lane in lane_list(chief, q=text).context["cl"].result_list]
+
+
+@pytest.mark.parametrize("text", ["'", "\\", "a:* | b", "& !", "%", "\0", "x" * 5000, "()", "'':*"])
+def test_whatever_is_searched_for_is_answered(chief: Client, ada: Conversation, text: str) -> None:
+    assert lane_list(chief, q=text).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [({"mode": "human"}, ["human"]), ({"mode": "paused"}, ["paused"]), ({"mode": "blocked"}, ["blocked"]),
+     ({"pending": "600"}, ["old"]), ({"stuck": "yes"}, ["blocked", "human", "paused"])],
+)  # fmt: skip
+def test_lists_are_narrowed(chief: Client, query: dict[str, str], expected: list[str]) -> None:
+    make_lane("handled", name="idle")
+    make_lane("parked", name="blocked", blocked=True, next_sequence=1)
+    make_lane("handled", name="human", mode="human")
+    make_lane("handled", name="paused", paused_at=timezone.now())
+    old = make_lane("pending", name="old", due_at=timezone.now())
+    Message.objects.filter(conversation=old).update(received_at=timezone.now() - dt.timedelta(minutes=11))
+    found = [lane.contact.name for lane in lane_list(chief, **query).context["cl"].result_list]
+    assert sorted(found) == expected
+
+
+def test_a_list_is_narrowed_to_a_channel(chief: Client, shop: Scene) -> None:
+    make_lane(name="elsewhere")
+    found = lane_list(chief, channel=shop.channel.pk).context["cl"].result_list
+    assert [lane.pk for lane in found] == [shop.lane.pk]
+
+
+# ---------------------------------------------------------------- live
+
+
+def test_the_live_page_answers_304_until_something_changes(chief: Client, anna: User) -> None:
+    lane = make_lane("pending", "sent")
+    address = reverse("admin:conversations_conversation_live", args=[lane.pk])
+    cursor = lane_page(chief, lane).context["cursor"]
+    assert chief.get(address, {"cursor": cursor}).status_code == 304
+    changes = [
+        lambda: actions.take_over(seen(lane), anna),
+        lambda: actions.answer(seen(lane), anna, "hello there"),
+        lambda: Reply.objects.filter(conversation=lane, sequence=1).update(delivered="read"),
+        lambda: actions.hand_back(seen(lane), anna),
+        lambda: Pause.objects.create(scope="bot", target="x", stops="handling"),
+    ]
+    for change in changes:
+        change()
+        answer = chief.get(address, {"cursor": cursor})
+        assert answer.status_code == 200
+        cursor = answer.json()["cursor"]
+        assert chief.get(address, {"cursor": cursor}).status_code == 304
+
+
+def test_what_has_not_changed_costs_one_query(chief: Client) -> None:
+    """Besides who asks and whether they may: session, person, lane."""
+    lane = make_lane("pending", "sent")
+    address = reverse("admin:conversations_conversation_live", args=[lane.pk])
+    cursor = lane_page(chief, lane).context["cursor"]
+    with CaptureQueriesContext(connection) as captured:
+        chief.get(address, {"cursor": cursor})
+    assert len(captured) <= 4
+
+
+def test_migrations_say_what_the_models_say() -> None:
+    call_command("makemigrations", "--check", "--dry-run", "conversations", verbosity=0)

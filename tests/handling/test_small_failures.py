@@ -1,0 +1,76 @@
+"""Failures at the edges of the core's own steps: each costs one lane, one statement or one probe, no more."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from conversations import turns
+from conversations.delivering.limiter import Limiter, Request
+from conversations.lanes import pauses
+from conversations.postgres import committer, database
+from conversations.storing import intake
+from conversations.sweeping import dead_workers, sweeper
+from tests.kit.entries import make_channel
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_error_whose_words_cannot_be_had_is_still_a_failed_turn() -> None:
+    output = turns.failed(Unspeakable())
+    assert output.error_type.endswith("Unspeakable")
+    assert output.error_text == ""
+
+
+def test_a_statement_that_fails_repeats_none_of_those_beside_it(own_database: str) -> None:
+    connection = database.connect("test")
+    connection.execute("CREATE TEMP TABLE counted (n int)")
+    insert = ("INSERT INTO counted VALUES (1) RETURNING n", ())
+    results = committer.STATEMENTS.write(connection, [insert, ("SELECT 1/0", ()), insert])
+    assert results[0] == results[2] == [(1,)]
+    assert isinstance(results[1], psycopg.errors.DivisionByZero)
+    assert connection.execute("SELECT count(*) FROM counted").fetchone() == (2,)
+    connection.close()
+
+
+def test_a_read_that_the_database_refuses_raises_its_own_error(own_database: str) -> None:
+    intake.writer()
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        database.read("SELECT 1/0")
+    assert database.read("SELECT 1") == [(1,)]
+
+
+def test_a_platforms_words_that_cannot_be_stored_block_all_the_same(own_database: str) -> None:
+    request = Request(channel=make_channel(), chat="c", is_group=False, limits=())
+    Limiter().block(request, "chat", 30.0, "come back \ud800 later\0")
+    ((words,),) = database.read("SELECT words FROM bucket")
+    assert words == "come back \ufffd later\ufffd"
+
+
+def test_a_probe_goes_through_no_other_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = {pauses.Key("bot", "orders", "handling"), pauses.Key("tenant", "1", "handling")}
+    monkeypatch.setattr(pauses, "stopped", lambda *keys: bool(stopped & set(keys)))
+
+    def may(channel: int, tenant: int, bot: str = "orders") -> bool:
+        return sweeper._may_probe(pauses.Key("bot", "orders", "handling"), channel, tenant, bot)
+
+    assert may(7, tenant=2)
+    assert not may(7, tenant=1)
+    assert not may(7, tenant=2, bot="another")
+
+
+def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[Any] = []
+    answers = {"SELECT kind": [("send", [7])]}
+    monkeypatch.setattr(dead_workers.database, "read", lambda query, values=(): answers.get(query[:11], []))
+    monkeypatch.setattr(dead_workers.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
+    monkeypatch.setattr(dead_workers.lock, "free", lambda *arguments: settled.append(arguments))
+    monkeypatch.setattr(dead_workers, "settle", lambda writer, claim: settled.append(claim))
+    dead_workers.bury(None, uuid.uuid4(), 10)  # type: ignore[arg-type]
+    assert settled == []

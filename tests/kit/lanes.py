@@ -1,0 +1,214 @@
+"""For tests of handling: lanes filled as storing fills them, wakes, workers with failpoints, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import psycopg
+import redis
+from kombu import Connection, Producer
+
+from conversations.waking import wake
+from tests.kit.stack import Process, Stack, state, wait_until
+
+BOTS = {"EXTRA_APPS": "tests.bots_app"}
+
+ADD_CHANNEL = """INSERT INTO channel (public_id, platform, tenant_id, name, bot, active, sealed, options, api_base)
+                 VALUES (%(public_id)s, 'web', %(tenant)s, %(public_id)s, %(bot)s, true, '{}', %(options)s, '')
+                 RETURNING id"""
+ADD_LANE = """INSERT INTO conversation AS c (channel_id, chat, "user") VALUES (%s, %s, %s)
+              ON CONFLICT (channel_id, chat, "user") DO UPDATE SET chat = c.chat RETURNING id"""
+ADD_MESSAGES = """
+WITH lane AS (
+  UPDATE conversation
+     SET last_sequence = last_sequence + %(n)s,
+         due_at = CASE WHEN next_sequence <= last_sequence THEN due_at
+                  ELSE lane_due_at(mode, paused_at, blocked, next_sequence, last_sequence + %(n)s, not_before,
+                                   wait_until, now() + interval '3 s') END
+   WHERE id = %(lane)s RETURNING last_sequence - %(n)s AS before)
+INSERT INTO message (conversation_id, sequence, identity, content_hash, kind, starts_turn, text, status, settled_at)
+SELECT %(lane)s, before + t.place, decode(md5(gen_random_uuid()::text), 'hex'), '', %(kind)s, %(starts_turn)s, t.text,
+       %(status)s::text, CASE WHEN %(status)s::text <> 'pending' THEN now() END
+  FROM lane, unnest(%(texts)s::text[]) WITH ORDINALITY AS t(text, place)"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A line that a bot wrote down."""
+
+    pid: int
+    lane: int
+    sequence: int
+    word: str
+
+
+class Lanes:
+    """A stack whose bots are those of ``tests.bots_app``."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._wakes = Producer(Connection(stack.servers.redis_url).channel(), serializer="json")
+
+    def _ask(self, sql: str, values: dict[str, Any]) -> list[Any]:
+        with psycopg.connect(self.stack.servers.database_url, autocommit=True) as connection:
+            cursor = connection.execute(sql, values)
+            return cursor.fetchall() if cursor.description else []
+
+    # ------------------------------------------------------------ filling
+
+    def channel(self, bot: str = "obedient", *, tenant: int | None = None, **options: Any) -> int:
+        tenant = tenant or self.stack.value("SELECT min(id) FROM tenant") or self.tenant()
+        values = {
+            "public_id": secrets.token_hex(12),
+            "tenant": tenant,
+            "bot": bot,
+            "options": msgspec.json.encode(options).decode(),
+        }
+        return int(self._ask(ADD_CHANNEL, values)[0][0])
+
+    def tenant(self) -> int:
+        return int(self.stack.query("INSERT INTO tenant (name) VALUES (%s) RETURNING id", secrets.token_hex(4))[0][0])
+
+    def say(
+        self,
+        channel: int,
+        user: str,
+        *texts: str,
+        kind: str = "message",
+        starts_turn: bool = True,
+        status: str = "pending",
+        woken: bool = True,
+    ) -> int:
+        """Messages at the tail of a person's lane; the lane."""
+        lane = int(self.stack.query(ADD_LANE, channel, user, user)[0][0])
+        values = {
+            "lane": lane,
+            "n": len(texts),
+            "texts": list(texts),
+            "kind": kind,
+            "starts_turn": starts_turn,
+            "status": status,
+        }
+        self._ask(ADD_MESSAGES, values)
+        if woken:
+            self.wake(lane)
+        return lane
+
+    def wake(self, *lanes: int, tenant: int = 0) -> None:
+        """``tenant``: through whose queue, where it is not their own."""
+        tenant = tenant or self.stack.value(
+            "SELECT ch.tenant_id FROM channel ch JOIN conversation c ON c.channel_id = ch.id WHERE c.id = %s", lanes[0]
+        )
+        for start in range(0, len(lanes), wake.IDS):
+            wake.publish(self._wakes, wake.queue_name("handle", tenant), "handle", lanes[start : start + wake.IDS])
+
+    def tenant_of(self, channel: int) -> int:
+        return int(self.stack.value("SELECT tenant_id FROM channel WHERE id = %s", channel))
+
+    def waiting_wakes(self) -> dict[str, int]:
+        with redis.Redis.from_url(self.stack.servers.redis_url) as client:
+            return {name: int(client.llen(name)) for name in wake.queue_names("handle")}  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ workers
+
+    @contextlib.contextmanager
+    def workers(self, *failpoints: str, roles: str = "handle", **env: str) -> Iterator[list[Process]]:
+        """A worker per word, with its failpoints; gone afterwards, supervisors and all."""
+        before = set(self.stack.pids("handle"))
+        started = [self.stack.start_workers(roles, env={"FAILPOINTS": words, **env}) for words in failpoints]
+        try:
+            wait_until(lambda: len(set(self.stack.pids("handle")) - before) >= len(started), 40, "workers")
+            yield started
+        finally:
+            for process in started:
+                self.end(process)
+
+    def end(self, process: Process) -> None:
+        """Supervisor and all, as a machine that loses its power."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stopped(self, seconds: float = 20) -> int:
+        """The process that stopped itself at a failpoint."""
+        found: list[int] = []
+
+        def look() -> bool:
+            found[:] = [pid for pid in self.stack.pids("handle") if state(pid) == "T"]
+            return bool(found)
+
+        wait_until(look, seconds, "a worker stopped at its failpoint")
+        return found[0]
+
+    # ------------------------------------------------------------ what came of it
+
+    def messages(self, lane: int, columns: str = "status") -> list[Any]:
+        return self._rows("message", lane, columns)
+
+    def replies(self, lane: int, columns: str = "body ->> 'text'") -> list[Any]:
+        return self._rows("reply", lane, columns)
+
+    def turns(self, lane: int, columns: str = "outcome") -> list[Any]:
+        rows = self.stack.query(f"SELECT {columns} FROM turn WHERE conversation_id = {lane} ORDER BY id")
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+    def lane(self, lane: int, columns: str) -> Any:
+        row = self.stack.query(f"SELECT {columns} FROM conversation WHERE id = {lane}")[0]
+        return row[0] if len(row) == 1 else row
+
+    def _rows(self, table: str, lane: int, columns: str) -> list[Any]:
+        rows = self.stack.query(f"SELECT {columns} FROM {table} WHERE conversation_id = {lane} ORDER BY sequence")
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+    def settled(self, *lanes: int, seconds: float = 30) -> None:
+        """No message of these lanes is pending."""
+        count = "SELECT count(*) FROM message WHERE status IN ('pending', 'waiting') AND conversation_id = ANY (%s)"
+        wait_until(lambda: self.stack.value(count, list(lanes)) == 0, seconds, "every message of these lanes settled")
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Turns that wait are done at once, inside the block."""
+        word = self.stack.folder / "released"
+        word.touch()
+        try:
+            yield
+        finally:
+            word.unlink()
+
+    def done(self, lane: int | None = None, word: str = "") -> list[Done]:
+        """What bots wrote down, oldest first."""
+        path = self.stack.folder / "turns.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        done = [Done(int(pid), int(of), int(sequence), said) for pid, of, sequence, said in map(str.split, lines)]
+        return [line for line in done if lane in (None, line.lane) and word in ("", line.word)]
+
+    def begun(self, lane: int, times: int = 1, seconds: float = 20) -> Done:
+        """The ``times``-th turn of this lane, as soon as it has begun."""
+        wait_until(lambda: len(self.done(lane, "begun")) >= times, seconds, f"turn {times} of lane {lane}")
+        return self.done(lane, "begun")[times - 1]
+
+    def assert_in_order(self, *lanes: int) -> None:
+        """Every message handled once, in order: what a bot remembered is 1, 2, 3, ..."""
+        for lane in lanes:
+            seen = self.stack.value("SELECT state -> 'seen' FROM conversation_state WHERE conversation_id = %s", lane)
+            assert seen == list(range(1, self.lane(lane, "last_sequence") + 1)), f"lane {lane}"
+            said = [(n, str(n)) for n in seen]
+            assert self.replies(lane, "sequence, split_part(body ->> 'text', ':', 1)") == said, f"lane {lane}"
+
+
+def expect_constant(ask: Any, seconds: float, value: Any) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert ask() == value
+        time.sleep(0.1)
+
+
+__all__: Sequence[str] = ("BOTS", "Done", "Lanes", "expect_constant")

@@ -1,0 +1,650 @@
+"""Storing: everything that is answered with success is there once, in order, whatever meets or breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.test import Client
+
+from conversations import registry
+from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
+from conversations.errors import NotStored
+from conversations.postgres import committer, database
+from conversations.storing import intake, spool, statuses
+from tests.conftest import forget
+from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts, told
+from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
+from tests.kit.stack import ROOT, Channel, Stack, wait_until
+
+pytestmark = [pytest.mark.xdist_group("storing"), pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def channel(own_database: str) -> ChannelConfig:
+    return make_channel()
+
+
+def rows(query: str, **values: Any) -> list[tuple[Any, ...]]:
+    return database.read(query, values or ())
+
+
+# ---------------------------------------------------------------- one request
+
+
+def test_a_bad_item_is_set_aside_with_its_bytes_and_the_others_are_stored_in_order(channel: ChannelConfig) -> None:
+    user = new_user()
+    things = [entry(user, "1"), entry(user, "too great", order_key=2**70), entry(user, "2"), entry(new_user(), "x")]
+    accept(channel, *things, body=b"\x00 all of it")
+    assert texts(user) == ["1", "2"]
+    assert rows("SELECT entry, body, reason FROM quarantine") == [
+        (1, b"\x00 all of it", "the database refused it (22003)")
+    ]
+    assert rows("SELECT stored, duplicates, quarantined, noted FROM receipt") == [(3, 0, 1, 0)]
+    assert rows("SELECT body FROM receipt_body") == [(b"\x00 all of it",)]
+
+
+def test_a_request_of_many_batches_has_one_receipt_with_its_counts_and_one_body(channel: ChannelConfig) -> None:
+    users = [new_user() for _ in range(3)]
+    things: list[Parsed] = [entry(users[n % 3], str(n)) for n in range(700)]
+    things[500] = Unusable(reason="no \0 good", raw=b"its own")
+    accept(channel, *things)
+    assert rows("SELECT stored, duplicates, quarantined FROM receipt") == [(699, 0, 1)]
+    assert len(rows("SELECT 1 FROM receipt_body")) == 1
+    assert rows("SELECT entry, body FROM quarantine") == [(500, b"its own")]
+    for place, user in enumerate(users):
+        assert texts(user) == [str(n) for n in range(place, 700, 3) if n != 500]
+    things[500] = StatusUpdate(platform_id="p", status="read")
+    accept(channel, *things)
+    assert rows("SELECT stored, duplicates, noted FROM receipt ORDER BY id DESC LIMIT 1") == [(0, 699, 1)]
+
+
+def test_a_repeat_keeps_no_second_body(channel: ChannelConfig) -> None:
+    user = new_user()
+    for _ in range(3):
+        accept(channel, entry(user, "once"))
+    assert texts(user) == ["once"]
+    assert rows("SELECT stored, duplicates FROM receipt ORDER BY id") == [(1, 0), (0, 1), (0, 1)]
+    assert len(rows("SELECT 1 FROM receipt_body")) == 1
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "held for a while"])
+def test_copies_that_come_together_are_written_once_and_counted_each(
+    channel: ChannelConfig, settings: Any, held: bool
+) -> None:
+    user, group = new_user(), new_user()
+    accept(channel, entry(user, "before"))
+    together = [
+        [entry(user, "one"), entry(user, "two")],
+        [entry(user, "two"), entry(user, "three"), entry(user, "one")],
+        [entry(user, "three")],
+        [entry(user, "before"), entry(user, "before")],
+        [entry(group, "in a group", sender={"user": "anna"}), entry(group, "in a group", sender={"user": "bob"})],
+    ]
+    request = WebhookRequest(method="POST", url="https://x", headers={}, query={}, body=b"bytes")
+    with psycopg.connect(settings.DATABASE_URL) as other:
+        if held:
+            other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (user,))
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        intake.store([spool.Request(channel, things, request) for things in together])
+        release.join()
+    assert texts(user) == ["before", "one", "two", "three"]
+    assert [message.sequence for message in told(user)] == [1, 2, 3, 4]
+    assert rows("SELECT text FROM message WHERE text LIKE 'in a%%'") == [("in a group",)]
+    assert rows("SELECT stored, duplicates, quarantined FROM receipt ORDER BY id")[1:] == [
+        (2, 0, 0), (1, 2, 0), (0, 1, 0), (0, 2, 0), (1, 1, 0),
+    ]  # fmt: skip
+    assert len(rows("SELECT 1 FROM receipt_body")) == 4
+
+
+def test_a_conflict_that_comes_twice_together_is_one_each_time(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "first", key="m:1"))
+    accept(channel, entry(user, "other", key="m:1"), entry(user, "other", key="m:1"), entry(user, "first", key="m:1"))
+    assert texts(user) == ["first"]
+    assert rows("SELECT entry, seen FROM quarantine ORDER BY entry") == [(0, 1), (1, 1)]
+
+
+def test_the_same_identity_with_other_content_is_kept_and_shown(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "first", key="m:1"))
+    accept(channel, entry(user, "other", key="m:1"), body=b"other bytes")
+    accept(channel, entry(user, "other", key="m:1"), body=b"other bytes")
+    assert texts(user) == ["first"]
+    assert [(bytes(body), seen) for body, seen in rows("SELECT body, seen FROM quarantine")] == [(b"other bytes", 2)]
+    assert rows("SELECT quarantined FROM receipt ORDER BY id") == [(0,), (1,), (1,)]
+
+
+def test_a_conflict_within_one_request_is_no_duplicate(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "first", key="m:1"), entry(user, "other", key="m:1"), entry(user, "first", key="m:1"))
+    assert texts(user) == ["first"]
+    assert [(entry_, reason.partition(":")[0]) for entry_, reason in rows("SELECT entry, reason FROM quarantine")] == [
+        (1, "conflict")
+    ]
+
+
+def test_what_postgres_cannot_hold_is_replaced_in_text_and_refused_in_ids(channel: ChannelConfig) -> None:
+    user = new_user()
+    bad = "a\0b\ud800c"
+    accept(
+        channel,
+        entry(
+            user, bad, key="m:1", sender={"name": bad, "email": bad}, address={bad: bad}, data={"extra": {bad: [bad]}}
+        ),
+        entry(user, "id", key="m:\0"),
+        entry(user, "alias", sender={"aliases": ("\udfff",)}),
+        entry("x" * 1_001, "long"),
+        Unusable(reason=bad),
+        StatusUpdate(platform_id=bad, status="failed", error=bad),
+    )
+    assert texts(user) == ["a\ufffdb\ufffdc"]
+    assert rows("SELECT payload ->> 'replaced', payload #>> '{data,extra}' FROM message")[0][0] == "true"
+    assert rows("SELECT name, email FROM contact") == [("a\ufffdb\ufffdc",) * 2]
+    assert [place for (place,) in rows("SELECT entry FROM quarantine ORDER BY entry")] == [1, 2, 3, 4]
+    assert rows("SELECT status, error FROM status") == [("failed", "a\ufffdb\ufffdc")]
+
+
+def test_a_process_whose_first_request_is_unusable_stores_it(channel: ChannelConfig) -> None:
+    accept(channel, Unusable(reason="no JSON", raw=b"{"))
+    assert rows("SELECT reason FROM quarantine") == [("no JSON",)]
+
+
+# ---------------------------------------------------------------- people and their ids
+
+
+def test_contacts_are_written_only_when_something_changed(channel: ChannelConfig) -> None:
+    user = new_user()
+
+    def say(text: str, **sender: str) -> tuple[Any, ...]:
+        accept(channel, entry(user, text, sender=sender))
+        return rows('SELECT xmin::text, name, phone, language FROM contact WHERE "user" = %(user)s', user=user)[0]
+
+    first = say("1", name="Ada", phone="+49 (30) 12", language="de")
+    assert first[1:] == ("Ada", "493012", "de")
+    intake.STORE._people.clear()  # as another process, which has not seen the person
+    assert say("2", name="Ada", phone="4930-12", language="de") == first
+    assert say("3", name="") == first  # a webhook that says less takes nothing away
+    assert say("4", name="Ada L")[1:] == ("Ada L", "493012", "de")
+
+
+def test_a_busy_contact_is_brought_up_to_date_by_the_persons_next_message(
+    channel: ChannelConfig, own_database: str
+) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1", sender={"name": "Ada"}))
+    with psycopg.connect(own_database) as other:
+        other.execute('SELECT FROM contact WHERE "user" = %s FOR UPDATE', (user,))
+        accept(channel, entry(user, "2", sender={"name": "Ada L"}))
+    assert rows("SELECT name FROM contact") == [("Ada",)]
+    accept(channel, entry(user, "3", sender={"name": "Ada L"}))
+    assert rows("SELECT name FROM contact") == [("Ada L",)]
+
+
+def test_a_person_keeps_the_lane_when_the_platform_changes_the_id(channel: ChannelConfig) -> None:
+    number, scoped, moved = "49301", "US.7", "49302"
+    accept(channel, entry(number, "by number"))
+    accept(channel, entry(number, "with both", sender={"aliases": (scoped,)}))
+    accept(channel, entry(scoped, "by scoped id"))
+    accept(channel, entry(moved, "another number", sender={"aliases": (scoped,)}))
+    accept(channel, entry(moved, "and only that"))
+    assert texts(number) == ["by number", "with both", "by scoped id", "another number", "and only that"]
+    assert rows("SELECT count(*) FROM conversation") == rows("SELECT count(*) FROM contact") == [(1,)]
+
+
+def test_the_lane_that_is_there_is_kept_when_the_new_id_comes_first(channel: ChannelConfig) -> None:
+    accept(channel, entry("49301", "by number"))
+    accept(channel, entry("US.7", "now by scoped id", sender={"aliases": ("49301",)}))
+    assert texts("49301") == ["by number", "now by scoped id"]
+
+
+def test_a_telegram_group_that_migrates_keeps_its_lanes_and_their_state(own_database: str) -> None:
+    channel = make_channel("telegram")
+
+    def post(chat: int, user: int, message: int, **content: Any) -> None:
+        person = {"id": user, "is_bot": False, "first_name": "A"}
+        place = {"id": chat, "type": "supergroup" if chat < -1000 else "group", "title": "G"}
+        update = {
+            "update_id": message,
+            "message": {"message_id": message, "from": person, "chat": place, "date": 1, **content},
+        }
+        request = WebhookRequest(method="POST", url="", headers={}, query={}, body=json.dumps(update).encode())
+        intake.accept(channel, registry.adapter("telegram").parse(channel, request), request)
+
+    post(-5, 1, 1, text="/ada before")
+    post(-5, 2, 2, text="/bob before")
+    lanes = dict(rows('SELECT "user", id FROM conversation'))
+    database.execute(
+        "INSERT INTO conversation_state (conversation_id, state) SELECT id, '{\"n\": 1}' FROM conversation"
+    )
+    accept(channel, *[])  # nothing but a receipt
+    post(-5, 1, 3, migrate_to_chat_id=-1005)
+    post(-1005, 1, 1, migrate_from_chat_id=-5)
+    post(-1005, 2, 2, text="/bob after")
+    post(-1005, 1, 3, text="/ada after")
+    post(-1005, 3, 4, text="/cyd is new")
+    kept = dict(rows('SELECT "user", id FROM conversation'))
+    assert {user: kept[user] for user in lanes} == lanes
+    assert set(kept) == {"1", "2", "3"}
+    said = rows("SELECT text FROM message WHERE kind = 'message' ORDER BY id")
+    assert [text for (text,) in said] == ["/ada before", "/bob before", "/bob after", "/ada after", "/cyd is new"]
+    assert rows("SELECT count(*) FROM conversation_state") == [(2,)]
+    assert rows("SELECT DISTINCT address ->> 'chat' FROM conversation WHERE \"user\" = '1'") == [("-1005",)]
+
+
+def test_a_lane_that_went_away_or_got_another_id_is_found_again(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    database.execute("INSERT INTO alias (channel_id, of, value, known_as) VALUES (%(c)s, 'chat', %(u)s, 'elsewhere')",
+                     {"c": channel.id, "u": user})  # fmt: skip
+    accept(channel, entry(user, "2"))
+    assert texts("elsewhere") == ["2"]
+
+
+# ---------------------------------------------------------------- statuses
+
+
+def reply(user: str, platform_id: str, status: str = "sent") -> int:
+    found = rows(
+        """INSERT INTO reply (conversation_id, channel_id, sequence, body, status, platform_id)
+           SELECT id, channel_id, last_reply_sequence + 1, '{}', %(status)s, %(platform_id)s
+             FROM conversation WHERE chat = %(user)s
+           RETURNING id""",
+        user=user, status=status, platform_id=platform_id,
+    )  # fmt: skip
+    database.execute(
+        "UPDATE conversation SET last_reply_sequence = last_reply_sequence + 1 WHERE chat = %(user)s", {"user": user}
+    )
+    return int(found[0][0])
+
+
+def said_of(reply_id: int) -> tuple[Any, ...]:
+    return rows("SELECT status, delivered, error FROM reply WHERE id = %(id)s", id=reply_id)[0]
+
+
+def test_statuses_only_upgrade_their_reply(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    first, second, third = reply(user, "p1"), reply(user, "p2"), reply(user, "p3", "unknown")
+    for word in ("read", "delivered", "sent", "delivered"):
+        accept(channel, StatusUpdate(platform_id="p1", status=word))
+    assert said_of(first) == ("sent", "read", "")
+    accept(channel, StatusUpdate(platform_id="p2", status="failed", error="131047"))
+    accept(channel, StatusUpdate(platform_id="p2", status="delivered"))
+    assert said_of(second) == ("failed", "delivered", "131047")
+    accept(channel, StatusUpdate(platform_id="p3", status="sent"))
+    assert said_of(third)[0] == "sent"  # it names the reply, so it was taken
+    assert lane(user, "send_due_at <= now()") is True
+
+
+def test_a_status_of_a_settled_reply_makes_no_lane_due(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    reply(user, "q1"), reply(user, "q2", "unknown")
+    accept(channel, StatusUpdate(platform_id="q1", status="read"))
+    assert lane(user, "send_due_at") is None  # staff decide on the unknown one
+    accept(channel, StatusUpdate(platform_id="q2", status="sent"))
+    assert lane(user, "send_due_at <= now()") is True
+
+
+def test_a_status_that_comes_while_its_reply_is_being_written_is_joined_soon(
+    channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statuses, "LOOK_AGAIN_SECONDS", 1.0)
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    accept(channel, StatusUpdate(platform_id="early", status="failed", error="no"))
+    assert rows("SELECT status FROM status") == [("failed",)]
+    early = reply(user, "early")
+    wait_until(lambda: said_of(early)[0] == "failed", 5, "the status is joined")
+
+
+def test_many_statuses_are_stored_together_and_a_held_lane_holds_up_only_its_own(
+    channel: ChannelConfig, own_database: str
+) -> None:
+    users = [new_user() for _ in range(2)]
+    for user in users:
+        accept(channel, entry(user, "1"))
+        for number in range(60):
+            reply(user, f"{user}-{number}")
+    with psycopg.connect(own_database) as other:
+        other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (users[0],))
+        stuck = threading.Thread(
+            target=refused, args=(channel, StatusUpdate(platform_id=f"{users[0]}-1", status="read"))
+        )
+        stuck.start()
+        time.sleep(0.05)
+        began = time.monotonic()
+        accept(channel, *[StatusUpdate(platform_id=f"{users[1]}-{n}", status="read") for n in range(60)])
+        accept(channel, entry(users[1], "2"))
+        assert time.monotonic() - began < 2
+        stuck.join()
+    assert rows("SELECT count(*) FROM reply WHERE delivered = 'read'") == [(60,)]
+    accept(channel, StatusUpdate(platform_id=f"{users[0]}-1", status="read"))
+    assert rows("SELECT count(*) FROM reply WHERE delivered = 'read'") == [(61,)]
+
+
+def refused(channel: ChannelConfig, *things: Parsed, body: bytes = b"the body") -> None:
+    with pytest.raises(NotStored):
+        accept(channel, *things, body=body)
+
+
+# ---------------------------------------------------------------- when it cannot be stored now
+
+
+class Cut:
+    """Between the core and Postgres: forwards everything, until it loses the answer to a COMMIT."""
+
+    def __init__(self, url: str) -> None:
+        self._info = psycopg.conninfo.conninfo_to_dict(url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = psycopg.conninfo.make_conninfo(
+            url, host="127.0.0.1", hostaddr="", port=self._listener.getsockname()[1]
+        )
+        self.armed = False
+        self.through = float("inf")  # bytes that may still pass to the server
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            host, port = str(self._info.get("host", "127.0.0.1")), int(self._info.get("port", 5432))
+            if host.startswith("/"):
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(f"{host}/.s.PGSQL.{port}")
+            else:
+                server = socket.create_connection((host, port))
+            threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if not answers:
+                    self.through -= len(data)
+                    while self.through < 0:  # as if the core were frozen while it sends
+                        time.sleep(0.1)
+                if answers and self.armed and b"COMMIT" in data:
+                    self.armed = False
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def test_after_a_commit_whose_outcome_is_unknown_the_repeat_is_a_duplicate(
+    own_database: str, settings: Any, channel: ChannelConfig
+) -> None:
+    cut = Cut(own_database)
+    settings.DATABASE_URL = cut.url
+    forget()  # connect again
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    cut.armed = True
+    with pytest.raises(NotStored):
+        accept(channel, entry(user, "2"))
+    assert texts(user) == ["1", "2"]  # it was written; nobody was told
+    accept(channel, entry(user, "2"))
+    accept(channel, entry(user, "3"))
+    assert [(message.sequence, message.text) for message in told(user)] == [(1, "1"), (2, "2"), (3, "3")]
+
+
+def test_a_core_that_freezes_while_it_sends_a_large_body_is_ended_by_the_server(
+    own_database: str, settings: Any, channel: ChannelConfig
+) -> None:
+    """It is not idle in its transaction: the server waits for the rest of a statement, with the lanes locked."""
+    cut, user = Cut(own_database), new_user()
+    settings.DATABASE_URL = cut.url
+    forget()
+    accept(channel, entry(user, "1"))
+    cut.through = 300_000
+    with psycopg.connect(own_database, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+
+        def free() -> bool:
+            found = other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE SKIP LOCKED", (user,)).fetchall()
+            return bool(found)
+
+        def waits() -> bool:
+            query = """SELECT FROM pg_stat_activity WHERE datname = current_database()
+                          AND state = 'active' AND wait_event = 'ClientRead'"""
+            return bool(other.execute(query).fetchall())
+
+        if other.info.server_version < 170000:
+            pytest.skip("this server has no limit for a whole transaction")
+        frozen = pool.submit(refused, channel, entry(user, "2"), body=b"x" * 4_000_000)
+        wait_until(lambda: waits() and not free(), 4, "the server waits for the rest, with the lane locked")
+        wait_until(free, 8, "the server ends the frozen one")
+        cut.through = float("inf")
+        frozen.result()
+    accept(channel, entry(user, "2"))
+    assert texts(user) == ["1", "2"]
+
+
+def test_a_full_queue_answers_503_with_retry_after(channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conversations.models import Channel as Row
+
+    row = Row.objects.get(pk=channel.id)
+    row.set_credentials({"secret": GENERIC_SECRET})
+    row.save()
+    registry.forget_channels()
+    where = Channel(id=row.pk, public_id=row.public_id, webhook_path=row.webhook_path, platform="generic",
+                    secrets={"secret": GENERIC_SECRET})  # fmt: skip
+
+    def post() -> Any:
+        body, headers = generic_text(where, "u", "m1", "hello")
+        named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
+        return Client().post(where.webhook_path, body, content_type="application/json", **named)
+
+    assert post().status_code == 200
+    monkeypatch.setattr(committer, "QUEUED_ITEMS", 0)
+    monkeypatch.setattr(registry, "CHANNEL_SECONDS", 60.0)
+    refused = post()
+    assert (refused.status_code, refused["Retry-After"]) == (503, "2")
+
+
+# ---------------------------------------------------------------- many at once, on real processes
+
+
+@pytest.mark.slow
+def test_numbers_are_dense_and_in_order_of_acceptance_for_10_000_messages_of_50_users_by_32_threads(
+    own_database: str, process_env: dict[str, str]
+) -> None:
+    channel = make_channel()
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = rows(deadlocks)
+    command = [sys.executable, "-m", "tests.kit.flood", str(channel.id), "16", "5000", "50"]
+    env = {**process_env, "DJANGO_SETTINGS_MODULE": "botproject.settings", "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen([*command, name], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for name in "ab"
+    ]
+    accepted = [
+        line for process in processes for line in json.loads(process.communicate(timeout=100)[0].splitlines()[-1])
+    ]
+    assert len(accepted) == 32 * (5000 // 16)
+    time_of = {text: (began, ended) for _, text, began, ended in accepted}
+    stored = rows(
+        """SELECT c.chat, array_agg(m.sequence ORDER BY m.sequence), array_agg(m.text ORDER BY m.sequence),
+                  c.last_sequence
+             FROM message m JOIN conversation c ON c.id = m.conversation_id GROUP BY c.id"""
+    )
+    assert len(stored) == 50
+    assert sum(len(numbers) for _, numbers, _, _ in stored) == len(accepted)
+    for _, numbers, said, last in stored:
+        assert numbers == list(range(1, last + 1))
+        soonest = float("inf")
+        for began, ended in (time_of[text] for text in reversed(said)):
+            assert soonest >= began, "a later number was accepted before this one was given to the core"
+            soonest = min(soonest, ended)
+    assert rows(deadlocks) == before
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack(roles="", webs=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def telegram(stack: Stack) -> Channel:
+    return stack.add_channel("telegram", token="1:a", secret_token="s3cret", settle_ms="300")
+
+
+@pytest.fixture(scope="module")
+def generic(stack: Stack) -> Channel:
+    return stack.add_channel("generic", secret=GENERIC_SECRET, gap_timeout_s="1")
+
+
+@pytest.fixture(scope="module")
+def blocking(stack: Stack) -> Channel:
+    return stack.add_channel("generic", secret=GENERIC_SECRET, gap_timeout_s="1", gap_policy="block")
+
+
+@pytest.mark.slow
+def test_the_same_webhook_five_times_at_once_through_two_processes_is_stored_once(
+    stack: Stack, generic: Channel
+) -> None:
+    with ThreadPoolExecutor(25) as pool:
+        jobs = []
+        for number in range(60):
+            body, headers = generic_text(generic, f"five{number % 20}", f"five-{number}", str(number))
+            jobs += [pool.submit(stack.post, generic, body, headers, copy % 2) for copy in range(5)]
+        assert {job.result() for job in jobs} == {200}
+    assert stack.value("SELECT count(*) FROM message WHERE text ~ '^[0-9]+$'") == 60
+    assert stack.value("SELECT sum(duplicates) FROM receipt") == 240
+    assert stack.value("SELECT count(*) FROM receipt_body") == 60
+    assert stack.value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
+
+
+FREEZE = """
+import os, signal, sys, psycopg
+from conversations.postgres.database import LIMITS
+connection = psycopg.connect(sys.argv[1], autocommit=True)
+connection.execute("BEGIN")
+connection.execute(LIMITS)
+connection.execute("SELECT FROM conversation WHERE chat LIKE 'five%' FOR NO KEY UPDATE")
+print("held", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_frozen_process_that_holds_lanes_holds_up_nobody_else_and_is_ended_by_the_server(
+    stack: Stack, generic: Channel
+) -> None:
+    for number in range(10):
+        assert post_timed(stack, generic, f"five{number}", f"before-{number}", 0)[0] == 200
+    frozen = subprocess.Popen(
+        [sys.executable, "-c", FREEZE, stack.servers.database_url], cwd=ROOT, env=stack.env, stdout=subprocess.PIPE
+    )
+    try:
+        assert frozen.stdout is not None
+        assert frozen.stdout.readline() == b"held\n"
+        with ThreadPoolExecutor(30) as pool:
+            held = [pool.submit(post_timed, stack, generic, f"five{n}", f"held-{n}", n % 2) for n in range(10)]
+            free = [pool.submit(post_timed, stack, generic, f"free{n}", f"free-{n}", n % 2) for n in range(20)]
+            assert {job.result()[0] for job in free} == {200}
+            assert {job.result()[0] for job in held} <= {200, 503}  # the server ends the frozen one at their deadline
+            assert max(job.result()[1] for job in free) < min(job.result()[1] for job in held)
+    finally:
+        frozen.kill()
+        frozen.wait()
+
+
+def test_a_lane_that_stays_held_refuses_only_its_own_and_the_process_lives_on(stack: Stack, generic: Channel) -> None:
+    assert post_timed(stack, generic, "five1", "before", 0)[0] == 200
+    alive = web_pids(stack)
+    with psycopg.connect(stack.servers.database_url) as other:
+        other.execute("SELECT FROM conversation WHERE chat = 'five1' FOR UPDATE")
+        with ThreadPoolExecutor(4) as pool:
+            held = [pool.submit(post_timed, stack, generic, "five1", f"stays-{n}", n) for n in range(2)]
+            for number in range(20):
+                assert post_timed(stack, generic, f"free{number}", f"meanwhile-{number}", number % 2)[0] == 200
+            assert {job.result()[0] for job in held} == {503}
+    assert post_timed(stack, generic, "five1", "stays-0", 0)[0] == 200
+    assert web_pids(stack) == alive
+
+
+@pytest.mark.slow
+def test_without_redis_webhooks_are_answered_and_windows_and_gaps_end_later(
+    stack: Stack, telegram: Channel, generic: Channel, blocking: Channel
+) -> None:
+    """Stopped: it takes connections and says nothing. Killed: it refuses. Afterwards the sweeper finds it all."""
+    valkey = stack.servers.valkey
+    assert valkey is not None
+    assert valkey.pid is not None
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        for message in (3, 1, 2):
+            post_quickly(stack, telegram, *telegram_text(telegram, 77, message, str(message)))
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    valkey.kill()
+    for channel, user in ((generic, "goes"), (blocking, "stops")):
+        for number in (1, 2, 5):
+            post_quickly(stack, channel, *generic_text(channel, user, f"{user}-{number}", str(number), seq=number))
+    assert handled(stack, "77") == []
+    valkey.start()
+    stack.start_workers("handle,sweep")
+    wait_until(lambda: handled(stack, "77") == ["1", "2", "3"], 25, "the window ends in the platform's order")
+    wait_until(lambda: handled(stack, "goes") == ["1", "2", "", "5"], 10, "the gap ends and the bot goes on")
+    wait_until(lambda: handled(stack, "stops") == ["1", "2", ""], 10, "the gap ends and the lane stops at it")
+    assert stack.query("SELECT blocked, due_at, next_sequence FROM conversation WHERE chat = 'stops'") == [
+        (True, None, 3)
+    ]
+    body, headers = generic_text(generic, "goes", "goes-4", "4", seq=4)
+    assert stack.post(generic, body, headers) == 200
+    wait_until(lambda: handled(stack, "goes")[-1] == "4", 5, "a late one is handled, too")
+    assert (
+        stack.value("SELECT note FROM message WHERE text = '4' AND late") == "late: it belongs to the hole at number 3"
+    )
+    # With workers there, the message is held for its window, and then goes on.
+    body, headers = telegram_text(telegram, 78, 1, "soon")
+    began = time.monotonic()
+    assert stack.post(telegram, body, headers) == 200
+    wait_until(lambda: handled(stack, "78") == ["soon"], 5, "the holder releases")
+    assert time.monotonic() - began > 0.3
+
+
+def handled(stack: Stack, user: str) -> list[str]:
+    found = stack.query(
+        """SELECT m.text FROM message m JOIN conversation c ON c.id = m.conversation_id
+            WHERE c.chat = %s AND m.status IN ('handled', 'missing') ORDER BY m.sequence""",
+        user,
+    )
+    return [text for (text,) in found]
+
+
+def post_quickly(stack: Stack, channel: Channel, body: bytes, headers: dict[str, str]) -> None:
+    began = time.monotonic()
+    assert stack.post(channel, body, headers) == 200
+    assert time.monotonic() - began < 2.5
+
+
+def post_timed(stack: Stack, channel: Channel, user: str, message: str, web: int) -> tuple[int, float]:
+    body, headers = generic_text(channel, user, message, message)
+    began = time.monotonic()
+    return stack.post(channel, body, headers, web), time.monotonic() - began
+
+
+def web_pids(stack: Stack) -> list[int]:
+    """The processes that serve: children of the two that were started."""
+    roots = {process.pid for process in stack._workers[:2]}
+    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+    pids = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat")]
+    return sorted(pid for pid, stat in zip(pids, stats, strict=False) if int(stat[1]) in roots)

@@ -1,0 +1,189 @@
+"""Nothing that people wrote, no name and no secret leaves through logs; and logging never holds up the work."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import structlog
+
+from conversations.telemetry import logs
+
+CANARY = "canary-7f3a"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What this process logs, as JSON lines."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.formatter())
+    root = logging.getLogger()
+    before, root.handlers[:] = list(root.handlers), [handler]
+    yield stream
+    root.handlers[:] = before
+
+
+def fail_with_words() -> None:
+    try:
+        raise psycopg.errors.UniqueViolation(f"DETAIL: Key (text)=({CANARY}) already exists.")
+    except psycopg.Error as error:
+        raise ValueError(f"cannot store {CANARY}") from error
+
+
+def log_exception() -> None:
+    try:
+        fail_with_words()
+    except ValueError:
+        structlog.get_logger("ours").exception("turn failed", conversation=7)
+
+
+def log_exception_of_others() -> None:
+    try:
+        fail_with_words()
+    except ValueError as error:
+        logging.getLogger("celery.app.trace").error("Task %s raised: %r", CANARY, error, exc_info=True)
+
+
+def log_async_exception() -> None:
+    async def main() -> None:
+        async def fail() -> None:
+            raise ValueError(CANARY)
+
+        task = asyncio.ensure_future(fail())
+        del task
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+def log_uncaught() -> None:
+    try:
+        fail_with_words()
+    except ValueError as error:
+        logs._log_uncaught(ValueError, error, error.__traceback__)
+
+
+LEAKS = {
+    "exception": log_exception,
+    "exception of others": log_exception_of_others,
+    "async exception": log_async_exception,
+    "uncaught": log_uncaught,
+    "value": lambda: structlog.get_logger("ours").info("stored", text=CANARY, name=CANARY, body={"a": CANARY}),
+    "arguments": lambda: logging.getLogger("urllib3").error("Retrying %s", f"/bot{CANARY}/sendMessage"),
+    "exception as message": lambda: logging.getLogger("other").error(ValueError(CANARY)),
+    "second line": lambda: logging.getLogger("other").error(f"failed\n{CANARY}"),
+    "extra": lambda: logging.getLogger("other").error("failed", extra={"data": CANARY, "text": CANARY}),
+    "wrong arguments": lambda: logging.getLogger("other").error("%d %d", CANARY),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=str)
+def test_no_words_in_logs(leak: str, lines: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+    LEAKS[leak]()
+    written = lines.getvalue()
+    assert written, "something is logged"
+    assert CANARY not in written + "".join(capfd.readouterr())
+    for line in written.splitlines():
+        json.loads(line)
+
+
+def test_type_and_place_are_named(lines: io.StringIO) -> None:
+    log_exception()
+    line = json.loads(lines.getvalue())
+    assert line["error"] == "ValueError"
+    assert line["frames"][-1].startswith("tests/telemetry/test_logs.py:")
+    assert line["causes"][0].startswith("psycopg.errors.UniqueViolation at tests/telemetry/test_logs.py:")
+
+
+def test_trace_follows_a_message(lines: io.StringIO) -> None:
+    with logs.traced("0123456789abcdef"):
+        structlog.get_logger("ours").info("stored", conversation=1)
+        logging.getLogger("other").warning("something")
+    assert [json.loads(line)["trace"] for line in lines.getvalue().splitlines()] == ["0123456789abcdef"] * 2
+
+
+def test_a_value_forges_no_line(lines: io.StringIO) -> None:
+    structlog.get_logger("ours").info("stored", bot='x\n{"event": "forged"}\x1b[2J')
+    (line,) = lines.getvalue().splitlines()
+    assert "\\n" not in line
+    assert "\\u001b" not in line
+
+
+def test_failed_requests_name_their_route_only(lines: io.StringIO, client: Any, settings: Any) -> None:
+    client.raise_request_exception = False
+    settings.ROOT_URLCONF = "tests.telemetry.broken_urls"
+    assert client.get(f"/broken/{CANARY}/?token={CANARY}").status_code == 500
+    assert CANARY not in lines.getvalue()
+    assert json.loads(lines.getvalue().splitlines()[0])["route"] == "broken/<str:token>/"
+
+
+def test_events_are_constants() -> None:
+    """An f-string in an event would be a hole that no filter closes."""
+    for folder in ("conversations", "channels_ingest"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line, event in logged_events(ast.parse(path.read_text())):
+                assert isinstance(event, ast.Constant), f"{path}:{line}"
+
+
+def logged_events(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
+    levels = {"debug", "info", "warning", "error", "exception", "critical"}
+    for node in ast.walk(tree):
+        function = getattr(node, "func", None)
+        if not isinstance(node, ast.Call) or not isinstance(function, ast.Attribute) or not node.args:
+            continue
+        if function.attr in levels and getattr(function.value, "id", "") in ("log", "logger"):
+            yield node.lineno, node.args[0]
+        elif function.attr == "together":
+            yield node.lineno, node.args[1]
+
+
+def test_a_blocked_pipe_blocks_nobody() -> None:
+    """F42: nobody reads our output."""
+    reading, writing = os.pipe()
+    handler = logs.PatientHandler(os.fdopen(writing, "w"))
+    record = logging.makeLogRecord({"msg": "x" * 300, "levelno": logging.INFO, "levelname": "INFO"})
+    started = time.monotonic()
+    for _ in range(3 * logs.WAITING_LINES):
+        handler.emit(record)
+    assert time.monotonic() - started < 10  # where one line waits for ever, this is never reached
+    assert handler.dropped >= logs.WAITING_LINES
+    threading.Thread(target=handler.drain, args=(5.0,)).start()
+    handler.emit(record)
+    found, deadline = b"", time.monotonic() + 10
+    while b"log lines dropped" not in found and time.monotonic() < deadline:
+        found += os.read(reading, 1 << 16)
+    assert b"log lines dropped" in found
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_what_nobody_caught_is_logged_without_its_words(where: str) -> None:
+    """A real process with a pipe as its output; the last words are written before it ends."""
+    raising = f"raise ValueError('{CANARY}')"
+    if where == "thread":
+        raising = f"import threading\ndef f(): {raising}\nt = threading.Thread(target=f); t.start(); t.join()"
+    script = f"import django; django.setup()\n{raising}"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "LOCAL": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert CANARY not in ended.stdout + ended.stderr
+    assert '"error":"ValueError"' in ended.stderr

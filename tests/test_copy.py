@@ -1,0 +1,78 @@
+"""A copy of production, started under another PUBLIC_URL, writes to nobody until it is adopted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from conversations.models import Conversation
+from tests.conftest import Addresses, forget
+from tests.kit import desk_scenes
+from tests.kit.doubles import Double
+from tests.kit.running import manage, until, workers
+
+REPLIES = 100
+STAGING = "https://staging.example"
+
+
+@pytest.fixture
+def copy(own_database: str, servers: Addresses, double: Double) -> Iterator[dict[str, str]]:
+    """The environment of staging: a real copy of a database with pending replies."""
+    channel = desk_scenes.make_channel(platform="telegram", api_base=double.url, options={"limits": "off"})
+    channel.set_credentials({"token": "4242:token", "secret_token": "s" * 32})
+    channel.save()
+    for number in range(REPLIES):
+        lane = desk_scenes.make_lane(replies="pending", channel=channel, send_due_at=timezone.now())
+        Conversation.objects.filter(pk=lane.pk).update(chat=str(9000 + number), user=str(9000 + number))
+    forget()
+    connection.close()
+    connection.close_pool()  # type: ignore[attr-defined]
+    source = urlsplit(own_database)
+    name = f"{source.path[1:]}_copy"
+    with psycopg.connect(source._replace(path="/postgres").geturl(), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')  # type: ignore[arg-type]
+        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source.path[1:]}"')  # type: ignore[arg-type]
+        url = source._replace(path=f"/{name}").geturl()
+        yield {**os.environ, "DATABASE_URL": url, "REDIS_URL": servers.redis_url, "PUBLIC_URL": STAGING}
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def double() -> Iterator[Double]:
+    with Double() as double:
+        yield double
+
+
+def is_sweeping(environment: dict[str, str]) -> bool:
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        row = connection.execute("SELECT count(DISTINCT kind) FROM worker WHERE NOT dead AND beat > 1").fetchone()
+    return row is not None and row[0] == 3
+
+
+@pytest.mark.slow
+def test_a_copy_sends_nothing_until_it_is_adopted(copy: dict[str, str], double: Double, tmp_path: Path) -> None:
+    with workers(copy, tmp_path / "log"):
+        until(lambda: is_sweeping(copy), 30)
+        time.sleep(6)
+        assert double.calls() == []
+        assert STAGING in manage(copy, "adopt_database", "--yes")
+        until(lambda: len(double.accepted("sendMessage")) >= REPLIES, 40)
+    assert len(double.accepted("sendMessage")) == REPLIES
+
+
+@pytest.mark.slow
+def test_a_copy_sends_only_to_those_named(copy: dict[str, str], double: Double, tmp_path: Path) -> None:
+    with psycopg.connect(copy["DATABASE_URL"]) as connection:
+        (me,) = connection.execute('SELECT "user" FROM conversation ORDER BY id LIMIT 1').fetchone() or ("",)
+    with workers({**copy, "SEND_ONLY_TO": f"somebody,{me}"}, tmp_path / "log"):
+        until(lambda: bool(double.accepted("sendMessage")), 30)
+        time.sleep(4)
+    assert [each["chat"] for each in double.accepted("sendMessage")] == [me]

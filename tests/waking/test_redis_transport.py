@@ -1,0 +1,203 @@
+"""What is mended in Kombu's transport for Redis."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import current_app
+from celery.exceptions import WorkerShutdown
+from celery.worker import state
+from django.conf import settings
+from kombu import Connection, Message, Queue
+from redis.exceptions import ConnectionError as RedisAway
+
+from botproject.local.servers import Servers
+from conversations.waking import redis_transport
+from conversations.waking.consumer import Consumer
+from tests.kit.stack import wait_until
+
+PLACES = 3  # of the whole consumer
+
+
+@pytest.fixture(autouse=True)
+def one_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wakes of a queue in hand."""
+    monkeypatch.setattr(redis_transport, "PLACES", 1)
+
+
+@pytest.fixture
+def channel(private_servers: Servers) -> Iterator[Any]:
+    """A consumer of three queues, one with a backlog and one with nothing; it has taken what it takes."""
+    options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    with Connection(
+        private_servers.redis_url, transport=settings.CELERY_BROKER_TRANSPORT, transport_options=options
+    ) as connection:
+        channel: Any = connection.default_channel
+        for name in ("backlog", "backlog", "backlog", "backlog", "other"):
+            connection.SimpleQueue(name).put(f"a wake of {name}")
+        channel.basic_qos(0, PLACES, False)
+        queues = [Queue("backlog"), Queue("other"), Queue("quiet")]
+        with connection.Consumer(queues, channel=channel, callbacks=[lambda body, message: None]):
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    connection.drain_events(timeout=1)
+            yield channel
+
+
+def taken(channel: Any) -> dict[str, str]:
+    """Queues of the wakes in hand, by their tag."""
+    qos = channel.qos
+    return {
+        tag: message.delivery_info["routing_key"] for tag, message in qos._delivered.items() if tag not in qos._dirty
+    }
+
+
+def listen(channel: Any) -> None:
+    """As a worker does between two wakes."""
+    channel.connection.cycle.on_poll_start()
+
+
+def test_a_backlog_leaves_places_for_other_queues(channel: Any) -> None:
+    assert sorted(taken(channel).values()) == ["backlog", "other"]
+    assert channel.qos.can_consume()
+
+
+def test_when_a_wake_is_done_the_next_of_its_queue_is_taken_at_once(channel: Any) -> None:
+    for left in (2, 1, 0):
+        listen(channel)
+        [tag] = [tag for tag, queue in taken(channel).items() if queue == "backlog"]
+        channel.basic_ack(tag)
+        assert sorted(taken(channel).values()) == ["backlog", "other"]
+        assert tag not in taken(channel)
+        assert channel._create_client().llen("backlog") == left
+    [tag] = [tag for tag, queue in taken(channel).items() if queue == "backlog"]
+    channel.basic_ack(tag)
+    assert list(taken(channel).values()) == ["other"]
+
+
+def test_with_more_backlogs_than_places_all_queues_have_their_turns(private_servers: Servers) -> None:
+    names = [f"backlog-{number}" for number in range(2 * PLACES + 1)]
+    seen: collections.Counter[str] = collections.Counter()
+    with Connection(
+        private_servers.redis_url,
+        transport=settings.CELERY_BROKER_TRANSPORT,
+        transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS,
+    ) as connection:
+        channel: Any = connection.default_channel
+        for name in names:
+            channel._create_client().delete(name)
+            queue = connection.SimpleQueue(name)
+            for _ in range(40):
+                queue.put("a wake")
+        channel.basic_qos(0, PLACES, False)
+        queues = [Queue(name) for name in names]
+        with connection.Consumer(queues, channel=channel, callbacks=[lambda body, message: None]):
+            for _ in range(10 * len(names)):
+                while channel.qos.can_consume():
+                    connection.drain_events(timeout=5)
+                tag, name = next(iter(taken(channel).items()))
+                seen[name] += 1
+                channel.basic_ack(tag)
+    assert set(seen) == set(names)
+    assert max(seen.values()) - min(seen.values()) <= 2, seen
+
+
+def test_wakes_that_are_refused_at_once_do_not_take_each_other(channel: Any) -> None:
+    """As Celery does with what it does not know: from within the taking."""
+    known: list[Message] = []
+    depths: list[int] = []
+
+    def refuse(body: object, message: Message) -> None:
+        if not known:
+            known.append(message)
+            return
+        depths.append(len(inspect.stack(0)))
+        message.reject()
+
+    connection = channel.connection.client
+    channel.basic_qos(0, PLACES + 2, False)  # others are still waited for
+    for _ in range(41):
+        connection.SimpleQueue("refused").put("unknown")
+    with connection.Consumer(Queue("refused"), channel=channel, callbacks=[refuse]):
+        while not known:
+            connection.drain_events(timeout=5)
+        listen(channel)
+        known[0].ack()
+        assert len(depths) == 1
+        while len(depths) < 40:
+            connection.drain_events(timeout=5)
+    assert max(depths) - min(depths) < 30
+
+
+def test_what_came_while_its_queue_was_left_out_is_found(channel: Any) -> None:
+    listen(channel)
+    [tag] = [tag for tag, queue in taken(channel).items() if queue == "other"]
+    channel.basic_ack(tag)
+    assert list(taken(channel).values()) == ["backlog"]
+    connection = channel.connection.client
+    connection.SimpleQueue("other", channel=connection.channel()).put("one more")
+    connection.drain_events(timeout=5)
+    assert sorted(taken(channel).values()) == ["backlog", "other"]
+
+
+def requeue(channel: Any, tag: str) -> None:
+    with contextlib.suppress(RedisAway):
+        channel.qos.reject(tag, requeue=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda channel, tag: channel.qos.ack(tag), lambda channel, tag: channel.qos.reject(tag), requeue],
+    ids=["done", "refused", "given back"],
+)
+def test_a_wake_gives_its_place_back_whatever_becomes_of_redis(
+    private_servers: Servers, channel: Any, answer: Callable[[Any, str], None]
+) -> None:
+    channel.basic_qos(0, 2, False)
+    assert not channel.qos.can_consume()
+    private_servers.valkey.stop()
+    try:
+        for tag in taken(channel):
+            answer(channel, tag)
+            assert channel.qos.can_consume()
+        assert taken(channel) == {}
+    finally:
+        private_servers.valkey.start()
+
+
+def test_nothing_of_a_wake_is_kept_in_redis_once_it_is_taken(channel: Any) -> None:
+    assert [key for key in channel._create_client().keys("*") if not key.startswith(b"_kombu.binding")] == [b"backlog"]
+    assert channel._create_client().llen("backlog") == 3
+
+
+def test_a_worker_looks_soon_again_for_a_broker_that_is_away(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's waits are 2, 4, 6, ... 30 seconds."""
+    consumer = Consumer.__new__(Consumer)  # a whole one would begin a worker's life here
+    consumer.app, consumer.first_connection_attempt, consumer.broker_connection_retry_attempt = current_app, False, 0
+    nobody = current_app.connection_for_read("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(state, "should_stop", None)
+
+    def look() -> None:
+        with contextlib.suppress(WorkerShutdown):
+            consumer.ensure_connected(nobody)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        wait_until(lambda: len(said(caplog)) >= 3, 10, "it looks again")
+    finally:
+        state.should_stop = 0
+        looking.join()
+    assert {words.partition("Trying again ")[2].partition("...")[0] for words in said(caplog)} == {"in 2.00 seconds"}
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "Trying again" in record.getMessage()]
