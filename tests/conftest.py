@@ -171,34 +171,7 @@ LONGEST = (
 )
 
 
-# Real processes and a browser, with waits, on a machine that others use too: they are tried twice more. A rerun shows
-# in the summary (R): something to look into, above all where order or a count was wrong.
-AGAIN = (
-    "tests/races/",
-    "tests/test_flow",
-    "tests/browser/",
-    "tests/local/",
-    "tests/ops/",
-    "tests/ingest/test_bad_inputs",
-    "tests/ingest/test_spool",
-    "tests/bench/",
-    "tests/chaos/",
-)
-
-
-# Real processes and a browser, with waits, on a machine that others use too: they are tried twice more. A rerun shows
-# in the summary (R): something to look into, above all where order or a count was wrong.
-AGAIN = tuple(f"tests/{folder}" for folder in (
-    "bench/", "browser/", "chaos/", "delivering/", "handling/", "http_bots/test_http_bots", "lanes/", "local/",
-    "operating/", "postgres/", "storing/", "sweeping/", "telemetry/", "test_concurrency", "test_copy", "test_failpoints",
-    "test_flow", "test_installation", "waking/", "webhooks/test_bad_inputs", "workers/",
-))  # fmt: skip
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.nodeid.startswith(AGAIN) and not item.get_closest_marker("flaky"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
     items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))
     if find_chromium():
         return

