@@ -1,4 +1,13 @@
-"""The sample project: settings, URLs, and a demo bot. Copy it, or install the two apps into your own."""
+"""The sample project. Copy it, or install its apps into a project of your own.
+
+settings.py  all settings, in the order of the flow
+urls.py      webhooks, chat page, admin, health
+bots.py      the demo bot
+celery.py    the Celery application
+wsgi.py      the entry point of web processes
+web.py       what granian leaves to us: bodies that never arrive, workers without their parent
+local/       `make run`
+"""
 
 from botproject.celery import app as celery_app
 

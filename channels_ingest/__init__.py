@@ -3,24 +3,17 @@
 **Invariant:** an authentic request below the size cap is stored, quarantined or noted before
 its success code; when the fault is ours it is answered 503, so that the platform comes again.
 
-In, in flow order:
-
-    urls.py         /webhooks/<platform>/<public id>/, with or without the last slash
-    views.py        verify, parse, store, answer
-    body.py         the raw body under the cap, chunked or not
-    signatures.py   constant-time checks over raw bytes
-    strict_json.py  the one reader of foreign JSON
-    strangers.py    how often an address failed to prove who it is
-    adapters/       one file per platform, in and out together; base.py is what they share
-
-Out:
-
-    http.py         one outbound call, and the only map from HTTP status to outcome
-    text.py         long text cut by the platform's own unit, never inside a grapheme
-    http_bot.py     bots in any language: a signed POST of the turn, replies in the answer
-
-Beside the flow: ``channels.py`` turns a person's settings into a channel (``management/commands``), and
-``webchat/`` is our own chat page and widget.
+    urls.py           /webhooks/<platform>/<public id>/, with or without the last slash
+    webhooks/         in: verify, parse, store, answer
+    adapters/         a platform a file, in and out together
+    outbound/         out: one call, and the only map from HTTP status to outcome
+    formats/          JSON, signatures and long text, as several adapters need them
+    http_bots/        bots in any language: a signed POST of the turn, replies in the answer
+    bots.py           the bot named http
+    webchat/          our own chat page and widget
+    channel_setup.py  what a person sets becomes a checked row
+    management/       `manage.py` commands
+    apps.py           the edge as a Django app
 
 Nothing here imports Celery or Redis. Storing is one call, ``conversations.storing.intake.accept``.
 """

@@ -1,16 +1,40 @@
 """Every message that we answer 2xx is stored durably first, handled exactly once, in order, and answered in order.
 
-The flow, a file per step:
+The life of a message, a folder per step:
 
-    intake      dedupe, number per user, COMMIT (many requests in one), wake
-    wake        tell a worker, through Celery, that conversations have work: only a hint
-    tasks       every Celery entry point
-    lock        hold a conversation's lane, extend, release
-    processing  next message -> bot -> COMMIT: state, replies, mark, next number
-    outbox      per user, in order, rate limited: COMMIT intent -> send -> COMMIT result
-    sweeper     finds whatever stayed behind, from Postgres alone
+    storing/          1  a webhook's entries become numbered rows: dedupe, number, COMMIT, wake
+    waking/           2  a hint, through Celery, that conversations have work
+    handling/         3  hold the lane -> next message -> bot -> COMMIT: state, replies, mark, next number
+    delivering/       4  in order and rate limited: COMMIT intent -> call the platform -> COMMIT result
+    sweeping/         5  finds whatever stayed behind, from Postgres alone
 
-What they stand on: ``contracts`` (words shared with adapters and bots), ``registry`` (adapters, bots,
-channels), ``committer`` (many callers, one transaction), ``database``, ``limiter``, ``models``, ``errors``;
-where ``SPOOL_DIR`` is set, ``spool`` and ``drain`` (what is accepted while Postgres is away).
+For bots and adapters:
+
+    registry.py       the one place where the core meets bots, adapters and channels
+    turns.py          what a bot holds
+    contracts.py      the types shared with adapters and bots
+    errors.py         errors that cross a module's border
+    bots.py           the bot that ships: echo
+
+What the steps stand on:
+
+    lanes/            what handling and delivering share of a lane: its lock, pauses
+    postgres/         connections, statements, and many callers in one transaction
+    models/           the tables
+    migrations/       how they came to be
+    installation.py   whose database this is
+    crypto.py         secrets at rest, keyed hashes
+    concurrency.py    threads of the core
+    telemetry/        logs and error reports, without what people wrote
+    failpoints.py     where tests stop, kill or break a process
+
+Around them:
+
+    workers/          the life of a worker process
+    desk/             what staff see and do
+    operating/        health, metrics, and what must hold before a start
+    management/       `manage.py` commands
+    tasks.py          every Celery entry point
+    urls.py           /healthz/, /metrics/
+    apps.py           the core as a Django app
 """

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "conversations"
+PRODUCT = ("conversations", "channels_ingest", "botproject")
+NO_MAP = ("migrations", "templatetags")  # their files have the names that Django asks for
 TEXT = (ROOT / "ARCHITECTURE.md").read_text()
 
 
@@ -35,14 +37,27 @@ def test_every_test_that_the_architecture_names_exists() -> None:
     assert named - defined == set()
 
 
-def test_every_file_that_the_architecture_names_exists() -> None:
+def packages() -> list[Path]:
+    """Every folder of the product that holds Python files."""
+    found = {path.parent for name in PRODUCT for path in (ROOT / name).rglob("*.py")}
+    return sorted(found)
+
+
+def test_the_code_map_lists_every_folder_and_no_other() -> None:
     table = TEXT[TEXT.index("## Code map") : TEXT.index("Arrows:")]
-    for row in re.findall(r"^\| (`.*?) \|", table, re.M):
-        folder = Path()
-        for name in re.findall(r"`([^`]+)`", row):
-            path = Path(name) if "/" in name and (ROOT / name).exists() else folder / name
-            assert (ROOT / path).exists(), name
-            folder = path.parent if path.suffix else path
+    rows = re.findall(r"^\| `(\S+)/` \|", table, re.M)
+    assert sorted(rows) == sorted(str(folder.relative_to(ROOT)) for folder in packages())
+
+
+@pytest.mark.parametrize("folder", packages(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_folder_says_in_its_first_lines_what_each_file_is(folder: Path) -> None:
+    if folder.name in NO_MAP:
+        return
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()), clean=False) or ""
+    rows = re.findall(r"^ *(\w+(?:\.py|/))  +\S", text, re.M)
+    files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in folder.glob("*/*.py")}
+    assert sorted(rows) == sorted(files | folders)
 
 
 @pytest.mark.parametrize("path", modules(CORE), ids=lambda path: str(path.relative_to(CORE)))
@@ -52,14 +67,8 @@ def test_the_core_knows_neither_the_edge_nor_the_sample_project(path: Path) -> N
 
 def test_the_arrows_inside_the_core_have_no_cycle() -> None:
     """Also none that an import inside a function would hide."""
-    arrows = {}
-    for path in CORE.glob("*.py"):
-        names = {
-            name.removeprefix("conversations.").split(".")[0]
-            for name in imports(path)
-            if name.startswith("conversations.")
-        }
-        arrows[path.stem] = {name for name in names if (CORE / f"{name}.py").exists()} - {path.stem}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules(CORE)}
+    arrows = {name: imports(path) & names.keys() - {name} for name, path in names.items()}
     while arrows:
         leaves = {name for name, to in arrows.items() if not to & arrows.keys()}
         assert leaves, f"a cycle among {sorted(arrows)}"
@@ -68,7 +77,7 @@ def test_the_arrows_inside_the_core_have_no_cycle() -> None:
 
 def test_nobody_saves_a_lane() -> None:
     """A lane's row is written by compare-and-set only: no save(), no update() over a QuerySet of conversations."""
-    for folder in ("conversations", "channels_ingest", "botproject"):
+    for folder in PRODUCT:
         for path in modules(ROOT / folder):
             text = path.read_text()
             assert not re.search(

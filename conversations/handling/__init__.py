@@ -1,0 +1,9 @@
+"""Handling, step 3: the next message of a lane -> the bot -> one COMMIT.
+
+handler.py           holds lanes, reads their heads, runs turns, commits verdicts
+backpressure.py      how many lanes of a queue a process takes
+turn_threads.py      the threads on which plain functions run
+isolated_turn.py     a turn in a process of its own, after a crash
+acknowledgements.py  tells a platform that a button press arrived
+verdicts.py          what a turn comes to, and the streams that write it
+"""

@@ -1,0 +1,4 @@
+"""`manage.py` commands of the core.
+
+commands/  one file per command
+"""

@@ -1,11 +1,12 @@
 """The tables, in the order of the flow. Columns, states and named constraints; behaviour lives in the steps.
 
-channels    Tenant, TenantStaff, App, Channel, Pause
-people      Contact, Alias
-lanes       Conversation (the lane), ConversationState, Timer, Desk
-inbound     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
-outbound    Reply, Status, Bucket
-operations  Installation, Worker, Audit
+channels.py    Tenant, TenantStaff, App, Channel, Pause
+people.py      Contact, Alias
+lanes.py       Conversation (the lane), ConversationState, Timer, Desk
+inbound.py     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
+outbound.py    Reply, Status, Bucket
+operations.py  Installation, Worker, Audit
+sql.py         database functions that Django has no name for
 """
 
 from conversations.models.channels import App, Channel, Pause, Tenant, TenantStaff

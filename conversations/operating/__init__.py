@@ -1,0 +1,8 @@
+"""What operators ask, and what must hold before a start.
+
+checks.py            refuses a start that would break the promise
+migration_checks.py  refuses a migration that would stop the running version
+health.py            /healthz/
+metrics.py           /metrics/
+delays.py            in which part the newest messages spent their time
+"""

@@ -1,0 +1,10 @@
+"""How the core talks to its database.
+
+database.py           the core's own connections; reads and transactions
+pipeline.py           many statements in one round trip
+committer.py          many callers, one transaction
+sql_files.py          every statement, by name
+storable_text.py      what Postgres cannot hold, replaced
+durability.py         refuses a server that can lose what it confirmed
+connection_budget.py  how many connections a formation opens
+"""

@@ -1,3 +1,9 @@
+"""Telegram's Bot API.
+
+adapter.py  verify, parse, split, send
+updates.py  each kind of update, as an entry of ours
+"""
+
 from channels_ingest.adapters.telegram.adapter import Telegram
 
 __all__ = ["Telegram"]

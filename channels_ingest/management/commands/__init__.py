@@ -1,0 +1,10 @@
+"""Setting channels up, one file per command.
+
+add_channel.py       a bot account on a platform
+set_channel.py       other settings for one
+list_channels.py     what there is, without secrets
+apply_channels.py    channels kept in a file
+register_webhook.py  tells the platform where to post
+send_webhook.py      posts a signed sample to the running server
+setup_demo.py        the demo that `make run` shows
+"""

@@ -1,14 +1,15 @@
 """The window for staff: read-only rows, reasons in plain words, a few verbs.
 
-    conversations  the list, what is stuck, one conversation as a live timeline
-    messages       what was parked
-    replies        what staff must look at
-    quarantine     authentic bytes that could not become a message
-    people         contacts
-    channels       tenants, channels (credentials write-only), what is paused and why
-    operations     workers, audit
-
-What they stand on: ``windows`` (lists and pages), ``access`` (who may see what), ``filters``, ``proxies``.
+conversations.py  the list, what is stuck, one conversation as a live timeline
+messages.py       messages that were parked
+replies.py        replies that wait for a decision of staff
+quarantine.py     authentic bytes that could not become a message
+people.py         contacts
+channels.py       tenants, channels (credentials are written, never shown), pauses
+operations.py     workers, audit
+windows.py        what every list and page shares
+filters.py        filters of the lists
+proxies.py        the same rows under the names of the lists
 """
 
 from django.contrib import admin

@@ -1,0 +1,9 @@
+"""One file per command of `manage.py`.
+
+check.py               Django's own check, which also asks the database
+release.py             the Procfile's release: migrations, then the checks
+adopt_database.py      takes over a database that belonged to another installation
+rotate_credentials.py  seals everything with the newest key
+run_worker.py          the worker processes, supervised
+run_turns.py           turns in processes of their own; started by handling/isolated_turn.py
+"""
