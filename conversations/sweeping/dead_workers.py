@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 import platform
 import uuid
-from collections.abc import Sequence
-from typing import Any
 
 import psycopg
 import structlog
 
-from conversations import registry
-from conversations.delivering import results
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lanes import lock
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
+from conversations.sweeping.claimed_stream import CLAIMED
 from conversations.workers.process import SEND
 
 log = structlog.get_logger(__name__)
@@ -77,25 +74,3 @@ def bury_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> Non
             bury(writer, *row)
     except (psycopg.Error, CoreError) as error:
         log.warning("the one before is left to the sweeper", error=type(error).__name__)
-
-
-class ClaimedStream(committer.Stream):
-    """Settles what a dead sender left in sending."""
-
-    name = "claimed"
-    patient = False
-
-    def lane(self, item: uuid.UUID) -> uuid.UUID:
-        return item
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
-        settled = []
-        for claim in items:
-            lives = committer.as_json(registry.key_lives())
-            values = {"claim": claim, "key_life": lives, "attempts": results.ATTEMPTS}
-            statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
-            settled.append([row[0] for row in database.transaction(connection, statements)["settle"]])
-        return settled
-
-
-CLAIMED = ClaimedStream()

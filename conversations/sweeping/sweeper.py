@@ -16,7 +16,6 @@ import collections
 import random
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,7 +33,8 @@ from conversations.failpoints import failpoint
 from conversations.lanes import pauses
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
-from conversations.sweeping import dead_workers, maintenance
+from conversations.sweeping import dead_workers, maintenance, timers
+from conversations.sweeping.heartbeats import Beats
 from conversations.waking import wake
 from conversations.workers.process import HANDLE, SEND, SWEEP, Process
 
@@ -42,7 +42,6 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 2.0
 BUSY_SECONDS = 0.2  # between sweeps while there is more than the queues may take
-DEAD_SECONDS = 6.0
 DIRECTLY = 512  # lanes at once, with Redis away
 UPKEEP_SECONDS = 600.0
 
@@ -51,7 +50,6 @@ AWAY = (redis.RedisError, KombuError, AMQPError, OSError)  # a broker: Redis, or
 Rooms = dict[str, int]
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
-TIMERS_DUE = "SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"
 
 
 class Sweeper:
@@ -233,8 +231,8 @@ class Sweeper:
     def _fire_timers(self) -> None:
         if installation.held():
             return
-        for (timer,) in database.read(TIMERS_DUE):
-            self.process.writer.write(TIMERS, timer, timeout=5.0)
+        for (timer,) in database.read(timers.TIMERS_DUE):
+            self.process.writer.write(timers.TIMERS, timer, timeout=5.0)
 
     def _keep_up(self, rooms: Rooms | None) -> None:
         now = time.monotonic()
@@ -260,50 +258,3 @@ def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bo
     else:
         keys = pauses.handling_keys(bot, channel_id, tenant_id)
     return key in keys and not pauses.stopped(*(other for other in keys if other != key))
-
-
-class Beats:
-    """Watches beats by this process's own monotonic time; clocks are never compared."""
-
-    def __init__(self) -> None:
-        self._seen: dict[uuid.UUID, tuple[int, float]] = {}
-        self._looked_at = 0.0
-
-    def stopped(self, rows: Sequence[tuple[uuid.UUID, int]]) -> list[tuple[uuid.UUID, int]]:
-        """Those whose beat did not change for ``DEAD_SECONDS`` while we watched."""
-        now = time.monotonic()
-        if now - self._looked_at > DEAD_SECONDS:
-            self.forget()  # it was we who stood still, maybe with the whole machine
-        self._looked_at = now
-        before, self._seen = self._seen, {}
-        stopped = []
-        for incarnation, beat in rows:
-            seen = before.get(incarnation)
-            since = seen[1] if seen is not None and seen[0] == beat else now
-            self._seen[incarnation] = (beat, since)
-            if now - since > DEAD_SECONDS:
-                stopped.append((incarnation, beat))
-        return stopped
-
-    def forget(self) -> None:
-        self._seen.clear()
-
-
-class TimerStream(committer.Stream):
-    """A due timer becomes a message of its lane."""
-
-    name = "timers"
-    patient = False
-
-    def lane(self, item: int) -> int:
-        return item
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
-        for timer in items:
-            values = {"id": timer}
-            statements = {"lock": (sql("lock_timer"), values), "fire": (sql("fire_timer"), values)}
-            database.transaction(connection, statements)
-        return ["fired"] * len(items)
-
-
-TIMERS = TimerStream()

@@ -19,7 +19,7 @@ from channels_ingest.webchat import timeline as webchat
 from conversations.delivering import early_retry, results
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
-from conversations.sweeping import sweeper
+from conversations.sweeping import sweeper, timers
 
 HOT = ["contact", "alias", "conversation", "conversation_state", "timer", "receipt", "receipt_body", "message", "turn",
        "once", "reply", "status"]  # fmt: skip
@@ -348,7 +348,7 @@ def _sweep(run: Watched, lanes: list[int]) -> None:
     run.file("lock_claimed", claim=OTHER)
     run.file("settle_claimed", claim=OTHER, key_life="{}", attempts=results.ATTEMPTS)
     run.run("timer", "INSERT INTO timer (conversation_id, name, due_at) VALUES (%s, 'now', now())", [lanes[0]])
-    ((timer,),) = run.run("TIMERS_DUE", sweeper.TIMERS_DUE)
+    ((timer,),) = run.run("TIMERS_DUE", timers.TIMERS_DUE)
     run.file("lock_timer", id=timer)
     assert run.file("fire_timer", id=timer) == [(lanes[0],)]
     run.file("keep_bucket", channel_id=1, key="channel", seconds=5.0, words="")

@@ -1,0 +1,36 @@
+"""Settles the replies that a dead sender left in ``sending``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from conversations import registry
+from conversations.delivering import results
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+
+
+class ClaimedStream(committer.Stream):
+    """Settles what a dead sender left in sending."""
+
+    name = "claimed"
+    patient = False
+
+    def lane(self, item: uuid.UUID) -> uuid.UUID:
+        return item
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
+        settled = []
+        for claim in items:
+            lives = committer.as_json(registry.key_lives())
+            values = {"claim": claim, "key_life": lives, "attempts": results.ATTEMPTS}
+            statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
+            settled.append([row[0] for row in database.transaction(connection, statements)["settle"]])
+        return settled
+
+
+CLAIMED = ClaimedStream()

@@ -1,0 +1,36 @@
+"""Which workers' heartbeats have stopped, by this process's own clock."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+
+DEAD_SECONDS = 6.0
+
+
+class Beats:
+    """Watches beats by this process's own monotonic time; clocks are never compared."""
+
+    def __init__(self) -> None:
+        self._seen: dict[uuid.UUID, tuple[int, float]] = {}
+        self._looked_at = 0.0
+
+    def stopped(self, rows: Sequence[tuple[uuid.UUID, int]]) -> list[tuple[uuid.UUID, int]]:
+        """Those whose beat did not change for ``DEAD_SECONDS`` while we watched."""
+        now = time.monotonic()
+        if now - self._looked_at > DEAD_SECONDS:
+            self.forget()  # it was we who stood still, maybe with the whole machine
+        self._looked_at = now
+        before, self._seen = self._seen, {}
+        stopped = []
+        for incarnation, beat in rows:
+            seen = before.get(incarnation)
+            since = seen[1] if seen is not None and seen[0] == beat else now
+            self._seen[incarnation] = (beat, since)
+            if now - since > DEAD_SECONDS:
+                stopped.append((incarnation, beat))
+        return stopped
+
+    def forget(self) -> None:
+        self._seen.clear()

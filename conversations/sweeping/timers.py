@@ -1,0 +1,33 @@
+"""Due timers become messages of their lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+
+TIMERS_DUE = "SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"
+
+
+class TimerStream(committer.Stream):
+    """A due timer becomes a message of its lane."""
+
+    name = "timers"
+    patient = False
+
+    def lane(self, item: int) -> int:
+        return item
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
+        for timer in items:
+            values = {"id": timer}
+            statements = {"lock": (sql("lock_timer"), values), "fire": (sql("fire_timer"), values)}
+            database.transaction(connection, statements)
+        return ["fired"] * len(items)
+
+
+TIMERS = TimerStream()
