@@ -5,5 +5,6 @@ backpressure.py      how many lanes of a queue a process takes
 turn_threads.py      the threads on which plain functions run
 isolated_turn.py     a turn in a process of its own, after a crash
 acknowledgements.py  tells a platform that a button press arrived
-verdicts.py          what a turn comes to, and the streams that write it
+verdicts.py          what a turn comes to
+turn_stream.py       writes verdicts, releases messages that waited for their number
 """

@@ -32,6 +32,7 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
 from conversations.handling.backpressure import Room
+from conversations.handling.turn_stream import RELEASE, TURNS
 from conversations.handling.turn_threads import Threads
 from conversations.handling.verdicts import Finished, Head, Verdict
 from conversations.lanes import pauses
@@ -215,7 +216,7 @@ class Handler:
             delayed_wake.wake_later(held.id, head.tenant_id, head.release_in)
             self._go([held])
         else:
-            self.writer.submit(verdicts.RELEASE, head.id, self._released, about=held)
+            self.writer.submit(RELEASE, head.id, self._released, about=held)
 
     def _released(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
@@ -370,7 +371,7 @@ class Handler:
     # ------------------------------------------------------------ committing
 
     def _commit(self, held: Held, finished: Finished) -> None:
-        self.writer.submit(verdicts.TURNS, finished, self._committed, about=held)
+        self.writer.submit(TURNS, finished, self._committed, about=held)
 
     def _committed(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread, after COMMIT: nothing here may read the database."""

@@ -1,21 +1,14 @@
-"""What becomes of the head of a lane: the verdict on its turn, and the two streams that write verdicts.
-
-**Invariant:** a verdict names the lane as it was read; ``sql/commit_turns.sql`` writes it only where that still holds.
-"""
+"""What becomes of the head of a lane: the verdict on its turn. Pure."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import psycopg
 
 from conversations import registry, turns
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
-from conversations.postgres import committer, database
-from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 
 ATTEMPTS = 5
@@ -192,66 +185,3 @@ def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: 
 
 def _said(author: str, body: ReplyBody) -> dict[str, Any]:
     return {"author": author, "body": body}
-
-
-# ---------------------------------------------------------------- the streams
-
-
-class TurnStream(committer.Stream):
-    """One transaction for the finished turns of many lanes."""
-
-    name = "turns"
-    patient = True
-
-    def lane(self, item: Finished) -> Hashable:
-        return item.verdict.id
-
-    def line(self, item: Finished) -> Hashable:
-        return item.head.tenant_id
-
-    def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
-        """What the database refuses is a failed turn of that conversation only: an attempt, and the last one parks."""
-        verdict, turn = item.verdict, item.verdict.turn
-        if turn is None or item.channel is None:
-            return None
-        if turn["outcome"] != "committed":  # the failure itself was refused: its bare mark
-            note = "the database refused what was to be noted"
-            bare = msgspec.structs.replace(verdict, turn=None, replies=None, note=note)
-            return Finished(bare, item.head, item.channel)
-        words = {"error_type": "DatabaseRefused", "error_place": error.sqlstate or ""}
-        record = {**turn, **words, "outcome": "failed", "log": None}
-        return Finished(failure(item.head, item.channel, record, False), item.head, item.channel)
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Any]:
-        verdicts = [item.verdict for item in items]
-        for place, verdict in enumerate(verdicts):
-            verdict.ord = place
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in verdicts]}),
-            "turns": (sql("commit_turns"), {"items": committer.as_json(verdicts)}),
-        }
-        rows = sorted(database.transaction(connection, statements, point="T5")["turns"])
-        return [committer.AGAIN if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
-
-
-class ReleaseStream(committer.Stream):
-    """Gives waiting messages their numbers at the end of windows and gaps."""
-
-    name = "release"
-    patient = True
-
-    def lane(self, item: int) -> Hashable:
-        return item
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": list(items)}),
-            "release": (sql("release_lanes"), {"ids": None}),
-        }
-        ((locked,),) = database.transaction(connection, statements)["lock"]
-        ours = set(locked.split(","))
-        return ["released" if str(item) in ours else committer.AGAIN for item in items]
-
-
-TURNS = TurnStream()
-RELEASE = ReleaseStream()

@@ -152,13 +152,13 @@ CLASSICS = (
         "killed_handlers",
         "I10",
         Code(
-            "conversations.handling.verdicts:TurnStream.write",
-            "verdicts = [item.verdict for item in items]",
+            "conversations.handling.turn_stream:TurnStream.write",
+            "judged = [item.verdict for item in items]",
             "whole = [item.verdict for item in items]; "
-            "verdicts = [msgspec.structs.replace(one, replies=None) for one in whole]",
+            "judged = [msgspec.structs.replace(one, replies=None) for one in whole]",
         ),
         Code(
-            "conversations.handling.verdicts:TurnStream.write",
+            "conversations.handling.turn_stream:TurnStream.write",
             "    return [committer.AGAIN if word",
             "    rows = PLANTED.write_replies(connection, whole, rows)\n    return [committer.AGAIN if word",
         ),
