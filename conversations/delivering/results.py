@@ -1,19 +1,12 @@
-"""What a send comes to: endings judged, and the stream that writes results of k together with intents of k+1.
-
-**Invariant:** a result is written only where the reply is still in the attempt that was made; an intent only
-where nothing before it is unsettled (``sql/commit_sends.sql``).
-"""
+"""What a call's ending means for the reply, the lane and the channel. Pure."""
 
 from __future__ import annotations
 
 import random
-import time
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-import psycopg
 
 from conversations import registry
 from conversations.contracts import (
@@ -28,9 +21,6 @@ from conversations.contracts import (
     Sent,
     Unknown,
 )
-from conversations.failpoints import failpoint
-from conversations.postgres import committer, database
-from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 
 ATTEMPTS = 10
@@ -212,44 +202,3 @@ def outbound(reply: Next) -> OutboundReply:
         sequence=reply.sequence,
         in_answer_to=reply.answers or "",
     )
-
-
-# ---------------------------------------------------------------- the stream
-
-
-class SendStream(committer.Stream):
-    """One transaction for the results and intents of many lanes."""
-
-    name = "sends"
-    patient = True
-
-    def lane(self, item: Step) -> Hashable:
-        return item.id
-
-    def line(self, item: Step) -> Hashable:
-        return item.channel_id
-
-    def mend(self, item: Step, error: psycopg.Error) -> Step | None:
-        """A result that the database refuses is written without the platform's words."""
-        if item.error is None and not item.platform_id:
-            return None
-        return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Any]:
-        begun_at = time.monotonic()
-        for place, item in enumerate(items):
-            item.ord = place
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
-            "sends": (sql("commit_sends"), {"items": committer.as_json(items)}),
-        }
-        rows = sorted(database.transaction(connection, statements)["sends"])
-        if any(item.reply_id is not None for item in items):
-            failpoint("D4")
-        return [
-            committer.AGAIN if busy else Written(result, intent, status, more, begun_at)
-            for _, result, intent, busy, status, more in rows
-        ]
-
-
-SENDS = SendStream()

@@ -40,8 +40,10 @@ from conversations.contracts import (
 )
 from conversations.delivering import early_retry, results
 from conversations.delivering.bulkhead import CALLS, Bulkhead
+from conversations.delivering.lane import Event, Lane
 from conversations.delivering.limiter import Limiter, Request, limits_of
 from conversations.delivering.results import NOTHING_WRITTEN, Next, Step, Written
+from conversations.delivering.send_stream import SENDS
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lanes import pauses
@@ -57,28 +59,6 @@ START_SECONDS = 2.0  # a call that starts later than this after its intent is gi
 STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
 STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
 CHECK_SECONDS = 2.0
-
-
-class Lane:
-    """One lane in this sender's hands."""
-
-    __slots__ = ("channel", "claim", "id", "now", "place", "probe", "read_at", "replies", "step", "trace")
-
-    def __init__(self, lane: int, probe: bool) -> None:
-        self.id, self.probe = lane, probe
-        self.claim: uuid.UUID | None = None  # the incarnation whose name the intent bears
-        self.trace = ""  # of the message that is being answered
-        self.channel: ChannelConfig | None = None
-        self.replies: collections.deque[Next] = collections.deque()
-        self.read_at = 0.0  # when they were: ages among what was read grow from then on
-        self.place = 0  # the channel that keeps one of its calls for it
-        self.now: Next | None = None  # in flight
-        self.step: Step | None = None  # a result that waits for the next intent to ride with it
-
-
-Event = tuple[str, Sequence[Lane], Any]
-
-# ---------------------------------------------------------------- the sender of a process
 
 
 class Sender:
@@ -385,7 +365,7 @@ class Sender:
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
         """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
-        self.writer.submit(results.SENDS, step, self._answered, about=(lane, step, then))
+        self.writer.submit(SENDS, step, self._answered, about=(lane, step, then))
 
     def _answered(self, tickets: list[committer.Ticket]) -> None:
         """In the committer's thread: what is meant begins at once, behind the word that it was written."""

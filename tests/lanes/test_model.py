@@ -37,17 +37,17 @@ from hypothesis.stateful import (
 
 from conversations import turns
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, ReplyBody, Scope, Sent, Unknown
-from conversations.delivering import results
+from conversations.delivering import results, send_stream
 from conversations.delivering.results import Next, Step
 from conversations.desk import actions
 from conversations.errors import LaneMoved
-from conversations.handling import verdicts
+from conversations.handling import turn_stream, verdicts
 from conversations.handling.verdicts import Finished, Head
 from conversations.models import Message, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.late_replies import LATE, Item
-from conversations.sweeping import dead_workers, sweeper
+from conversations.sweeping import claimed_stream, timers
 from conversations.waking import wake
 from tests.kit.desk_scenes import make_staff
 from tests.kit.entries import accept, entry, make_channel, new_user
@@ -310,7 +310,7 @@ class Lanes(RuleBasedStateMachine):
             case [seconds, "s"]:
                 self._pass_time(float(seconds))
             case ["window", "ends"]:
-                verdicts.RELEASE.write(self.db, [it.id])
+                turn_stream.RELEASE.write(self.db, [it.id])
                 self._read_numbers(it)
             case ["sweep", *sending]:
                 self._claim("claim_send_due" if sending else "claim_due")
@@ -330,7 +330,7 @@ class Lanes(RuleBasedStateMachine):
         row = self.db.execute(add, (lane.id, f"t{next(self.texts)}")).fetchone()
         before = lane.last
         for _ in range(2):  # two sweepers
-            sweeper.TIMERS.write(self.db, list(row or ()))
+            timers.TIMERS.write(self.db, list(row or ()))
         self._read_numbers(lane)
         assert lane.last == before + due
 
@@ -374,7 +374,7 @@ class Lanes(RuleBasedStateMachine):
             return None
         if head.message_id is None:
             if head.release_in is not None and head.release_in <= 0:
-                verdicts.RELEASE.write(self.db, [lane.id])
+                turn_stream.RELEASE.write(self.db, [lane.id])
                 self._read_numbers(lane)
             return None
         if head.status != "pending":
@@ -427,7 +427,7 @@ class Lanes(RuleBasedStateMachine):
         self._write_turns(*turns)
 
     def _write_turns(self, *finished: Finished) -> None:
-        outcomes = verdicts.TURNS.write(self.db, finished)
+        outcomes = turn_stream.TURNS.write(self.db, finished)
         for each, (word, _, speaks) in zip(finished, outcomes, strict=True):
             lane = next(lane for lane in self.lanes if lane.id == each.verdict.id)
             holds = self._still_holds(lane, each.verdict)
@@ -662,7 +662,7 @@ class Lanes(RuleBasedStateMachine):
     def _write_step(self, number: int, step: Step) -> tuple[bool, bool]:
         lane = self.lanes[number]
         expected = self._result(lane, step), self._intent(lane, step)
-        (written,) = results.SENDS.write(self.db, [step])
+        (written,) = send_stream.SENDS.write(self.db, [step])
         assert (written.result, written.intent) == expected, "result and intent are written where the model says so"
         return expected
 
@@ -699,7 +699,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(call=calls)
     def a_sender_is_buried(self, call: Call) -> None:
         """Its call may end all the same, later."""
-        dead_workers.CLAIMED.write(self.db, [call.claim])
+        claimed_stream.CLAIMED.write(self.db, [call.claim])
         lane = self.lanes[call.lane]
         answer = lane.answers[call.reply.sequence - 1]
         if (answer.status, answer.claim) != ("sending", str(call.claim)):

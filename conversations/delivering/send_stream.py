@@ -1,0 +1,57 @@
+"""Writes results of replies k together with intents of replies k+1.
+
+**Invariant:** a result is written only where the reply is still in the attempt that was made; an intent only
+where nothing before it is unsettled (``sql/commit_sends.sql``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+
+from conversations.delivering.results import Step, Written
+from conversations.failpoints import failpoint
+from conversations.postgres import committer, database
+from conversations.postgres.sql_files import sql
+
+
+class SendStream(committer.Stream):
+    """One transaction for the results and intents of many lanes."""
+
+    name = "sends"
+    patient = True
+
+    def lane(self, item: Step) -> Hashable:
+        return item.id
+
+    def line(self, item: Step) -> Hashable:
+        return item.channel_id
+
+    def mend(self, item: Step, error: psycopg.Error) -> Step | None:
+        """A result that the database refuses is written without the platform's words."""
+        if item.error is None and not item.platform_id:
+            return None
+        return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Any]:
+        begun_at = time.monotonic()
+        for number, item in enumerate(items):
+            item.ord = number
+        statements: Mapping[str, database.Statement] = {
+            "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
+            "sends": (sql("commit_sends"), {"items": committer.as_json(items)}),
+        }
+        rows = sorted(database.transaction(connection, statements)["sends"])
+        if any(item.reply_id is not None for item in items):
+            failpoint("D4")
+        return [
+            committer.AGAIN if busy else Written(result, intent, status, more, begun_at)
+            for _, result, intent, busy, status, more in rows
+        ]
+
+
+SENDS = SendStream()
