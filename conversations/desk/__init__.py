@@ -2,7 +2,8 @@
 
 access.py      who may see what
 actions.py     the verbs: retry, skip, park, take over, answer, pause
-reasons.py     why a conversation is not moving
+facts.py       the facts about conversations that do not move, from rows
+reasons.py     why a conversation is not moving, in sentences
 timeline.py    one conversation: messages, turns, replies and what people did
 search.py      finds a conversation by a name, a number or an id
 api.py         the same answers as JSON, for scripts

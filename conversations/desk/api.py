@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from conversations.desk import access, reasons
+from conversations.desk import access, facts, reasons
 
 LIMIT = 200
 
@@ -51,8 +51,8 @@ class Stuck(StaffView):
 
     def get(self, request: Request) -> Response:
         channels = access.channel_ids(django_request(request))
-        around = reasons.look_around(channels)
-        return Response(described(reasons.find_stuck(channels, around, LIMIT), around))
+        around = facts.look_around(channels)
+        return Response(described(facts.find_stuck(channels, around, LIMIT), around))
 
 
 class Conversation(StaffView):
@@ -60,15 +60,15 @@ class Conversation(StaffView):
 
     def get(self, request: Request, conversation_id: int) -> Response:
         channels = access.channel_ids(django_request(request))
-        facts = reasons.read([conversation_id]).get(conversation_id)
-        if facts is None or facts.channel_id not in channels:
+        found = facts.read([conversation_id]).get(conversation_id)
+        if found is None or found.channel_id not in channels:
             raise NotFound
-        return Response(described([conversation_id], reasons.look_around(channels))[0])
+        return Response(described([conversation_id], facts.look_around(channels))[0])
 
 
-def described(ids: Sequence[int], around: reasons.Around) -> list[dict[str, Any]]:
+def described(ids: Sequence[int], around: facts.Around) -> list[dict[str, Any]]:
     """Each conversation with its channel, mode, pending messages and reasons."""
-    found, now = reasons.read(ids), timezone.now()
+    found, now = facts.read(ids), timezone.now()
     return [
         {
             "id": lane,

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from conversations import installation
-from conversations.desk import actions, reasons
+from conversations.desk import actions, facts, reasons
 from conversations.models import Bucket, Channel, Conversation, Message, Pause, Turn, Worker
 from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, seen
 
@@ -22,13 +22,13 @@ MINUTE = dt.timedelta(minutes=1)
 
 def say(lane: Conversation) -> list[str]:
     """What the page of ``lane`` says, now."""
-    around = reasons.look_around([lane.channel_id])
-    return [reason.text for reason in reasons.reasons(reasons.read([lane.pk])[lane.pk], around, NOW())]
+    around = facts.look_around([lane.channel_id])
+    return [reason.text for reason in reasons.reasons(facts.read([lane.pk])[lane.pk], around, NOW())]
 
 
 def weight(lane: Conversation) -> str:
-    around = reasons.look_around([lane.channel_id])
-    return reasons.reasons(reasons.read([lane.pk])[lane.pk], around, NOW())[0].weight
+    around = facts.look_around([lane.channel_id])
+    return reasons.reasons(facts.read([lane.pk])[lane.pk], around, NOW())[0].weight
 
 
 def failing() -> Conversation:
@@ -183,7 +183,7 @@ def test_a_held_installation_is_the_reason(settings: Any) -> None:
 
 def stuck(*channels: Channel) -> list[int]:
     ids = [channel.pk for channel in channels]
-    return reasons.find_stuck(ids, reasons.look_around(ids), 50)
+    return facts.find_stuck(ids, facts.look_around(ids), 50)
 
 
 @pytest.mark.parametrize(("name", "make", "heavy"), [scene[:3] for scene in SCENES], ids=[scene[0] for scene in SCENES])

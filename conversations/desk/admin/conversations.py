@@ -12,7 +12,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from conversations.desk import access, actions, reasons, search, timeline
+from conversations.desk import access, actions, facts, reasons, search, timeline
 from conversations.desk.admin import filters
 from conversations.desk.admin.proxies import StuckConversation
 from conversations.desk.admin.windows import Verb, Walk, Window, number_in
@@ -30,12 +30,12 @@ class Reasoned(Walk):
         explain(request, self.result_list)
 
 
-def explain(request: HttpRequest, lanes: list[Any]) -> reasons.Around:
-    around = reasons.look_around(access.channel_ids(request))
-    facts = reasons.read([lane.pk for lane in lanes])
+def explain(request: HttpRequest, lanes: list[Any]) -> facts.Around:
+    around = facts.look_around(access.channel_ids(request))
+    found = facts.read([lane.pk for lane in lanes])
     now = timezone.now()
     for lane in lanes:
-        lane.facts = facts.get(lane.pk)
+        lane.facts = found.get(lane.pk)
         lane.reasons = reasons.reasons(lane.facts, around, now) if lane.facts else []
     return around
 
@@ -96,8 +96,8 @@ class Stuck(Lanes):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
             return super().changelist_view(request, extra_context)
-        around = reasons.look_around(access.channel_ids(request))
-        ids = reasons.find_stuck(access.channel_ids(request), around, STUCK)
+        around = facts.look_around(access.channel_ids(request))
+        ids = facts.find_stuck(access.channel_ids(request), around, STUCK)
         found = Conversation.objects.select_related("contact", "channel").in_bulk(ids)
         lanes: list[Any] = [found[pk] for pk in ids if pk in found]
         explain(request, lanes)

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
 
-from conversations.desk import access, reasons
+from conversations.desk import access, facts
 from conversations.desk.templatetags.desk import visible
 from conversations.postgres.sql_files import sql
 
@@ -65,7 +65,7 @@ class StuckFilter(admin.SimpleListFilter):
         if self.value() != "yes":
             return queryset
         channels = access.channel_ids(request)
-        return queryset.filter(pk__in=reasons.find_stuck(channels, reasons.look_around(channels), STUCK))
+        return queryset.filter(pk__in=facts.find_stuck(channels, facts.look_around(channels), STUCK))
 
 
 class OldestPendingFilter(admin.SimpleListFilter):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import template
 
-from conversations.desk import access, reasons
+from conversations.desk import access, facts
 from conversations.models import Quarantine
 
 register = template.Library()
@@ -19,7 +19,7 @@ COUNTED = 100
 class Overview:
     """Counts go as far as ``COUNTED``: nobody works through more in one sitting."""
 
-    around: reasons.Around
+    around: facts.Around
     stuck: int
     quarantined: int
 
@@ -39,8 +39,8 @@ def overview(context: Any) -> Overview | None:
     if not access.may_enter(request):
         return None
     channels = access.channel_ids(request)
-    around = reasons.look_around(channels)
-    stuck = len(reasons.find_stuck(channels, around, COUNTED))
+    around = facts.look_around(channels)
+    stuck = len(facts.find_stuck(channels, around, COUNTED))
     rows = access.scoped(Quarantine.objects.filter(settled_at__isnull=True), request, "channel_id")
     quarantined = len(rows.order_by("pk").values_list("pk")[:COUNTED])
     return Overview(around=around, stuck=stuck, quarantined=quarantined)

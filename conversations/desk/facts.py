@@ -1,0 +1,167 @@
+"""The facts about conversations that do not move, from rows alone.
+
+``read`` fetches those of many lanes in one query, ``look_around`` what stops many at once, ``find_stuck`` which
+lanes need a person.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db import connection
+
+from conversations import installation
+from conversations.postgres.sql_files import sql
+
+LATE_SECONDS = 30  # due for longer than this is older than expected
+COUNTED = 1000  # conversations that wait for one cause are counted so far
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """A row of ``read_facts.sql``: one lane with its head, its first unsettled reply, its people."""
+
+    id: int
+    channel_id: int
+    channel_name: str
+    bot: str
+    tenant_id: int
+    active: bool
+    mode: str
+    paused_at: dt.datetime | None
+    blocked: bool
+    suspect: bool
+    attempts: int
+    not_before: dt.datetime | None
+    next_sequence: int
+    last_sequence: int
+    last_key: int | None
+    gap_since: dt.datetime | None
+    wait_until: dt.datetime | None
+    due_at: dt.datetime | None
+    send_due_at: dt.datetime | None
+    unreachable_since: dt.datetime | None
+    head_status: str | None
+    head_received_at: dt.datetime | None
+    head_note: str | None
+    error_type: str | None
+    error_place: str | None
+    reply_sequence: int | None
+    reply_status: str | None
+    reply_attempts: int | None
+    reply_not_before: dt.datetime | None
+    reply_error: str | None
+    reply_created_at: dt.datetime | None
+    bucket_until: dt.datetime | None
+    bucket_words: str | None
+    assignee: str | None
+    newest_at: dt.datetime | None
+    passed_note: str | None
+    answered_at: dt.datetime | None
+    waiting: int
+    parked_sequence: int | None
+    parked_note: str | None
+    refused_sequence: int | None
+    refused_status: str | None
+    refused_error: str | None
+    paused_by: str | None
+    pause_reason: str | None
+    in_hand: bool
+
+    @property
+    def pending(self) -> int:
+        """Numbered messages that are not passed."""
+        return self.last_sequence - self.next_sequence + 1
+
+    @property
+    def oldest_pending_at(self) -> dt.datetime | None:
+        return self.head_received_at if self.pending and self.head_status == "pending" else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """A row of ``find_causes.sql``: one thing that stops many conversations."""
+
+    pause_id: int | None
+    scope: str
+    target: str
+    stops: str
+    reason: str
+    failures: int
+    by_staff: bool
+    since: dt.datetime | None
+    probe_at: dt.datetime | None
+    channels: list[int]
+    names: list[str]
+    waiting: int
+
+    @property
+    def text(self) -> str:
+        """What stands still and why, in one sentence."""
+        return f"{self._subject()}{f': {self.reason}' if self.reason else ''}"
+
+    @property
+    def waiting_words(self) -> str:
+        number = f"{COUNTED:,} or more" if self.waiting >= COUNTED else f"{self.waiting:,}"
+        return f"{number} conversation{'' if self.waiting == 1 else 's'} wait{'s' if self.waiting == 1 else ''}"
+
+    def _subject(self) -> str:
+        what = {"bot": f"Bot '{self.target}'", "tenant": f"Tenant {self.target}"}.get(self.scope)
+        name = what or f"Channel '{self.names[0] if self.names else self.target}'"
+        if self.scope == "off":
+            return f"{name} is switched off; what comes is stored and waits"
+        if self.by_staff:
+            return f"{name} was stopped by staff ({self.stops})"
+        if self.stops == "sending":
+            return f"{name} cannot send"
+        return f"{name} is paused after {self.failures} failure{'' if self.failures == 1 else 's'} in a row"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Around:
+    """What stops many conversations, which kinds of process live, and why nothing is sent from here ('' when it is)."""
+
+    causes: Sequence[Cause] = ()
+    kinds: frozenset[str] = frozenset()
+    held: str = ""
+
+    def stopping(self, channel_id: int, stops: str) -> Cause | None:
+        return next((cause for cause in self.causes if cause.stops == stops and channel_id in cause.channels), None)
+
+
+def read(ids: Sequence[int]) -> dict[int, Facts]:
+    """The facts of these lanes, by id."""
+    return {row["id"]: Facts(**row) for row in _rows("read_facts", ids=list(ids))}
+
+
+def look_around(channels: Sequence[int]) -> Around:
+    """What stands still in these channels."""
+    causes = [Cause(**row) for row in _rows("find_causes", channels=list(channels))]
+    kinds = frozenset(row["kind"] for row in _rows("living_kinds"))
+    return Around(causes=causes, kinds=kinds, held=installation.held())
+
+
+def find_stuck(channels: Sequence[int], around: Around, limit: int) -> list[int]:
+    """Ids of the conversations that need a person, or are older than expected; those longest so first."""
+    values = {
+        "channels": list(channels),
+        "stopped": _channels_of(around, "handling"),
+        "unsendable": _channels_of(around, "sending"),
+        "late": LATE_SECONDS,
+        "limit": limit,
+    }
+    return [row["id"] for row in _rows("find_stuck", **values)]
+
+
+def _channels_of(around: Around, stops: str) -> list[int]:
+    return [channel for cause in around.causes if cause.stops == stops for channel in cause.channels]
+
+
+def _rows(name: str, **values: Any) -> Iterator[dict[str, Any]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql(name), values)
+        columns = [column.name for column in cursor.description]
+        yield from (dict(zip(columns, row, strict=True)) for row in cursor.fetchall())
