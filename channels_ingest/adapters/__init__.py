@@ -1,6 +1,7 @@
 """A platform a file, in and out together.
 
-base.py      what every adapter shares
+base.py      the base class: facts, and defaults for the verbs
+reading.py   foreign values, checked
 telegram/    Telegram
 generic.py   any system without an adapter of its own, over Standard Webhooks
 web.py       our own chat page and widget

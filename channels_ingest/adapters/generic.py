@@ -14,19 +14,8 @@ from typing import Any
 
 import msgspec
 
-from channels_ingest.adapters.base import (
-    Adapter,
-    Option,
-    Secret,
-    any_id,
-    bigint,
-    maybe_list,
-    maybe_text,
-    moment,
-    number,
-    obj,
-    text,
-)
+from channels_ingest.adapters.base import Adapter, Option, Secret
+from channels_ingest.adapters.reading import Json, any_id, bigint, maybe_list, maybe_text, moment, number, obj, text
 from channels_ingest.formats.signatures import sign_webhook, verify_webhook
 from channels_ingest.formats.strict_json import Unreadable, read_json, read_object, split_array, split_object
 from channels_ingest.outbound import http
@@ -48,8 +37,6 @@ from conversations.contracts import (
     Unusable,
     WebhookRequest,
 )
-
-Json = Mapping[str, Any]
 
 BATCH = "messages.batch"
 MAX_ITEMS = 10_000

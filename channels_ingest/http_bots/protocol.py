@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from channels_ingest.adapters.base import checked_id, maybe_list, maybe_obj, maybe_text, obj, text
 from channels_ingest.adapters.generic import signed_headers
+from channels_ingest.adapters.reading import checked_id, maybe_list, maybe_obj, maybe_text, obj, text
 from channels_ingest.formats.signatures import verify_webhook
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http

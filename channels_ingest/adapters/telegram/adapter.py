@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from channels_ingest.adapters.base import Adapter, NotRegistered, Option, Secret, int_id
+from channels_ingest.adapters.base import Adapter, NotRegistered, Option, Secret
+from channels_ingest.adapters.reading import Json, int_id
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
 from channels_ingest.formats.signatures import any_same
 from channels_ingest.formats.strict_json import Unreadable, read_object
@@ -38,7 +38,6 @@ from conversations.contracts import (
 
 API = "https://api.telegram.org"
 TOKEN_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105  (a header's name)
-Json = Mapping[str, Any]
 
 SEND = {
     "image": ("sendPhoto", "photo"),

@@ -4,16 +4,17 @@ Lanes: ``chat.id``; ``<chat>@<connection>`` for a business account's chat (its m
 numbering) and ``<chat>@guest`` where the bot is no member (only ``answerGuestQuery`` reaches it). A
 forum topic is part of the address, not of the lane.
 
-Foreign values are read by the helpers of ``base``, which raise ``Unreadable``.
+Foreign values are read by the helpers of ``reading``, which raise ``Unreadable``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from channels_ingest.adapters.base import (
+from channels_ingest.adapters.reading import (
+    Json,
     bigint,
     int_id,
     maybe_list,
@@ -27,8 +28,6 @@ from channels_ingest.adapters.base import (
 )
 from channels_ingest.formats.strict_json import Unreadable
 from conversations.contracts import Attachment, ChannelConfig, Entry, Kind, Note, Parsed, Sender
-
-Json = Mapping[str, Any]
 
 # Update kinds that carry a message of a person, and what they are.
 MESSAGES = {
