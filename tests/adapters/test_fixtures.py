@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES
 from conversations.contracts import Entry, Parsed
 from tests.kit.fixtures import names, parse, summary
 
@@ -16,6 +17,23 @@ Row = tuple[Any, ...]
 SHARED = {"telegram": {"user": "7001", "chat": "7001"}, "generic": {"user": "cust-1", "chat": "shop-chat-1"}}
 ALWAYS = ("chat", "key", "payload", "command", "args", "target", "thread", "group_id", "new_chat", "sequence", "group")
 DATA = ("callback_query_id", "content", "removed", "users", "inline_message_id")
+
+RICH_WORDS = """\
+My order
+Two bags of Sencha🍵, please.
+1. not before noon
+2. ring twice
+tea | euro
+Sencha | 9
+Prices
+as last time
+Ada
+Address
+12 High St
+London
+2 \\cdot 9
+the bag
+me"""
 
 TELEGRAM: dict[str, list[Row]] = {
     "album_1_of_2": [("message", True, "both", {"attachments": [("image", "a1")], "group_id": "136", "key": "m:510"})],
@@ -29,6 +47,7 @@ TELEGRAM: dict[str, list[Row]] = {
             {"chat": "-1009876543210", "command": "stock", "group": True, "key": "m:541", "user": "-1009876543210"},
         )
     ],
+    "answer_to_poll_option": [("unsupported", True, "", {"data": {"content": ["live_photo"]}, "key": "m:608"})],
     "audio": [("message", True, "", {"attachments": [("audio", "au1")], "key": "m:513"})],
     "blocked": [
         (
@@ -143,6 +162,7 @@ TELEGRAM: dict[str, list[Row]] = {
     "command_in_the_middle": [("message", True, "say /help please", {"key": "m:506"})],
     "command_start": [("message", True, "/start ref_42", {"args": "ref_42", "command": "start", "key": "m:504"})],
     "command_without_entities": [("message", True, "/help me", {"args": "me", "command": "help", "key": "m:505"})],
+    "community_chat_added": [("note", "a service message")],
     "contact": [("message", True, "", {"attachments": [("contact", "+4915112345")], "key": "m:521"})],
     "deleted_business_messages": [
         ("delete", False, "", {"chat": "7001@bc1", "key": "x:501", "target": "501", "user": "7001"}),
@@ -166,6 +186,20 @@ TELEGRAM: dict[str, list[Row]] = {
             {"chat": "-100777", "group": True, "key": "e:31:1790000005", "target": "31", "user": "-100777"},
         )
     ],
+    "edited_ephemeral": [
+        (
+            "edit",
+            False,
+            "/stock tea",
+            {
+                "chat": "-1009876543210",
+                "group": True,
+                "key": "e:0.12.1790000611:1790000620",
+                "target": "0.12.1790000611",
+                "user": "7001",
+            },
+        )
+    ],
     "edited_photo": [
         (
             "edit",
@@ -174,8 +208,33 @@ TELEGRAM: dict[str, list[Row]] = {
             {"attachments": [("image", "large")], "key": "e:529:1790000901", "target": "529"},
         )
     ],
+    "edited_rich_message": [("edit", False, "Three bags", {"key": "e:609:1790000700", "target": "609"})],
     "edited_text": [("edit", False, "Where is my order 7?", {"key": "e:528:1790000900", "target": "528"})],
     "empty_update": [("note", "an update without content")],
+    "ephemeral": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "user": "7001", "key": "m:0.12.1790000611"},
+        )
+    ],
+    "ephemeral_next": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "user": "7001", "key": "m:0.13.1790000612"},
+        )
+    ],
+    "ephemeral_reused_id": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "user": "7001", "key": "m:0.12.1790000999"},
+        )
+    ],
     "group_command": [
         (
             "message",
@@ -269,6 +328,8 @@ TELEGRAM: dict[str, list[Row]] = {
     ],
     "location": [("message", True, "", {"attachments": [("location", "52.52")], "key": "m:519"})],
     "lone_surrogate": [("message", True, "cut \ud83d here", {"key": "m:901"})],
+    "managed_bot": [("note", "a managed bot was created or changed")],
+    "managed_bot_created": [("note", "a service message")],
     "member_joined": [
         (
             "joined",
@@ -333,6 +394,8 @@ TELEGRAM: dict[str, list[Row]] = {
     "pinned_message": [("note", "a service message")],
     "poll": [("message", True, "When?", {"key": "m:523"})],
     "poll_answer": [("note", "an answer to a poll")],
+    "poll_option_added": [("note", "a service message")],
+    "poll_option_deleted": [("note", "a service message")],
     "poll_state": [("note", "a poll changed")],
     "pre_checkout_query": [("note", "a pre-checkout query")],
     "purchased_paid_media": [("note", "paid media was bought")],
@@ -360,9 +423,20 @@ TELEGRAM: dict[str, list[Row]] = {
     ],
     "removed_chat_boost": [("note", "a boost was removed")],
     "reply": [("message", True, "this one", {"key": "m:508", "target": "507"})],
+    "rich_message": [("message", True, RICH_WORDS, {"key": "m:609"})],
+    "scheduled_by_the_server": [
+        (
+            "message",
+            True,
+            "/stock",
+            {"chat": "-1009876543210", "command": "stock", "group": True, "user": "7001", "key": "m:0.880000115"},
+        )
+    ],
     "shipping_query": [("note", "a shipping query")],
     "sticker": [("message", True, "", {"attachments": [("sticker", "st1")], "key": "m:518"})],
+    "stopped_message_generation": [("note", "a person stopped a draft")],
     "story": [("unsupported", True, "", {"data": {"content": ["story"]}, "key": "m:527"})],
+    "subscription": [("note", "a subscription changed")],
     "successful_payment": [("message", True, "order-7", {"key": "m:525"})],
     "text": [("message", True, "Where is my order?", {"key": "m:501"})],
     "text_entities": [("message", True, "👋 hi @orders_bot see https://example.org", {"key": "m:503"})],
@@ -526,3 +600,14 @@ def test_both_sayings_of_a_migration_are_one_identity() -> None:
         second.key,
         second.new_chat,
     )
+
+
+def test_a_new_webhook_asks_for_updates_of_managed_bots() -> None:
+    assert "managed_bot" in ALLOWED_UPDATES
+
+
+def test_an_ephemeral_message_is_no_message_to_answer_by_number() -> None:
+    """Its ``message_id`` is 0 for everybody: a reply must not name it."""
+    (entry,) = parse("telegram", "ephemeral")
+    assert isinstance(entry, Entry)
+    assert (entry.platform_id.isdigit(), entry.order_key) == (False, None)

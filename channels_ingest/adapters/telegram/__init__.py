@@ -1,7 +1,8 @@
 """Telegram's Bot API.
 
 adapter.py  verify, parse, split, send
-updates.py  each kind of update, as an entry of ours
+updates.py  each kind of update as an entry of ours
+content.py  what a message says
 """
 
 from channels_ingest.adapters.telegram.adapter import Telegram

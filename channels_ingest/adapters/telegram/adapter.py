@@ -1,8 +1,8 @@
-"""Telegram Bot API 10. Source: https://core.telegram.org/bots/api and its guides.
+"""The Telegram Bot API 10. Source: https://core.telegram.org/bots/api and its guides.
 
-One webhook request is one ``Update`` (read in ``telegram_updates``). A chat's messages come strictly one
-after the other; button presses ride another queue. There is no signature, only a shared token in a
-header; no idempotency key for sends; no delivery receipts.
+A webhook request carries one ``Update`` (see ``updates.read_update``). Telegram sends a chat's
+messages one after the other, but button presses in a queue of their own. It signs nothing: a shared
+token in a header proves who calls. Sends have no idempotency key and no delivery receipts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SEND = {
 }
 WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
 
-# Words of a 400's description (in lower case) that hold for the whole conversation; a 403 always does.
+# Parts of a 400's description, in lower case, that concern the whole conversation. Every 403 does.
 CONVERSATION_ERRORS = (
     "chat not found",
     "user not found",
@@ -68,7 +68,7 @@ CONVERSATION_ERRORS = (
 
 
 class Unsendable(Exception):
-    """A reply that no method of the Bot API can carry."""
+    """No method of the Bot API can carry this reply."""
 
 
 class Telegram(Adapter):
@@ -93,7 +93,7 @@ class Telegram(Adapter):
         Limit(bucket="chat", count=1, seconds=1),
         Limit(bucket="group", count=20, seconds=60),
     )
-    # Telegram counts code points; UTF-16 units are never more than that, and entities count them.
+    # Telegram's limit counts code points. We count UTF-16 units, which are never fewer.
     text_size = 4096
     caption_size = 1024
     max_choices = 100
@@ -123,7 +123,7 @@ class Telegram(Adapter):
         return _outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Json) -> None:
-        """Stop the spinner of a pressed button. Too late is no harm: "query is too old"."""
+        """Stop the spinner of a pressed button. An answer that comes too late is refused, which does no harm."""
         callback = entry_data.get("callback_query_id")
         if not callback:
             return
@@ -131,15 +131,15 @@ class Telegram(Adapter):
             _call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
 
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
-        """``setWebhook``, for all kinds of updates; the bot's name is kept, for groups."""
+        """Call ``setWebhook`` for all kinds of updates. Keep the bot's name, which groups need."""
         webhook = {
             "url": url,
             "secret_token": channel.credentials.get("secret_token", ""),
             "allowed_updates": ALLOWED_UPDATES,
         }
-        me = _asked(channel, "getMe", {})
-        _asked(channel, "setWebhook", webhook)
-        info = _asked(channel, "getWebhookInfo", {})
+        me = _set_up(channel, "getMe", {})
+        _set_up(channel, "setWebhook", webhook)
+        info = _set_up(channel, "getWebhookInfo", {})
         return {"options": {"username": str(me.get("username", ""))}, "webhook": info}
 
     def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
@@ -158,7 +158,7 @@ class Telegram(Adapter):
 
 
 def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
-    """Method and parameters. Plain text: no parse_mode, so that nothing that a person wrote is syntax."""
+    """Return method and parameters. Without ``parse_mode``, words of a person are never read as markup."""
     body, address = reply.body, reply.address
     if address.get("guest_query_id"):
         return _guest_answer(reply, str(address["guest_query_id"]))
@@ -188,7 +188,7 @@ def _media(media: Attachment, caption: str) -> tuple[str, dict[str, Any]]:
 
 
 def _guest_answer(reply: OutboundReply, query_id: str) -> tuple[str, dict[str, Any]]:
-    """One answer to one guest query: text and buttons. A second one is refused by Telegram."""
+    """Answer a guest query by text and buttons. Telegram takes one answer and refuses a second."""
     article = {
         "type": "article",
         "id": "1",
@@ -201,7 +201,7 @@ def _guest_answer(reply: OutboundReply, query_id: str) -> tuple[str, dict[str, A
 
 
 def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
-    """One button a row; the longest id that a button carries is 64 bytes."""
+    """Place one button in each row. A button carries an id of at most 64 bytes."""
     return {
         "inline_keyboard": [
             [{"text": choice.title or choice.id, "callback_data": choice.short(Telegram.choice_bytes)}]
@@ -211,7 +211,7 @@ def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
 
 
 def _chat_id(reply: OutboundReply) -> int:
-    """``address.chat``: the newest message's, or the new id that a send was told; the lane keeps the old one."""
+    """Return the chat to send to. After a migration the address has the new id; ``reply.chat`` stays."""
     try:
         return int(reply.address.get("chat") or reply.chat.partition("@")[0])
     except ValueError:
@@ -229,13 +229,13 @@ def _call(channel: ChannelConfig, method: str, payload: Json, read_timeout: floa
     )
 
 
-def _asked(channel: ChannelConfig, method: str, payload: Json) -> Json:
-    """The result of a call that people wait for. Raises ``NotRegistered`` with Telegram's words."""
+def _set_up(channel: ChannelConfig, method: str, payload: Json) -> Json:
+    """Return the result of a set-up call. Raises ``NotRegistered`` with Telegram's words."""
     try:
         answered = _call(channel, method, payload, read_timeout=10.0)
     except http.CallFailed as failed:
         raise NotRegistered(f"{method}: {failed}") from None
-    said = _said_by_telegram(answered) or {}
+    said = _read_answer(answered) or {}
     if said.get("ok") is not True:
         raise NotRegistered(f"{method}: {answered.status} {said.get('description', '')}")
     result = said.get("result")
@@ -243,7 +243,7 @@ def _asked(channel: ChannelConfig, method: str, payload: Json) -> Json:
 
 
 def _outcome(answered: http.Answered, bucket: str) -> Outcome:
-    said = _said_by_telegram(answered)
+    said = _read_answer(answered)
     if said is None:
         return Unknown(reason="an answer that is not Telegram's") if answered.ok else http.outcome(answered)
     if said.get("ok") is True:
@@ -251,7 +251,7 @@ def _outcome(answered: http.Answered, bucket: str) -> Outcome:
     return _refusal(answered, said, bucket)
 
 
-def _said_by_telegram(answered: http.Answered) -> Json | None:
+def _read_answer(answered: http.Answered) -> Json | None:
     try:
         said = read_object(answered.body)
     except Unreadable:
@@ -265,7 +265,7 @@ def _message_id(result: Any) -> str:
 
 
 def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
-    """``description`` decides only between reply and conversation; the rest is in the status."""
+    """Judge a refusal by its status. ``description`` only tells a bad reply from a lost conversation."""
     status, words = answered.status, str(said.get("description", ""))
     details = said["parameters"] if isinstance(said.get("parameters"), dict) else {}
     reason = f"{status} {words}"[:200]
@@ -273,7 +273,7 @@ def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
         return _later(answered, details, bucket, reason)
     if type(details.get("migrate_to_chat_id")) is int:
         return Rejected(reason=reason, new_chat=str(details["migrate_to_chat_id"]))
-    if status in (401, 404):  # the token is part of the URL: a wrong one is 404
+    if status in (401, 404):  # the URL contains the token: a wrong token is a 404
         return Rejected(reason=reason, scope=Scope.CHANNEL)
     if status == 403 or (status == 400 and any(known in words.lower() for known in CONVERSATION_ERRORS)):
         return Rejected(reason=reason, scope=Scope.CONVERSATION)
@@ -281,9 +281,11 @@ def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
 
 
 def _later(answered: http.Answered, details: Json, bucket: str, reason: str) -> Deferred:
-    """Telegram doesn't say which of its limits was hit. Its long waits are those of one chat or group, so
-    that is what waits: the bot's own limit of 30 a second is kept by us, and if it was hit all the
-    same, each chat that tries is told so and waits by itself."""
+    """Make the chat or group wait. Telegram does not say which of its limits was exceeded.
+
+    Its long waits concern one chat or group. The bot's own limit (30 a second) is kept by our
+    limiter. If it is exceeded all the same, each chat that tries is refused and waits by itself.
+    """
     told: Any = details.get("retry_after")
     seconds = float(told) if type(told) in (int, float) else http.retry_after(answered)
     return Deferred(seconds=max(seconds, 0.0), bucket=bucket, reason=reason)
