@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from channels_ingest.adapters.base import Option, Secret
-from channels_ingest.outbound import http
+from channels_ingest.outbound import addresses
 from conversations import registry
 from conversations.contracts import ChannelConfig
 from conversations.errors import UnknownBot, UnknownPlatform
@@ -239,10 +239,10 @@ def _callable(url: str) -> str:
     if not url:
         return ""
     try:
-        target = http.check_url(url, settings.ALLOW_PRIVATE_OUTBOUND)
+        target = addresses.check_url(url, settings.ALLOW_PRIVATE_OUTBOUND)
         if not settings.ALLOW_PRIVATE_OUTBOUND:
-            http.public_address(target.host, target.port)
-    except http.AddressRefused as error:
+            addresses.public_address(target.host, target.port)
+    except addresses.AddressRefused as error:
         raise WrongSetting(f"{url}: {error} (ALLOW_PRIVATE_OUTBOUND is off)") from None
     except (socket.gaierror, UnicodeError):
         pass  # a name that does not resolve here and now is looked at again with each connection

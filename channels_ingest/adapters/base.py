@@ -106,7 +106,7 @@ class Adapter(abc.ABC):
     # ------------------------------------------------ for setting up a channel, and for tests
 
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
-        """Tell the platform our URL. Returns ``webhook``, what it answered, and ``options`` to keep."""
+        """Tell the platform our URL. Returns its answer, ``webhook``, and ``options`` to keep."""
         raise NotRegistered(f"a webhook of {self.platform} is set where the account is managed, to {url}")
 
     def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:

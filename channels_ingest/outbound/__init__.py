@@ -1,6 +1,7 @@
-"""Calls out.
+"""Calls out. Of the core it may import only ``conversations.contracts`` (an import contract).
 
 http.py        one call, and the only map from HTTP status to outcome
-connection.py  HTTP/1.1 over connections that are kept
+addresses.py   the guard against SSRF: where a call may go
+connection.py  HTTP/1.1 over kept connections
 deadlines.py   a total deadline for each call
 """

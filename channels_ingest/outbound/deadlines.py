@@ -1,7 +1,8 @@
-"""A total deadline for each outbound call: at its end the connection is cut, whatever it is doing.
+"""A total deadline for each outbound call: at its end the connection is cut, whatever it does.
 
-A socket's timeout is one per read, so a server that sends a byte now and then would hold a call, its thread and its
-lane for ever. One thread of the process looks after all calls.
+Why by hand: urllib3 and httpx limit each read, not the whole call. A server that sends a byte now
+and then would hold a call, its thread and its lane for ever. Any client would need this file. One
+thread per process watches all calls, so a deadline costs no system call on the way.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import socket
 import threading
 import time
 
-AGAIN_SECONDS = 1.0  # the call is not connected yet: looked at again
+RETRY_SECONDS = 1.0  # a call over its deadline that has no connection yet is looked at again
 
 
 class Handle:
-    """A descriptor of its own for a connection, whoever wraps, detaches or closes the other.
+    """A second descriptor of a connection, by which another thread can cut it.
 
-    It lives as long as the connection or a call needs it: what is closed before its answer is read can still be cut.
+    It stays valid while the connection or a call refers to it, even if the first descriptor is
+    wrapped, detached or closed. So a connection that is closed before its answer is read can still
+    be cut.
     """
 
-    _socket: socket.socket | None = None  # where no descriptor is left
+    _socket: socket.socket | None = None  # stays None if the process has no descriptor left
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = socket.socket(fileno=os.dup(connected.fileno()))
@@ -33,7 +36,7 @@ class Handle:
         if self._socket is None:
             return
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # below TLS: who reads wakes up and finds the end
+            self._socket.shutdown(socket.SHUT_RDWR)  # below TLS: a thread that reads sees the end
 
     def __del__(self) -> None:
         if self._socket is not None:
@@ -41,7 +44,7 @@ class Handle:
 
 
 class Watch:
-    """One call."""
+    """The deadline of one call, on the monotonic clock."""
 
     def __init__(self, deadline: float) -> None:
         self._lock = threading.Lock()
@@ -50,18 +53,18 @@ class Watch:
         _guard().add(deadline, self)
 
     def hold(self, handle: Handle) -> None:
-        """The connection that the call uses."""
+        """Name the connection that the call uses from here on."""
         with self._lock:
             self._handle = handle
 
     def end(self) -> bool:
-        """The connection is not touched after this. False: it was cut."""
+        """End the call: its connection is not cut after this. Return False if it was cut before."""
         with self._lock:
             self._ended, self._handle = True, None
             return not self._cut
 
     def cut(self) -> bool:
-        """False: the call goes on without a connection."""
+        """Cut the connection of the call. Return False if the call has none yet."""
         with self._lock:
             if self._ended or self._handle is None:
                 return self._ended
@@ -71,11 +74,11 @@ class Watch:
 
 
 class Guard:
-    """The thread that cuts."""
+    """The thread that cuts connections when deadlines are over."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[float, int, Watch]] = []
-        self._tie = itertools.count()
+        self._waiting: list[tuple[float, int, Watch]] = []  # a heap
+        self._tie = itertools.count()  # orders equal deadlines, because watches have no order
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="deadlines", daemon=True).start()
 
@@ -89,7 +92,7 @@ class Guard:
         while True:
             watch = self._next()
             if not watch.cut():
-                self.add(time.monotonic() + AGAIN_SECONDS, watch)
+                self.add(time.monotonic() + RETRY_SECONDS, watch)
 
     def _next(self) -> Watch:
         with self._changed:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from channels_ingest.outbound import http
+from channels_ingest.outbound import addresses, http
 from conversations.contracts import Failed, Rejected, Scope, Unknown
 from tests.kit.http_servers import Serve
 
@@ -46,12 +46,12 @@ def listener() -> Iterator[list[Any]]:
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_are_refused(address: str) -> None:
-    assert not http.is_public(address)
+    assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_called(address: str) -> None:
-    assert http.is_public(address)
+    assert addresses.is_public(address)
 
 
 HOSTS = [
@@ -90,8 +90,8 @@ def test_no_spelling_of_a_private_host_is_connected_to(
 def test_one_private_address_among_public_ones_refuses_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with pytest.raises(http.AddressRefused):
-        http.public_address("mixed.example", 443)
+    with pytest.raises(addresses.AddressRefused):
+        addresses.public_address("mixed.example", 443)
 
 
 @pytest.mark.parametrize(

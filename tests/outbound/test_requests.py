@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels_ingest.outbound import http
+from channels_ingest.outbound import addresses, http
 from conversations.contracts import Rejected, Scope
 from tests.kit.http_servers import OK, Serve, always, call
 
@@ -51,7 +51,7 @@ URLS = [
 @pytest.mark.parametrize(("url", "host", "port", "path", "authority"), URLS)
 def test_a_url_says_where_a_call_goes(url: str, host: str, port: int, path: str, authority: str) -> None:
     secure = url.startswith("https")
-    assert http.check_url(url, allow_private=True) == http.Target(secure, host, port, path, authority)
+    assert addresses.check_url(url, allow_private=True) == addresses.Target(secure, host, port, path, authority)
 
 
 NO_URLS = [
