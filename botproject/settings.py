@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 import environ
 from kombu import Exchange, Queue
 
+from conversations.contracts import Work
+from conversations.waking.queues import MAINTENANCE, queue_names
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / ".data"))
 
@@ -166,12 +169,12 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "retry_on_timeout": True,
     "priority_steps": [0],
 }
-# Wakes go to 16 queues per kind by tenant, see conversations.waking.wake; the rest is maintenance.
-_QUEUES = [f"{kind}-{number}" for kind in ("handle", "send") for number in range(16)] + ["maintenance"]
 # RabbitMQ's queues that outlive a node; Redis knows one kind only.
 _KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else None
-CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name, queue_arguments=_KIND) for name in _QUEUES]
-CELERY_TASK_DEFAULT_QUEUE = "maintenance"
+CELERY_TASK_QUEUES = [
+    Queue(name, Exchange(name), routing_key=name, queue_arguments=_KIND) for kind in Work for name in queue_names(kind)
+]
+CELERY_TASK_DEFAULT_QUEUE = MAINTENANCE
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True

@@ -21,7 +21,7 @@ from django.db import transaction
 from channels_ingest.adapters.base import Option, Secret
 from channels_ingest.outbound import addresses
 from conversations import registry
-from conversations.contracts import ChannelConfig
+from conversations.contracts import ChannelConfig, Work
 from conversations.errors import UnknownBot, UnknownPlatform
 from conversations.lanes import pauses
 from conversations.models import Audit, Channel, Tenant
@@ -113,7 +113,7 @@ def change(
         )
     registry.forget_channels()
     if credentials:  # what stopped for a bad token may be tried again
-        pauses.succeeded(pauses.Key(pauses.CHANNEL, str(channel.pk), pauses.SENDING))
+        pauses.succeeded(pauses.Key(pauses.CHANNEL, str(channel.pk), Work.SEND.activity))
     return "created" if created else "changed"
 
 

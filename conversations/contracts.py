@@ -24,6 +24,24 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all borders: immutable, keyword-only, JSON without default values."""
 
 
+# ---------------------------------------------------------------- processes
+
+
+class Work(enum.StrEnum):
+    """The kinds of work. The values name roles (``WORKER_ROLE``), queues and the ``kind`` of a Worker row."""
+
+    activity: str  # the same kind in the keys of Redis locks and in ``pause.stops``, both of which outlive a process
+
+    HANDLE = "handle", "handling"  # turns of bots
+    SEND = "send", "sending"  # replies to platforms
+    SWEEP = "sweep", "sweeping"  # whatever stayed behind
+
+    def __new__(cls, value: str, activity: str = "") -> Work:
+        work = str.__new__(cls, value)
+        work._value_, work.activity = value, activity
+        return work
+
+
 # ---------------------------------------------------------------- inbound
 
 

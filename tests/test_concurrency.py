@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from conversations import concurrency
 from conversations.concurrency import Stage
-from conversations.postgres import committer
 from tests.kit.stack import wait_until
 
 
@@ -32,7 +32,7 @@ def test_what_came_while_it_was_on_its_way_goes_together_in_its_order() -> None:
 def test_a_stage_that_fails_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lanes would stay in hand for ever."""
     ended = threading.Event()
-    monkeypatch.setattr(committer, "end_process", ended.set)
+    monkeypatch.setattr(concurrency, "end_process", ended.set)
 
     def work(loads: list[int]) -> None:
         raise RuntimeError("no")

@@ -20,7 +20,7 @@ import structlog
 
 from conversations.contracts import ChannelConfig, Limit, Struct
 from conversations.errors import CoreError
-from conversations.lanes.lock import run_script
+from conversations.lanes.redis_client import run_script
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text

@@ -15,7 +15,6 @@ import collections
 import heapq
 import itertools
 import queue
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ import redis
 import structlog
 
 from conversations import installation, registry
-from conversations.concurrency import Stage
+from conversations.concurrency import Stage, vital_thread
 from conversations.contracts import (
     ChannelConfig,
     Deferred,
@@ -37,6 +36,7 @@ from conversations.contracts import (
     Rejected,
     Scope,
     Unknown,
+    Work,
 )
 from conversations.delivering import early_retry, results
 from conversations.delivering.bulkhead import CALLS, Bulkhead
@@ -80,7 +80,7 @@ class Sender:
         self._looks = Stage("look", self._look, 64)
         self._gate = Stage("admit", self._admit, 64)
         self._leaves = Stage("let go", self._leave, 500)
-        threading.Thread(target=self._serve, name="deliver", daemon=True).start()
+        vital_thread("deliver", self._serve)
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
         """Deliver the next replies of these lanes; returns at once. ``probe``: although their channel is paused."""
@@ -112,12 +112,8 @@ class Sender:
     # ------------------------------------------------------------ one thread decides
 
     def _serve(self) -> None:
-        try:
-            while True:
-                self._turn()
-        except BaseException as error:
-            log.critical("sender died", error=type(error).__name__, exc_info=True)
-            committer.end_process()
+        while True:
+            self._turn()
 
     def _turn(self) -> None:
         """What takes a trip for every lane is a stage's, and its answer an event. (What was forgotten is read here:
@@ -461,7 +457,7 @@ class Sender:
 
     def _account(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
         """What it means for the channel and its limits. True: the channel is paused, no attempt is spent."""
-        key = pauses.Key(pauses.CHANNEL, str(channel.id), pauses.SENDING)
+        key = pauses.Key(pauses.CHANNEL, str(channel.id), Work.SEND.activity)
         try:
             match outcome:
                 case Deferred():

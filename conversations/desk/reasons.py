@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 
+from conversations.contracts import Work
 from conversations.delivering import results
 from conversations.desk.facts import LATE_SECONDS, Around, Facts
 from conversations.handling import verdicts
@@ -83,7 +84,7 @@ def _next(facts: Facts, around: Around, now: dt.datetime) -> Reason:
     if facts.in_hand:
         return _flows(f"{message} is with the bot now.", since=since)
     if _overdue(facts.due_at, now):
-        busy = "no worker has taken it" if "handle" in around.kinds else "no worker is running"
+        busy = "no worker has taken it" if Work.HANDLE in around.kinds else "no worker is running"
         return _stuck(f"{message} should have been handled by now; {busy}.", since=since)
     return _flows(f"{message} is next.", since=since)
 
@@ -116,7 +117,7 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
         text = f"{reply} failed {facts.reply_attempts} of {results.ATTEMPTS} times{_because(facts.reply_error)}"
         return _waits(f"{text}; it is tried again.", until=facts.reply_not_before)
     if _overdue(facts.send_due_at, now):
-        busy = "no sender has taken it" if "send" in around.kinds else "no sender is running"
+        busy = "no sender has taken it" if Work.SEND in around.kinds else "no sender is running"
         return _stuck(f"{reply} should have been sent by now; {busy}.", since=since)
     return _flows(f"{reply} is about to be sent.", since=since)
 

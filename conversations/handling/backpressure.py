@@ -1,7 +1,7 @@
 """Room in a process: a task waits until few lanes of its line wait there for anything but their bots.
 
 Meanwhile wakes wait in their queues. A line is the queue through which a wake came: a tenant with a backlog keeps
-waiting only tasks of its own queue (see ``wake.QUEUES``).
+waiting only tasks of its own queue (see ``queues.QUEUES``).
 """
 
 from __future__ import annotations

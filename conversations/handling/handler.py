@@ -26,8 +26,8 @@ import structlog
 from django.conf import settings
 
 from conversations import registry, turns
-from conversations.concurrency import Stage
-from conversations.contracts import ChannelConfig, Kind
+from conversations.concurrency import Stage, vital_thread
+from conversations.contracts import ChannelConfig, Kind, Work
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
@@ -106,7 +106,7 @@ class Handler:
         self._room = Room()
         self._looks = Stage("look", self._take, LOOKS)
         self._leaves = Stage("let go", self._leave, 500)
-        threading.Thread(target=self._watch, name="overdue", daemon=True).start()
+        vital_thread("overdue", self._watch)
 
     def handle(
         self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, line: str = ""
@@ -323,7 +323,7 @@ class Handler:
             return self._judge(head, channel, turns.failed(error), 0.0)
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
-        key = pauses.Key(pauses.BOT, channel.bot, pauses.HANDLING)
+        key = pauses.Key(pauses.BOT, channel.bot, Work.HANDLE.activity)
         record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
                   "state_before": head.state or None}  # fmt: skip
         if not output.error_type:
@@ -340,14 +340,10 @@ class Handler:
 
     def _watch(self) -> None:
         """A turn over its time is a failed attempt at once; its process lets the others finish and is replaced."""
-        try:
-            while True:
-                time.sleep(min(1.0, settings.TURN_SECONDS / 4))
-                for held in self._late():
-                    self._give_up(held)
-        except BaseException as error:
-            log.critical("overdue thread died", error=type(error).__name__, exc_info=True)
-            committer.end_process()
+        while True:
+            time.sleep(min(1.0, settings.TURN_SECONDS / 4))
+            for held in self._late():
+                self._give_up(held)
 
     def _late(self) -> list[Held]:
         now = time.monotonic()
@@ -413,5 +409,5 @@ class Handler:
 def event_loop() -> asyncio.AbstractEventLoop:
     """The one loop on which ``async def`` bots of this process run."""
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="async-turns", daemon=True).start()
+    vital_thread("async-turns", loop.run_forever)
     return loop

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from conversations.postgres import committer
+from conversations.concurrency import vital_thread
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Threads:
         self._resting: list[threading.Lock] = []  # threads without work, each asleep on its own lock
         self._threads = self._awake = self._taken = 0
         self._more = threading.Event()  # somebody stands in line
-        threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
+        vital_thread(f"{name}-watch", self._watch)
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
         with self._lock:
@@ -52,7 +52,7 @@ class Threads:
             self._resting.pop().release()
         elif self._threads < self._most:
             self._threads += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+            vital_thread(f"{self._name}-{self._threads}", self._serve)
         else:
             return
         self._awake += 1
@@ -60,16 +60,12 @@ class Threads:
     def _serve(self) -> None:
         rest = threading.Lock()
         rest.acquire()
-        try:
-            while True:
-                work = self._take(rest)
-                if work is None:
-                    rest.acquire()
-                else:
-                    self._do(*work)
-        except BaseException as error:
-            log.critical("a turn's thread died", error=type(error).__name__, exc_info=True)
-            committer.end_process()
+        while True:
+            work = self._take(rest)
+            if work is None:
+                rest.acquire()
+            else:
+                self._do(*work)
 
     def _do(self, since: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         try:

@@ -8,63 +8,32 @@ Whoever finds a lane taken leaves word and goes; whoever releases looks for word
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
 from collections.abc import Iterable, Sequence
 
 import redis
 import structlog
-from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from conversations.concurrency import vital_thread
+from conversations.contracts import Work
 from conversations.failpoints import failpoint
-from conversations.postgres.sql_files import lua
+from conversations.lanes.redis_client import run_script
 
 log = structlog.get_logger(__name__)
 
 TTL_SECONDS = 6.0
 RENEW_SECONDS = 2.0
-REDIS_SECONDS = 0.5  # longest wait for an answer of Redis
-
-HANDLING, SENDING = "handling", "sending"
 
 
-@functools.cache
-def client() -> redis.Redis:
-    """The process's Redis client for locks and limits: short timeouts, no retries (a lost reply is not asked twice)."""
-    tls = settings.REDIS_TLS if settings.REDIS_URL.startswith("rediss://") else {}
-    return redis.Redis.from_url(
-        settings.REDIS_URL,
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=10,
-        **tls,
-    )
-
-
-def run_script(name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> list[int] | int:
-    """Run ``lua/<name>.lua``; falls back from EVALSHA to EVAL by itself. Raises ``redis.RedisError``."""
-    return _script(name)(keys=keys, args=args)
-
-
-@functools.cache
-def _script(name: str) -> redis.commands.core.Script:
-    return client().register_script(lua(name))
-
-
-def key(kind: str, conversation_id: int) -> str:
+def key(kind: Work, conversation_id: int) -> str:
     """All locks share one hash slot, so that a batch is one script also on a Redis Cluster."""
-    return f"{{lanes}}:{kind}:{conversation_id}"
+    return f"{{lanes}}:{kind.activity}:{conversation_id}"
 
 
 class Locks:
     """The locks of one kind that this process holds, renewed by one thread."""
 
-    def __init__(self, kind: str, token: str) -> None:
+    def __init__(self, kind: Work, token: str) -> None:
         self.kind = kind
         self.token = token
         self.lost: set[int] = set()  # lanes in hand that are somebody else's by now
@@ -72,7 +41,7 @@ class Locks:
         self._lock = threading.Lock()
         self._letting_go = threading.Lock()  # a lock that was just released must not be renewed
         self._stopping = threading.Event()
-        threading.Thread(target=self._renew_forever, name=f"renew-{kind}", daemon=True).start()
+        vital_thread(f"renew-{kind.activity}", self._renew_forever)
 
     def hold(self, conversation_ids: Iterable[int]) -> list[int]:
         """Take what is free; leave word on the rest. Raises ``redis.RedisError`` when Redis is away."""
@@ -172,13 +141,9 @@ class Locks:
         return [key(self.kind, lane) for lane in lanes]
 
     def _renew_forever(self) -> None:
-        try:
-            while not self._stopping.wait(RENEW_SECONDS):
-                failpoint("R1")
-                self._renew()
-        except BaseException as error:
-            log.critical("renewal died", error=type(error).__name__)
-            os._exit(70)
+        while not self._stopping.wait(RENEW_SECONDS):
+            failpoint("R1")
+            self._renew()
 
     def _renew(self) -> None:
         lanes = self.running()
@@ -194,7 +159,7 @@ class Locks:
                 self.lost |= {lane for lane, answer in zip(held, answers, strict=True) if not answer}
 
 
-def free(kind: str, token: str, conversation_ids: Sequence[int]) -> list[int]:
+def free(kind: Work, token: str, conversation_ids: Sequence[int]) -> list[int]:
     """Free the locks of a dead process; those that it had. Silent when Redis is away (they expire)."""
     freed: list[int] = []
     for start in range(0, len(conversation_ids), 500):

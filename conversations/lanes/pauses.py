@@ -14,6 +14,7 @@ from typing import NamedTuple
 import psycopg
 import structlog
 
+from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
@@ -25,11 +26,10 @@ FAILURES = 8
 KNOWN_SECONDS = 0.5
 
 BOT, CHANNEL, TENANT = "bot", "channel", "tenant"
-HANDLING, SENDING = "handling", "sending"
 
 
 class Key(NamedTuple):
-    """Who fails (or was stopped), and at what."""
+    """Who fails (or was stopped), and at what: ``stops`` is the ``activity`` of a kind of work."""
 
     scope: str
     target: str
@@ -48,11 +48,12 @@ def stopped(*keys: Key) -> bool:
 
 
 def handling_keys(bot: str, channel_id: int, tenant_id: int) -> tuple[Key, ...]:
-    return Key(BOT, bot, HANDLING), Key(CHANNEL, str(channel_id), HANDLING), Key(TENANT, str(tenant_id), HANDLING)
+    work = Work.HANDLE.activity
+    return Key(BOT, bot, work), Key(CHANNEL, str(channel_id), work), Key(TENANT, str(tenant_id), work)
 
 
 def sending_keys(channel_id: int, tenant_id: int) -> tuple[Key, ...]:
-    return Key(CHANNEL, str(channel_id), SENDING), Key(TENANT, str(tenant_id), SENDING)
+    return Key(CHANNEL, str(channel_id), Work.SEND.activity), Key(TENANT, str(tenant_id), Work.SEND.activity)
 
 
 def failed(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations import crypto
+from conversations.contracts import Work
 
 
 def new_public_id() -> str:
@@ -136,8 +137,8 @@ class Pause(models.Model):
         TENANT = "tenant"  # target: the tenant's id
 
     class Stops(models.TextChoices):
-        HANDLING = "handling"
-        SENDING = "sending"
+        HANDLING = Work.HANDLE.activity
+        SENDING = Work.SEND.activity
 
     scope = models.CharField(max_length=10, choices=Scope)
     target = models.CharField(max_length=100)

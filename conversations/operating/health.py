@@ -16,7 +16,7 @@ from django.http import HttpRequest, JsonResponse
 
 from conversations import installation
 from conversations.errors import CoreError
-from conversations.lanes import lock
+from conversations.lanes import redis_client
 from conversations.operating import delays
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
@@ -88,7 +88,7 @@ def ask_storing() -> str:
 
 
 def ask_redis() -> str:
-    lock.client().ping()
+    redis_client.client().ping()
     return "ok"
 
 

@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from conversations import installation
+from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.operating import delays
 from conversations.postgres import database
@@ -81,7 +82,7 @@ def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
 def workers(alive: dict[str, Any]) -> GaugeMetricFamily:
     """Every kind, so that an alarm sees the one that is missing."""
     family = GaugeMetricFamily("conversations_workers", "Living processes", labels=["kind"])
-    for kind in ("handle", "send", "sweep"):
+    for kind in Work:
         family.add_metric([kind], alive.get(kind, 0))
     return family
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import abc
 import collections
 import itertools
-import os
 import queue
 import threading
 import time
@@ -23,6 +22,7 @@ import msgspec
 import psycopg
 import structlog
 
+from conversations.concurrency import vital_thread
 from conversations.errors import Busy, CoreError, NotStored, UnsafeDatabase
 from conversations.postgres import database
 
@@ -135,8 +135,7 @@ class Committer:
         self._took = 0.0  # seconds, the last one
         self._last = ""  # the stream of the last batch
         self._let_others_pass: set[str] = set()  # streams whose last batch left a crowd waiting
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = vital_thread(name, self._run)
 
     # ------------------------------------------------------------ callers
 
@@ -238,22 +237,18 @@ class Committer:
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        try:
-            while not (self._stopping and not self._ready and self._queue.empty()):
-                self._collect()
-                tickets = self._next_batch()
-                if tickets:
-                    self._crowd = (self._crowd + len(tickets)) / 2
-                    self._began = time.monotonic()
-                    written = self._write_batch(tickets)
-                    self._took = time.monotonic() - self._began
-                    self._began = float("inf")
-                    self._finish(written)
-            if self._connection is not None:
-                self._connection.close()
-        except BaseException as error:
-            log.critical("committer died", committer=self.name, error=type(error).__name__, exc_info=True)
-            end_process()
+        while not (self._stopping and not self._ready and self._queue.empty()):
+            self._collect()
+            tickets = self._next_batch()
+            if tickets:
+                self._crowd = (self._crowd + len(tickets)) / 2
+                self._began = time.monotonic()
+                written = self._write_batch(tickets)
+                self._took = time.monotonic() - self._began
+                self._began = float("inf")
+                self._finish(written)
+        if self._connection is not None:
+            self._connection.close()
 
     def _collect(self) -> None:
         """Wait for something to do, then take all that is there. Under load, a moment later: more share a commit."""
@@ -508,8 +503,3 @@ def reader(committer: Committer) -> database.Run:
 def as_json(value: Any) -> str:
     """What a statement reads with json_to_recordset."""
     return msgspec.json.encode(value).decode()
-
-
-def end_process() -> None:
-    """A process that lost one of its threads must not go on half alive: its supervisor starts another."""
-    os._exit(70)

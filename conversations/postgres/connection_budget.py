@@ -14,10 +14,11 @@ import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from conversations.contracts import Work
+
 OVERLAP = 2
 SHARE = 0.9
 DEFAULT_FORMATION = "web=1,worker=1"
-ROLES = ("handle", "send", "sweep")
 # The lowest of what the server, the role and the database allow; -1 there means no limit.
 LIMIT = """SELECT least(current_setting('max_connections')::int,
                         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
@@ -50,7 +51,7 @@ def of_web() -> int:
 
 def of_role(role: str) -> int:
     """One that commits and reads; where turns run, one that reads apart, and the bots' own."""
-    return 1 + (1 + settings.BOT_CONNECTIONS if role == "handle" else 0)
+    return 1 + (1 + settings.BOT_CONNECTIONS if role == Work.HANDLE else 0)
 
 
 def limit(connection: psycopg.Connection[Any]) -> int:
@@ -76,9 +77,9 @@ def _formation() -> list[tuple[str, str]]:
 
 def _roles(name: str) -> list[str]:
     """As the Procfile has them; a worker that shares with nobody does everything."""
-    alone = {"sender": "send", "sweeper": "sweep", "worker": os.environ.get("WORKER_ROLES") or ",".join(ROLES)}
+    alone = {"sender": Work.SEND, "sweeper": Work.SWEEP, "worker": os.environ.get("WORKER_ROLES") or ",".join(Work)}
     roles = [role.strip() for role in alone.get(name, "").split(",") if role.strip()]
-    if not roles or set(roles) - set(ROLES):
+    if not roles or set(roles) - set(Work):
         raise ImproperlyConfigured(f"FORMATION or WORKER_ROLES: {name!r} runs {roles or 'nothing'}")
     return roles
 

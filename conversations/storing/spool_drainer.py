@@ -6,7 +6,6 @@ set aside as always; where the database refuses even that, or the line cannot be
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
@@ -14,10 +13,11 @@ import psycopg
 import structlog
 
 from conversations import installation
+from conversations.concurrency import vital_thread
 from conversations.contracts import Unusable
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
-from conversations.postgres import committer, connection_budget, database
+from conversations.postgres import connection_budget, database
 from conversations.storing import intake, spool
 
 log = structlog.get_logger(__name__)
@@ -40,24 +40,20 @@ class Away(Exception):
 def start() -> None:
     """For every web process, at its start: what a former life accepted must not wait for the next webhook."""
     if spool.is_on():
-        threading.Thread(target=_run, name="drain", daemon=True).start()
+        vital_thread("drain", _run)
 
 
 def _run() -> None:
     hosts_at = 0.0
-    try:
-        while True:
-            if time.monotonic() >= hosts_at:
-                hosts_at = time.monotonic() + HOSTS_SECONDS
-                look_for_other_hosts()
-            try:
-                drain()
-            except Exception as error:  # whatever it is: what was accepted is on the disk, and is tried again
-                log.exception("spool not drained", error=type(error).__name__)
-            time.sleep(LOOK_SECONDS)
-    except BaseException as error:
-        log.critical("drainer died", error=type(error).__name__, exc_info=True)
-        committer.end_process()
+    while True:
+        if time.monotonic() >= hosts_at:
+            hosts_at = time.monotonic() + HOSTS_SECONDS
+            look_for_other_hosts()
+        try:
+            drain()
+        except Exception as error:  # whatever it is: what was accepted is on the disk, and is tried again
+            log.exception("spool not drained", error=type(error).__name__)
+        time.sleep(LOOK_SECONDS)
 
 
 def look_for_other_hosts() -> None:

@@ -13,13 +13,13 @@ import uuid
 import psycopg
 import structlog
 
+from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lanes import lock
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
 from conversations.sweeping.claimed_stream import CLAIMED
-from conversations.workers.process import SEND
 
 log = structlog.get_logger(__name__)
 
@@ -40,13 +40,13 @@ def bury(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None
     kind, running = rows[0][0], sorted(rows[0][1])
     log.error("a worker died", incarnation=str(incarnation), kind=kind, lanes=len(running))
     if running:
-        database.execute(sql("revive_sending" if kind == SEND else "revive_lanes"), {"ids": running})
+        database.execute(sql("revive_sending" if kind == Work.SEND else "revive_lanes"), {"ids": running})
     failpoint("S3")
-    locked = sorted({*running, *(_delivering() if kind == SEND else ())})
+    locked = sorted({*running, *(_delivering() if kind == Work.SEND else ())})
     if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
         return  # it beat meanwhile: it lives, and what it sends is its own
-    freed = lock.free(lock.SENDING if kind == SEND else lock.HANDLING, str(incarnation), locked)
-    if kind == SEND and freed:
+    freed = lock.free(Work.SEND if kind == Work.SEND else Work.HANDLE, str(incarnation), locked)
+    if kind == Work.SEND and freed:
         database.execute(sql("revive_sending"), {"ids": freed})
     settle(writer, incarnation)
 
@@ -60,7 +60,7 @@ def _delivering() -> list[int]:
 def settle(writer: committer.Committer, claim: uuid.UUID) -> None:
     """Replies in sending that bear the name of somebody who is gone."""
     settled = writer.write(CLAIMED, claim, timeout=5.0)
-    lock.free(lock.SENDING, str(claim), settled)
+    lock.free(Work.SEND, str(claim), settled)
 
 
 def bury_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> None:

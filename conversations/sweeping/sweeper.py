@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import redis
@@ -28,15 +28,19 @@ from kombu import Producer
 from kombu.exceptions import KombuError
 
 from conversations import installation
+from conversations.concurrency import vital_thread
+from conversations.contracts import Work
+from conversations.delivering.sender import Sender
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
+from conversations.handling.handler import Handler
 from conversations.lanes import pauses
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers, maintenance, timers
 from conversations.sweeping.heartbeats import Beats
 from conversations.waking import wake
-from conversations.workers.process import HANDLE, SEND, SWEEP, Process
+from conversations.waking.queues import queue_name, queue_names
 
 log = structlog.get_logger(__name__)
 
@@ -52,34 +56,38 @@ LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sendin
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
 
 
+class Engines(Protocol):
+    """What works through lanes in this very process, while Redis is away."""
+
+    def make_handler(self) -> Handler: ...
+
+    def make_sender(self) -> Sender: ...
+
+
 class Sweeper:
     """The sweeper of one process."""
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
+    def __init__(self, writer: committer.Committer, engines: Engines) -> None:
+        self.writer, self.engines = writer, engines
         self._beats = Beats()
         self._claims = Beats()
         self._producer: Producer | None = None
         self._direct = ThreadPoolExecutor(4, thread_name_prefix="direct")
-        self._directly = {HANDLE: threading.Semaphore(2), SEND: threading.Semaphore(2)}
+        self._directly = {Work.HANDLE: threading.Semaphore(2), Work.SEND: threading.Semaphore(2)}
         self._upkeep_at = time.monotonic() + 5.0
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="sweep", daemon=True).start()
+        vital_thread("sweep", self._run)
 
     def _run(self) -> None:
-        try:
-            while True:
-                pause = SWEEP_SECONDS
-                try:
-                    pause = BUSY_SECONDS if self.sweep() else SWEEP_SECONDS
-                except (psycopg.Error, CoreError) as error:
-                    self._forget()
-                    log.warning("sweep cut short", error=type(error).__name__)
-                time.sleep(pause)
-        except BaseException as error:
-            log.critical("sweeper died", error=type(error).__name__, exc_info=True)
-            committer.end_process()
+        while True:
+            pause = SWEEP_SECONDS
+            try:
+                pause = BUSY_SECONDS if self.sweep() else SWEEP_SECONDS
+            except (psycopg.Error, CoreError) as error:
+                self._forget()
+                log.warning("sweep cut short", error=type(error).__name__)
+            time.sleep(pause)
 
     def _forget(self) -> None:
         """We saw nothing for a while: nobody is dead for that."""
@@ -92,8 +100,8 @@ class Sweeper:
         self._try(self._settle_left_over)
         rooms = self._rooms()
         channels = database.read(sql("find_due"))
-        more = self._try(self._bring, HANDLE, [row[:3] for row in channels if row[3]], rooms)
-        more = self._try(self._bring, SEND, [row[:3] for row in channels if row[4]], rooms) or more
+        more = self._try(self._bring, Work.HANDLE, [row[:3] for row in channels if row[3]], rooms)
+        more = self._try(self._bring, Work.SEND, [row[:3] for row in channels if row[4]], rooms) or more
         self._try(self._probe, channels, rooms)
         self._try(self._fire_timers)
         self._try(self._keep_up, rooms)
@@ -112,12 +120,12 @@ class Sweeper:
     def _bury_dead(self) -> None:
         rows = database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
         for incarnation, beat in self._beats.stopped(rows):
-            dead_workers.bury(self.process.writer, incarnation, beat)
+            dead_workers.bury(self.writer, incarnation, beat)
 
     def _settle_left_over(self) -> None:
         """Replies in sending whose sender is gone without a grave: its row was removed, or who buried it died."""
         for claim, _ in self._claims.stopped(database.read(LEFT_OVER)):
-            dead_workers.settle(self.process.writer, claim)
+            dead_workers.settle(self.writer, claim)
 
     # ------------------------------------------------------------ due
 
@@ -126,13 +134,13 @@ class Sweeper:
         try:
             if self._producer is None:
                 self._producer = wake.open_producer()
-            names = wake.queue_names(HANDLE) + wake.queue_names(SEND)
+            names = queue_names(Work.HANDLE) + queue_names(Work.SEND)
             return {name: wake.WAITING - wake.queue_length(self._producer, name) for name in names}
         except AWAY as error:
             self._let_go(error)
             return None
 
-    def _bring(self, kind: str, channels: Sequence[Any], rooms: Rooms | None) -> bool:
+    def _bring(self, kind: Work, channels: Sequence[Any], rooms: Rooms | None) -> bool:
         """Claim what is due, as much as its queue may take, and hand it on; True when there is more.
 
         The channels of a queue share its room, so that one tenant's backlog stands before nobody else's.
@@ -140,35 +148,35 @@ class Sweeper:
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for channel_id, tenant_id, bot in channels:
             if not self._stopped(kind, channel_id, tenant_id, bot):
-                by_queue[wake.queue_name(kind, tenant_id) if rooms is not None else ""].append(channel_id)
+                by_queue[queue_name(kind, tenant_id) if rooms is not None else ""].append(channel_id)
         more = False
         for name, ids in by_queue.items():
             room = max(0, rooms[name]) * wake.IDS if rooms is not None else DIRECTLY
             more = self._claim(kind, ids, room, rooms) or more
         return more
 
-    def _claim(self, kind: str, channels: list[int], room: int, rooms: Rooms | None) -> bool:
+    def _claim(self, kind: Work, channels: list[int], room: int, rooms: Rooms | None) -> bool:
         if not room or (rooms is None and not self._may_do_directly(kind)):
             return True
         random.shuffle(channels)
         share = max(1, room // len(channels))
         values = {"channels": channels, "per_channel": share, "all_in": room}
-        claimed = database.execute(sql("claim_due" if kind == HANDLE else "claim_send_due"), values)
+        claimed = database.execute(sql("claim_due" if kind == Work.HANDLE else "claim_send_due"), values)
         failpoint("S1")
         if claimed:
             self._hand_on(kind, claimed, rooms)
         return len(claimed) >= share
 
-    def _stopped(self, kind: str, channel_id: int, tenant_id: int, bot: str) -> bool:
-        if kind == HANDLE:
+    def _stopped(self, kind: Work, channel_id: int, tenant_id: int, bot: str) -> bool:
+        if kind == Work.HANDLE:
             return pauses.stopped(*pauses.handling_keys(bot, channel_id, tenant_id))
         return pauses.stopped(*pauses.sending_keys(channel_id, tenant_id))
 
-    def _hand_on(self, kind: str, claimed: Sequence[Any], rooms: Rooms | None, *, probe: bool = False) -> None:
+    def _hand_on(self, kind: Work, claimed: Sequence[Any], rooms: Rooms | None, *, probe: bool = False) -> None:
         """Wakes, a queue's lanes together; what could not be published is done here."""
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
-            by_queue[wake.queue_name(kind, tenant_id)].append(lane)
+            by_queue[queue_name(kind, tenant_id)].append(lane)
         wakes = [
             (name, lanes[start : start + wake.IDS])
             for name, lanes in by_queue.items()
@@ -194,27 +202,27 @@ class Sweeper:
 
     # ------------------------------------------------------------ without Redis
 
-    def _may_do_directly(self, kind: str) -> bool:
+    def _may_do_directly(self, kind: Work) -> bool:
         room = self._directly[kind].acquire(blocking=False)
         if room:
             self._directly[kind].release()
         return room
 
-    def _do_directly(self, kind: str, lanes: Sequence[int], probe: bool) -> None:
+    def _do_directly(self, kind: Work, lanes: Sequence[int], probe: bool) -> None:
         """The same code, in this process, for what no living worker has in hand."""
-        kinds = [SEND] if kind == SEND else [HANDLE, SWEEP]
+        kinds = [Work.SEND] if kind == Work.SEND else [Work.HANDLE, Work.SWEEP]
         rows = database.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
         running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
         mine = [lane for lane in lanes if lane not in running]
         if mine and self._directly[kind].acquire(blocking=False):
             self._direct.submit(self._work, kind, mine, probe)
 
-    def _work(self, kind: str, lanes: list[int], probe: bool) -> None:
+    def _work(self, kind: Work, lanes: list[int], probe: bool) -> None:
         try:
-            if kind == HANDLE:
-                self.process.make_handler().handle(lanes, probe=probe, locked=False)
+            if kind == Work.HANDLE:
+                self.engines.make_handler().handle(lanes, probe=probe, locked=False)
             else:
-                self.process.make_sender().send(lanes, probe=probe, locked=False)
+                self.engines.make_sender().send(lanes, probe=probe, locked=False)
         finally:
             self._directly[kind].release()
 
@@ -222,17 +230,17 @@ class Sweeper:
 
     def _probe(self, channels: Sequence[Any], rooms: Rooms | None) -> None:
         for scope, target, stops in database.execute(sql("claim_probes")):
-            sending = stops == pauses.SENDING
+            sending = stops == Work.SEND.activity
             ids = [row[0] for row in channels if _may_probe(pauses.Key(scope, target, stops), *row[:3])]
             found = database.read(sql("find_probe"), {"channels": ids, "sending": sending})
             if found:
-                self._hand_on(SEND if sending else HANDLE, found, rooms, probe=True)
+                self._hand_on(Work.SEND if sending else Work.HANDLE, found, rooms, probe=True)
 
     def _fire_timers(self) -> None:
         if installation.held():
             return
         for (timer,) in database.read(timers.TIMERS_DUE):
-            self.process.writer.write(timers.TIMERS, timer, timeout=5.0)
+            self.writer.write(timers.TIMERS, timer, timeout=5.0)
 
     def _keep_up(self, rooms: Rooms | None) -> None:
         now = time.monotonic()
@@ -253,7 +261,7 @@ class Sweeper:
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:
     """Whether ``key`` stops this channel, and nothing else does: a probe never goes through another stop."""
-    if key.stops == pauses.SENDING:
+    if key.stops == Work.SEND.activity:
         keys = pauses.sending_keys(channel_id, tenant_id)
     else:
         keys = pauses.handling_keys(bot, channel_id, tenant_id)

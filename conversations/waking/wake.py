@@ -20,9 +20,11 @@ import structlog
 from celery import current_app
 from kombu import Connection, Producer
 
+from conversations.contracts import Work
+from conversations.waking.queues import MAINTENANCE, queue_name
+
 log = structlog.get_logger(__name__)
 
-QUEUES = 16  # per kind; a tenant's wakes go to one of them, a consumer serves them in turns
 WAITING = 32  # wakes in a queue beyond which nobody publishes: the rows are due
 IDS = 64  # conversations per wake
 EXPIRES_SECONDS = 30
@@ -39,26 +41,17 @@ RESTS, LONGEST_REST_SECONDS = 150, 0.05
 IN_LINE, GROWING_SECONDS = 2, 0.2
 LENGTH_SECONDS, LOOK_SECONDS = 0.1, 0.01
 
-HANDLE, SEND, MAINTENANCE = "handle", "send", "maintenance"
-TASKS = {HANDLE: "conversations.handle", SEND: "conversations.send", MAINTENANCE: "conversations.maintain"}
+TASKS = {Work.HANDLE: "conversations.handle", Work.SEND: "conversations.send", Work.SWEEP: "conversations.maintain"}
 
 
 def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have messages to handle."""
-    _waker().put(HANDLE, conversation_ids, tenant_id)
+    _waker().put(Work.HANDLE, conversation_ids, tenant_id)
 
 
 def send(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have replies to deliver."""
-    _waker().put(SEND, conversation_ids, tenant_id)
-
-
-def queue_name(kind: str, tenant_id: int) -> str:
-    return f"{kind}-{tenant_id % QUEUES}"
-
-
-def queue_names(kind: str) -> list[str]:
-    return [f"{kind}-{number}" for number in range(QUEUES)]
+    _waker().put(Work.SEND, conversation_ids, tenant_id)
 
 
 @functools.cache
@@ -83,15 +76,15 @@ class Waker:
     """One thread that publishes; what it cannot publish it forgets."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[str, int, Sequence[int]]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Work, int, Sequence[int]]] = queue.SimpleQueue()
         self._broken_until = 0.0
         self._producer: Producer | None = None
         self._lengths: dict[str, tuple[float, int]] = {}
-        self._growing: dict[tuple[str, str], Growing] = {}
+        self._growing: dict[tuple[str, Work], Growing] = {}
         self._next_at: dict[str, float] = {}  # by queue
         threading.Thread(target=self._run, name="wake", daemon=True).start()
 
-    def put(self, kind: str, conversation_ids: Sequence[int], tenant_id: int) -> None:
+    def put(self, kind: Work, conversation_ids: Sequence[int], tenant_id: int) -> None:
         if conversation_ids and self._queue.qsize() < HINTS:
             self._queue.put((kind, tenant_id, conversation_ids))
 
@@ -113,14 +106,14 @@ class Waker:
         except queue.Empty:
             pass
 
-    def _grow(self, kind: str, tenant_id: int, conversation_ids: Sequence[int]) -> None:
+    def _grow(self, kind: Work, tenant_id: int, conversation_ids: Sequence[int]) -> None:
         name = queue_name(kind, tenant_id)
         growing = self._growing.get((name, kind))
         if growing is None:
             growing = self._growing[name, kind] = Growing(self._next_at.get(name, 0.0))
         growing.ids.update(dict.fromkeys(conversation_ids))
 
-    def _publish(self, name: str, kind: str, growing: Growing) -> None:
+    def _publish(self, name: str, kind: Work, growing: Growing) -> None:
         """What cannot be published is forgotten; what would only wait in line grows."""
         now = time.monotonic()
         if now < self._broken_until:
@@ -142,7 +135,7 @@ class Waker:
             self._close()
             log.warning("wake not published", queue=name, error=type(error).__name__)
 
-    def _publish_all(self, name: str, kind: str, ids: list[int]) -> None:
+    def _publish_all(self, name: str, kind: Work, ids: list[int]) -> None:
         for start in range(0, len(ids), IDS):
             if self.room(name) <= 0:
                 return
@@ -195,14 +188,14 @@ def open_producer() -> Producer:
     return Producer(connection.default_channel, serializer="json")  # channel() would try twice
 
 
-def publish(producer: Producer, name: str, kind: str, ids: Sequence[int], **options: bool) -> None:
+def publish(producer: Producer, name: str, kind: Work, ids: Sequence[int], **options: bool) -> None:
     """One wake, to a queue by its name: a named exchange drops in silence after FLUSHALL."""
     _publish(producer, name, TASKS[kind], (list(ids),), options, EXPIRES_SECONDS, ignored=True)
 
 
 def maintain(producer: Producer) -> None:
     """Ask for upkeep; its result is kept."""
-    _publish(producer, MAINTENANCE, TASKS[MAINTENANCE], (), {}, UPKEEP_EXPIRES_SECONDS, ignored=False)
+    _publish(producer, MAINTENANCE, TASKS[Work.SWEEP], (), {}, UPKEEP_EXPIRES_SECONDS, ignored=False)
 
 
 def _publish(

@@ -10,11 +10,13 @@ from typing import Any
 import structlog
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
+from conversations.concurrency import vital_thread
+from conversations.contracts import Work
 from conversations.operating import checks
 from conversations.sweeping import dead_workers
 from conversations.sweeping.sweeper import Sweeper
 from conversations.workers import gc_tuning
-from conversations.workers.process import HANDLE, SEND, Process
+from conversations.workers.process import Process
 
 log = structlog.get_logger(__name__)
 
@@ -28,19 +30,19 @@ def current() -> Process:
     return _process
 
 
-def start(kind: str) -> Process:
+def start(kind: Work) -> Process:
     """Begin this process's life with the engine of its role."""
     global _process
     if _process is None:
         _process = Process(kind)
-        if kind == HANDLE:
+        if kind == Work.HANDLE:
             _process.make_handler()
-        elif kind == SEND:
+        elif kind == Work.SEND:
             _process.make_sender()
         else:
-            Sweeper(_process).start()
+            Sweeper(_process.writer, _process).start()
         gc_tuning.spare()
-        threading.Thread(target=_process.beat, name="beat", daemon=True).start()
+        vital_thread("beat", _process.beat)
         dead_workers.bury_predecessor(_process.writer, _process.incarnation)
     return _process
 
@@ -55,7 +57,7 @@ def _begin(**kwargs: Any) -> None:
     """Celery goes on after an exception here: with a process that takes wakes and can do nothing with them."""
     try:
         checks.refuse_to_start()
-        start(os.environ.get("WORKER_ROLE") or HANDLE)
+        start(Work(os.environ.get("WORKER_ROLE") or Work.HANDLE))
     except Exception as error:
         log.critical("worker not begun", error=type(error).__name__, exc_info=True)
         raise SystemExit(70) from error

@@ -16,6 +16,7 @@ import psycopg
 import structlog
 from django.conf import settings
 
+from conversations.contracts import Work
 from conversations.delivering.limiter import Limiter
 from conversations.delivering.sender import Sender
 from conversations.errors import CoreError
@@ -29,9 +30,8 @@ log = structlog.get_logger(__name__)
 BEAT_SECONDS = 2.0
 GRACE_SECONDS = 16.0  # for turns and calls that run when we are told to stop; our supervisor kills at 22, Heroku at 30
 
+SENDERS = "SELECT count(*) FROM worker WHERE kind = ANY (%(kinds)s) AND NOT dead"
 LEAVE = "DELETE FROM worker WHERE incarnation = %(incarnation)s"
-
-HANDLE, SEND, SWEEP = "handle", "send", "sweep"
 
 _senders = (0.0, 1)
 
@@ -39,11 +39,11 @@ _senders = (0.0, 1)
 class Process:
     """What this process is: made once, by ``worker.start``."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: Work) -> None:
         self.kind = kind
         self.incarnation = uuid.uuid4()
         self.writer = committer.Committer(kind)
-        if kind != HANDLE:
+        if kind != Work.HANDLE:
             database.read_through(committer.reader(self.writer), self.writer.refuse_if_silent)
         self.handler: Handler | None = None
         self.sender: Sender | None = None
@@ -57,14 +57,14 @@ class Process:
     def make_handler(self) -> Handler:
         with self._making:
             if self.handler is None:
-                locks = lock.Locks(lock.HANDLING, str(self.incarnation))
+                locks = lock.Locks(Work.HANDLE, str(self.incarnation))
                 self.handler = Handler(self.writer, locks, self.incarnation, self.announce)
             return self.handler
 
     def make_sender(self) -> Sender:
         with self._making:
             if self.sender is None:
-                locks = lock.Locks(lock.SENDING, str(self.incarnation))
+                locks = lock.Locks(Work.SEND, str(self.incarnation))
                 self.sender = Sender(self.writer, locks, self.incarnation, Limiter(live_senders))
             return self.sender
 
@@ -92,7 +92,7 @@ class Process:
 
     def _running(self) -> list[int]:
         """Lanes that are handled here; those that are delivered where nothing is handled."""
-        if self.kind == SEND:
+        if self.kind == Work.SEND:
             return self.sender.locks.running() if self.sender else []
         return self.handler.locks.running() if self.handler else []
 
@@ -107,17 +107,13 @@ class Process:
             self.sender.locks.token = str(self.incarnation)
 
     def beat(self) -> None:
-        """For ever, every ``BEAT_SECONDS``; a process whose beat ends must end."""
-        try:
-            while True:
-                self.announce()
-                if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
-                    self._replacing = True
-                    threading.Thread(target=self._replace, args=(self.handler,), name="replace", daemon=True).start()
-                time.sleep(BEAT_SECONDS)
-        except BaseException as error:
-            log.critical("beat died", error=type(error).__name__, exc_info=True)
-            committer.end_process()
+        """For ever, every ``BEAT_SECONDS``, in a vital thread."""
+        while True:
+            self.announce()
+            if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
+                self._replacing = True
+                threading.Thread(target=self._replace, args=(self.handler,), name="replace", daemon=True).start()
+            time.sleep(BEAT_SECONDS)
 
     def _replace(self, handler: Handler) -> None:
         """A turn never ended, and its thread cannot be stopped: the others finish, then another process starts."""
@@ -150,7 +146,7 @@ def live_senders() -> int:
     global _senders
     if time.monotonic() - _senders[0] > BEAT_SECONDS:
         try:
-            rows = database.read("SELECT count(*) FROM worker WHERE kind IN ('send', 'sweep') AND NOT dead")
+            rows = database.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})
             _senders = (time.monotonic(), max(1, rows[0][0]))
         except (psycopg.Error, CoreError):
             _senders = (time.monotonic(), _senders[1])

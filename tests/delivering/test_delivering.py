@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from conversations.contracts import Work
 from conversations.delivering.bulkhead import CALLS_PER_CHANNEL
 from conversations.delivering.sender import READ_AHEAD
-from conversations.lanes.lock import SENDING, key
+from conversations.lanes.lock import key
 from tests.kit.doubles import Double
 from tests.kit.platforms import telegram_text
 from tests.kit.replies import OPEN, Scene, decide, desk, texts, without_repeats
@@ -423,7 +424,7 @@ def test_a_sender_told_to_stop_lets_go_of_lanes_that_only_wait(broken: Scene) ->
         lanes = [broken.say(narrow, chat, "hello") for chat in (341, 342)]
 
         def one_waits() -> bool:
-            return [(bool(client.exists(key(SENDING, lane))), *broken.replies(lane)) for lane in lanes] in (
+            return [(bool(client.exists(key(Work.SEND, lane))), *broken.replies(lane)) for lane in lanes] in (
                 [(False, "sent"), (True, "pending")],
                 [(True, "pending"), (False, "sent")],
             )
@@ -431,7 +432,7 @@ def test_a_sender_told_to_stop_lets_go_of_lanes_that_only_wait(broken: Scene) ->
         wait_until(one_waits, 20, "one is sent, the other waits")
         os.kill(started[0].pid, signal.SIGTERM)
         started[0].wait(60)
-        assert not any(client.exists(key(SENDING, lane)) for lane in lanes)
+        assert not any(client.exists(key(Work.SEND, lane)) for lane in lanes)
     with broken.senders(""):
         broken.settled(narrow)
     assert [broken.shown(chat) for chat in (341, 342)] == [["hello"], ["hello"]]

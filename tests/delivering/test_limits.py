@@ -14,7 +14,7 @@ from botproject.local.servers import Servers
 from conversations.contracts import ChannelConfig, Limit
 from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request, limits_of
-from conversations.lanes import lock
+from conversations.lanes import redis_client
 from tests.kit.doubles import Double
 from tests.kit.replies import Scene
 from tests.kit.stack import Stack, every, wait_until
@@ -128,11 +128,11 @@ def alone(private_servers: Servers, settings: Any, monkeypatch: pytest.MonkeyPat
     """Limiters of this process, on a Redis of their own; nothing is blocked."""
     settings.REDIS_URL = private_servers.redis_url
     monkeypatch.setattr(limiter.database, "read", lambda *_: [])
-    lock.client.cache_clear()
-    lock._script.cache_clear()
+    redis_client.client.cache_clear()
+    redis_client._script.cache_clear()
     yield private_servers
-    lock.client.cache_clear()
-    lock._script.cache_clear()
+    redis_client.client.cache_clear()
+    redis_client._script.cache_clear()
 
 
 def request(bucket: str, count: int, seconds: float, *, chat: str = "1", ago: float | None = None) -> Request:

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from conversations import turns
+from conversations.contracts import Work
 from conversations.handling import backpressure
 from conversations.handling.backpressure import IN_HAND
 from conversations.handling.handler import Handler, Held
@@ -29,7 +30,7 @@ _lanes = itertools.count(7_000_000)  # that nobody has
 def handler(own_database: str) -> Iterator[Handler]:
     writer = committer.Committer("test")
     incarnation = uuid.uuid4()
-    handler = Handler(writer, lock.Locks(lock.HANDLING, str(incarnation)), incarnation, lambda ask: database.read(*ask))
+    handler = Handler(writer, lock.Locks(Work.HANDLE, str(incarnation)), incarnation, lambda ask: database.read(*ask))
     yield handler
     handler.stop(0.0)
     handler.locks.stop()

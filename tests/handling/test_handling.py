@@ -85,7 +85,7 @@ def test_flushall_in_the_middle_of_a_turn_costs_nothing(lanes: Lanes) -> None:
 def test_a_take_over_in_the_middle_of_a_turn_voids_it(lanes: Lanes) -> None:
     take_over = """
 from django.contrib.auth.models import User
-from conversations import desk
+from conversations.desk import actions as desk
 from conversations.models import Conversation
 anna, _ = User.objects.get_or_create(username="anna")
 lane = Conversation.objects.get(pk={lane})

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from conversations import concurrency
 from conversations.handling import turn_threads
 from conversations.handling.turn_threads import Threads
 
@@ -69,7 +70,7 @@ def test_there_are_never_more_at_once_than_agreed() -> None:
 
 def test_work_that_fails_leaves_its_thread_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
-    monkeypatch.setattr(turn_threads.committer, "end_process", lambda: ended.append(True))
+    monkeypatch.setattr(concurrency, "end_process", lambda: ended.append(True))
     done = threading.Event()
     pool = Threads(1, "failing")
     pool.submit(lambda: 1 / 0)

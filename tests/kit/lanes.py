@@ -16,7 +16,8 @@ import psycopg
 import redis
 from kombu import Connection, Producer
 
-from conversations.waking import wake
+from conversations.contracts import Work
+from conversations.waking import queues, wake
 from tests.kit.stack import Process, Stack, state, wait_until
 
 BOTS = {"EXTRA_APPS": "tests.bots_app"}
@@ -108,14 +109,16 @@ class Lanes:
             "SELECT ch.tenant_id FROM channel ch JOIN conversation c ON c.channel_id = ch.id WHERE c.id = %s", lanes[0]
         )
         for start in range(0, len(lanes), wake.IDS):
-            wake.publish(self._wakes, wake.queue_name("handle", tenant), "handle", lanes[start : start + wake.IDS])
+            wake.publish(
+                self._wakes, queues.queue_name(Work.HANDLE, tenant), Work.HANDLE, lanes[start : start + wake.IDS]
+            )
 
     def tenant_of(self, channel: int) -> int:
         return int(self.stack.value("SELECT tenant_id FROM channel WHERE id = %s", channel))
 
     def waiting_wakes(self) -> dict[str, int]:
         with redis.Redis.from_url(self.stack.servers.redis_url) as client:
-            return {name: int(client.llen(name)) for name in wake.queue_names("handle")}  # type: ignore[arg-type]
+            return {name: int(client.llen(name)) for name in queues.queue_names(Work.HANDLE)}  # type: ignore[arg-type]
 
     # ------------------------------------------------------------ workers
 

@@ -106,7 +106,7 @@ def desk(scene: Scene, verb: str) -> None:
         "-c",
         f"""
 from django.contrib.auth.models import User
-from conversations import desk
+from conversations.desk import actions as desk
 from conversations.models import Conversation, Reply
 anna, _ = User.objects.get_or_create(username="anna")
 def seen(pk):

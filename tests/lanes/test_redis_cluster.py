@@ -13,10 +13,10 @@ import redis
 from botproject.local.places import remove_room
 from botproject.local.processes import free_port
 from botproject.local.valkey import Valkey
-from conversations.contracts import ChannelConfig, Limit
+from conversations.contracts import ChannelConfig, Limit, Work
 from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request
-from conversations.lanes import lock
+from conversations.lanes import lock, redis_client
 from conversations.postgres.sql_files import LUA
 from tests.kit.stack import wait_until
 
@@ -54,7 +54,7 @@ def client(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> It
         for name in ("read", "execute"):
             monkeypatch.setattr(limiter.database, name, lambda *_: [])
         forget_client()
-        yield lock.client()
+        yield redis_client.client()
     finally:
         forget_client()
         node.kill()
@@ -62,8 +62,8 @@ def client(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def forget_client() -> None:
-    lock.client.cache_clear()
-    lock._script.cache_clear()
+    redis_client.client.cache_clear()
+    redis_client._script.cache_clear()
 
 
 def locks_of(kind: str, token: str) -> lock.Locks:
@@ -87,7 +87,7 @@ def test_the_cluster_refuses_keys_of_two_slots(client: redis.Redis) -> None:
 
 def test_every_script_runs_on_a_cluster(client: redis.Redis) -> None:
     lanes = list(range(1, 200))
-    for kind in (lock.HANDLING, lock.SENDING):
+    for kind in (Work.HANDLE, Work.SEND):
         locks = locks_of(kind, "me")
         assert locks.hold(lanes) == lanes
         locks._renew()

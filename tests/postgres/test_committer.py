@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from conversations import concurrency
 from conversations.errors import Busy, CoreError, NotStored
 from conversations.postgres import committer, database
 from tests.kit.stack import wait_until
@@ -71,7 +72,7 @@ def notes(own_database: str) -> Iterator[None]:
 def writer(notes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[committer.Committer]:
     """A committer whose death is a failed test instead of the end of the process."""
     died: list[bool] = []
-    monkeypatch.setattr(committer, "end_process", lambda: died.append(True))
+    monkeypatch.setattr(concurrency, "end_process", lambda: died.append(True))
     made = committer.Committer("notes", after_batch=lambda tickets: [ticket.stream for ticket in tickets])
     yield made
     made.stop()

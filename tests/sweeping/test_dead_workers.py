@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from conversations.lanes import lock
+from conversations.contracts import Work
+from conversations.lanes import lock, redis_client
 from conversations.models import Conversation
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers
-from conversations.workers.process import SEND
 from tests.kit.desk_scenes import make_channel, make_lane
 from tests.kit.lanes import BOTS, Lanes
 from tests.kit.stack import Stack, wait_until
@@ -76,7 +76,7 @@ def soon() -> datetime:
 
 
 def bury(dead: uuid.UUID, *told: int) -> None:
-    worker = {"kind": SEND, "host": "here", "pid": 1, "version": "", "incarnation": dead}
+    worker = {"kind": Work.SEND, "host": "here", "pid": 1, "version": "", "incarnation": dead}
     database.execute(sql("beat"), {**worker, "running": json.dumps(told)})
     [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
     writer = committer.Committer("test")
@@ -85,9 +85,9 @@ def bury(dead: uuid.UUID, *told: int) -> None:
 
 
 def hold(incarnation: uuid.UUID, *lanes: int) -> None:
-    keys = [lock.key(lock.SENDING, lane) for lane in lanes]
-    assert lock.run_script("hold", keys, [str(incarnation), int(lock.TTL_SECONDS * 1000)]) == [1] * len(lanes)
+    keys = [lock.key(Work.SEND, lane) for lane in lanes]
+    assert redis_client.run_script("hold", keys, [str(incarnation), int(lock.TTL_SECONDS * 1000)]) == [1] * len(lanes)
 
 
 def is_locked(lane: int) -> bool:
-    return bool(lock.client().exists(lock.key(lock.SENDING, lane)))
+    return bool(redis_client.client().exists(lock.key(Work.SEND, lane)))

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import redis
 
-from conversations.waking import wake
+from conversations.waking import queues, wake
 from tests.kit.lanes import BOTS, Lanes
 from tests.kit.platforms import GENERIC_SECRET, generic_text
 from tests.kit.stack import Stack, wait_until
@@ -43,7 +43,7 @@ def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
     """100,000 lanes due while no worker runs; then one worker; another tenant of the same queue comes through."""
     crowded = lanes.channel("echo")
     tenant = lanes.tenant()
-    while wake.queue_name("handle", tenant) != wake.queue_name("handle", lanes.tenant_of(crowded)):
+    while queues.queue_name("handle", tenant) != queues.queue_name("handle", lanes.tenant_of(crowded)):
         tenant = lanes.tenant()
     other = lanes.channel("echo", tenant=tenant)
     lanes.stack.query(FILL, crowded, DUE)

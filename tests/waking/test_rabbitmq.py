@@ -29,13 +29,14 @@ import django; django.setup()
 import time
 from celery import current_app
 from kombu import Exchange, Queue
-from conversations.waking.wake import HANDLE, open_producer, publish, queue_length
+from conversations.contracts import Work
+from conversations.waking.wake import open_producer, publish, queue_length
 producer = open_producer()
 name = f"served-by-nobody-{time.time_ns()}"
 current_app.amqp.queues.add(Queue(name, Exchange(name), queue_arguments={"x-queue-type": "quorum"}))
 lengths = [queue_length(producer, name)]
 for _ in range(3):
-    publish(producer, name, HANDLE, [1, 2])
+    publish(producer, name, Work.HANDLE, [1, 2])
 end = time.monotonic() + 5
 while len(lengths) < 2 and time.monotonic() < end:
     lengths += {queue_length(producer, name)} & {3}

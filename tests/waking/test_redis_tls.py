@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # Locks, then Celery: the two clients that we have.
 TALK = """
 import django; django.setup()
-from conversations import lock
+from conversations.lanes import redis_client
 from botproject.celery import app
 def kombu():
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=0, timeout=3)
-for name, talk in (("redis", lambda: lock.client().ping()), ("kombu", kombu)):
+for name, talk in (("redis", lambda: redis_client.client().ping()), ("kombu", kombu)):
     try:
         talk()
     except Exception as error:

@@ -14,7 +14,8 @@ import pytest
 from celery import current_app
 from kombu import Producer
 
-from conversations.waking import wake
+from conversations.contracts import Work
+from conversations.waking import queues, wake
 from tests.kit.stack import wait_until
 
 pytestmark = pytest.mark.xdist_group("storing")
@@ -50,17 +51,17 @@ def black_hole(settings: Any) -> Iterator[list[float]]:
 def test_a_wake_waits_for_no_broker_and_a_broken_one_is_left_alone_for_a_while(black_hole: list[float]) -> None:
     waker = wake.Waker()
     began = time.monotonic()
-    waker.put(wake.HANDLE, [1], 3)
+    waker.put(Work.HANDLE, [1], 3)
     assert time.monotonic() - began < wake.PUBLISH_SECONDS
     wait_until(lambda: waker._broken_until > 0, 2, "the broker is given up")
     assert time.monotonic() - began < 10 * wake.PUBLISH_SECONDS
     tried = len(black_hole)
     for lane_id in range(50):
-        waker.put(wake.HANDLE, [lane_id], 3)
+        waker.put(Work.HANDLE, [lane_id], 3)
     time.sleep(0.3)
     assert len(black_hole) == tried  # nobody knocks while the breaker is open
     time.sleep(wake.BREAKER_SECONDS)
-    waker.put(wake.HANDLE, [1], 3)
+    waker.put(Work.HANDLE, [1], 3)
     wait_until(lambda: len(black_hole) > tried, 1, "the broker is tried again")
 
 
@@ -92,9 +93,9 @@ def take(broker: Producer, name: str = QUEUE) -> list[int]:
 
 
 def test_wakes_go_to_their_tenants_queue_and_never_beyond_its_cap(broker: Producer) -> None:
-    assert wake.queue_name(wake.HANDLE, TENANT) == QUEUE
+    assert queues.queue_name(Work.HANDLE, TENANT) == QUEUE
     waker = wake.Waker()
-    waker.put(wake.HANDLE, list(range(wake.IDS * 50)), TENANT)
+    waker.put(Work.HANDLE, list(range(wake.IDS * 50)), TENANT)
     wait_until(lambda: length(broker) >= wake.WAITING, 3, "wakes are published")
     time.sleep(0.2)
     assert length(broker) == wake.WAITING
@@ -106,18 +107,18 @@ def test_while_a_queue_rests_its_wake_grows_and_other_queues_have_theirs(
     monkeypatch.setattr(wake, "RESTS", 1e9)
     monkeypatch.setattr(wake, "LONGEST_REST_SECONDS", LONG)
     waker = wake.Waker()
-    waker.put(wake.HANDLE, [1], TENANT)
+    waker.put(Work.HANDLE, [1], TENANT)
     wait_until(lambda: length(broker) == 1, 5, "the first one goes at once")
     for conversation in (2, 3, 4):
-        waker.put(wake.HANDLE, [conversation], TENANT)
-    waker.put(wake.HANDLE, [9], OTHER)
+        waker.put(Work.HANDLE, [conversation], TENANT)
+    waker.put(Work.HANDLE, [9], OTHER)
     wait_until(lambda: length(broker, OTHER_QUEUE) == 1, 5, "another queue's goes meanwhile")
     assert length(broker) == 1
-    growing = waker._growing[QUEUE, wake.HANDLE]
-    waker.put(wake.HANDLE, [5], TENANT)
+    growing = waker._growing[QUEUE, Work.HANDLE]
+    waker.put(Work.HANDLE, [5], TENANT)
     wait_until(lambda: 5 in growing.ids, 5, "it grows")
     growing.at = 0.0  # it has rested
-    waker.put(wake.HANDLE, [5], TENANT)
+    waker.put(Work.HANDLE, [5], TENANT)
     wait_until(lambda: length(broker) == 2, 5, "what has grown goes as one")
     assert [take(broker), take(broker), take(broker, OTHER_QUEUE)] == [[1], [2, 3, 4, 5], [9]]
 
@@ -131,9 +132,9 @@ def test_a_wake_that_stands_in_line_goes_as_soon_as_the_line_has_gone(
     monkeypatch.setattr(wake, "GROWING_SECONDS", LONG)
     waker = wake.Waker()
     for conversation in range(wake.IN_LINE):
-        waker.put(wake.HANDLE, [conversation], TENANT)
+        waker.put(Work.HANDLE, [conversation], TENANT)
         wait_until(lambda count=conversation: length(broker) == count + 1, 5, "it is published")  # type: ignore[misc]
-    waker.put(wake.HANDLE, [7], TENANT)
+    waker.put(Work.HANDLE, [7], TENANT)
     time.sleep(10 * wake.LOOK_SECONDS)
     assert length(broker) == wake.IN_LINE, "the next one grows"
     for _ in range(wake.IN_LINE):
@@ -147,7 +148,7 @@ def test_after_a_wake_its_queue_rests_for_a_moment(broker: Producer, monkeypatch
     monkeypatch.setattr(time, "thread_time", lambda: float(next(seconds)))
     waker = wake.Waker()
     before = time.monotonic()
-    waker.put(wake.HANDLE, [1], TENANT)
+    waker.put(Work.HANDLE, [1], TENANT)
     wait_until(lambda: QUEUE in waker._next_at, 5, "it is published")
     longest = wake.LONGEST_REST_SECONDS
     assert before + longest <= waker._next_at[QUEUE] <= time.monotonic() + longest
@@ -156,19 +157,19 @@ def test_after_a_wake_its_queue_rests_for_a_moment(broker: Producer, monkeypatch
 def test_a_wake_that_has_grown_for_long_goes_however_many_stand_before_it(broker: Producer) -> None:
     waker = wake.Waker()
     for conversation in range(wake.IN_LINE):
-        waker.put(wake.HANDLE, [conversation], TENANT)
+        waker.put(Work.HANDLE, [conversation], TENANT)
         wait_until(lambda count=conversation: length(broker) == count + 1, 5, "it is published")  # type: ignore[misc]
-    waker.put(wake.HANDLE, [7], TENANT)
+    waker.put(Work.HANDLE, [7], TENANT)
     wait_until(lambda: length(broker) == wake.IN_LINE + 1, 5, "it is old")
 
 
 def test_a_queue_that_is_full_is_not_asked_at_every_look(broker: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wake, "LENGTH_SECONDS", LONG)
     waker = wake.Waker()
-    waker.put(wake.HANDLE, list(range(wake.IDS * wake.WAITING)), TENANT)
+    waker.put(Work.HANDLE, list(range(wake.IDS * wake.WAITING)), TENANT)
     wait_until(lambda: length(broker) == wake.WAITING, 5, "it is full")
     measured = waker._lengths[QUEUE][0]
-    waker.put(wake.HANDLE, [1], TENANT)
+    waker.put(Work.HANDLE, [1], TENANT)
     time.sleep(3 * wake.GROWING_SECONDS)
     assert waker._lengths[QUEUE][0] == measured
     assert length(broker) == wake.WAITING
@@ -188,7 +189,7 @@ def test_a_look_that_takes_long_does_not_hold_up_its_wake_for_much_longer(
 
     monkeypatch.setattr(wake, "queue_length", look)
     waker = wake.Waker()
-    waker.put(wake.HANDLE, [1], TENANT)
+    waker.put(Work.HANDLE, [1], TENANT)
     wait_until(lambda: QUEUE in waker._next_at, 20, "it is published")
     (began, ended), (again, _), *_ = looks
     assert again - ended < 5 * (ended - began)

@@ -12,31 +12,17 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from conversations.contracts import Work
+from conversations.waking.queues import queue_names
 from conversations.workers.supervisor import Command as Process
 from conversations.workers.supervisor import exec_supervisor
 
-SHARDS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Role:
-    """What a process serves, and how many tasks it runs at once."""
-
-    queues: tuple[str, ...]
-    concurrency: int
-
-
-ROLES = {
-    "handle": Role(queues=tuple(f"handle-{n}" for n in range(SHARDS)), concurrency=4),
-    "send": Role(queues=tuple(f"send-{n}" for n in range(SHARDS)), concurrency=4),
-    "sweep": Role(queues=("maintenance",), concurrency=1),
-}
+TASKS_AT_ONCE = {Work.HANDLE: 4, Work.SEND: 4, Work.SWEEP: 1}
 
 
 class Command(BaseCommand):
@@ -45,47 +31,47 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--roles",
-            default=os.environ.get("WORKER_ROLES") or ",".join(ROLES),
+            default=os.environ.get("WORKER_ROLES") or ",".join(Work),
             help="comma separated (default: WORKER_ROLES or %(default)s)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         roles = chosen_roles(options["roles"])
-        exec_supervisor([process for name in roles for process in processes(name)])
+        exec_supervisor([process for role in roles for process in processes(role)])
 
 
-def chosen_roles(text: str) -> list[str]:
+def chosen_roles(text: str) -> list[Work]:
     """In the order given, each once."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in ROLES]
+    unknown = [name for name in names if name not in set(Work)]
     if unknown or not names:
-        raise CommandError(f"--roles takes {', '.join(ROLES)}; not {text!r}")
-    return names
+        raise CommandError(f"--roles takes {', '.join(Work)}; not {text!r}")
+    return [Work(name) for name in names]
 
 
-def processes(name: str) -> Iterator[Process]:
-    for number in range(process_count(name)):
-        process_name = f"{name}-{number}"
+def processes(role: Work) -> Iterator[Process]:
+    for number in range(process_count(role)):
+        process_name = f"{role}-{number}"
         yield Process(
             name=process_name,
-            argv=celery_command(ROLES[name], process_name),
+            argv=celery_command(role, process_name),
             # Hosts send SIGTERM to every process at once, and we pass ours on: Celery's warm shutdown takes any number
             # of them. Turns and calls are not its tasks; conversations.workers.lifecycle gives them their time.
-            environment={"WORKER_ROLE": name, "REMAP_SIGTERM": "", "CELERY_SKIP_CHECKS": "1"},
+            environment={"WORKER_ROLE": role, "REMAP_SIGTERM": "", "CELERY_SKIP_CHECKS": "1"},
         )
 
 
-def process_count(name: str) -> int:
-    variable = f"WORKER_{name.upper()}_PROCESSES"
+def process_count(role: Work) -> int:
+    variable = f"WORKER_{role.upper()}_PROCESSES"
     text = os.environ.get(variable) or "1"
     if not text.isdigit() or int(text) < 1:
         raise CommandError(f"{variable} is {text!r}, not a number of processes")
     return int(text)
 
 
-def celery_command(role: Role, process_name: str) -> list[str]:
+def celery_command(role: Work, process_name: str) -> list[str]:
     command = [sys.executable, "-m", "celery", "--quiet", "-A", settings.CELERY_APP, "worker"]
-    command += ["--pool", "threads", "--concurrency", str(role.concurrency)]
-    command += ["-Q", ",".join(role.queues), "-n", f"{process_name}@%h"]
+    command += ["--pool", "threads", "--concurrency", str(TASKS_AT_ONCE[role])]
+    command += ["-Q", ",".join(queue_names(role)), "-n", f"{process_name}@%h"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [*command, "--loglevel", settings.LOG_LEVEL]

@@ -16,7 +16,7 @@ ACT = """
 import json, sys
 from django.contrib.auth import get_user_model
 from django.db.models import F
-from conversations import desk
+from conversations.desk import actions as desk
 from conversations.errors import CoreError
 from conversations.models import Conversation
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from conversations.waking import wake
+from conversations.waking import queues, wake
 from tests.chaos.faults.base import Scene, fault, frozen, gone, send, stopped
 
 LOCK_SECONDS = 6.0
@@ -67,7 +67,7 @@ def hosts_killed(scene: Scene) -> Iterator[None]:
     scene.saw("messages were stored meanwhile", scene.stored() > before)
     scene.saw("nobody handled any", scene.committed() == handled)
     with scene.redis() as client:
-        most = max(int(client.llen(name)) for kind in ("handle", "send") for name in wake.queue_names(kind))
+        most = max(int(client.llen(name)) for kind in ("handle", "send") for name in queues.queue_names(kind))
     scene.notes["wakes_waiting"] = most
     scene.wrong(f"{most} wakes wait in a queue", most > 2 * wake.WAITING)
     for host in hosts:

@@ -206,7 +206,7 @@ def senders_of(scene: Scene, users: Sequence[str]) -> list[int]:
 ACT = """
 import json
 from django.contrib.auth import get_user_model
-from conversations import desk
+from conversations.desk import actions as desk
 from conversations.models import Conversation
 
 anna, _ = get_user_model().objects.get_or_create(username="anna", defaults=dict(is_staff=True, is_superuser=True))

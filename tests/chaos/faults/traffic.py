@@ -118,11 +118,12 @@ def flood_of_wakes(scene: Scene) -> Iterator[None]:
     tenant = scene.value("SELECT n.tenant_id FROM conversation c JOIN channel n ON n.id = c.channel_id WHERE c.id = %s",
                          lane)  # fmt: skip
     code = f"""
-from conversations import wake
+from conversations.contracts import Work
+from conversations.waking import queues, wake
 with wake.open_producer() as producer:
     for _ in range(1000):
-        for kind in (wake.HANDLE, wake.SEND):
-            wake.publish(producer, wake.queue_name(kind, {tenant}), kind, [{lane}])
+        for kind in (Work.HANDLE, Work.SEND):
+            wake.publish(producer, queues.queue_name(kind, {tenant}), kind, [{lane}])
 print("published")
 """
     published = scene.cluster.manage("shell", "-c", code)

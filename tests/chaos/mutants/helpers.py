@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from conversations.handling.verdicts import Verdict
-from conversations.lanes.lock import client
+from conversations.lanes.redis_client import client
 from conversations.postgres import committer, database
 from conversations.storing.intake import Item
 
