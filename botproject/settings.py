@@ -252,9 +252,11 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# Workers have no pages: what only pages need is not even imported there.
+# Workers have no pages: what only pages need is neither installed nor imported there.
 if WORKER_ROLE:
     _PAGES = (
+        "conversations.desk",
+        "channels_ingest.webchat",
         "django.contrib.admin",
         "django.contrib.sessions",
         "django.contrib.messages",

@@ -1,4 +1,4 @@
-"""The sample project's URLs: webhooks, chat page, health, admin."""
+"""The sample project's URLs: webhooks, chat page, health, staff's API, admin."""
 
 from __future__ import annotations
 
@@ -9,5 +9,7 @@ from django.urls import include, path
 urlpatterns = [
     path(settings.ADMIN_PATH, admin.site.urls),
     path("", include("channels_ingest.urls")),
+    path("", include("channels_ingest.webchat.urls")),
     path("", include("conversations.urls")),
+    path("", include("conversations.desk.urls")),
 ]

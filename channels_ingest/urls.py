@@ -1,6 +1,6 @@
-"""Where platforms post, and the web chat. ASCII only, both with and without the last slash, never a redirect."""
+"""Where platforms and bots post. ASCII only, both with and without the last slash, never a redirect."""
 
-from django.urls import include, path, re_path
+from django.urls import re_path
 
 from channels_ingest.webhooks import views
 
@@ -9,5 +9,4 @@ urlpatterns = [
         r"\Awebhooks/(?P<platform>[a-z_]{1,32})/(?P<public_id>[A-Za-z0-9_-]{1,64})/?\Z", views.webhook, name="webhook"
     ),
     re_path(r"\Abots/(?P<public_id>[A-Za-z0-9_-]{1,64})/replies/?\Z", views.late_reply, name="late-reply"),
-    path("", include("channels_ingest.webchat.urls")),
 ]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, path
 
-from conversations.desk import api
 from conversations.operating import health, metrics
 
-urlpatterns: list[URLPattern | URLResolver] = [
+urlpatterns: list[URLPattern] = [
     path("healthz/", health.healthz),
     path("healthz", health.healthz),
     path("metrics/", metrics.metrics),
-    path("api/stuck/", api.Stuck.as_view()),
-    path("api/conversations/<int:conversation_id>/", api.Conversation.as_view()),
 ]

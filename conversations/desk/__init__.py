@@ -7,6 +7,7 @@ reasons.py     why a conversation is not moving, in sentences
 timeline.py    one conversation: messages, turns, replies and what people did
 search.py      finds a conversation by a name, a number or an id
 api.py         the same answers as JSON, for scripts
+urls.py        where that API is
 admin/         the pages in the Django admin
 templatetags/  what the pages' templates call
 """
