@@ -15,11 +15,12 @@ import psycopg
 
 from conversations.delivering.results import Step, Written
 from conversations.failpoints import failpoint
-from conversations.postgres import committer, database
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 
 
-class SendStream(committer.Stream):
+class SendStream(Stream[Step, Written]):
     """One transaction for the results and intents of many lanes."""
 
     name = "sends"
@@ -28,7 +29,7 @@ class SendStream(committer.Stream):
     def lane(self, item: Step) -> Hashable:
         return item.id
 
-    def line(self, item: Step) -> Hashable:
+    def owner(self, item: Step) -> Hashable:
         return item.channel_id
 
     def mend(self, item: Step, error: psycopg.Error) -> Step | None:
@@ -37,19 +38,19 @@ class SendStream(committer.Stream):
             return None
         return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Any]:
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Written | LaneLocked]:
         begun_at = time.monotonic()
         for number, item in enumerate(items):
             item.ord = number
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
-            "sends": (sql("commit_sends"), {"items": committer.as_json(items)}),
+            "sends": (sql("commit_sends"), {"items": as_json(items)}),
         }
         rows = sorted(database.transaction(connection, statements)["sends"])
         if any(item.reply_id is not None for item in items):
             failpoint("D4")
         return [
-            committer.AGAIN if busy else Written(result, intent, status, more, begun_at)
+            LANE_LOCKED if busy else Written(result, intent, status, more, begun_at)
             for _, result, intent, busy, status, more in rows
         ]
 

@@ -50,6 +50,7 @@ from conversations.lanes import pauses
 from conversations.lanes.lock import Locks, free
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import Ticket
 from conversations.telemetry import error_places, logs
 
 log = structlog.get_logger(__name__)
@@ -363,7 +364,7 @@ class Sender:
         """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
         self.writer.submit(SENDS, step, self._answered, about=(lane, step, then))
 
-    def _answered(self, tickets: list[committer.Ticket]) -> None:
+    def _answered(self, tickets: list[Ticket[Step, Written]]) -> None:
         """In the committer's thread: what is meant begins at once, behind the word that it was written."""
         meant = [(lane, lane.channel, lane.now, _outcome(ticket).begun_at)
                  for ticket in tickets for lane, step, _ in [ticket.about]
@@ -373,7 +374,7 @@ class Sender:
             failpoint("D2")
             self._calls.submit(self._call, *call)
 
-    def _written(self, tickets: Sequence[committer.Ticket], looking: list[Lane]) -> None:
+    def _written(self, tickets: Sequence[Ticket[Step, Written]], looking: list[Lane]) -> None:
         for ticket in tickets:
             lane, step, then = ticket.about
             written = _outcome(ticket)
@@ -394,7 +395,7 @@ class Sender:
                 self._give_place(lane)
                 looking.append(lane)
 
-    def _result_written(self, lane: Lane, step: Step, ticket: committer.Ticket, written: Written) -> None:
+    def _result_written(self, lane: Lane, step: Step, ticket: Ticket[Step, Written], written: Written) -> None:
         assert step.reply_id is not None
         self._in_hand.discard(step.reply_id)
         if ticket.error is not None and step.expect == "sending":
@@ -489,9 +490,8 @@ class Sender:
             self.send(lost, locked=False)
 
 
-def _outcome(ticket: committer.Ticket) -> Written:
-    written: Written = ticket.result if ticket.error is None else NOTHING_WRITTEN
-    return written
+def _outcome(ticket: Ticket[Step, Written]) -> Written:
+    return ticket.result if ticket.error is None else NOTHING_WRITTEN
 
 
 def _channel(channel_id: int) -> ChannelConfig | None:

@@ -32,13 +32,14 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
 from conversations.handling.backpressure import Room
-from conversations.handling.turn_stream import RELEASE, TURNS
+from conversations.handling.turn_stream import RELEASE, TURNS, Committed
 from conversations.handling.turn_threads import Threads
 from conversations.handling.verdicts import Finished, Head, Verdict
 from conversations.lanes import pauses
 from conversations.lanes.lock import Locks, free
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import Ticket
 from conversations.telemetry import error_places, logs
 from conversations.waking import delayed_wake, wake
 
@@ -218,7 +219,7 @@ class Handler:
         else:
             self.writer.submit(RELEASE, head.id, self._released, about=held)
 
-    def _released(self, tickets: list[committer.Ticket]) -> None:
+    def _released(self, tickets: list[Ticket[int, str]]) -> None:
         """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
         for ticket in tickets:
             (self._looks if ticket.error is None else self._leaves).put([ticket.about])
@@ -369,7 +370,7 @@ class Handler:
     def _commit(self, held: Held, finished: Finished) -> None:
         self.writer.submit(TURNS, finished, self._committed, about=held)
 
-    def _committed(self, tickets: list[committer.Ticket]) -> None:
+    def _committed(self, tickets: list[Ticket[Finished, Committed]]) -> None:
         """In the committer's thread, after COMMIT: nothing here may read the database."""
         failpoint("T6")
         speaking: dict[int, list[int]] = {}  # lanes that began to have something to say, by tenant

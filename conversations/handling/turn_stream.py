@@ -12,11 +12,14 @@ import msgspec
 import psycopg
 
 from conversations.handling.verdicts import Finished, failure
-from conversations.postgres import committer, database
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
+
+Committed = tuple[str, bool, bool]  # the word for what happened; whether more messages wait; whether replies do
 
 
-class TurnStream(committer.Stream):
+class TurnStream(Stream[Finished, Committed]):
     """One transaction for the finished turns of many lanes."""
 
     name = "turns"
@@ -25,7 +28,7 @@ class TurnStream(committer.Stream):
     def lane(self, item: Finished) -> Hashable:
         return item.verdict.id
 
-    def line(self, item: Finished) -> Hashable:
+    def owner(self, item: Finished) -> Hashable:
         return item.head.tenant_id
 
     def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
@@ -41,19 +44,19 @@ class TurnStream(committer.Stream):
         record = {**turn, **words, "outcome": "failed", "log": None}
         return Finished(failure(item.head, item.channel, record, False), item.head, item.channel)
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Any]:
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Committed | LaneLocked]:
         judged = [item.verdict for item in items]
         for number, verdict in enumerate(judged):
             verdict.ord = number
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in judged]}),
-            "turns": (sql("commit_turns"), {"items": committer.as_json(judged)}),
+            "turns": (sql("commit_turns"), {"items": as_json(judged)}),
         }
         rows = sorted(database.transaction(connection, statements, point="T5")["turns"])
-        return [committer.AGAIN if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
+        return [LANE_LOCKED if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
 
 
-class ReleaseStream(committer.Stream):
+class ReleaseStream(Stream[int, str]):
     """Gives waiting messages their numbers at the end of windows and gaps."""
 
     name = "release"
@@ -62,14 +65,14 @@ class ReleaseStream(committer.Stream):
     def lane(self, item: int) -> Hashable:
         return item
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[str | LaneLocked]:
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_ids"), {"ids": list(items)}),
             "release": (sql("release_lanes"), {"ids": None}),
         }
         ((locked,),) = database.transaction(connection, statements)["lock"]
         ours = set(locked.split(","))
-        return ["released" if str(item) in ours else committer.AGAIN for item in items]
+        return ["released" if str(item) in ours else LANE_LOCKED for item in items]
 
 
 TURNS = TurnStream()

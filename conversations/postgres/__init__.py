@@ -2,7 +2,9 @@
 
 database.py           the core's own connections; reads and transactions
 pipeline.py           many statements in one round trip
+stream.py             one kind of write; a ticket for each item of it
 committer.py          many callers, one transaction
+reads.py              reads that ride with the committer's batches
 sql_files.py          every statement, by name
 storable_text.py      what Postgres cannot hold, replaced
 durability.py         refuses a server that can lose what it confirmed

@@ -9,22 +9,21 @@ its order, by the same statements.
 
 from __future__ import annotations
 
-import abc
 import collections
 import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 import psycopg
 import structlog
 
 from conversations.concurrency import vital_thread
 from conversations.errors import Busy, CoreError, NotStored, UnsafeDatabase
 from conversations.postgres import database
+from conversations.postgres.stream import LANE_LOCKED, Item, Result, Stream, Ticket
 
 log = structlog.get_logger(__name__)
 
@@ -41,67 +40,9 @@ BACK_SECONDS = 0.1  # the same while it is away, for the first batch that finds 
 BLOCKED = 2  # items in a row that wait for a lock in vain: it is not one row's
 LAST_SECONDS = 0.1  # for the answer of a batch that began before the deadline
 
+AnyTicket = Ticket[Any, Any]
+
 SILENCE = "the database does not answer"
-AGAIN = object()  # a stream's result for an item whose lane somebody else holds
-
-
-class Stream(Protocol):
-    """One kind of write. ``patient`` items stay in memory until they are written; others have a deadline."""
-
-    name: str
-    patient: bool
-
-    @abc.abstractmethod
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Any]) -> Sequence[Any]:
-        """Write ``items`` in one transaction; a result per item, ``AGAIN`` where its lane is held."""
-
-    @abc.abstractmethod
-    def lane(self, item: Any) -> Hashable:
-        """What must stay in order."""
-
-    def line(self, item: Any) -> Hashable:
-        """Whose it is, the same for all of a lane: a crowd of one line stands in nobody else's way."""
-        return None
-
-    def mend(self, item: Any, error: psycopg.Error) -> Any | None:
-        """What to write instead of an item that the database refuses alone; None: nothing."""
-        return None
-
-
-class Ticket:
-    """One submitted item. ``done(tickets)`` is called in the committer's thread, once per batch for all that share it.
-
-    ``about``: what the caller wants to find on it then.
-
-    ``refused``: lanes in which an item of the same request failed. What comes later in them fails, too: the
-    request comes again as a whole, and a later item must not be there before an earlier one.
-    """
-
-    __slots__ = (
-        "about", "deadline", "done", "error", "item", "lane", "line", "refused", "result", "size", "stream", "tries",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        stream: Stream,
-        item: Any,
-        done: Callable[[list[Ticket]], None],
-        deadline: float,
-        size: int,
-        refused: set[Hashable],
-        about: Any,
-    ) -> None:
-        self.stream, self.item, self.done, self.deadline, self.size = stream, item, done, deadline, size
-        self.about = about
-        self.lane, self.line = stream.lane(item), stream.line(item)
-        self.refused = refused
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.tries = 0
-
-    def fail(self, error: Exception) -> None:
-        self.error = error
-        self.refused.add(self.lane)
 
 
 class Committer:
@@ -114,14 +55,14 @@ class Committer:
     def __init__(
         self,
         name: str,
-        after_batch: Callable[[list[Ticket]], None] = lambda tickets: None,
+        after_batch: Callable[[list[AnyTicket]], None] = lambda tickets: None,
         linger: float = LINGER_SECONDS,
     ) -> None:
         self.name = name
         self._after_batch = after_batch
         self._linger = linger
-        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
-        self._ready: collections.OrderedDict[str, collections.deque[Ticket]] = collections.OrderedDict()
+        self._queue: queue.SimpleQueue[AnyTicket | None] = queue.SimpleQueue()
+        self._ready: collections.OrderedDict[str, collections.deque[AnyTicket]] = collections.OrderedDict()
         self._connection: psycopg.Connection[Any] | None = None
         self._queued_items = 0
         self._queued_bytes = 0
@@ -133,7 +74,7 @@ class Committer:
         self._blocked = 0  # items in a row that waited for a lock in vain
         self._crowd = 0.0  # how many shared the last batches
         self._took = 0.0  # seconds, the last one
-        self._last = ""  # the stream of the last batch
+        self._last_was_short = False  # the last batch was of a short stream
         self._let_others_pass: set[str] = set()  # streams whose last batch left a crowd waiting
         self._thread = vital_thread(name, self._run)
 
@@ -141,9 +82,9 @@ class Committer:
 
     def submit(
         self,
-        stream: Stream,
-        item: Any,
-        done: Callable[[list[Ticket]], None],
+        stream: Stream[Item, Result],
+        item: Item,
+        done: Callable[[list[Ticket[Item, Result]]], None],
         *,
         deadline: float = float("inf"),
         size: int = 0,
@@ -162,14 +103,14 @@ class Committer:
 
     def submit_all(
         self,
-        stream: Stream,
-        items: Sequence[Any],
-        done: Callable[[list[Ticket]], None],
+        stream: Stream[Item, Result],
+        items: Sequence[Item],
+        done: Callable[[list[Ticket[Item, Result]]], None],
         *,
         deadline: float = float("inf"),
         size: int = 0,
         about: Any = None,
-    ) -> list[Ticket]:
+    ) -> list[Ticket[Item, Result]]:
         """Queue all ``items`` of one request, or none: ``Busy``. ``size``: bytes that they keep in memory together.
 
         Raises ``NotStored`` at once where somebody else waits already for a database that does not answer: threads
@@ -183,33 +124,36 @@ class Committer:
                 raise Busy(f"{self._queued_items} items wait to be written")
             self._queued_items += len(items)
             self._queued_bytes += size
-        refused: set[Hashable] = set()
+        failed_lanes: set[Hashable] = set()
         sizes = itertools.chain([size], itertools.repeat(0))
         tickets = [
-            Ticket(stream, item, done, deadline, its, refused, about) for item, its in zip(items, sizes, strict=False)
+            Ticket(stream, item, done, deadline, its, failed_lanes, about)
+            for item, its in zip(items, sizes, strict=False)
         ]
         for ticket in tickets:
             self._queue.put(ticket)
         return tickets
 
-    def write(self, stream: Stream, item: Any, timeout: float = 10.0) -> Any:
+    def write(self, stream: Stream[Item, Result], item: Item, timeout: float = 10.0) -> Result:
         """Write ``item`` and wait for its result; see ``write_all``."""
         return self.write_all(stream, [item], timeout)[0]
 
-    def write_all(self, stream: Stream, items: Sequence[Any], timeout: float = 10.0, size: int = 0) -> list[Any]:
+    def write_all(
+        self, stream: Stream[Item, Result], items: Sequence[Item], timeout: float = 10.0, size: int = 0
+    ) -> list[Result]:
         """Write the items of one request and wait for all; their results.
 
         Raises ``Busy``, the first error of their writing, or ``NotStored`` after ``timeout``.
         """
         if threading.current_thread() is self._thread:  # a read of ``done`` or of a stream: nobody else would serve it
-            return list(stream.write(self._open(), items))
+            return self._write_here(stream, items)
         if not items:
             return []
         waiting = threading.Lock()  # a bare lock: an event would cost each request several times as much
         waiting.acquire()
         left = len(items)
 
-        def done(tickets: list[Ticket]) -> None:
+        def done(tickets: list[Ticket[Item, Result]]) -> None:
             nonlocal left
             left -= len(tickets)
             if not left:
@@ -227,6 +171,14 @@ class Committer:
             tickets.clear()
             errors.clear()
             del items
+
+    def _write_here(self, stream: Stream[Item, Result], items: Sequence[Item]) -> list[Result]:
+        results: list[Result] = []
+        for result in stream.write(self._open(), items):
+            if result is LANE_LOCKED:
+                raise NotStored("its lane is locked, and the committer's thread cannot wait for it")
+            results.append(result)
+        return results
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what is queued, then end."""
@@ -266,14 +218,14 @@ class Committer:
             elif not self._ready:
                 return
 
-    def _next_batch(self) -> list[Ticket]:
+    def _next_batch(self) -> list[AnyTicket]:
         """Up to ``BATCH`` tickets of the stream whose turn it is, and the first of each lane that was held."""
         if not self._ready:
             return []
         name = self._whose_turn()
         waiting = self._ready.pop(name)
-        tickets: list[Ticket] = []
-        passed: list[Ticket] = []
+        tickets: list[AnyTicket] = []
+        passed: list[AnyTicket] = []
         held: set[Hashable] = set()
         behind: set[Hashable] = set()
         crowds = self._crowds(name, waiting)
@@ -281,11 +233,11 @@ class Committer:
             ticket = waiting.popleft()
             if self._over(ticket):
                 continue
-            if ticket.line in crowds or ticket.lane in held or ticket.lane in behind:
+            if ticket.owner in crowds or ticket.lane in held or ticket.lane in behind:
                 behind.add(ticket.lane)  # and what comes later in its lane, whoever's it is by then
                 passed.append(ticket)
                 continue
-            if ticket.result is AGAIN:  # one of its lane asks again: the others must not fill the batch
+            if ticket.waits_for_lane:  # one of its lane asks again: the others must not fill the batch
                 held.add(ticket.lane)
             tickets.append(ticket)
         waiting.extendleft(reversed(passed))
@@ -294,28 +246,28 @@ class Committer:
         return tickets
 
     def _whose_turn(self) -> str:
-        """The stream that waited longest; or, every second time, what is read: that is short, and much waits for it."""
+        """The stream that waited longest; or, every second time, a short one."""
         name = next(iter(self._ready))
-        if self._last != STATEMENTS.name and STATEMENTS.name in self._ready:
-            name = STATEMENTS.name
-        self._last = name
+        if not self._last_was_short:
+            name = next((each for each, waiting in self._ready.items() if waiting[0].stream.short), name)
+        self._last_was_short = self._ready[name][0].stream.short
         return name
 
-    def _crowds(self, name: str, waiting: Collection[Ticket]) -> set[Hashable]:
+    def _crowds(self, name: str, waiting: Collection[AnyTicket]) -> set[Hashable]:
         """The lines that are left out of this batch, since others wait behind them; not twice in a row."""
         if len(waiting) <= CROWDED or name in self._let_others_pass:
             self._let_others_pass.discard(name)
             return set()
-        lines = collections.Counter(ticket.line for ticket in waiting)
+        lines = collections.Counter(ticket.owner for ticket in waiting)
         crowds = {line for line, count in lines.items() if count > CROWDED}
         if not crowds or len(crowds) == len(lines):
             return set()
         self._let_others_pass.add(name)
         return crowds
 
-    def _over(self, ticket: Ticket) -> bool:
+    def _over(self, ticket: AnyTicket) -> bool:
         """Its deadline passed, or an earlier one of its request and lane failed: it is answered now."""
-        if ticket.lane in ticket.refused:
+        if ticket.lane in ticket.failed_lanes:
             ticket.fail(NotStored("an earlier item of its lane could not be stored"))
         elif time.monotonic() >= ticket.deadline:
             ticket.fail(NotStored("its lane was held, or the database was away, until the deadline"))
@@ -324,7 +276,7 @@ class Committer:
         self._finish([ticket])
         return True
 
-    def _write_batch(self, tickets: list[Ticket]) -> list[Ticket]:
+    def _write_batch(self, tickets: list[AnyTicket]) -> list[AnyTicket]:
         """Write one batch; the tickets that are done."""
         try:
             results = self._write(tickets)
@@ -340,9 +292,9 @@ class Committer:
             return []
         return self._settle(tickets, results)
 
-    def _one_by_one(self, tickets: list[Ticket]) -> None:
+    def _one_by_one(self, tickets: list[AnyTicket]) -> None:
         held: set[Hashable] = set()
-        back: list[Ticket] = []
+        back: list[AnyTicket] = []
         self._blocked = 0
         for place, ticket in enumerate(tickets):
             # Patient ones wait for the database together, and for a table that somebody has locked.
@@ -363,18 +315,18 @@ class Committer:
                 back.append(ticket)
         self._put_back(back)
 
-    def _write_alone(self, ticket: Ticket) -> bool:
+    def _write_alone(self, ticket: AnyTicket) -> bool:
         """True when the ticket is done, well or not; False when it has to wait."""
         try:
-            ticket.result = self._write([ticket])[0]
+            results = self._write([ticket])
         except Exception as error:
             return self._refused(ticket, error)
-        return ticket.result is not AGAIN
+        return ticket.takes(results[0])
 
-    def _refused(self, ticket: Ticket, error: Exception) -> bool:
+    def _refused(self, ticket: AnyTicket, error: Exception) -> bool:
         """One item alone was refused: bad data is mended, anything else is tried again or answered 503."""
         ticket.tries += 1
-        ticket.result = None
+        ticket.waits_for_lane = False
         wrong = None if self._lost() else _bad_data(error, ticket.stream)
         if wrong is not None:
             if wrong.sqlstate == "23505" and ticket.tries == 1:
@@ -396,7 +348,7 @@ class Committer:
         ticket.fail(NotStored(type(error).__name__))
         return True
 
-    def _write(self, tickets: list[Ticket]) -> Sequence[Any]:
+    def _write(self, tickets: list[AnyTicket]) -> Sequence[Any]:
         stream = tickets[0].stream
         try:
             results = stream.write(self._open(), [ticket.item for ticket in tickets])
@@ -415,16 +367,15 @@ class Committer:
             self._connection = database.connect(self.name)
         return self._connection
 
-    def _settle(self, tickets: list[Ticket], results: Sequence[Any]) -> list[Ticket]:
-        done: list[Ticket] = []
-        back: list[Ticket] = []
+    def _settle(self, tickets: list[AnyTicket], results: Sequence[Any]) -> list[AnyTicket]:
+        done: list[AnyTicket] = []
+        back: list[AnyTicket] = []
         for ticket, result in zip(tickets, results, strict=True):
-            ticket.result = result
-            (back if result is AGAIN else done).append(ticket)
+            (done if ticket.takes(result) else back).append(ticket)
         self._put_back(back)
         return done
 
-    def _put_back(self, tickets: list[Ticket]) -> None:
+    def _put_back(self, tickets: list[AnyTicket]) -> None:
         """To the front, in order; they ride in the next batch."""
         if tickets:
             if self._queue.empty() and not self._ready:
@@ -435,7 +386,7 @@ class Committer:
     def _lost(self) -> bool:
         return self._connection is None or self._connection.closed or self._connection.broken
 
-    def _put_off(self, tickets: list[Ticket], error: Exception) -> list[Ticket]:
+    def _put_off(self, tickets: list[AnyTicket], error: Exception) -> list[AnyTicket]:
         """The database is away: patient items wait for it, others are answered now."""
         if self._connection is not None:
             self._connection.close()
@@ -448,14 +399,14 @@ class Committer:
             ticket.fail(NotStored(type(error).__name__))
         return tickets
 
-    def _finish(self, tickets: Iterable[Ticket]) -> None:
+    def _finish(self, tickets: Iterable[AnyTicket]) -> None:
         finished = list(tickets)
         if not finished:
             return
         with self._counting:
             self._queued_items -= len(finished)
             self._queued_bytes -= sum(ticket.size for ticket in finished)
-        together: dict[Callable[[list[Ticket]], None], list[Ticket]] = {}
+        together: dict[Callable[[list[AnyTicket]], None], list[AnyTicket]] = {}
         for ticket in finished:
             together.setdefault(ticket.done, []).append(ticket)
         for done, tickets_of_it in together.items():
@@ -463,7 +414,7 @@ class Committer:
         self._after_batch(finished)
 
 
-def _bad_data(error: Exception, stream: Stream) -> psycopg.Error | None:
+def _bad_data(error: Exception, stream: Stream[Any, Any]) -> psycopg.Error | None:
     """``error`` as the database's word where the item itself cannot be written, whenever it is tried."""
     if isinstance(error, psycopg.Error):
         refused = (error.sqlstate or "")[:2] in ("22", "23")
@@ -472,34 +423,3 @@ def _bad_data(error: Exception, stream: Stream) -> psycopg.Error | None:
     if isinstance(error, UnicodeError | OverflowError | RecursionError):
         return psycopg.DataError(type(error).__name__)
     return psycopg.DataError(type(error).__name__) if stream.patient and not isinstance(error, CoreError) else None
-
-
-class Statements(Stream):
-    """Single statements, each in a transaction of its own, for processes that read through their committer."""
-
-    name = "statements"
-    patient = False
-
-    def lane(self, item: tuple[str, Any]) -> Hashable:
-        return id(item)
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[tuple[str, Any]]) -> Sequence[Any]:
-        """A result list per item, or its error: those beside it were committed, and must not be run again."""
-        return database.each(connection, items)
-
-
-STATEMENTS = Statements()
-
-
-def reader(committer: Committer) -> database.Run:
-    """What ``database.read_through`` wants: reads ride with the committer's batches."""
-
-    def run(statements: Sequence[database.Statement]) -> list[list[database.Row]]:
-        return database.rows_of(committer.write_all(STATEMENTS, statements, timeout=2.5))
-
-    return run
-
-
-def as_json(value: Any) -> str:
-    """What a statement reads with json_to_recordset."""
-    return msgspec.json.encode(value).decode()

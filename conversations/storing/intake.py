@@ -23,9 +23,10 @@ from conversations import crypto, installation
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import Busy, NotStored
 from conversations.failpoints import failpoint
-from conversations.postgres import committer, database
+from conversations.postgres import committer, database, reads
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
+from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Result, Stream, Ticket, as_json
 from conversations.storing import spool, statuses
 from conversations.telemetry import logs
 from conversations.waking import wake
@@ -184,7 +185,7 @@ def _say_again(update: statuses.Said) -> None:
         writer().submit(statuses.STATUSES, update, lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
-def _write(stream: committer.Stream, items: Sequence[Any], seconds: float, size: int = 0) -> list[Any]:
+def _write(stream: Stream[Any, Result], items: Sequence[Any], seconds: float, size: int = 0) -> list[Result]:
     """All ``items``, committed; what keeps one from it is our fault, and the platform comes again."""
     try:
         return writer().write_all(stream, items, seconds, size)
@@ -323,7 +324,7 @@ def _conflict(item: Item) -> Item:
 # ---------------------------------------------------------------- writing a batch
 
 
-class StoreStream(committer.Stream):
+class StoreStream(Stream[Item, tuple[str, int, int]]):
     """One transaction for the entries of many requests."""
 
     name = "store"
@@ -338,7 +339,7 @@ class StoreStream(committer.Stream):
     def lane(self, item: Item) -> Hashable:
         return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else id(item.receipt)
 
-    def line(self, item: Item) -> Hashable:
+    def owner(self, item: Item) -> Hashable:
         return item.receipt.channel.tenant_id
 
     def mend(self, item: Item, error: psycopg.Error) -> Item | None:
@@ -365,11 +366,11 @@ class StoreStream(committer.Stream):
             verdicts[place] = ("duplicate" if word == "stored" else word, lane)
         return [self._result(item, verdicts.get(place)) for place, item in enumerate(items)]
 
-    def _result(self, item: Item, verdict: tuple[str, int] | None) -> Any:
+    def _result(self, item: Item, verdict: tuple[str, int] | None) -> tuple[str, int, int] | LaneLocked:
         if verdict is None:
             return ("aside", 0, 0)
         word, lane = verdict
-        return committer.AGAIN if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
+        return LANE_LOCKED if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
 
     def _statements(
         self, items: Sequence[Item], firsts: Mapping[int, Item], twins: Mapping[int, int]
@@ -377,7 +378,7 @@ class StoreStream(committer.Stream):
         statements: dict[str, database.Statement] = {}
         rows = [self._placed(item.row, place, item) for place, item in firsts.items() if item.row]
         if rows:
-            lanes = committer.as_json([*dict.fromkeys(item.lane for item in firsts.values() if item.lane)])
+            lanes = as_json([*dict.fromkeys(item.lane for item in firsts.values() if item.lane)])
             statements |= self._unseen(firsts.values())
             statements["lock"] = (sql("lock_lanes"), {"items": lanes})
         receipts = {item.receipt.id: item.receipt for item in items}
@@ -385,7 +386,7 @@ class StoreStream(committer.Stream):
         for place, first in twins.items():
             again[items[place].receipt.id].append(first)
         counts = [_counts(receipt, again.get(receipt.id, ())) for receipt in receipts.values()]
-        values = {"items": committer.as_json(rows), "receipts": committer.as_json(counts)}
+        values = {"items": as_json(rows), "receipts": as_json(counts)}
         statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
             statements["release"] = (sql("release_lanes"), {"ids": None})
@@ -405,11 +406,11 @@ class StoreStream(committer.Stream):
         aliases = [alias for item in items for alias in item.aliases]
         lanes = list(dict.fromkeys(item.lane for item in items if item.lane and item.lane not in self._lanes))
         if aliases:  # before people and lanes, which are looked up through them
-            statements["aliases"] = (sql("add_aliases"), {"items": committer.as_json(aliases)})
+            statements["aliases"] = (sql("add_aliases"), {"items": as_json(aliases)})
         if changed:
-            statements["people"] = (sql("add_contacts"), {"items": committer.as_json(changed)})
+            statements["people"] = (sql("add_contacts"), {"items": as_json(changed)})
         if lanes:
-            statements["lanes"] = (sql("add_conversations"), {"items": committer.as_json(lanes)})
+            statements["lanes"] = (sql("add_conversations"), {"items": as_json(lanes)})
         return statements
 
     def _quarantined(self, items: Sequence[Item]) -> dict[str, database.Statement]:
@@ -495,7 +496,7 @@ def _bodies(receipts: Any) -> dict[str, Any]:
     new = [receipt for receipt in receipts if receipt.body and not receipt.kept]
     return {
         "ids": [receipt.id for receipt in new],
-        "headers": committer.as_json([receipt.headers for receipt in new]),
+        "headers": as_json([receipt.headers for receipt in new]),
         "bodies": [receipt.body for receipt in new],
     }
 
@@ -503,7 +504,7 @@ def _bodies(receipts: Any) -> dict[str, Any]:
 STORE = StoreStream()
 
 
-def _wake(tickets: list[committer.Ticket]) -> None:
+def _wake(tickets: list[Ticket[Any, Any]]) -> None:
     """After COMMIT and after the answers are released; see ``wake``."""
     lanes: dict[int, list[int]] = {}
     lines: list[logs.Line] = []
@@ -520,5 +521,5 @@ def _wake(tickets: list[committer.Ticket]) -> None:
 def writer() -> committer.Committer:
     """The process's one committer for storing; made at the first use, after any fork. Reads go through it, too."""
     made = committer.Committer("store", after_batch=_wake, linger=LINGER_SECONDS)
-    database.read_through(committer.reader(made), made.refuse_if_silent)
+    database.read_through(reads.reader(made), made.refuse_if_silent)
     return made

@@ -14,8 +14,9 @@ import psycopg
 from conversations import registry
 from conversations.contracts import ChannelConfig, ReplyBody, Struct
 from conversations.errors import NotStored
-from conversations.postgres import committer, database
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 from conversations.storing import intake
 from conversations.waking import wake
 
@@ -58,7 +59,7 @@ def store(channel: ChannelConfig, late: LateReply) -> bool:
     return bool(verdict != "unknown")
 
 
-class LateStream(committer.Stream):
+class LateStream(Stream[Item, tuple[str, int]]):
     """One transaction for the late replies of many lanes."""
 
     name = "late replies"
@@ -67,16 +68,18 @@ class LateStream(committer.Stream):
     def lane(self, item: Item) -> Hashable:
         return item.message_id
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Any]:
+    def write(
+        self, connection: psycopg.Connection[Any], items: Sequence[Item]
+    ) -> Sequence[tuple[str, int] | LaneLocked]:
         for place, item in enumerate(items):
             item.ord = place
-        values = {"items": committer.as_json(items)}
+        values = {"items": as_json(items)}
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_late_replies"), values),
             "store": (sql("store_late_replies"), values),
         }
         rows = sorted(database.transaction(connection, statements)["store"])
-        return [committer.AGAIN if verdict == "busy" else (verdict, lane) for _, verdict, lane in rows]
+        return [LANE_LOCKED if verdict == "busy" else (verdict, lane) for _, verdict, lane in rows]
 
 
 LATE = LateStream()

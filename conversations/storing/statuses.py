@@ -13,9 +13,10 @@ import msgspec
 import psycopg
 
 from conversations.contracts import ChannelConfig, StatusUpdate
-from conversations.postgres import committer, database
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
+from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 
 LOOK_AGAIN_SECONDS = 3.0  # more than a sender's transaction may take
 LOOKING = 10_000
@@ -23,7 +24,7 @@ LOOKING = 10_000
 Said = tuple[ChannelConfig, StatusUpdate]
 
 
-class StatusStream(committer.Stream):
+class StatusStream(Stream[Said, str]):
     """One transaction per batch of statuses. Results: joined, or kept: their reply is not known yet."""
 
     name = "statuses"
@@ -36,14 +37,14 @@ class StatusStream(committer.Stream):
         channel, update = item
         return (channel, msgspec.structs.replace(update, error="")) if update.error else None
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Said]) -> Sequence[Any]:
-        values = {"items": committer.as_json([_values(place, *item) for place, item in enumerate(items)])}
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Said]) -> Sequence[str | LaneLocked]:
+        values = {"items": as_json([_values(place, *item) for place, item in enumerate(items)])}
         statements: dict[str, database.Statement] = {
             "lock": (sql("lock_status_lanes"), values),
             "apply": (sql("apply_statuses"), values),
         }
         rows = database.transaction(connection, statements)["apply"]
-        return [committer.AGAIN if word == "busy" else word for _, word in rows]
+        return [LANE_LOCKED if word == "busy" else word for _, word in rows]
 
 
 def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import psycopg
 
 from conversations import registry
 from conversations.delivering import results
-from conversations.postgres import committer, database
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import Stream, as_json
 
 
-class ClaimedStream(committer.Stream):
+class ClaimedStream(Stream[uuid.UUID, list[int]]):
     """Settles what a dead sender left in sending."""
 
     name = "claimed"
@@ -23,10 +24,10 @@ class ClaimedStream(committer.Stream):
     def lane(self, item: uuid.UUID) -> uuid.UUID:
         return item
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[Any]:
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[list[int]]:
         settled = []
         for claim in items:
-            lives = committer.as_json(registry.key_lives())
+            lives = as_json(registry.key_lives())
             values = {"claim": claim, "key_life": lives, "attempts": results.ATTEMPTS}
             statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
             settled.append([row[0] for row in database.transaction(connection, statements)["settle"]])

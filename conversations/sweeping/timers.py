@@ -7,13 +7,14 @@ from typing import Any
 
 import psycopg
 
-from conversations.postgres import committer, database
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import Stream
 
 TIMERS_DUE = "SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"
 
 
-class TimerStream(committer.Stream):
+class TimerStream(Stream[int, str]):
     """A due timer becomes a message of its lane."""
 
     name = "timers"
@@ -22,7 +23,7 @@ class TimerStream(committer.Stream):
     def lane(self, item: int) -> int:
         return item
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[Any]:
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[str]:
         for timer in items:
             values = {"id": timer}
             statements = {"lock": (sql("lock_timer"), values), "fire": (sql("fire_timer"), values)}

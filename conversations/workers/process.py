@@ -22,8 +22,9 @@ from conversations.delivering.sender import Sender
 from conversations.errors import CoreError
 from conversations.handling.handler import Handler
 from conversations.lanes import lock
-from conversations.postgres import committer, database
+from conversations.postgres import committer, database, reads
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import as_json
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class Process:
         self.incarnation = uuid.uuid4()
         self.writer = committer.Committer(kind)
         if kind != Work.HANDLE:
-            database.read_through(committer.reader(self.writer), self.writer.refuse_if_silent)
+            database.read_through(reads.reader(self.writer), self.writer.refuse_if_silent)
         self.handler: Handler | None = None
         self.sender: Sender | None = None
         self._making = threading.Lock()
@@ -79,7 +80,7 @@ class Process:
             if self._left:
                 return None
             values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
-                      "version": settings.VERSION, "running": committer.as_json(self._running())}  # fmt: skip
+                      "version": settings.VERSION, "running": as_json(self._running())}  # fmt: skip
             try:
                 alive, *rest = database.execute_all([(sql("beat"), values), *([then] if then else [])])
             except (psycopg.Error, CoreError) as error:

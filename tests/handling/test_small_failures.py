@@ -11,7 +11,7 @@ import pytest
 from conversations import turns
 from conversations.delivering.limiter import Limiter, Request
 from conversations.lanes import pauses
-from conversations.postgres import committer, database
+from conversations.postgres import database, reads
 from conversations.storing import intake
 from conversations.sweeping import dead_workers, sweeper
 from tests.kit.entries import make_channel
@@ -32,7 +32,7 @@ def test_a_statement_that_fails_repeats_none_of_those_beside_it(own_database: st
     connection = database.connect("test")
     connection.execute("CREATE TEMP TABLE counted (n int)")
     insert = ("INSERT INTO counted VALUES (1) RETURNING n", ())
-    results = committer.STATEMENTS.write(connection, [insert, ("SELECT 1/0", ()), insert])
+    results = reads.STATEMENTS.write(connection, [insert, ("SELECT 1/0", ()), insert])
     assert results[0] == results[2] == [(1,)]
     assert isinstance(results[1], psycopg.errors.DivisionByZero)
     assert connection.execute("SELECT count(*) FROM counted").fetchone() == (2,)

@@ -17,13 +17,14 @@ import pytest
 
 from conversations import concurrency
 from conversations.errors import Busy, CoreError, NotStored
-from conversations.postgres import committer, database
+from conversations.postgres import committer, database, reads
+from conversations.postgres.stream import LANE_LOCKED, Stream, Ticket
 from tests.kit.stack import wait_until
 
 pytestmark = pytest.mark.xdist_group("order")
 
 
-class Notes(committer.Stream):
+class Notes(Stream[tuple[str, int], str]):
     """A stream into a table ``note(lane, number UNIQUE, CHECK (number < 1000))``; ``fault`` is asked first."""
 
     def __init__(self, patient: bool = False) -> None:
@@ -52,7 +53,7 @@ class Notes(committer.Stream):
             for place, (lane, number) in enumerate(free)
         }
         database.transaction(connection, statements)
-        return [committer.AGAIN if item[0] in held else "written" for item in items]
+        return [LANE_LOCKED if item[0] in held else "written" for item in items]
 
 
 @pytest.fixture
@@ -89,10 +90,10 @@ def submit(
     writer: committer.Committer, stream: Notes, *items: tuple[str, int], seconds: float = 2.5
 ) -> Callable[[], list[Any]]:
     """Queue items as one request each time it is called; ask for their results later."""
-    tickets: list[committer.Ticket] = []
+    tickets: list[Ticket[Any, Any]] = []
     finished = threading.Event()
 
-    def done(together: list[committer.Ticket]) -> None:
+    def done(together: list[Ticket[Any, Any]]) -> None:
         tickets.extend(together)
         if len(tickets) == len(items):
             finished.set()
@@ -252,9 +253,9 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
     """Callbacks look up channels; where reads go through the committer, nobody else would serve them."""
     answers: list[Any] = []
     finished = threading.Event()
-    read = committer.reader(writer)
+    read = reads.reader(writer)
 
-    def done(tickets: list[committer.Ticket]) -> None:
+    def done(tickets: list[Ticket[Any, Any]]) -> None:
         answers.extend(read([("SELECT 7", ()), ("SELECT %(n)s::int", {"n": 8})]))
         finished.set()
 
@@ -272,7 +273,7 @@ class Lines(Notes):
         self.through = threading.Semaphore(0)
         self.fault = self._wait
 
-    def line(self, item: tuple[str, int]) -> Hashable:
+    def owner(self, item: tuple[str, int]) -> Hashable:
         return item[0][0]
 
     def _wait(self, items: Sequence[tuple[str, int]]) -> None:
@@ -299,7 +300,7 @@ def test_a_crowd_of_one_line_stands_in_nobody_elses_way_and_has_its_turn(writer:
 class Moved(Lines):
     """Lanes whose line is another one from some item on: their channel was moved to another tenant."""
 
-    def line(self, item: tuple[str, int]) -> str:
+    def owner(self, item: tuple[str, int]) -> str:
         return "before" if item[1] < 100 else "after"
 
 
@@ -336,13 +337,13 @@ def test_what_is_read_goes_before_what_waits_to_be_written_and_both_go_on(writer
     first = submit(writer, stream, ("x", 1), seconds=20)
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
 
-    def note(word: str) -> Callable[[list[committer.Ticket]], None]:
+    def note(word: str) -> Callable[[list[Ticket[Any, Any]]], None]:
         return lambda tickets: order.extend([word] * len(tickets))
 
     for n in (2, 3):
         writer.submit(stream, ("x", n), note("written"))
     for _ in range(2):
-        writer.submit(committer.STATEMENTS, ("SELECT 1", ()), note("read"))
+        writer.submit(reads.STATEMENTS, ("SELECT 1", ()), note("read"))
     stream.through.release(2)
     assert first() == ["written"]
     wait_until(lambda: len(order) == 4, 5, "all are answered")

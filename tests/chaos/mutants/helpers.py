@@ -10,7 +10,8 @@ import psycopg
 
 from conversations.handling.verdicts import Verdict
 from conversations.lanes.redis_client import client
-from conversations.postgres import committer, database
+from conversations.postgres import database
+from conversations.postgres.stream import as_json
 from conversations.storing.intake import Item
 
 # The second half of commit_turns.sql, for lanes that the transaction holds.
@@ -46,7 +47,7 @@ def write_replies(connection: psycopg.Connection[Any], verdicts: Sequence[Verdic
     while items:
         lock = (LOCK, {"ids": [item["id"] for item in items]})
         try:
-            database.transaction(connection, {"lock": lock, "replies": (REPLIES, {"items": committer.as_json(items)})})
+            database.transaction(connection, {"lock": lock, "replies": (REPLIES, {"items": as_json(items)})})
             break
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             continue

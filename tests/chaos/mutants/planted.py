@@ -159,8 +159,8 @@ CLASSICS = (
         ),
         Code(
             "conversations.handling.turn_stream:TurnStream.write",
-            "    return [committer.AGAIN if word",
-            "    rows = PLANTED.write_replies(connection, whole, rows)\n    return [committer.AGAIN if word",
+            "    return [LANE_LOCKED if word",
+            "    rows = PLANTED.write_replies(connection, whole, rows)\n    return [LANE_LOCKED if word",
         ),
     ),
     mutant(
@@ -306,7 +306,7 @@ RACES = (
         "I1",
         Code(
             "conversations.storing.intake:StoreStream._result",
-            'committer.AGAIN if word == "busy" else (word, lane,',
+            'LANE_LOCKED if word == "busy" else (word, lane,',
             '("duplicate" if word == "busy" else word, lane,',
         ),
     ),

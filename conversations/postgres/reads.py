@@ -1,0 +1,44 @@
+"""Reads that ride with the committer's batches, so that a process needs no second connection for them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import psycopg
+
+from conversations.postgres import database
+from conversations.postgres.committer import Committer
+from conversations.postgres.database import Row, Statement
+from conversations.postgres.stream import Stream
+
+READ_SECONDS = 2.5  # until a read fails; longer: a request thread waits longer while the database is away
+
+
+class Statements(Stream[Statement, list[Row] | psycopg.Error]):
+    """Single statements, each in a transaction of its own."""
+
+    name = "statements"
+    patient = False
+    short = True
+
+    def lane(self, item: Statement) -> Hashable:
+        return id(item)
+
+    def write(
+        self, connection: psycopg.Connection[Any], items: Sequence[Statement]
+    ) -> Sequence[list[Row] | psycopg.Error]:
+        """Return the rows or the error of each: one statement's error says nothing of the committed ones beside it."""
+        return database.each(connection, items)
+
+
+STATEMENTS = Statements()
+
+
+def reader(committer: Committer) -> database.Run:
+    """Return a function for ``database.read_through``."""
+
+    def run(statements: Sequence[Statement]) -> list[list[Row]]:
+        return database.rows_of(committer.write_all(STATEMENTS, statements, timeout=READ_SECONDS))
+
+    return run

@@ -1,0 +1,109 @@
+"""One kind of write and one item of it: what a caller of the committer has to know."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+import psycopg
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class LaneLocked(enum.Enum):
+    """A stream's answer for an item whose lane another transaction has locked: the item has to wait.
+
+    An enum of one value, so that ``Result | LaneLocked`` is exact and a result needs no wrapper.
+    """
+
+    LANE_LOCKED = "locked"
+
+
+LANE_LOCKED: Final = LaneLocked.LANE_LOCKED
+
+
+class Stream(abc.ABC, Generic[Item, Result]):
+    """One kind of write; items of several streams never share a batch.
+
+    ``patient``: an item waits in memory until the database takes it, however long that is. An item of
+    another stream has a caller who waits: it fails at its deadline, or when the database is away.
+
+    ``short``: a batch takes little time and much waits for it, so the stream gets every second batch.
+    """
+
+    name: str
+    patient: bool
+    short = False
+
+    @abc.abstractmethod
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Result | LaneLocked]:
+        """Write ``items`` in one transaction. Return one result per item, in their order."""
+
+    @abc.abstractmethod
+    def lane(self, item: Item) -> Hashable:
+        """Return the lane of ``item``: items of one lane are written in the order of their submission."""
+
+    def owner(self, item: Item) -> Hashable:
+        """Return the tenant or channel of ``item``: a large backlog of one owner must not delay the others."""
+        return None
+
+    def mend(self, item: Item, error: psycopg.Error) -> Item | None:
+        """Return what to write instead of an item that the database refuses, or None: the item fails."""
+        return None
+
+
+class Ticket(Generic[Item, Result]):
+    """One submitted item. The committer's thread owns it until it calls ``done``, then the caller does.
+
+    ``done(tickets)`` is called in the committer's thread, once per batch for all tickets that share it.
+    Then ``error`` is set, or ``result`` is.
+
+    ``about``: whatever the caller needs to find again in ``done``.
+    ``size``: bytes that the item keeps in memory.
+    ``failed_lanes``: lanes in which an item of the same request failed; shared by its tickets. Later
+    items of these lanes fail, too: the request is repeated as a whole, and a later item must not be
+    written before an earlier one.
+    ``waits_for_lane``: the last attempt found the lane locked.
+    """
+
+    __slots__ = ("about", "deadline", "done", "error", "failed_lanes", "item", "lane", "owner", "result", "size",
+                 "stream", "tries", "waits_for_lane")  # fmt: skip
+
+    def __init__(
+        self,
+        stream: Stream[Item, Result],
+        item: Item,
+        done: Callable[[list[Ticket[Item, Result]]], None],
+        deadline: float,
+        size: int,
+        failed_lanes: set[Hashable],
+        about: Any,
+    ) -> None:
+        self.stream, self.item, self.done, self.deadline, self.size = stream, item, done, deadline, size
+        self.about = about
+        self.lane, self.owner = stream.lane(item), stream.owner(item)
+        self.failed_lanes = failed_lanes
+        self.result: Result  # set where the item was written
+        self.error: Exception | None = None
+        self.tries = 0
+        self.waits_for_lane = False
+
+    def takes(self, result: Result | LaneLocked) -> bool:
+        """Keep ``result``. Return False where there is none yet, because the lane is locked."""
+        self.waits_for_lane = result is LANE_LOCKED
+        if result is not LANE_LOCKED:
+            self.result = result
+        return not self.waits_for_lane
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.failed_lanes.add(self.lane)
+
+
+def as_json(value: Any) -> str:
+    """Return ``value`` as the text that a statement reads with ``json_to_recordset``."""
+    return msgspec.json.encode(value).decode()
