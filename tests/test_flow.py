@@ -6,6 +6,7 @@ import collections
 import itertools
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,7 +15,6 @@ from tests.kit.doubles import Double
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.kit.stack import Channel, Stack, every, wait_until
 
-USERS = 50
 MESSAGES = 100
 FIRST_WINDOWS = threading.Semaphore(2)
 HIGH = "channel:10000/1s,chat:1000/1s,group:1000/1s"
@@ -30,12 +30,13 @@ def insist(stack: Stack, channel: Channel, body: bytes, headers: dict[str, str])
     raise AssertionError("never taken")
 
 
-def telegram_user(stack: Stack, channel: Channel, user: int, chance: random.Random) -> None:
+def telegram_user(stack: Stack, channel: Channel, user: int, chance: random.Random, pause: float) -> None:
     """One chat, as Telegram posts it: the next message only after the last was taken, each 1 to 5 times."""
     for number in range(1, MESSAGES + 1):
         body, headers = telegram_text(channel, user, number, f"{user}:{number}")
         for _ in range(chance.randint(1, 5)):
             insist(stack, channel, body, headers)
+        time.sleep(pause)
 
 
 def generic_user(stack: Stack, channel: Channel, user: str, chance: random.Random) -> None:
@@ -58,9 +59,19 @@ def generic_user(stack: Stack, channel: Channel, user: str, chance: random.Rando
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_message_is_answered_once_and_in_order_while_everything_is_killed() -> None:
+@pytest.mark.parametrize(
+    ("settings", "users", "pause"),
+    [
+        pytest.param("botproject.settings", 50, 0.0, id="whole"),
+        # Few people, slow enough that the faults happen while they write.
+        pytest.param("tests.bare_project.settings", 4, 0.12, id="without desk and webchat"),
+    ],
+)
+def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
+    settings: str, users: int, pause: float
+) -> None:
     seed = 20261122
-    with Double() as double, Stack(webs=1) as stack:
+    with Double() as double, Stack(webs=1, env={"DJANGO_SETTINGS_MODULE": settings}) as stack:
         telegram = stack.add_channel("telegram", token="1:abc", secret_token="s3cret", limits=HIGH, api_base=double.url)
         generic = stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{double.url}/out", limits=HIGH,
                                     gap_timeout_s="600")  # fmt: skip
@@ -71,11 +82,12 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
             for role in ("handle", "send"):
                 kills[role] += len(stack.kill(role))
 
-        with every(1.0, stack.flush_redis) as flushes, every(3.0, kill), ThreadPoolExecutor(2 * USERS) as pool:
+        with every(1.0, stack.flush_redis) as flushes, every(3.0, kill), ThreadPoolExecutor(2 * users) as pool:
             jobs = [
-                pool.submit(telegram_user, stack, telegram, 1000 + n, random.Random(seed + n)) for n in range(USERS)
+                pool.submit(telegram_user, stack, telegram, 1000 + n, random.Random(seed + n), pause)
+                for n in range(users)
             ]
-            jobs += [pool.submit(generic_user, stack, generic, f"g{n}", random.Random(seed - n)) for n in range(USERS)]
+            jobs += [pool.submit(generic_user, stack, generic, f"g{n}", random.Random(seed - n)) for n in range(users)]
             for job in jobs:
                 job.result()
         wait_until(stack.drained, 120, "everything handled and delivered after the last fault")
@@ -88,10 +100,10 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
             user, _, number = line["text"].partition(":")
             shown[user].append(int(number))
         expected = list(range(1, MESSAGES + 1))
-        for n in range(USERS):
+        for n in range(users):
             assert [number for number, _ in itertools.groupby(shown[str(1000 + n)])] == expected
             assert shown[f"g{n}"] == expected
-        repeats = sum(len(numbers) for numbers in shown.values()) - 2 * USERS * MESSAGES
+        repeats = sum(len(numbers) for numbers in shown.values()) - 2 * users * MESSAGES
         again = stack.value("SELECT count(*) FROM reply WHERE attempts > 1")
         assert repeats <= again, "a repeat without a sender that was killed"
 
