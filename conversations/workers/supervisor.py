@@ -1,7 +1,11 @@
 """Keep named commands running: one readable log, restart what dies, stop all in time.
 
-Used by `manage.py run_worker` (which turns itself into it, see `exec_supervisor`)
-and by `make run`. Needs neither Django nor any package, so it costs a few MB.
+Used by `manage.py run_worker` (which turns itself into it, see `exec_supervisor`) and by
+`make run`. It is our own because no other one does all of this: it restarts with a growing
+wait and never gives up (honcho stops all at the first death, supervisord gives up), kills its
+children when it dies, tells the next process which one died before it, and needs neither
+Django nor a package (circus needs pyzmq and tornado), so it costs little more than Python
+itself. See docs/decisions/0018-own-supervisor.md.
 
 One thread runs everything but the writing: it starts, reads, restarts and stops.
 Linux ties a child's life to the *thread* that started it (PR_SET_PDEATHSIG), so
