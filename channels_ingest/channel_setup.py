@@ -113,7 +113,7 @@ def change(
         )
     registry.forget_channels()
     if credentials:  # what stopped for a bad token may be tried again
-        pauses.succeeded(pauses.Key(pauses.CHANNEL, str(channel.pk), Work.SEND.activity))
+        pauses.count_success(pauses.Key(pauses.CHANNEL, str(channel.pk), Work.SEND.activity))
     return "created" if created else "changed"
 
 

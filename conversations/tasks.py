@@ -12,7 +12,7 @@ from conversations.workers import lifecycle
 def handle(conversation_ids: list[int], probe: bool = False) -> None:
     """Process the next messages of these conversations."""
     came_by = current_task.request.delivery_info or {}
-    lifecycle.current().make_handler().handle(conversation_ids, probe=probe, line=came_by.get("routing_key") or "")
+    lifecycle.current().make_handler().handle(conversation_ids, probe=probe, queue=came_by.get("routing_key") or "")
 
 
 @shared_task(name="conversations.send")

@@ -1,7 +1,7 @@
-"""How many calls of a channel run at once, and which lanes wait for one to end. For one thread.
+"""Slots for calls: how many calls a channel may run at once, and which lanes wait for a slot. For one thread.
 
-A platform that hangs takes its channel's share and no more; and while more than half of all calls run, every channel
-has few, so that several that hang leave room for the others.
+A platform that hangs takes its channel's share of the slots and no more. While more than half of all
+slots are taken, every channel's share is small, so that several platforms that hang leave slots for others.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ import collections
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
+# Calls at once to one channel. More: a fast channel sends more, a channel that hangs holds more threads.
 CALLS_PER_CHANNEL = 96
+# Calls at once in this process, each on its own thread. More: more sends in flight, more memory.
 CALLS = 768
-SCARCE = 4  # calls per channel while more than half of all run
-CROWD = 4_096  # lanes of a channel that wait here, twice a sweep's claim; more are left to the sweeper
+# Calls at once per channel while half of CALLS run. More: fewer channels can hang before all slots are taken.
+CALLS_WHEN_BUSY = 4
+# Lanes of one channel that wait here for a slot. Fewer than a sweep claims, and lanes go back and forth
+# between sweeper and sender; more, and a channel that hangs holds more memory. The sweeper brings the rest.
+WAITING_LANES = 4_096
 
 Lane = TypeVar("Lane")
 
 
 class Bulkhead(Generic[Lane]):
-    """Calls that run, by channel, and lanes that wait, oldest first."""
+    """Taken slots by channel, and the lanes that wait for a slot, oldest first."""
 
     def __init__(self) -> None:
         self._running: dict[int, int] = {}
@@ -27,19 +32,19 @@ class Bulkhead(Generic[Lane]):
         self._waiting: dict[int, collections.deque[Lane]] = {}
 
     def __bool__(self) -> bool:
-        """Whether any call runs."""
+        """Return True if a slot is taken."""
         return bool(self._running)
 
-    def room(self, channel: int) -> int:
-        """How many more calls of ``channel`` may begin; below zero after its share became smaller."""
-        share = CALLS_PER_CHANNEL if self._all < CALLS // 2 else SCARCE if self._all < CALLS else 0
+    def free_slots(self, channel: int) -> int:
+        """Return how many more calls ``channel`` may start; negative after its share became smaller."""
+        share = CALLS_PER_CHANNEL if self._all < CALLS // 2 else CALLS_WHEN_BUSY if self._all < CALLS else 0
         return share - self._running.get(channel, 0)
 
-    def begin(self, channel: int) -> None:
+    def take_slot(self, channel: int) -> None:
         self._running[channel] = self._running.get(channel, 0) + 1
         self._all += 1
 
-    def end(self, channel: int) -> None:
+    def free_slot(self, channel: int) -> None:
         self._all -= 1
         left = self._running.get(channel, 0) - 1
         if left > 0:
@@ -47,28 +52,28 @@ class Bulkhead(Generic[Lane]):
         else:
             self._running.pop(channel, None)
 
-    def stand_in_line(self, channel: int, lane: Lane) -> int:
-        """How many stand before it; -1: the line is full, and it does not stand in it."""
-        line = self._waiting.setdefault(channel, collections.deque())
-        if len(line) >= CROWD:
+    def enqueue(self, channel: int, lane: Lane) -> int:
+        """Let ``lane`` wait for a slot. Return how many lanes wait before it; -1: too many wait, it was not added."""
+        waiting = self._waiting.setdefault(channel, collections.deque())
+        if len(waiting) >= WAITING_LANES:
             return -1
-        line.append(lane)
-        return len(line) - 1
+        waiting.append(lane)
+        return len(waiting) - 1
 
-    def may_call(self) -> bool:
-        """Whether somebody stands in line where there is room."""
-        return any(self.room(channel) > 0 for channel in self._waiting)
+    def has_startable(self) -> bool:
+        """Return True if a lane waits for a channel that has a free slot."""
+        return any(self.free_slots(channel) > 0 for channel in self._waiting)
 
-    def call(self, kept: Mapping[int, int]) -> list[Lane]:
-        """Those for whom there is room now, out of their lines; their calls have begun, so that it is there for each.
+    def start_waiting(self, kept: Mapping[int, int]) -> list[Lane]:
+        """Take a slot for each waiting lane that can have one, oldest first, and return these lanes.
 
-        ``kept``: room that others will take, by channel.
+        ``kept``: slots to leave free for other lanes, by channel.
         """
         called: list[Lane] = []
-        for channel, line in list(self._waiting.items()):
-            while line and self.room(channel) > kept.get(channel, 0):
-                self.begin(channel)
-                called.append(line.popleft())
-            if not line:
+        for channel, waiting in list(self._waiting.items()):
+            while waiting and self.free_slots(channel) > kept.get(channel, 0):
+                self.take_slot(channel)
+                called.append(waiting.popleft())
+            if not waiting:
                 del self._waiting[channel]
         return called

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 SUCCESSES = 8
 QUIET_SECONDS, LONGEST_QUIET_SECONDS = 10.0, 60.0  # without a failure; doubled by one that comes soon after
 LANES = 1_000  # at once
-PART_SECONDS = 2.0  # until the next: the sweeper finds these, and a failure of one of them keeps the others waiting
+BATCH_SECONDS = 2.0  # until the next: the sweeper finds these, and a failure of one of them keeps the others waiting
 NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
@@ -38,47 +38,47 @@ class Streak:
     failed_at: float
     quiet: float
     successes: int = 0
-    part_at: float = float("-inf")
+    batch_at: float = float("-inf")
     before: Any = NEVER  # lanes that would have waited longer are due by now
-    over: bool = False  # nothing waits any more
+    nothing_waits: bool = False
 
 
 _lock = threading.Lock()
 _streaks: dict[int, Streak] = {}  # of channels that failed lately
 
 
-def heard(channel_id: int, outcome: Outcome) -> None:
+def record_outcome(channel_id: int, outcome: Outcome) -> None:
     """What became of a call. It costs nothing where nothing failed."""
     match outcome:
         case Failed() | Unknown() | Rejected(scope=Scope.CHANNEL, new_chat=""):
-            _failed(channel_id)
+            _start_streak(channel_id)
         case Deferred():
             pass
-        case _ if (streak := _streaks.get(channel_id)) and not streak.over and _is_well(streak):
+        case _ if (streak := _streaks.get(channel_id)) and not streak.nothing_waits and _count_success(streak):
             _end_waits(channel_id, streak)
 
 
-def _failed(channel_id: int) -> None:
+def _start_streak(channel_id: int) -> None:
     now, quiet = time.monotonic(), QUIET_SECONDS
     with _lock:
         last = _streaks.get(channel_id)
-        if last is not None and now - last.part_at < LONGEST_QUIET_SECONDS:
+        if last is not None and now - last.batch_at < LONGEST_QUIET_SECONDS:
             quiet = min(2 * last.quiet, LONGEST_QUIET_SECONDS)
         elif last is not None and now - last.failed_at < LONGEST_QUIET_SECONDS:
             quiet = last.quiet
         _streaks[channel_id] = Streak(now, quiet)
 
 
-def _is_well(streak: Streak) -> bool:
+def _count_success(streak: Streak) -> bool:
     now = time.monotonic()
     with _lock:
         streak.successes += 1
         if (
             streak.successes < SUCCESSES
-            or now - max(streak.failed_at + streak.quiet, streak.part_at + PART_SECONDS) < 0
+            or now - max(streak.failed_at + streak.quiet, streak.batch_at + BATCH_SECONDS) < 0
         ):
             return False
-        streak.part_at = now
+        streak.batch_at = now
         return True
 
 
@@ -90,6 +90,6 @@ def _end_waits(channel_id: int, streak: Streak) -> None:
         log.warning("waits not ended", channel=channel_id, error=type(error).__name__)
         return
     streak.before = shortest
-    streak.over = seen < LANES
+    streak.nothing_waits = seen < LANES
     if ended:
         log.info("works again: waits ended", channel=channel_id, lanes=ended)

@@ -14,7 +14,7 @@ from conversations.delivering.results import Next, Step
 class Lane:
     """One lane in this sender's hands."""
 
-    __slots__ = ("channel", "claim", "id", "now", "place", "probe", "read_at", "replies", "step", "trace")
+    __slots__ = ("channel", "claim", "id", "in_flight", "probe", "read_at", "replies", "result", "slot", "trace")
 
     def __init__(self, lane: int, probe: bool) -> None:
         self.id, self.probe = lane, probe
@@ -23,9 +23,9 @@ class Lane:
         self.channel: ChannelConfig | None = None
         self.replies: collections.deque[Next] = collections.deque()
         self.read_at = 0.0  # when they were: ages among what was read grow from then on
-        self.place = 0  # the channel that keeps one of its calls for it
-        self.now: Next | None = None  # in flight
-        self.step: Step | None = None  # a result that waits for the next intent to ride with it
+        self.slot = 0  # the channel that keeps one of its calls for it
+        self.in_flight: Next | None = None
+        self.result: Step | None = None  # a result that waits for the next intent to ride with it
 
 
 Event = tuple[str, Sequence[Lane], Any]

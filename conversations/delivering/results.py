@@ -91,7 +91,7 @@ class Written(NamedTuple):
     more: bool
     begun_at: float
 
-    def ends(self) -> bool:
+    def is_done(self) -> bool:
         """Nothing is left to say: whoever says something from now on wakes somebody."""
         return self.result and self.status in SETTLED and not self.more
 
@@ -115,7 +115,7 @@ def refusal(reply: Next) -> tuple[str, str] | None:
     return None
 
 
-def rides(step: Step | None) -> bool:
+def may_wait_for_intent(step: Step | None) -> bool:
     """Whether a result may wait for the next intent: not where it holds that one up, or changes what may be sent."""
     return step is None or (step.status in SETTLED and not step.unreachable)
 
@@ -127,7 +127,7 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
         case Sent():
             return result(now, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
         case Deferred():
-            delay = told(outcome)
+            delay = wait_seconds(outcome)
             return result(now, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
         case Rejected(new_chat=new_chat) if new_chat and now.attempts < ATTEMPTS:
             return result(now, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
@@ -136,13 +136,13 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
         case Rejected():
             return result(now, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION)
         case _:
-            return again(now, claim, channel, outcome, paused)
+            return retry(now, claim, channel, outcome, paused)
 
 
-def again(
+def retry(
     reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
 ) -> Step:
-    """Not sent, or not known: tried again with the same key, or left to staff."""
+    """Return the step after a failed or unknown attempt: another with the same key, parked, or left to staff."""
     spent = reply.attempts - 1 if paused else reply.attempts
     delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
     if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
@@ -155,7 +155,7 @@ def again(
     return result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
 
 
-def told(outcome: Deferred) -> float:
+def wait_seconds(outcome: Deferred) -> float:
     """Seconds that the platform asked for, within reason."""
     return min(max(outcome.seconds, 0.05), 86_400.0)
 

@@ -72,15 +72,15 @@ class Sender:
         self._bulkhead: Bulkhead[Lane] = Bulkhead()  # calls, from the limiter's word to the call's end
         self._flying: set[Lane] = set()  # lanes whose call runs
         self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
-        self._begun: set[int] = set()  # replies that were called for and whose result could not be written
-        self._later: list[tuple[float, int, Lane]] = []
-        self._said: dict[str, list[logs.Line]] = {}  # results, by status, to be logged together
+        self._unwritten: set[int] = set()  # replies that were called for and whose result could not be written
+        self._scheduled: list[tuple[float, int, Lane]] = []
+        self._log_lines: dict[str, list[logs.Line]] = {}  # results, by status, to be logged together
         self._tie = itertools.count()
         self._stopping = False
         self._checked_at = time.monotonic()
-        self._looks = Stage("look", self._look, 64)
-        self._gate = Stage("admit", self._admit, 64)
-        self._leaves = Stage("let go", self._leave, 500)
+        self._reads = Stage("look", self._read_replies, 64)
+        self._admissions = Stage("admit", self._ask_limiter, 64)
+        self._releases = Stage("let go", self._release_batch, 500)
         vital_thread("deliver", self._serve)
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
@@ -114,9 +114,9 @@ class Sender:
 
     def _serve(self) -> None:
         while True:
-            self._turn()
+            self._run_once()
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         """What takes a trip for every lane is a stage's, and its answer an event. (What was forgotten is read here:
         channels, pauses, and every ``CHECK_SECONDS`` what is being sent in our name.)"""
         looking: list[Lane] = []
@@ -126,34 +126,34 @@ class Sender:
                 case "look":
                     looking += lanes
                 case "found":
-                    self._found(lanes, value)
+                    self._take_rows(lanes, value)
                     ready += lanes
                 case "not read":
                     for lane in lanes:
-                        self._give_place(lane)
-                    self._go(lanes)
+                        self._free_slot(lane)
+                    self._release(lanes)
                 case "advance":
                     ready += lanes
                 case "admitted":
-                    self._admitted(lanes, value)
+                    self._apply_waits(lanes, value)
                 case "result":
                     ready += (lane for lane in lanes if self._settle(lane, value))
                 case "written":
-                    self._written(value, looking)
-        for status, lines in self._said.items():
+                    self._apply_results(value, looking)
+        for status, lines in self._log_lines.items():
             logs.together(log, "reply", lines, status=status)
-        self._said.clear()
-        called = self._called_up(ready)
-        self._looks.put([*looking, *(lane for lane in called if not lane.replies)])
+        self._log_lines.clear()
+        called = self._give_out_slots(ready)
+        self._reads.put([*looking, *(lane for lane in called if not lane.replies)])
         ready += (lane for lane in called if lane.replies)
-        self._gate.put([lane for lane in ready if self._may_start(lane)])
+        self._admissions.put([lane for lane in ready if self._route(lane)])
         self._check()
 
     def _ready(self) -> Sequence[Event]:
         """What happened since; waits for the next event, the next timer, or the next check."""
         now = time.monotonic()
-        until = min(self._later[0][0] if self._later else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
-        if self._bulkhead.may_call():
+        until = min(self._scheduled[0][0] if self._scheduled else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
+        if self._bulkhead.has_startable():
             until = now
         events: list[Event] = []
         try:
@@ -163,12 +163,12 @@ class Sender:
         except queue.Empty:
             pass
         now = time.monotonic()
-        while self._later and self._later[0][0] <= now:
-            lane = heapq.heappop(self._later)[2]
+        while self._scheduled and self._scheduled[0][0] <= now:
+            lane = heapq.heappop(self._scheduled)[2]
             events.append(("advance" if lane.replies else "look", [lane], None))
         return events
 
-    def _look(self, lanes: list[Lane]) -> None:
+    def _read_replies(self, lanes: list[Lane]) -> None:
         """Stage: read their next replies."""
         try:
             rows = database.read(sql("fetch_replies"), {"ids": [lane.id for lane in lanes]})
@@ -178,7 +178,7 @@ class Sender:
         else:
             self._events.put(("found", lanes, rows))
 
-    def _found(self, lanes: Sequence[Lane], rows: Sequence[tuple[Any, ...]]) -> None:
+    def _take_rows(self, lanes: Sequence[Lane], rows: Sequence[tuple[Any, ...]]) -> None:
         found: dict[int, list[Next]] = collections.defaultdict(list)
         for row in rows:
             found[row[0]].append(Next(*row))
@@ -187,49 +187,49 @@ class Sender:
             lane.replies, lane.read_at = collections.deque(found[lane.id]), now
             lane.channel = _channel(found[lane.id][0].channel_id) if found[lane.id] else None
 
-    def _go(self, lanes: Sequence[Lane]) -> None:
-        self._leaves.put(lanes)
+    def _release(self, lanes: Sequence[Lane]) -> None:
+        self._releases.put(lanes)
 
-    def _leave(self, lanes: list[Lane]) -> None:
+    def _release_batch(self, lanes: list[Lane]) -> None:
         """Stage: release; a lane on which word was left is looked at again."""
         again = set(self.locks.release([lane.id for lane in lanes], keep=not self._stopping))
         if again:
-            self._looks.put(lane for lane in lanes if lane.id in again)
+            self._reads.put(lane for lane in lanes if lane.id in again)
 
-    def _admit(self, lanes: list[Lane]) -> None:
+    def _ask_limiter(self, lanes: list[Lane]) -> None:
         """Stage: one question to the limiter for all that may start as far as we know."""
         self._events.put(("admitted", lanes, self.limiter.admit([_request(lane) for lane in lanes])))
 
-    def _admitted(self, lanes: Sequence[Lane], waits: Sequence[float]) -> None:
+    def _apply_waits(self, lanes: Sequence[Lane], waits: Sequence[float]) -> None:
         for lane, wait in zip(lanes, waits, strict=True):
             if wait <= 0 and not self._stopping:
                 self._intend(lane)
             else:
-                self._give_place(lane)
-                self._wait(lane, wait)
+                self._free_slot(lane)
+                self._wait_for_limiter(lane, wait)
 
-    def _may_start(self, lane: Lane) -> bool:
+    def _route(self, lane: Lane) -> bool:
         """Whether the lane's next reply may go to the limiter, with a call reserved; everything else is done here."""
-        reply = self._head(lane)
-        if reply is None or lane.channel is None or not results.rides(lane.step):
-            self._hand_in(lane)
+        reply = self._next_reply(lane)
+        if reply is None or lane.channel is None or not results.may_wait_for_intent(lane.result):
+            self._write_and_release(lane)
         elif self._is_lost(reply):
-            self._give_back(lane, reply, lane.channel)
+            self._requeue(lane, reply, lane.channel)
         elif results.refusal(reply):
             self._refuse(lane, reply)
-        elif reply.status != "pending" or self._stopping or self._held_back(lane, reply):
-            self._hand_in(lane)
+        elif reply.status != "pending" or self._stopping or self._is_held(lane, reply):
+            self._write_and_release(lane)
         elif (reply.wait or 0) > 0 and not lane.probe:
-            self._wait_for_column(lane, reply.wait or 0)
-        elif not lane.place and self._bulkhead.room(lane.channel.id) <= 0:
-            self._wait_for_room(lane)
+            self._wait_for_retry(lane, reply.wait or 0)
+        elif not lane.slot and self._bulkhead.free_slots(lane.channel.id) <= 0:
+            self._wait_for_slot(lane)
         else:
-            self._take_place(lane, lane.channel.id)
+            self._take_slot(lane, lane.channel.id)
             return True
-        self._give_place(lane)
+        self._free_slot(lane)
         return False
 
-    def _head(self, lane: Lane) -> Next | None:
+    def _next_reply(self, lane: Lane) -> Next | None:
         while lane.replies:
             reply = lane.replies[0]
             if reply.reply_id is not None and reply.status not in results.SETTLED:
@@ -238,10 +238,10 @@ class Sender:
             if reply.reply_id is None:
                 return None
             if not lane.replies:
-                self._skip(lane, reply)
+                self._skip_settled(lane, reply)
         return None
 
-    def _skip(self, lane: Lane, last: Next) -> None:
+    def _skip_settled(self, lane: Lane, last: Next) -> None:
         """All that was fetched is settled: move the lane's head past it."""
         try:
             database.execute(sql("skip_settled"), {"id": lane.id, "sequence": last.sequence + 1})
@@ -256,13 +256,13 @@ class Sender:
     def _refuse(self, lane: Lane, reply: Next) -> None:
         """It is never started; what came before it is written first."""
         refusal = results.refusal(reply)
-        if lane.step is not None or refusal is None:
-            self._hand_in(lane)
+        if lane.result is not None or refusal is None:
+            self._write_and_release(lane)
             return
         lane.replies.popleft()
         self._submit(lane, results.result(reply, None, refusal[0], error=refusal[1]))
 
-    def _held_back(self, lane: Lane, reply: Next) -> bool:
+    def _is_held(self, lane: Lane, reply: Next) -> bool:
         """Sending is held for this lane: its channel is paused or switched off, or this is a copy of production."""
         channel = lane.channel
         assert channel is not None
@@ -274,78 +274,78 @@ class Sender:
 
     def _paused(self, channel: ChannelConfig) -> bool:
         try:
-            return pauses.stopped(*pauses.sending_keys(channel.id, channel.tenant_id))
+            return pauses.is_stopped(*pauses.sending_keys(channel.id, channel.tenant_id))
         except CoreError:  # the database is away: no intent is written now, whatever we say
             return True
 
-    def _hand_in(self, lane: Lane) -> None:
+    def _write_and_release(self, lane: Lane) -> None:
         """Let the lane go; a result is written before, and its answer looks again."""
-        if lane.step is not None:
+        if lane.result is not None:
             self._flush(lane)
         else:
-            self._go([lane])
+            self._release([lane])
 
-    def _wait(self, lane: Lane, seconds: float) -> None:
+    def _wait_for_limiter(self, lane: Lane, seconds: float) -> None:
         """The limiter's waits: short ones stay here, long ones go into the column, and the lane with them."""
-        if lane.step is not None:
+        if lane.result is not None:
             self._flush(lane, then=seconds if seconds <= STAY_SECONDS else 0.0)
         elif seconds <= STAY_SECONDS:
-            self._come_back(lane, seconds)
+            self._schedule(lane, seconds)
         else:
             self._submit(lane, results.result(lane.replies.popleft(), None, "pending", delay=seconds))
 
-    def _wait_for_column(self, lane: Lane, seconds: float) -> None:
+    def _wait_for_retry(self, lane: Lane, seconds: float) -> None:
         """A retry time that stands in the column already."""
-        if lane.step is not None or seconds > STAY_SECONDS:
-            self._hand_in(lane)
+        if lane.result is not None or seconds > STAY_SECONDS:
+            self._write_and_release(lane)
         else:
             lane.replies.clear()  # read anew then: what was read says "wait" for ever
-            self._come_back(lane, seconds)
+            self._schedule(lane, seconds)
 
-    def _come_back(self, lane: Lane, seconds: float) -> None:
-        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._tie), lane))
+    def _schedule(self, lane: Lane, seconds: float) -> None:
+        heapq.heappush(self._scheduled, (time.monotonic() + seconds, next(self._tie), lane))
 
     # ------------------------------------------------------------ the bulkhead
 
-    def _wait_for_room(self, lane: Lane) -> None:
+    def _wait_for_slot(self, lane: Lane) -> None:
         """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
         assert lane.channel is not None
-        before = -1 if lane.step is not None else self._bulkhead.stand_in_line(lane.channel.id, lane)
+        before = -1 if lane.result is not None else self._bulkhead.enqueue(lane.channel.id, lane)
         if before < 0:
-            self._hand_in(lane)
+            self._write_and_release(lane)
         elif before >= READ_AHEAD:
             lane.replies.clear()
 
-    def _called_up(self, ready: Sequence[Lane]) -> list[Lane]:
+    def _give_out_slots(self, ready: Sequence[Lane]) -> list[Lane]:
         """Lanes for which there is room now, longest wait first, behind those that go on with what was read for them:
         a lane that has its turn says all of that, so that nothing is read and written twice. Each has its place, also
         while it is read anew."""
         going_on = collections.Counter(
-            lane.channel.id for lane in ready if lane.channel and lane.replies and not lane.place
+            lane.channel.id for lane in ready if lane.channel and lane.replies and not lane.slot
         )
-        called = self._bulkhead.call(going_on)
+        called = self._bulkhead.start_waiting(going_on)
         for lane in called:
             assert lane.channel is not None
-            lane.place = lane.channel.id
+            lane.slot = lane.channel.id
         return called
 
-    def _take_place(self, lane: Lane, channel_id: int) -> None:
-        if not lane.place:
-            lane.place = channel_id
-            self._bulkhead.begin(channel_id)
+    def _take_slot(self, lane: Lane, channel_id: int) -> None:
+        if not lane.slot:
+            lane.slot = channel_id
+            self._bulkhead.take_slot(channel_id)
 
-    def _give_place(self, lane: Lane) -> None:
-        if lane.place:
-            self._bulkhead.end(lane.place)
-            lane.place = 0
+    def _free_slot(self, lane: Lane) -> None:
+        if lane.slot:
+            self._bulkhead.free_slot(lane.slot)
+            lane.slot = 0
 
     # ------------------------------------------------------------ intents and results
 
     def _intend(self, lane: Lane) -> None:
-        reply = lane.now = lane.replies.popleft()
+        reply = lane.in_flight = lane.replies.popleft()
         assert reply.reply_id is not None
-        step = lane.step or Step(id=lane.id, channel_id=reply.channel_id)
-        lane.step, lane.probe = None, False
+        step = lane.result or Step(id=lane.id, channel_id=reply.channel_id)
+        lane.result, lane.probe = None, False
         lane.claim = self.incarnation  # read once: another thread begins another life
         step.intent_claim = str(lane.claim)
         step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
@@ -356,17 +356,17 @@ class Sender:
 
     def _flush(self, lane: Lane, then: float = 0.0) -> None:
         """Write a result alone; its answer looks at the lane again, after ``then`` seconds."""
-        step, lane.step = lane.step, None
+        step, lane.result = lane.result, None
         if step is not None:
             self._submit(lane, step, then)
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
         """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
-        self.writer.submit(SENDS, step, self._answered, about=(lane, step, then))
+        self.writer.submit(SENDS, step, self._on_commit, about=(lane, step, then))
 
-    def _answered(self, tickets: list[Ticket[Step, Written]]) -> None:
+    def _on_commit(self, tickets: list[Ticket[Step, Written]]) -> None:
         """In the committer's thread: what is meant begins at once, behind the word that it was written."""
-        meant = [(lane, lane.channel, lane.now, _outcome(ticket).begun_at)
+        meant = [(lane, lane.channel, lane.in_flight, _outcome(ticket).begun_at)
                  for ticket in tickets for lane, step, _ in [ticket.about]
                  if step.intent_id is not None and _outcome(ticket).intent]  # fmt: skip
         self._events.put(("written", [ticket.about[0] for ticket in tickets], tickets))
@@ -374,81 +374,81 @@ class Sender:
             failpoint("D2")
             self._calls.submit(self._call, *call)
 
-    def _written(self, tickets: Sequence[Ticket[Step, Written]], looking: list[Lane]) -> None:
+    def _apply_results(self, tickets: Sequence[Ticket[Step, Written]], looking: list[Lane]) -> None:
         for ticket in tickets:
             lane, step, then = ticket.about
             written = _outcome(ticket)
             if step.reply_id is not None:
-                self._result_written(lane, step, ticket, written)
+                self._apply_result(lane, step, ticket, written)
             if step.intent_id is None:
                 if then:
-                    self._come_back(lane, then)
-                elif written.ends():
-                    self._go([lane])
+                    self._schedule(lane, then)
+                elif written.is_done():
+                    self._release([lane])
                 else:
                     looking.append(lane)
             elif written.intent:
                 self._flying.add(lane)
             else:
                 self._in_hand.discard(step.intent_id)
-                lane.now = None
-                self._give_place(lane)
+                lane.in_flight = None
+                self._free_slot(lane)
                 looking.append(lane)
 
-    def _result_written(self, lane: Lane, step: Step, ticket: Ticket[Step, Written], written: Written) -> None:
+    def _apply_result(self, lane: Lane, step: Step, ticket: Ticket[Step, Written], written: Written) -> None:
         assert step.reply_id is not None
         self._in_hand.discard(step.reply_id)
         if ticket.error is not None and step.expect == "sending":
             log.error("result refused by the database", conversation=lane.id, error=type(ticket.error).__name__)
-            self._begun.add(step.reply_id)
+            self._unwritten.add(step.reply_id)
         else:
-            self._begun.discard(step.reply_id)
+            self._unwritten.discard(step.reply_id)
         self._log_result(lane, step, written.status if written.result else "moved")
 
-    def _give_back(self, lane: Lane, reply: Next, channel: ChannelConfig) -> None:
+    def _requeue(self, lane: Lane, reply: Next, channel: ChannelConfig) -> None:
         """A row in our name that we do not have in hand: its call never began, or its result could not be written."""
-        if lane.step is not None:
+        if lane.result is not None:
             self._flush(lane)
             return
         lane.replies.popleft()
-        if reply.reply_id in self._begun:
+        if reply.reply_id in self._unwritten:
             unknown = Unknown(reason="its result could not be written")
-            self._submit(lane, results.again(reply, self.incarnation, channel, unknown, False))
+            self._submit(lane, results.retry(reply, self.incarnation, channel, unknown, False))
         else:
             spent = max(0, reply.attempts - 1)
             self._submit(lane, results.result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
 
     def _settle(self, lane: Lane, value: tuple[Outcome, bool]) -> bool:
         """A call ended: what it means for the reply and the lane. False: we had given it up before."""
-        reply, channel = lane.now, lane.channel
+        reply, channel = lane.in_flight, lane.channel
         if reply is None or channel is None or lane not in self._flying:
             return False
-        lane.now = None
+        lane.in_flight = None
         failpoint("D3")
         self._flying.discard(lane)
-        self._give_place(lane)
-        lane.step = results.judge(reply, lane.claim, channel, *value)
+        self._free_slot(lane)
+        lane.result = results.judge(reply, lane.claim, channel, *value)
         return True
 
     def _log_result(self, lane: Lane, step: Step, status: str) -> None:
         words = {"conversation": lane.id, "sequence": step.sequence, "attempt": step.attempts, "trace": lane.trace}
-        self._said.setdefault(status, []).append(words)
+        self._log_lines.setdefault(status, []).append(words)
 
     # ------------------------------------------------------------ calls
 
     def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, begun_at: float) -> None:
         """On a thread of the pool. ``begun_at``: before its intent was committed."""
-        wait = self._told_to_wait(channel, reply)  # this may take a while
+        wait = self._platform_wait(channel, reply)  # this may take a while
         if time.monotonic() - begun_at > START_SECONDS or self._stopping or lane.claim != self.incarnation:
             outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
         elif wait > 0:
             outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
         else:
             outcome = _send(channel, reply)
-        self._events.put(("result", [lane], (outcome, self._account(channel, reply, outcome))))
-        early_retry.heard(channel.id, outcome)
+        self._events.put(("result", [lane], (outcome, self._count_outcome(channel, reply, outcome))))
+        early_retry.record_outcome(channel.id, outcome)
 
-    def _told_to_wait(self, channel: ChannelConfig, reply: Next) -> float:
+    def _platform_wait(self, channel: ChannelConfig, reply: Next) -> float:
         """Somebody else's 429 may have come between the limiter's word and this call."""
         try:
             return self.limiter.blocked(_request_of(reply, channel))
@@ -456,7 +456,7 @@ class Sender:
             log.warning("blocks not read", channel=channel.id, error=type(error).__name__)
             return 0.0
 
-    def _account(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
+    def _count_outcome(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
         """What it means for the channel and its limits. True: the channel is paused, no attempt is spent."""
         key = pauses.Key(pauses.CHANNEL, str(channel.id), Work.SEND.activity)
         try:
@@ -464,14 +464,14 @@ class Sender:
                 case Deferred():
                     if outcome.bucket:
                         self.limiter.block(
-                            _request_of(reply, channel), outcome.bucket, results.told(outcome), outcome.reason
+                            _request_of(reply, channel), outcome.bucket, results.wait_seconds(outcome), outcome.reason
                         )
                 case Failed() | Unknown():
-                    return pauses.failed(key, reply.id, outcome.reason)
+                    return pauses.count_failure(key, reply.id, outcome.reason)
                 case Rejected(scope=Scope.CHANNEL, new_chat=""):
-                    return pauses.failed(key, reply.id, outcome.reason, at_once=True)
+                    return pauses.count_failure(key, reply.id, outcome.reason, at_once=True)
                 case _:  # it answers, so it works
-                    pauses.succeeded(key)
+                    pauses.count_success(key)
         except Exception as error:  # whatever it is: the result must be written
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False

@@ -31,9 +31,9 @@ from conversations.contracts import ChannelConfig, Kind, Work
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
-from conversations.handling.backpressure import Room
+from conversations.handling.backpressure import Backpressure
 from conversations.handling.turn_stream import RELEASE, TURNS, Committed
-from conversations.handling.turn_threads import Threads
+from conversations.handling.turn_threads import TurnThreads
 from conversations.handling.verdicts import Finished, Head, Verdict
 from conversations.lanes import pauses
 from conversations.lanes.lock import Locks, free
@@ -48,25 +48,25 @@ log = structlog.get_logger(__name__)
 TURNS_PER_HOLD = 20
 HOLD_SECONDS = 1.0
 SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
-LOOKS = 64  # lanes read in one trip
+LANES_PER_READ = 64  # lanes read in one trip
 ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
 
 
 class Held:
     """One lane in this process's hands."""
 
-    __slots__ = ("announced", "begun", "channel", "head", "id", "life", "probe", "since", "turns", "void")
+    __slots__ = ("abandoned", "announced", "begun", "channel", "generation", "head", "id", "probe", "since", "turns")
 
-    def __init__(self, lane: int, probe: bool, life: int) -> None:
+    def __init__(self, lane: int, probe: bool, generation: int) -> None:
         self.id, self.probe = lane, probe
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
         self.begun = 0.0  # when its turn began; 0: none is running
-        self.void: Head | None = None  # a head whose turn was given up
-        self.hold(life)
+        self.abandoned: Head | None = None  # the head whose turn was abandoned
+        self.hold(generation)
 
-    def hold(self, life: int) -> None:
-        self.life = life  # the incarnation that took it, counted
+    def hold(self, generation: int) -> None:
+        self.generation = generation  # the incarnation that took it, counted
         self.announced = False  # in the Worker row
         self.since = time.monotonic()
         self.turns = 0
@@ -94,30 +94,30 @@ class Handler:
         self.incarnation = incarnation
         self.overdue = threading.Event()  # a turn never ended: this process wants to be replaced
         self._announce = announce
-        self._life = 0
+        self._generation = 0
         self._stopping = False
-        self._threads = Threads(settings.TURN_THREADS, "turn")
+        self._threads = TurnThreads(settings.TURN_THREADS, "turn")
         self._finishers = ThreadPoolExecutor(
             4, thread_name_prefix="finish"
         )  # of async turns; bots may fill the loop's own
-        self._trials = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="trial")
+        self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="trial")
         self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
-        self._room = Room()
-        self._looks = Stage("look", self._take, LOOKS)
-        self._leaves = Stage("let go", self._leave, 500)
-        vital_thread("overdue", self._watch)
+        self._backpressure = Backpressure()
+        self._reads = Stage("look", self._read_heads, LANES_PER_READ)
+        self._releases = Stage("let go", self._release_batch, 500)
+        vital_thread("overdue", self._watch_overdue)
 
     def handle(
-        self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, line: str = ""
+        self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, queue: str = ""
     ) -> None:
         """Process the next messages of these lanes; returns when few of their line wait for anything but their bots."""
         if self._closing():
             time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
             return
         failpoint("T1")
-        life = self._life
+        generation = self._generation
         try:
             mine = self.locks.hold(conversation_ids) if locked else self.locks.hold_unlocked(conversation_ids)
         except redis.RedisError as error:
@@ -125,19 +125,19 @@ class Handler:
             return
         if not mine:
             return
-        goes_to = self._leaves  # whatever happens between, what is held here is let go
+        goes_to = self._releases  # whatever happens between, what is held here is let go
         try:
             failpoint("T2")
-            goes_to = self._looks
+            goes_to = self._reads
         finally:
-            self._room.enter(line, mine)
-            goes_to.put(Held(lane, probe, life) for lane in mine)
-        self._room.wait(line, self._closing, woken=locked)
+            self._backpressure.enter(queue, mine)
+            goes_to.put(Held(lane, probe, generation) for lane in mine)
+        self._backpressure.wait(queue, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
         """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
         with self._lock:
-            self._life += 1
+            self._generation += 1
             self.incarnation = incarnation
             self.locks.token = str(incarnation)
 
@@ -154,17 +154,17 @@ class Handler:
 
     # ------------------------------------------------------------ looking at lanes
 
-    def _leave(self, leaving: list[Held]) -> None:
+    def _release_batch(self, leaving: list[Held]) -> None:
         """Stage: release; a lane on which word was left is looked at again."""
         failpoint("T7")
         again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
-        self._room.leave(held.id for held in leaving if held.id not in again)
+        self._backpressure.leave(held.id for held in leaving if held.id not in again)
         for held in leaving:
-            held.hold(self._life)
-        self._looks.put(held for held in leaving if held.id in again)
+            held.hold(self._generation)
+        self._reads.put(held for held in leaving if held.id in again)
 
-    def _take(self, looking: list[Held]) -> None:
+    def _read_heads(self, looking: list[Held]) -> None:
         """Stage: read heads and states. What this process has not said to have in hand is said in the same trip."""
         ask = (sql("fetch_heads"), {"ids": [held.id for held in looking]})
         try:
@@ -175,60 +175,60 @@ class Handler:
             time.sleep(0.2)
             rows = None
         if rows is None:
-            self._go(looking)
+            self._release(looking)
             return
         heads = {row[0]: Head(*row) for row in rows}
         failpoint("T3")
         for held in looking:
             held.announced, held.head = True, heads.get(held.id)
             try:
-                self._begin(held)
+                self._start_head(held)
             except Exception as error:  # the database went away, or a lane that nobody foresaw: not the others' fault
                 kind, place = error_places.kind(error), error_places.place(error)
                 log.warning("lane let go", conversation=held.id, error=kind, place=place)
-                self._go([held])
+                self._release([held])
 
-    def _go(self, helds: Iterable[Held]) -> None:
-        self._leaves.put(helds)
+    def _release(self, helds: Iterable[Held]) -> None:
+        self._releases.put(helds)
 
-    def _begin(self, held: Held) -> None:
+    def _start_head(self, held: Held) -> None:
         """What the head of a lane asks for."""
         head = held.head
         if head is None or not self._may_begin(held) or head.mode != "bot" or head.stopped:
-            self._go([held])
+            self._release([held])
         elif head.message_id is None:
-            self._release_waiting(held, head)
+            self._number_waiting(held, head)
         elif head.status != "pending":
             self._commit(held, Finished(verdicts.pass_over(head), head))
         elif (head.wait or 0) > 0 and not held.probe:
-            self._go([held])
+            self._release([held])
         elif not head.starts_turn:
             self._commit(held, Finished(verdicts.advance(head), head))
         else:
             self._begin_turn(held, head)
 
     def _may_begin(self, held: Held) -> bool:
-        return not self._closing() and held.life == self._life and held.id not in self.locks.lost
+        return not self._closing() and held.generation == self._generation and held.id not in self.locks.lost
 
-    def _release_waiting(self, held: Held, head: Head) -> None:
+    def _number_waiting(self, held: Held, head: Head) -> None:
         if head.release_in is None:
-            self._go([held])
+            self._release([held])
         elif head.release_in > 0:
             delayed_wake.wake_later(held.id, head.tenant_id, head.release_in)
-            self._go([held])
+            self._release([held])
         else:
-            self.writer.submit(RELEASE, head.id, self._released, about=held)
+            self.writer.submit(RELEASE, head.id, self._on_numbered, about=held)
 
-    def _released(self, tickets: list[Ticket[int, str]]) -> None:
+    def _on_numbered(self, tickets: list[Ticket[int, str]]) -> None:
         """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
         for ticket in tickets:
-            (self._looks if ticket.error is None else self._leaves).put([ticket.about])
+            (self._reads if ticket.error is None else self._releases).put([ticket.about])
 
     def _begin_turn(self, held: Held, head: Head) -> None:
         channel = held.channel = registry.channel(head.channel_id)
         keys = pauses.handling_keys(channel.bot, channel.id, channel.tenant_id) if channel else ()
-        if channel is None or not channel.active or (pauses.stopped(*keys) and not held.probe):
-            self._go([held])
+        if channel is None or not channel.active or (pauses.is_stopped(*keys) and not held.probe):
+            self._release([held])
             return
         held.turns += 1
         try:
@@ -239,8 +239,8 @@ class Handler:
         if head.kind == Kind.BUTTON and not head.attempts:
             acknowledgements.acknowledge(channel, head.user, head.chat, task.message.data)
         if head.suspect:
-            self._room.begin(held.id)
-            self._trials.submit(self._run_trial, held, head, channel, task)
+            self._backpressure.mark_busy(held.id)
+            self._isolated.submit(self._run_isolated, held, head, channel, task)
         elif inspect.iscoroutinefunction(function):
             asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
         else:
@@ -249,12 +249,12 @@ class Handler:
     # ------------------------------------------------------------ running turns
 
     def _run(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
-        if self._start(held):
+        if self._mark_running(held):
             self._finish(held, head, channel, turns.run(function, task), held.begun)
 
     async def _run_async(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
         async with self._async_room:
-            if not self._start(held):
+            if not self._mark_running(held):
                 return
             began = held.begun
             output = await turns.run_async(function, task)
@@ -262,16 +262,16 @@ class Handler:
             self._finishers, self._finish, held, head, channel, output, began
         )
 
-    def _run_trial(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
+    def _run_isolated(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         """Its last worker died: this turn runs in a process of its own, and only a crash there is its attempt."""
         try:
-            self._try(held, head, channel, task)
+            self._run_in_child(held, head, channel, task)
         finally:
-            self._room.end(held.id)
+            self._backpressure.mark_idle(held.id)
 
-    def _try(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
+    def _run_in_child(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
         if not self._may_begin(held):
-            self._go([held])
+            self._release([held])
             return
         began = time.monotonic()
         try:
@@ -280,29 +280,29 @@ class Handler:
             log.warning("trial not begun", conversation=held.id, error=error_places.kind(error))
             output = None
         if output is None:
-            self._go([held])
+            self._release([held])
         else:
             self._finish(held, head, channel, output, began)
 
-    def _start(self, held: Held) -> bool:
+    def _mark_running(self, held: Held) -> bool:
         """A thread is free for this turn, maybe long after it was looked at. False: it must not begin any more."""
         with self._lock:
             if self._may_begin(held):
                 held.begun = time.monotonic()
                 self._running[held.id] = held
-                self._room.begin(held.id)
+                self._backpressure.mark_busy(held.id)
         if not held.begun:
-            self._go([held])
+            self._release([held])
             return False
         return True
 
     def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
         """A turn ended: its verdict goes to the committer. The result of a turn that was given up is void."""
         with self._lock:
-            if held.void is head:
+            if held.abandoned is head:
                 return
             if self._running.pop(held.id, None) is not None:
-                self._room.end(held.id)
+                self._backpressure.mark_idle(held.id)
             held.begun = 0.0
         try:
             failpoint("T4")
@@ -311,7 +311,7 @@ class Handler:
             log.warning(
                 "lane let go", conversation=held.id, error=error_places.kind(error), place=error_places.place(error)
             )
-            self._go([held])
+            self._release([held])
         else:
             self._commit(held, Finished(verdict, head, channel))
 
@@ -329,9 +329,11 @@ class Handler:
                   "state_before": head.state or None}  # fmt: skip
         if not output.error_type:
             verdict = verdicts.success(head, channel, output, {**record, "outcome": "committed"})
-            pauses.succeeded(key)
+            pauses.count_success(key)
             return verdict
-        paused = pauses.failed(key, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}")
+        paused = pauses.count_failure(
+            key, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}"
+        )
         log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=verdicts.trace(head),
                     attempt=head.attempts + 1, bot=channel.bot, error=output.error_type, place=output.error_place,
                     paused=paused)  # fmt: skip
@@ -339,24 +341,24 @@ class Handler:
                    "outcome": "paused" if paused else "failed"}  # fmt: skip
         return verdicts.failure(head, channel, record, paused)
 
-    def _watch(self) -> None:
+    def _watch_overdue(self) -> None:
         """A turn over its time is a failed attempt at once; its process lets the others finish and is replaced."""
         while True:
             time.sleep(min(1.0, settings.TURN_SECONDS / 4))
-            for held in self._late():
-                self._give_up(held)
+            for held in self._take_overdue():
+                self._abandon(held)
 
-    def _late(self) -> list[Held]:
+    def _take_overdue(self) -> list[Held]:
         now = time.monotonic()
         with self._lock:
             late = [held for held in self._running.values() if now - held.begun > settings.TURN_SECONDS]
             for held in late:
-                held.void, held.begun = held.head, 0.0
+                held.abandoned, held.begun = held.head, 0.0
                 del self._running[held.id]
-                self._room.end(held.id)
+                self._backpressure.mark_idle(held.id)
         return late
 
-    def _give_up(self, held: Held) -> None:
+    def _abandon(self, held: Held) -> None:
         head, channel = held.head, held.channel
         assert head is not None
         assert channel is not None
@@ -368,9 +370,9 @@ class Handler:
     # ------------------------------------------------------------ committing
 
     def _commit(self, held: Held, finished: Finished) -> None:
-        self.writer.submit(TURNS, finished, self._committed, about=held)
+        self.writer.submit(TURNS, finished, self._on_commit, about=held)
 
-    def _committed(self, tickets: list[Ticket[Finished, Committed]]) -> None:
+    def _on_commit(self, tickets: list[Ticket[Finished, Committed]]) -> None:
         """In the committer's thread, after COMMIT: nothing here may read the database."""
         failpoint("T6")
         speaking: dict[int, list[int]] = {}  # lanes that began to have something to say, by tenant
@@ -379,7 +381,7 @@ class Handler:
             held: Held = ticket.about
             if ticket.error is not None:
                 log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
-                self._go([held])
+                self._release([held])
                 continue
             word, behind, speaks = ticket.result
             head: Head = ticket.item.head
@@ -387,21 +389,21 @@ class Handler:
             lines.setdefault(word, []).append(line)
             if speaks:
                 speaking.setdefault(head.tenant_id, []).append(held.id)
-            self._go_on(held, head, behind, word == "moved")
+            self._continue(held, head, behind, word == "moved")
         for tenant_id, lanes in speaking.items():
             wake.send(lanes, tenant_id)
         for word, its in lines.items():
             logs.together(log, "handled", its, status=word)
 
-    def _go_on(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
+    def _continue(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
         """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""
         held.probe = False
-        most = SHORT_HOLD_SECONDS if self._room.waiting else HOLD_SECONDS
+        most = SHORT_HOLD_SECONDS if self._backpressure.waiting else HOLD_SECONDS
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
         if behind and not spent:
-            self._looks.put([held])
+            self._reads.put([held])
             return
-        self._go([held])
+        self._release([held])
         if behind or moved:
             wake.handle([held.id], head.tenant_id)
 

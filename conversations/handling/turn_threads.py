@@ -20,36 +20,36 @@ from conversations.concurrency import vital_thread
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 0.005
-FEW = 4  # that many join without asking whether those at work get on
-BRISK = 3  # turns per thread and tick: whoever does as many is not waiting for anything
+EAGER_THREADS = 4  # that many join without asking whether those at work get on
+BRISK_TURNS = 3  # turns per thread and tick: whoever does as many is not waiting for anything
 
 Work = tuple[float, Callable[..., None], tuple[Any, ...]]
 
 
-class Threads:
+class TurnThreads:
     """At most ``most`` pieces of work at once, begun in the order in which they came."""
 
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
-        self._line: collections.deque[Work] = collections.deque()
+        self._queue: collections.deque[Work] = collections.deque()
         self._lock = threading.Lock()
-        self._resting: list[threading.Lock] = []  # threads without work, each asleep on its own lock
+        self._idle: list[threading.Lock] = []  # threads without work, each asleep on its own lock
         self._threads = self._awake = self._taken = 0
         self._more = threading.Event()  # somebody stands in line
         vital_thread(f"{name}-watch", self._watch)
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
         with self._lock:
-            self._line.append((time.monotonic(), function, arguments))
+            self._queue.append((time.monotonic(), function, arguments))
             if not self._awake:
-                self._join()
+                self._add_thread()
         if not self._more.is_set():
             self._more.set()
 
-    def _join(self) -> None:
+    def _add_thread(self) -> None:
         """One more thread at work; the lock is held."""
-        if self._resting:
-            self._resting.pop().release()
+        if self._idle:
+            self._idle.pop().release()
         elif self._threads < self._most:
             self._threads += 1
             vital_thread(f"{self._name}-{self._threads}", self._serve)
@@ -58,12 +58,12 @@ class Threads:
         self._awake += 1
 
     def _serve(self) -> None:
-        rest = threading.Lock()
-        rest.acquire()
+        idle = threading.Lock()
+        idle.acquire()
         while True:
-            work = self._take(rest)
+            work = self._next_work(idle)
             if work is None:
-                rest.acquire()
+                idle.acquire()
             else:
                 self._do(*work)
 
@@ -73,13 +73,13 @@ class Threads:
         except Exception as error:  # nobody waits for its result; the next one needs this thread
             log.error("work failed", name=self._name, error=type(error).__name__, exc_info=True)
 
-    def _take(self, rest: threading.Lock) -> Work | None:
+    def _next_work(self, idle: threading.Lock) -> Work | None:
         with self._lock:
-            if self._line:
+            if self._queue:
                 self._taken += 1
-                return self._line.popleft()
+                return self._queue.popleft()
             self._awake -= 1
-            self._resting.append(rest)
+            self._idle.append(idle)
             return None
 
     def _watch(self) -> None:
@@ -88,11 +88,11 @@ class Threads:
             time.sleep(TICK_SECONDS)
             with self._lock:
                 taken, self._taken = self._taken, 0
-                if not self._line:
+                if not self._queue:
                     self._more.clear()
-                elif time.monotonic() - self._line[0][0] > TICK_SECONDS and self._get_on_badly(taken):
-                    for _ in range(1 + len(self._line) // 8):
-                        self._join()
+                elif time.monotonic() - self._queue[0][0] > TICK_SECONDS and self._is_stalled(taken):
+                    for _ in range(1 + len(self._queue) // 8):
+                        self._add_thread()
 
-    def _get_on_badly(self, taken: int) -> bool:
-        return self._awake < FEW or taken < BRISK * self._awake
+    def _is_stalled(self, taken: int) -> bool:
+        return self._awake < EAGER_THREADS or taken < BRISK_TURNS * self._awake

@@ -109,7 +109,7 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
         sender=head.sender or {},
         platform_id=head.platform_id or "",
         late=bool(head.late),
-        payload=_chosen(payload.get("payload", ""), head.offered),
+        payload=_choice_of(payload.get("payload", ""), head.offered),
         **{name: payload.get(name, "") for name in ("command", "args", "target", "thread")},
         data=payload.get("data", {}),
     )
@@ -120,27 +120,27 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
                       state=state, platform=channel.platform)  # fmt: skip
 
 
-def _chosen(pressed: str, offered: Any) -> str:
+def _choice_of(pressed: str, offered: Any) -> str:
     """A button's data; where it travelled as a digest (``Choice.short``), the choice of the reply that offered it."""
     choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
     return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
 
 
-def _base(head: Head) -> dict[str, Any]:
+def _expected(head: Head) -> dict[str, Any]:
     return {"id": head.id, "channel_id": head.channel_id, "message_id": head.message_id, "sequence": head.sequence,
             "epoch": head.epoch, "attempts": head.attempts, "expect": head.status}  # fmt: skip
 
 
 def advance(head: Head) -> Verdict:
     """An event without a turn reached the head: handled, no bot."""
-    return Verdict(**_base(head), status="handled")
+    return Verdict(**_expected(head), status="handled")
 
 
 def pass_over(head: Head) -> Verdict:
     """The head was settled before it became one: parked or skipped in its place, or it stands for a hole."""
     channel = registry.channel(head.channel_id)
     blocks = head.status == "missing" and channel is not None and channel.options.get("gap_policy") == "block"
-    return Verdict(**_base(head), status=head.status or "", advance=0 if blocks else 1, blocked=blocks)
+    return Verdict(**_expected(head), status=head.status or "", advance=0 if blocks else 1, blocked=blocks)
 
 
 def success(head: Head, channel: ChannelConfig, output: turns.Output, record: dict[str, Any]) -> Verdict:
@@ -148,11 +148,11 @@ def success(head: Head, channel: ChannelConfig, output: turns.Output, record: di
     bodies = [part for body in output.replies for part in adapter.split(body)]
     handed_over = output.handed_over is not None
     return Verdict(
-        **_base(head),
+        **_expected(head),
         status="handled",
         state=output.state if output.state != (head.state or {}) else None,
         bot=channel.bot,
-        replies=[_said("bot", body) for body in bodies] or None,
+        replies=[_reply_item("bot", body) for body in bodies] or None,
         mode="human" if handed_over else None,
         epoch_step=1 if handed_over else 0,
         note=clean_text(f"handed over: {output.handed_over}", 500) if handed_over else None,
@@ -165,10 +165,10 @@ def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: 
     again: dict[str, Any] = {"bot": channel.bot, "turn": record}
     if attempts < ATTEMPTS:
         delay = random.uniform(0.05, min(RETRY_SECONDS, 2.0**attempts))
-        return Verdict(**_base(head), **again, status="pending", advance=0, attempts_after=attempts, delay=delay)
+        return Verdict(**_expected(head), **again, status="pending", advance=0, attempts_after=attempts, delay=delay)
     policy = channel.options.get("parked_policy", "human")
     return Verdict(
-        **_base(head),
+        **_expected(head),
         status="parked",
         note=clean_text(
             f"the bot failed {attempts} times, last: {record['error_type']} at {record['error_place']}", 500
@@ -178,10 +178,10 @@ def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: 
         mode="human" if policy == "human" else None,
         epoch_step=1 if policy == "human" else 0,
         bot=channel.bot,
-        replies=[_said("system", ReplyBody(text=channel.options.get("sorry_text") or SORRY))],
+        replies=[_reply_item("system", ReplyBody(text=channel.options.get("sorry_text") or SORRY))],
         turn=record,
     )
 
 
-def _said(author: str, body: ReplyBody) -> dict[str, Any]:
+def _reply_item(author: str, body: ReplyBody) -> dict[str, Any]:
     return {"author": author, "body": body}

@@ -39,7 +39,7 @@ class Locks:
         self.lost: set[int] = set()  # lanes in hand that are somebody else's by now
         self._held: dict[int, bool] = {}  # conversation -> word was left by this very process
         self._lock = threading.Lock()
-        self._letting_go = threading.Lock()  # a lock that was just released must not be renewed
+        self._releasing = threading.Lock()  # a lock that was just released must not be renewed
         self._stopping = threading.Event()
         vital_thread(f"renew-{kind.activity}", self._renew_forever)
 
@@ -74,7 +74,7 @@ class Locks:
         try:
             answers = run_script("hold", self._keys(wanted), [self.token, int(TTL_SECONDS * 1000)])
         except redis.RedisError:
-            self._undo(wanted)
+            self._abandon_hold(wanted)
             raise
         assert isinstance(answers, list)
         with self._lock:
@@ -87,17 +87,17 @@ class Locks:
     def _release_in_redis(self, leaving: Sequence[int], keep: bool) -> list[int]:
         if not leaving:
             return []
-        with self._letting_go:
+        with self._releasing:
             try:
                 answers = run_script("release", self._keys(leaving), [self.token, int(keep)])
             except redis.RedisError:
                 answers = [1] * len(leaving)  # it expires; the rows are due
             assert isinstance(answers, list)
             kept = [lane for lane, answer in zip(leaving, answers, strict=True) if answer == 2]
-            asked = self._strike_out(leaving, kept, keep)
+            asked = self._forget_released(leaving, kept, keep)
         return kept + self._hold_again(asked)
 
-    def _strike_out(self, leaving: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
+    def _forget_released(self, leaving: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
         """Forget what was released; those for which this very process left word meanwhile."""
         asked = []
         with self._lock:
@@ -129,12 +129,12 @@ class Locks:
                     wanted.append(lane)
         return wanted
 
-    def _undo(self, wanted: Sequence[int]) -> None:
+    def _abandon_hold(self, wanted: Sequence[int]) -> None:
         """No answer: what was asked for may be held in our name; delete it before we go."""
         with self._lock:
             for lane in wanted:
                 self._held.pop(lane, None)
-        with self._letting_go:
+        with self._releasing:
             free(self.kind, self.token, wanted)
 
     def _keys(self, lanes: Sequence[int]) -> list[str]:
@@ -148,7 +148,7 @@ class Locks:
     def _renew(self) -> None:
         lanes = self.running()
         for start in range(0, len(lanes), 500):
-            with self._letting_go:
+            with self._releasing:
                 held = [lane for lane in lanes[start : start + 500] if lane in self._held]
                 try:
                     answers = run_script("extend", self._keys(held), [self.token, int(TTL_SECONDS * 1000)])

@@ -41,7 +41,7 @@ _known: dict[Key, bool] = {}  # every row; True: stopped
 _known_at = 0.0
 
 
-def stopped(*keys: Key) -> bool:
+def is_stopped(*keys: Key) -> bool:
     """Whether one of ``keys`` is stopped; at most ``KNOWN_SECONDS`` old, what was known while the database is away."""
     known = _rows()
     return bool(known) and any(known.get(key, False) for key in keys)
@@ -56,14 +56,14 @@ def sending_keys(channel_id: int, tenant_id: int) -> tuple[Key, ...]:
     return Key(CHANNEL, str(channel_id), Work.SEND.activity), Key(TENANT, str(tenant_id), Work.SEND.activity)
 
 
-def failed(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
+def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
     """Count one failure; True when ``key`` is stopped now. ``at_once``: one is enough (a revoked token)."""
     values = {**key._asdict(), "reason": clean_text(reason, 300), "conversation_id": conversation_id,
               "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
     try:
         rows = database.execute(sql("count_failure"), values)
     except (psycopg.Error, CoreError):
-        return stopped(key)
+        return is_stopped(key)
     with _lock:
         _known[key] = rows[0][0]
     if rows[0][1]:
@@ -71,7 +71,7 @@ def failed(key: Key, conversation_id: int, reason: str, *, at_once: bool = False
     return bool(rows[0][0])
 
 
-def succeeded(key: Key) -> None:
+def count_success(key: Key) -> None:
     """A success ends the count, and the pause; it costs nothing while there is none."""
     if key not in _rows():
         return

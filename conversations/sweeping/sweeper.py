@@ -51,7 +51,7 @@ UPKEEP_SECONDS = 600.0
 
 AWAY = (redis.RedisError, KombuError, AMQPError, OSError)  # a broker: Redis, or RabbitMQ
 
-Rooms = dict[str, int]
+Capacity = dict[str, int]
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
 
@@ -98,13 +98,13 @@ class Sweeper:
         """One round; True when there is more than the queues may take."""
         self._try(self._bury_dead)
         self._try(self._settle_left_over)
-        rooms = self._rooms()
+        capacity = self._measure_capacity()
         channels = database.read(sql("find_due"))
-        more = self._try(self._bring, Work.HANDLE, [row[:3] for row in channels if row[3]], rooms)
-        more = self._try(self._bring, Work.SEND, [row[:3] for row in channels if row[4]], rooms) or more
-        self._try(self._probe, channels, rooms)
+        more = self._try(self._claim_due, Work.HANDLE, [row[:3] for row in channels if row[3]], capacity)
+        more = self._try(self._claim_due, Work.SEND, [row[:3] for row in channels if row[4]], capacity) or more
+        self._try(self._probe, channels, capacity)
         self._try(self._fire_timers)
-        self._try(self._keep_up, rooms)
+        self._try(self._upkeep, capacity)
         return bool(more)
 
     def _try(self, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -129,7 +129,7 @@ class Sweeper:
 
     # ------------------------------------------------------------ due
 
-    def _rooms(self) -> Rooms | None:
+    def _measure_capacity(self) -> Capacity | None:
         """How many more wakes each queue may take; None with Redis away."""
         try:
             if self._producer is None:
@@ -137,10 +137,10 @@ class Sweeper:
             names = queue_names(Work.HANDLE) + queue_names(Work.SEND)
             return {name: wake.WAITING - wake.queue_length(self._producer, name) for name in names}
         except AWAY as error:
-            self._let_go(error)
+            self._drop_producer(error)
             return None
 
-    def _bring(self, kind: Work, channels: Sequence[Any], rooms: Rooms | None) -> bool:
+    def _claim_due(self, kind: Work, channels: Sequence[Any], capacity: Capacity | None) -> bool:
         """Claim what is due, as much as its queue may take, and hand it on; True when there is more.
 
         The channels of a queue share its room, so that one tenant's backlog stands before nobody else's.
@@ -148,15 +148,15 @@ class Sweeper:
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for channel_id, tenant_id, bot in channels:
             if not self._stopped(kind, channel_id, tenant_id, bot):
-                by_queue[queue_name(kind, tenant_id) if rooms is not None else ""].append(channel_id)
+                by_queue[queue_name(kind, tenant_id) if capacity is not None else ""].append(channel_id)
         more = False
         for name, ids in by_queue.items():
-            room = max(0, rooms[name]) * wake.IDS if rooms is not None else DIRECTLY
-            more = self._claim(kind, ids, room, rooms) or more
+            room = max(0, capacity[name]) * wake.IDS if capacity is not None else DIRECTLY
+            more = self._claim(kind, ids, room, capacity) or more
         return more
 
-    def _claim(self, kind: Work, channels: list[int], room: int, rooms: Rooms | None) -> bool:
-        if not room or (rooms is None and not self._may_do_directly(kind)):
+    def _claim(self, kind: Work, channels: list[int], room: int, capacity: Capacity | None) -> bool:
+        if not room or (capacity is None and not self._may_do_directly(kind)):
             return True
         random.shuffle(channels)
         share = max(1, room // len(channels))
@@ -164,15 +164,15 @@ class Sweeper:
         claimed = database.execute(sql("claim_due" if kind == Work.HANDLE else "claim_send_due"), values)
         failpoint("S1")
         if claimed:
-            self._hand_on(kind, claimed, rooms)
+            self._publish(kind, claimed, capacity)
         return len(claimed) >= share
 
     def _stopped(self, kind: Work, channel_id: int, tenant_id: int, bot: str) -> bool:
         if kind == Work.HANDLE:
-            return pauses.stopped(*pauses.handling_keys(bot, channel_id, tenant_id))
-        return pauses.stopped(*pauses.sending_keys(channel_id, tenant_id))
+            return pauses.is_stopped(*pauses.handling_keys(bot, channel_id, tenant_id))
+        return pauses.is_stopped(*pauses.sending_keys(channel_id, tenant_id))
 
-    def _hand_on(self, kind: Work, claimed: Sequence[Any], rooms: Rooms | None, *, probe: bool = False) -> None:
+    def _publish(self, kind: Work, claimed: Sequence[Any], capacity: Capacity | None, *, probe: bool = False) -> None:
         """Wakes, a queue's lanes together; what could not be published is done here."""
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
@@ -182,20 +182,20 @@ class Sweeper:
             for name, lanes in by_queue.items()
             for start in range(0, len(lanes), wake.IDS)
         ]
-        while wakes and rooms is not None and self._producer is not None:
+        while wakes and capacity is not None and self._producer is not None:
             name, ids = wakes[-1]
             try:
                 wake.publish(self._producer, name, kind, ids, **({"probe": True} if probe else {}))
             except AWAY as error:
-                self._let_go(error)
+                self._drop_producer(error)
                 break
             wakes.pop()
-            rooms[name] -= 1
+            capacity[name] -= 1
             failpoint("S2")
         if wakes:
             self._do_directly(kind, [lane for _, ids in wakes for lane in ids], probe)
 
-    def _let_go(self, error: BaseException) -> None:
+    def _drop_producer(self, error: BaseException) -> None:
         """A connection that failed once is not used again."""
         self._producer = None
         log.warning("the broker is away: working without", error=type(error).__name__)
@@ -215,9 +215,9 @@ class Sweeper:
         running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
         mine = [lane for lane in lanes if lane not in running]
         if mine and self._directly[kind].acquire(blocking=False):
-            self._direct.submit(self._work, kind, mine, probe)
+            self._direct.submit(self._run_directly, kind, mine, probe)
 
-    def _work(self, kind: Work, lanes: list[int], probe: bool) -> None:
+    def _run_directly(self, kind: Work, lanes: list[int], probe: bool) -> None:
         try:
             if kind == Work.HANDLE:
                 self.engines.make_handler().handle(lanes, probe=probe, locked=False)
@@ -228,13 +228,13 @@ class Sweeper:
 
     # ------------------------------------------------------------ probes, timers, upkeep
 
-    def _probe(self, channels: Sequence[Any], rooms: Rooms | None) -> None:
+    def _probe(self, channels: Sequence[Any], capacity: Capacity | None) -> None:
         for scope, target, stops in database.execute(sql("claim_probes")):
             sending = stops == Work.SEND.activity
             ids = [row[0] for row in channels if _may_probe(pauses.Key(scope, target, stops), *row[:3])]
             found = database.read(sql("find_probe"), {"channels": ids, "sending": sending})
             if found:
-                self._hand_on(Work.SEND if sending else Work.HANDLE, found, rooms, probe=True)
+                self._publish(Work.SEND if sending else Work.HANDLE, found, capacity, probe=True)
 
     def _fire_timers(self) -> None:
         if installation.held():
@@ -242,16 +242,16 @@ class Sweeper:
         for (timer,) in database.read(timers.TIMERS_DUE):
             self.writer.write(timers.TIMERS, timer, timeout=5.0)
 
-    def _keep_up(self, rooms: Rooms | None) -> None:
+    def _upkeep(self, capacity: Capacity | None) -> None:
         now = time.monotonic()
         if now >= self._upkeep_at:
             self._upkeep_at = now + UPKEEP_SECONDS
-            self._ask_for_upkeep(rooms)
+            self._ask_for_upkeep(capacity)
 
-    def _ask_for_upkeep(self, rooms: Rooms | None) -> None:
+    def _ask_for_upkeep(self, capacity: Capacity | None) -> None:
         """Upkeep is a Celery task, so that its results are kept; without Redis it runs here."""
         try:
-            if rooms is not None and self._producer is not None:
+            if capacity is not None and self._producer is not None:
                 wake.maintain(self._producer)
                 return
         except AWAY as error:
@@ -265,4 +265,4 @@ def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bo
         keys = pauses.sending_keys(channel_id, tenant_id)
     else:
         keys = pauses.handling_keys(bot, channel_id, tenant_id)
-    return key in keys and not pauses.stopped(*(other for other in keys if other != key))
+    return key in keys and not pauses.is_stopped(*(other for other in keys if other != key))

@@ -35,19 +35,19 @@ def due() -> set[int]:
 
 
 def fail(channel: Channel) -> None:
-    early_retry.heard(channel.pk, Failed(reason="HTTP 503"))
+    early_retry.record_outcome(channel.pk, Failed(reason="HTTP 503"))
 
 
 def succeed(channel: Channel, times: int = early_retry.SUCCESSES) -> None:
     for _ in range(times):
-        early_retry.heard(channel.pk, Sent())
+        early_retry.record_outcome(channel.pk, Sent())
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No failure for a moment is enough."""
     monkeypatch.setattr(early_retry, "QUIET_SECONDS", QUIET)
-    monkeypatch.setattr(early_retry, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(early_retry, "BATCH_SECONDS", 0.0)
 
 
 def test_successes_in_a_row_after_a_failure_make_the_channels_heads_due(own_database: str, quick: None) -> None:
@@ -130,7 +130,7 @@ def test_many_are_due_in_parts_longest_wait_first(
     for last in ([4], [4, 2, 1], [4, 2, 1, 0]):
         succeed(channel, 1 if due() else early_retry.SUCCESSES)
         assert due() == {lanes[place] for place in last}
-    assert early_retry._streaks[channel.pk].over, "all were looked at: there is nothing more to count"
+    assert early_retry._streaks[channel.pk].nothing_waits, "all were looked at: there is nothing more to count"
 
 
 @pytest.mark.slow

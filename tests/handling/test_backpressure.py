@@ -37,16 +37,16 @@ def handler(own_database: str) -> Iterator[Handler]:
     writer.stop()
 
 
-def take(handler: Handler, lanes: int, line: str = A) -> list[int]:
+def take(handler: Handler, lanes: int, queue: str = A) -> list[int]:
     """Lanes that never get on."""
     taken = handler.locks.hold([next(_lanes) for _ in range(lanes)])
-    handler._room.enter(line, taken)
+    handler._backpressure.enter(queue, taken)
     return taken
 
 
-def task(handler: Handler, line: str = A) -> threading.Thread:
+def task(handler: Handler, queue: str = A) -> threading.Thread:
     """A wake with one lane, in a thread of Celery's."""
-    thread = threading.Thread(target=handler.handle, args=([next(_lanes)],), kwargs={"line": line}, daemon=True)
+    thread = threading.Thread(target=handler.handle, args=([next(_lanes)],), kwargs={"queue": queue}, daemon=True)
     thread.start()
     return thread
 
@@ -54,9 +54,9 @@ def task(handler: Handler, line: str = A) -> threading.Thread:
 def test_a_task_waits_for_room(handler: Handler) -> None:
     stuck = take(handler, IN_HAND)
     waiting = task(handler)
-    wait_until(lambda: handler._room.waiting == 1, 5, "it waits")
+    wait_until(lambda: handler._backpressure.waiting == 1, 5, "it waits")
     assert waiting.is_alive()
-    handler._leave([Held(lane, False, 0) for lane in stuck[:1]])
+    handler._release_batch([Held(lane, False, 0) for lane in stuck[:1]])
     waiting.join(5)
     assert not waiting.is_alive()
 
@@ -74,9 +74,9 @@ def test_a_task_does_not_wait_for_another_tenants_lanes(handler: Handler) -> Non
 def test_a_lane_that_a_bot_is_busy_with_is_not_waited_for(handler: Handler) -> None:
     taken = take(handler, IN_HAND)
     waiting = task(handler)
-    wait_until(lambda: handler._room.waiting == 1, 5, "it waits")
-    handler._room.begin(taken[0])
-    handler._room.begin(taken[1])
+    wait_until(lambda: handler._backpressure.waiting == 1, 5, "it waits")
+    handler._backpressure.mark_busy(taken[0])
+    handler._backpressure.mark_busy(taken[1])
     waiting.join(5)
     assert not waiting.is_alive()
 
@@ -93,7 +93,7 @@ def test_lanes_that_never_get_on_are_waited_for_once(handler: Handler, monkeypat
     assert not second.is_alive(), "the same lanes are waited for again"
     take(handler, IN_HAND)
     third = task(handler)
-    wait_until(lambda: handler._room.waiting == 1, 5, "others are")
+    wait_until(lambda: handler._backpressure.waiting == 1, 5, "others are")
     assert third.is_alive()
     handler.stop(0.0)
     third.join(5)

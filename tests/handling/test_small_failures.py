@@ -55,7 +55,7 @@ def test_a_platforms_words_that_cannot_be_stored_block_all_the_same(own_database
 
 def test_a_probe_goes_through_no_other_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = {pauses.Key("bot", "orders", "handling"), pauses.Key("tenant", "1", "handling")}
-    monkeypatch.setattr(pauses, "stopped", lambda *keys: bool(stopped & set(keys)))
+    monkeypatch.setattr(pauses, "is_stopped", lambda *keys: bool(stopped & set(keys)))
 
     def may(channel: int, tenant: int, bot: str = "orders") -> bool:
         return sweeper._may_probe(pauses.Key("bot", "orders", "handling"), channel, tenant, bot)

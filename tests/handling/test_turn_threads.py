@@ -9,7 +9,7 @@ import pytest
 
 from conversations import concurrency
 from conversations.handling import turn_threads
-from conversations.handling.turn_threads import Threads
+from conversations.handling.turn_threads import TurnThreads
 
 
 def test_short_work_is_done_in_its_order_by_few_threads() -> None:
@@ -23,13 +23,13 @@ def test_short_work_is_done_in_its_order_by_few_threads() -> None:
         if number == 999:
             finished.set()
 
-    pool = Threads(256, "short")
+    pool = TurnThreads(256, "short")
     for number in range(1000):
         pool.submit(work, number)
     assert finished.wait(10)
     time.sleep(0.05)
     assert sorted(done) == list(range(1000))
-    assert len(names) <= 2 * turn_threads.FEW
+    assert len(names) <= 2 * turn_threads.EAGER_THREADS
 
 
 def test_work_that_waits_holds_up_nobody() -> None:
@@ -39,7 +39,7 @@ def test_work_that_waits_holds_up_nobody() -> None:
         begun.release()
         gate.wait(20)
 
-    pool = Threads(128, "slow")
+    pool = TurnThreads(128, "slow")
     for _ in range(100):
         pool.submit(wait)
     pool.submit(quick.set)
@@ -61,7 +61,7 @@ def test_there_are_never_more_at_once_than_agreed() -> None:
             now -= 1
         left.release()
 
-    pool = Threads(5, "bounded")
+    pool = TurnThreads(5, "bounded")
     for _ in range(60):
         pool.submit(work)
     assert all(left.acquire(timeout=10) for _ in range(60))
@@ -72,7 +72,7 @@ def test_work_that_fails_leaves_its_thread_for_the_next(monkeypatch: pytest.Monk
     ended: list[bool] = []
     monkeypatch.setattr(concurrency, "end_process", lambda: ended.append(True))
     done = threading.Event()
-    pool = Threads(1, "failing")
+    pool = TurnThreads(1, "failing")
     pool.submit(lambda: 1 / 0)
     pool.submit(done.set)
     assert done.wait(5)

@@ -653,7 +653,12 @@ class Lanes(RuleBasedStateMachine):
         step = results.judge(call.reply, call.claim, self.channel, ENDINGS[ending], paused)
         after = next(iter(call.behind), None)
         claim = uuid.uuid4()
-        rides = results.rides(step) and after is not None and after.status == "pending" and not results.refusal(after)
+        rides = (
+            results.may_wait_for_intent(step)
+            and after is not None
+            and after.status == "pending"
+            and not results.refusal(after)
+        )
         if after is not None and rides:
             step = _with_intent(step, after, claim)
         _, begun = self._write_step(call.lane, step)

@@ -361,8 +361,8 @@ states AS (""",
         "faults I7",
         Code(
             "conversations.handling.handler:Handler._judge",
-            "paused = pauses.failed(",
-            "paused = False and pauses.failed(",
+            "paused = pauses.count_failure(",
+            "paused = False and pauses.count_failure(",
         ),
     ),
     mutant(
