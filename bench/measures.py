@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.stack import System
-from botproject.local.environment import RUN_MARK
+from botproject.local.processes import RUN_MARK
 from conversations.postgres.sql_files import SQL
 
 TICK = os.sysconf("SC_CLK_TCK")

@@ -27,9 +27,9 @@ import psycopg
 
 from bench.world import People, StreamFailed
 from botproject.local.__main__ import CHECKOUT, answers, end_leftovers, procfile
-from botproject.local.environment import RUN_MARK, data_directory, environment_of
+from botproject.local.environment import data_directory, environment_of
 from botproject.local.places import make_folder, remove_room
-from botproject.local.processes import free_port
+from botproject.local.processes import RUN_MARK, free_port
 from botproject.local.servers import Servers, local_servers
 
 FOLDER = data_directory() / "bench"

@@ -16,14 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from botproject.local.binaries import NoBinary
-from botproject.local.environment import (
-    RUN_MARK,
-    data_directory,
-    environment_of,
-    write_environment,
-)
+from botproject.local.environment import data_directory, environment_of, write_environment
 from botproject.local.places import keep_secret
-from botproject.local.processes import ServerFailed, port_is_free, send
+from botproject.local.processes import RUN_MARK, ServerFailed, port_is_free, send
 from botproject.local.servers import AlreadyRunning, Servers, local_servers
 from conversations.workers.supervisor import PR_SET_PDEATHSIG, Command, Supervisor, wants_colour
 

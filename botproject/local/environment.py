@@ -14,9 +14,6 @@ from pathlib import Path
 from botproject.local.places import write_private
 from botproject.local.servers import Servers
 
-# In the environment of every process of a run: how the next run finds what a killed one left.
-RUN_MARK = "LOCAL_RUN"
-
 
 def data_directory() -> Path:
     default = Path(__file__).resolve().parents[2] / ".data"

@@ -22,7 +22,7 @@ from botproject.local.places import (
     readable_copy,
     server_user,
 )
-from botproject.local.processes import Server, ServerFailed
+from botproject.local.processes import RUN_MARK, Server, ServerFailed
 
 # The promise stands on the first three; the rest keeps a developer's machine quiet.
 SETTINGS = {
@@ -159,8 +159,9 @@ def locale_options(version: int) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """PGDATA, PGPORT and the like of the caller must not reach a server of ours."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    """PGDATA, PGPORT and the like of the caller must not reach a server of ours; marks of a run do."""
+    marks = {name: value for name, value in os.environ.items() if name.startswith(RUN_MARK)}
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **marks}
 
 
 def as_user(name: str | None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ RETRY_SECONDS = 20.0
 STOP_SECONDS = 20.0
 PAUSE_SECONDS = 0.02
 LONGEST_LOG = 20 << 20
+# In the environment of every process of a run: how those that outlive a killed run are found.
+RUN_MARK = "LOCAL_RUN"
 
 
 class ServerFailed(RuntimeError):

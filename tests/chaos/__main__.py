@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from tests.chaos import report
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.mutants import hunt
-from tests.chaos.run import EXIT_CODES, FAIL, FEW, INVALID, PASS, Verdict, run
+from tests.chaos.run import EXIT_CODES, FAIL, FEW, INVALID, PASS, Verdict, run, worst_code
+from tests.kit.guard import watch_over_this_process
 from tests.kit.stack import ROOT
-
-WORST_FIRST = (FAIL, INVALID, PASS)
 
 
 def main() -> int:
+    watch_over_this_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, not left behind
     if sys.argv[1:2] == ["mutants"]:
         return hunt.run_all(sys.argv[2:] or None)
@@ -46,7 +46,7 @@ def main() -> int:
         return worst(many(seed, "scaled"))
     if arguments.what == ["all"]:
         points = subprocess.run([sys.executable, "-m", "tests.chaos.points", "--seed", str(seed)], cwd=ROOT).returncode
-        return max(points, worst(many(seed, "full")))
+        return worst_code([points, worst(many(seed, "full"))])
     unknown = [name for name in arguments.what if name not in FAULTS]
     if unknown:
         parser.error(f"no such fault: {' '.join(unknown)}; there are {' '.join(FAULTS)}")
@@ -85,8 +85,7 @@ def _impossible(fault: Fault) -> str:
 
 
 def worst(verdicts: Sequence[Verdict]) -> int:
-    words = [verdict.word for verdict in verdicts]
-    return EXIT_CODES[next(word for word in WORST_FIRST if word in words)]
+    return worst_code([EXIT_CODES[verdict.word] for verdict in verdicts])
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from botproject.local.pytest_servers import FIXED
-from tests.chaos.run import commit
+from tests.chaos.run import EXIT_CODES, FAIL, INVALID, PASS, commit, worst_code
 from tests.kit.doubles import Double
+from tests.kit.guard import watch_over_this_process
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
+from tests.kit.pytest_servers import FIXED
 from tests.kit.stack import ROOT, Channel, Process, Stack, free_port, state, wait_until
 
 # The kind of process that a point is in.
@@ -60,8 +61,6 @@ POST_SECONDS = 3
 KEYS = {name: FIXED[name] for name in ("SECRET_KEY", "CREDENTIALS_KEYS")}
 ENV = {**KEYS, "EXTRA_APPS": "tests.bots_app"}
 LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
-
-PASS, FAIL, INVALID = "PASS", "FAIL", "INVALID"
 
 
 @dataclass(frozen=True)
@@ -442,6 +441,7 @@ def write_down(seed: int, results: Sequence[Result]) -> None:
 
 
 def main() -> int:
+    watch_over_this_process()
     parser = argparse.ArgumentParser(description="Every failpoint with every action, one at a time.")
     parser.add_argument("--only", default="", help="cases, points or actions, comma separated")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
@@ -449,9 +449,9 @@ def main() -> int:
     print(f"seed {arguments.seed}")
     results = run_all(arguments.seed, [word for word in arguments.only.split(",") if word])
     write_down(arguments.seed, results)
-    bad = [result for result in results if result.verdict != PASS]
-    print(f"{len(results) - len(bad)} of {len(results)} passed in {sum(result.seconds for result in results):.0f} s")
-    return 1 if bad else 0
+    passed = sum(result.verdict == PASS for result in results)
+    print(f"{passed} of {len(results)} passed in {sum(result.seconds for result in results):.0f} s")
+    return worst_code([EXIT_CODES[result.verdict] for result in results])
 
 
 if __name__ == "__main__":

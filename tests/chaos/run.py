@@ -355,6 +355,11 @@ class Run:
         print(f"{time.monotonic() - self.began:7.1f} s  {words}", flush=True)
 
 
+def worst_code(codes: Sequence[int]) -> int:
+    """Return the exit code of several runs: a broken promise or a crash, then too little proof, then 0."""
+    return next((code for code in codes if code not in (EXIT_CODES[PASS], EXIT_CODES[INVALID])), max(codes))
+
+
 def _shown_again(seen: Evidence) -> int:
     return sum(len(each) - len({call["text"] for call in each}) for each in seen.shown.values())
 

@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.evidence import Evidence, LockMonitor
 from tests.chaos.history import Moment
 from tests.chaos.invariants import INVARIANTS
+from tests.chaos.run import worst_code
 
 LANE = {"id": 1, "ch": "keep", "u": "keep-1"}
 A, B = "{lanes}:handling:1", "{lanes}:handling:2"
@@ -134,3 +135,12 @@ def test_a_lock_that_another_takes_or_removes_is_said(monitor: LockMonitor, line
     for line in lines:
         monitor.see(line)
     assert len(monitor.faults) == wrong, monitor.faults
+
+
+@pytest.mark.parametrize(
+    ("codes", "worst"),
+    [((0, 0), 0), ((0, 2), 2), ((1, 2), 1), ((2, 1, 0), 1), ((-9, 2), -9)],
+)
+def test_a_broken_promise_outranks_too_little_proof_whichever_run_found_it(codes: tuple[int, ...], worst: int) -> None:
+    """CI repeats a run that ends with 2; one that ends with 1 must never look like it."""
+    assert worst_code(codes) == worst

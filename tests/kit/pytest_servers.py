@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from botproject.local.servers import AlreadyRunning, Servers, local_servers
+from tests.kit.guard import watch_over_this_process
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As many runs of this checkout as may go on at once.
@@ -33,6 +34,7 @@ FIXED = {
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+    watch_over_this_process()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker:
         os.environ["REDIS_URL"] = redis_url_of(worker, os.environ["REDIS_URL"])
