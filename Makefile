@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test check graph bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
+.PHONY: help run test test-fast check graph size bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -26,6 +26,14 @@ run: .venv/local.stamp  ## everything on this machine, on http://127.0.0.1:8000 
 
 test: .venv/dev.stamp  ## all tests, on real Postgres and Valkey (PYTEST_ARGS="-k name -n 0")
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Files that start a web process, workers or servers of their own. What is left takes about a minute.
+SLOW = $(shell grep -rlE 'tests\.kit\.(stack|running|doubles|stopped_processes)|private_servers|tests\.kit\.pgbouncer' tests --include='test_*.py')
+test-fast: .venv/dev.stamp  ## under 2 minutes: all but the tests that start web processes, workers, a browser or own servers
+	@$(BIN)/python -m pytest -m "not slow and not browser" $(addprefix --ignore=,$(SLOW)) $(PYTEST_ARGS)
+
+size:  ## lines of code by folder: product, SQL, tests, bench (COMMIT=... for those of a commit)
+	@$(PYTHON) .ci/size.py $(COMMIT)
 
 check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, missing migrations
 	$(BIN)/ruff check .
