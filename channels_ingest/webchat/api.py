@@ -1,11 +1,11 @@
-"""The API of chat page and widget: begin a session, post a message, poll. No session, no cookie.
+"""The API of the chat page and the widget: begin a session, post a message, poll. It uses no cookie.
 
     POST /web/<channel>/session/    {} or {"id", "hash"}                     -> {"token", "identified"}
-    POST /web/<channel>/messages/   {"client_id", "text"}                    -> {} once it is stored
+    POST /web/<channel>/messages/   {"client_id", "text"}                    -> {} after the COMMIT
                                     {"client_id", "choice", "reply"}            a button of that reply
     GET  /web/<channel>/messages/?after=<cursor>                             -> a timeline, or 304
 
-400 and 413 are final for a message; 401 asks for a new session; after 429 and 503 the page comes again.
+400 and 413 refuse a message for good. 401 asks for a new session. After 429 and 503 the page tries again.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ from conversations.storing import intake
 
 log = logging.getLogger(__name__)
 
-BODY_CAP = 64 * 1024
-MAX_TEXT = 4000  # characters
-CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")  # unique within a visitor's conversation; a repeat is the same message
-REPLY = re.compile(r"[0-9a-f-]{32,36}")  # its idempotency key
+BODY_CAP = 64 * 1024  # bytes of a request; larger ones are refused by 413
+# Code points of a message. The page counts them too and sends no more. Larger: longer texts for
+# bots and platforms. Smaller: visitors must split their texts.
+MAX_TEXT = 4000
+CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")  # the same id again, in a visitor's conversation, is a duplicate
+REPLY = re.compile(r"[0-9a-f-]{32,36}")  # a reply's idempotency key
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,32})(?:\s+(.*))?", re.DOTALL)
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?")
-RETRY_SECONDS = 2
+RETRY_SECONDS = 2  # Retry-After of a 503; larger: a longer wait after a fault, smaller: more load during one
 
 View = Callable[[HttpRequest, ChannelConfig], HttpResponse]
 
 
 class Refused(Exception):
-    """An answer that ends the request."""
+    """Ends the request with this status and these words."""
 
     def __init__(self, status: int, words: str, retry_after: float = 0.0) -> None:
         super().__init__(words)
@@ -54,7 +56,7 @@ class Refused(Exception):
 
 
 def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
-    """One answer for whatever is wrong: unknown channel 404, foreign origin 403, our own fault 503."""
+    """Turn what is wrong into an answer: unknown channel 404, foreign origin 403, our own fault 503."""
 
     def wrap(view: View) -> Callable[..., HttpResponse]:
         @csrf_exempt  # no cookies are read: there is nothing to forge
@@ -66,7 +68,7 @@ def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
                 return _with_cors(channel, request, functools.partial(_answer, view, methods))
             except DisallowedHost:
                 return HttpResponse(status=400)
-            except Exception:  # whatever it is, it is ours: the page comes again
+            except Exception:  # a fault of ours, whatever it is: the page tries again
                 log.exception("web chat failed")
                 return _unavailable()
 
@@ -107,7 +109,7 @@ def _answer(view: View, methods: tuple[str, ...], request: HttpRequest, channel:
 
 @endpoint("POST")
 def session(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
-    """A token for a new visitor, or for the customer that the site vouches for."""
+    """Give a token to a new visitor, or to a customer that the site vouches for."""
     if not channel.active:
         raise Refused(404, "This chat is closed.")
     given = _read(_body(request))
@@ -123,13 +125,13 @@ def session(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
 
 @endpoint("GET", "POST")
 def messages(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
-    """Post one message, or poll for what is new."""
+    """Store a message (POST) or answer a poll (GET)."""
     visitor = _visitor(request, channel)
     return _post(request, channel, visitor) if request.method == "POST" else _poll(request, channel, visitor)
 
 
 def _post(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
-    """Answers 200 only after the COMMIT, so that the page may forget the message then."""
+    """Answer 200 only after the COMMIT: the page forgets the message then."""
     raw = _body(request)
     entry = _entry(request, channel, visitor, _read(raw))
     _within(caps.wait_to_write(channel, visitor))
@@ -159,7 +161,7 @@ def _body(request: HttpRequest) -> bytes:
     try:
         return body.read(request.META, BODY_CAP)
     except body.BodyError as error:
-        words = "The message is too long." if error.status == 413 else "The message did not come whole."
+        words = "The message is too long." if error.status == 413 else "The message arrived incomplete."
         raise Refused(error.status, words) from None
 
 

@@ -1,4 +1,7 @@
-"""How often one address may begin a conversation, and one visitor write. Per process, in bounded memory."""
+"""Limits how often an address may begin a conversation and a visitor may write.
+
+Each process counts by itself, in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,17 @@ from django.http import HttpRequest
 
 from conversations.contracts import ChannelConfig
 
-NEW_PER_HOUR = 120  # conversations an address may begin; a sixth of it at once
+# Conversations that an address may begin in an hour, a sixth of them at once. Larger: a script opens
+# more conversations. Smaller: people behind one address (an office) wait.
+NEW_PER_HOUR = 120
+# A visitor may send MESSAGE_BURST messages at once, then one in MESSAGE_SECONDS. A burst that is too
+# small delays people who write many short messages; too large lets one visitor fill a queue.
 MESSAGE_SECONDS, MESSAGE_BURST = 1.0, 30
-KEYS = 20_000
+KEYS = 20_000  # addresses or visitors counted; larger: more memory, smaller: a busy day forgets them sooner
 
 
 class Cap:
-    """``burst`` at once per key, then one per ``interval`` seconds; the keys seen longest ago are forgotten first."""
+    """Allow ``burst`` events of a key at once, then one in ``interval`` seconds. Forget the oldest keys first."""
 
     def __init__(self, keys: int = KEYS) -> None:
         self._keys = keys
@@ -27,7 +34,7 @@ class Cap:
         self._lock = threading.Lock()
 
     def wait(self, key: Any, interval: float, burst: int) -> float:
-        """0.0 and it is counted, or the seconds after which to come again."""
+        """Count an event and return 0.0, or return the seconds to wait without counting it."""
         now = time.monotonic()
         with self._lock:
             free_at = max(self._free_at.pop(key, now), now)
@@ -46,7 +53,7 @@ _messages = Cap()
 
 
 def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
-    """Seconds until this address may begin another conversation on this channel; 0.0: now, and counted."""
+    """Return the seconds until this address may begin another conversation here; 0.0 counts one now."""
     per_hour = new_per_hour(channel)
     if not per_hour:
         return 0.0
@@ -54,12 +61,12 @@ def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
 
 
 def wait_to_write(channel: ChannelConfig, visitor: str) -> float:
-    """Seconds until this visitor may write again; 0.0: now, and counted."""
+    """Return the seconds until this visitor may write again; 0.0 counts one now."""
     return _messages.wait((channel.id, visitor), MESSAGE_SECONDS, MESSAGE_BURST)
 
 
 def new_per_hour(channel: ChannelConfig) -> int:
-    """The option ``new_per_hour``; 0 means no cap."""
+    """Return the option ``new_per_hour``; 0 means no limit."""
     try:
         return max(int(channel.options.get("new_per_hour", NEW_PER_HOUR)), 0)
     except (TypeError, ValueError):
@@ -67,7 +74,7 @@ def new_per_hour(channel: ChannelConfig) -> int:
 
 
 def client_address(request: HttpRequest) -> str:
-    """Behind a router: the last hop that it wrote itself; an IPv6 client counts by its /64."""
+    """Return the client's address: behind a router the last hop of X-Forwarded-For. IPv6 by its /64."""
     address = request.META.get("REMOTE_ADDR", "")
     if settings.SECURE_PROXY_SSL_HEADER:
         address = request.headers.get("X-Forwarded-For", address).rsplit(",", 1)[-1].strip()

@@ -1,4 +1,4 @@
-"""From which web pages a browser may write to a channel, and who may frame its chat page."""
+"""Decides which sites may write to a channel from a browser, and which may frame its chat page."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from django.http import HttpRequest, HttpResponseBase
 
 from conversations.contracts import ChannelConfig
 
-# It goes into a Content-Security-Policy header: nothing that could end the directive.
+# An origin goes into a Content-Security-Policy header, so it must hold nothing that ends a directive.
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def allowed_origins(channel: ChannelConfig) -> list[str]:
-    """The option ``allowed_origins``: a list, or words separated by commas or spaces; what is no origin is left out."""
+    """Return the option ``allowed_origins`` (a list, or text with commas or spaces) without invalid origins."""
     given = channel.options.get("allowed_origins", [])
     words = re.split(r"[\s,]+", given) if isinstance(given, str) else given
     return [origin for word in words if (origin := normalised(str(word)))]
 
 
 def normalised(word: str) -> str:
-    """``https://Shop.example:443/`` as a browser writes it; empty when it is no origin."""
+    """Return an origin as browsers write it (no default port, lower case), or '' if it is none."""
     origin = word.strip().rstrip("/").lower()
     if not ORIGIN.fullmatch(origin):
         return ""
@@ -31,13 +31,13 @@ def normalised(word: str) -> str:
 
 
 def own_origins(request: HttpRequest) -> set[str]:
-    """PUBLIC_URL's, and that of the host asked for, which ALLOWED_HOSTS has let through."""
+    """Return the origin of PUBLIC_URL and that of the request's host, which ALLOWED_HOSTS has checked."""
     parts = urlsplit(settings.PUBLIC_URL)
     return {normalised(f"{parts.scheme}://{parts.netloc}"), normalised(f"{request.scheme}://{request.get_host()}")}
 
 
 def may_write(channel: ChannelConfig, request: HttpRequest) -> bool:
-    """Browsers send ``Origin`` with every POST; a GET of the page's own origin comes without."""
+    """Check ``Origin``. Browsers send it with every POST, and leave it out in a GET of the same origin."""
     origin = request.headers.get("Origin", "")
     if not origin and request.method == "GET":
         return True
@@ -45,7 +45,7 @@ def may_write(channel: ChannelConfig, request: HttpRequest) -> bool:
 
 
 def add_cors(channel: ChannelConfig, request: HttpRequest, response: HttpResponseBase) -> None:
-    """Let the scripts of an allowed origin read the answer. There are no cookies, so no credentials."""
+    """Let scripts of an allowed origin read the answer. Without cookies, no credentials are needed."""
     origin = request.headers.get("Origin", "")
     response.headers["Vary"] = "Origin, Authorization"
     if origin in allowed_origins(channel):

@@ -1,7 +1,7 @@
-"""What the page shows: one indexed query per poll, and nothing to send when nothing is new.
+"""Reads what the page shows: one indexed query a poll, and a 304 when nothing is new.
 
-A cursor is ``<newest message>.<newest reply>`` as numbers of the lane; replies are shown once they are
-sent, and they are sent in the order of their numbers, so that a cursor misses none.
+A cursor is ``<newest message>.<newest reply>``, both as numbers of the lane. A reply is shown once it
+is sent. Replies are sent in the order of their numbers, so a cursor misses none.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from conversations.contracts import ChannelConfig
+from conversations.lanes import pauses
 from conversations.postgres import database
 
-MOST = 200  # of each, in one answer; a page that opens gets the newest
+# Messages, and replies, in one answer at most. Larger: a page that opens shows more of a long
+# conversation, from a slower query and a larger answer. Smaller: a page that was away polls oftener.
+MOST = 200
 CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 OFFERED = """SELECT r.body FROM reply r WHERE r.channel_id = %s AND r.platform_id = %s AND r.platform_id <> ''
                 AND (SELECT c.chat = %s AND c."user" = %s FROM conversation c WHERE c.id = r.conversation_id)"""
@@ -30,6 +34,8 @@ class Row(NamedTuple):
 
     mode: str
     busy: bool
+    halted: bool
+    colleague: str | None
     type: str | None
     sequence: int
     id: str
@@ -41,34 +47,51 @@ class Row(NamedTuple):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """``mode`` bot or human; ``busy``: something is on its way; ``items`` in the order of time."""
+    """One answer to a poll.
+
+    ``mode``: bot or human. ``busy``: an answer is on its way. ``answering``: nothing is stopped.
+    ``colleague``: in mode human, the first name of whoever took the conversation ('' if the account
+    has no first name); None while nobody has. ``items``: oldest first.
+    """
 
     cursor: str
     mode: str
     busy: bool
+    answering: bool
+    colleague: str | None
     items: list[dict[str, Any]]
 
     @property
     def etag(self) -> str:
-        return f'"{self.cursor}.{self.mode}.{int(self.busy)}"'
+        state = f"{self.mode}.{self.busy}.{self.answering}.{self.colleague}"
+        return f'"{self.cursor}.{zlib.crc32(state.encode()):08x}"'
 
 
 def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
-    """What came after the cursor ``after``; anything else than a cursor means from the start."""
+    """Return what came after the cursor ``after``. Anything that is no cursor means from the start."""
     match = CURSOR.fullmatch(after)
     message, reply = map(int, match.groups()) if match else (0, 0)
     rows = [Row(*row) for row in database.read(_query(), (message, reply, MOST, channel.id, visitor, visitor))]
     found = [row for row in rows if row.type is not None]
+    answering = answers(channel) and not (rows and rows[0].halted)
     return Timeline(
         cursor=f"{_newest(found, 'message', message)}.{_newest(found, 'reply', reply)}",
         mode=rows[0].mode if rows else "bot",
-        busy=bool(rows and rows[0].busy),
+        busy=bool(rows and rows[0].busy) and answering,
+        answering=answering,
+        colleague=rows[0].colleague if rows else None,
         items=[_item(row) for row in found],
     )
 
 
+def answers(channel: ChannelConfig) -> bool:
+    """Return True if the channel is on and neither it, its bot nor its tenant is paused."""
+    handling = pauses.handling_keys(channel.bot, channel.id, channel.tenant_id)
+    return channel.active and not pauses.is_stopped(*handling, *pauses.sending_keys(channel.id, channel.tenant_id))
+
+
 def offered_title(channel: ChannelConfig, visitor: str, reply: str, choice: str) -> str | None:
-    """The words of a button that this visitor was really shown; None: there was no such button."""
+    """Return the words of a button that this visitor was shown, or None if there was no such button."""
     for (body,) in database.read(OFFERED, (channel.id, reply, visitor, visitor)):
         for offered in body.get("choices", ()):
             if offered["id"] == choice:
@@ -94,7 +117,7 @@ def _item(row: Row) -> dict[str, Any]:
 
 
 def _media(media: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a browser may be given; an address only when it is http or https."""
+    """Return what a browser may see of an attachment. Its URL only if it is http or https."""
     if not media:
         return None
     shown = {name: media[name] for name in ("kind", "name", "latitude", "longitude", "phone") if media.get(name)}

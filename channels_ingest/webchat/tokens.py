@@ -1,8 +1,8 @@
-"""Who a visitor is, without cookies: a signed token, bound to its channel.
+"""Signs and reads the token that says who a visitor is. It is valid for one channel, without cookies.
 
-An anonymous visitor is ``v:`` and 192 random bits. A customer whose site vouches for him is ``i:``
-and the site's own id; the site proves it with an HMAC-SHA256 of the id under the channel's
-``identify_secret``, as hex. The two never meet, whatever id a site uses.
+An anonymous visitor is ``v:`` and 192 random bits. A customer whom the site vouches for is ``i:`` and
+the site's own id. The site proves it by an HMAC-SHA256 of the id, in hex, under the channel's
+``identify_secret``. The prefixes keep both apart, whatever ids a site uses.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from channels_ingest.formats.signatures import any_same
 from conversations.contracts import ChannelConfig
 
 DAY = 24 * 3600
-ANONYMOUS_SECONDS = 400 * DAY  # a conversation is kept over reloads for as long as browsers keep anything
-IDENTIFIED_SECONDS = DAY  # the site vouches again at each load
+ANONYMOUS_SECONDS = 400 * DAY  # life of a token: as long as browsers keep data; shorter: visitors lose their chat
+IDENTIFIED_SECONDS = DAY  # life of a customer's token; the site vouches again at each load of its page
 MAX_ID = 200  # characters of a site's own id
-MAX_TOKEN = 2000
+MAX_TOKEN = 2000  # characters; a longer token is refused without checking its signature
 
 
 def new_visitor() -> str:
@@ -28,14 +28,14 @@ def new_visitor() -> str:
 
 
 def identified_visitor(channel: ChannelConfig, user_id: str, given: str) -> str | None:
-    """The visitor that a site vouches for; None when the hash is wrong or the channel has no secret."""
+    """Return the visitor that a site vouches for; None if the hash is wrong or the channel has no secret."""
     wanted = [identity_hash(secret, user_id) for secret in channel.secrets("identify_secret")]
     usable = 0 < len(user_id) <= MAX_ID and user_id.isprintable()
     return f"i:{user_id}" if any_same(given.lower(), wanted) and usable else None
 
 
 def identity_hash(secret: str, user_id: str) -> str:
-    """What a customer's server computes for ``identify(id, hash)``."""
+    """Compute the hash for ``identify(id, hash)``, as a site's server does."""
     return hmac.new(secret.encode(), user_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
@@ -44,7 +44,7 @@ def issue(channel: ChannelConfig, visitor: str) -> str:
 
 
 def read(channel: ChannelConfig, token: str) -> str | None:
-    """The visitor of a token; None when it is not ours, of another channel, or too old."""
+    """Return the visitor of a token; None if it is not ours, belongs to another channel, or is too old."""
     if len(token) > MAX_TOKEN:
         return None
     try:

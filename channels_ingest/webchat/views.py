@@ -1,4 +1,4 @@
-"""The chat page, the widget's script, and a page that shows the widget at work. No session, no cookie."""
+"""Serves the chat page, the widget's script and a preview of the widget. No session, no cookie."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.http import require_safe
 
-from channels_ingest.webchat import api, origins
+from channels_ingest.webchat import api, origins, timeline
 from conversations import registry
 from conversations.contracts import ChannelConfig
 from conversations.postgres import database
@@ -35,7 +35,7 @@ View = Callable[..., HttpResponseBase]
 
 
 def page(view: View) -> View:
-    """GET and HEAD only; a database that is away is a page that says so, not a 500."""
+    """Allow GET and HEAD only. Turn a fault of ours (the database is away) into a page that says so."""
 
     @require_safe
     @functools.wraps(view)
@@ -44,7 +44,7 @@ def page(view: View) -> View:
             return view(request, *args, **kwargs)
         except Http404:
             return _notice(request, 404, "No chat here", "Please check the address.")
-        except Exception:  # whatever it is, it is ours
+        except Exception:  # a fault of ours, whatever it is
             log.exception("chat page failed")
             return _notice(request, 503, "Back in a moment", "The chat is not available right now. Please try again.")
 
@@ -53,7 +53,7 @@ def page(view: View) -> View:
 
 @page
 def home(request: HttpRequest) -> HttpResponseBase:
-    """The channel that CHAT_CHANNEL names; on a developer's machine the first active one."""
+    """Show the channel that CHAT_CHANNEL names; under LOCAL, without it, the first active web channel."""
     public_id = getattr(settings, "CHAT_CHANNEL", "")
     if not public_id and settings.LOCAL:
         public_id = next((row[0] for row in database.read(FIRST)), "")
@@ -69,7 +69,7 @@ def chat(request: HttpRequest, public_id: str) -> HttpResponseBase:
 
 @page
 def preview(request: HttpRequest, public_id: str) -> HttpResponseBase:
-    """The widget in a page of ours, with the line to copy."""
+    """Show the widget in a page of ours, with the line to copy into a site."""
     channel = _channel(public_id)
     script = settings.PUBLIC_URL + reverse("webchat:widget")
     return render(request, "webchat/preview.html", {"channel": channel, "script": script, "title": _title(channel)})
@@ -77,7 +77,7 @@ def preview(request: HttpRequest, public_id: str) -> HttpResponseBase:
 
 @require_safe
 def widget_script(request: HttpRequest) -> HttpResponseBase:
-    """One small file at an address that never changes; customers' pages look for a new one every five minutes."""
+    """Serve one small file at a fixed address. Browsers ask for a newer one after five minutes."""
     source, etag = _script()
     headers = {"ETag": etag, "Cache-Control": "public, max-age=300", "Cross-Origin-Resource-Policy": "cross-origin"}
     if request.headers.get("If-None-Match") == etag:
@@ -85,7 +85,7 @@ def widget_script(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse(source, content_type="text/javascript; charset=utf-8", headers=headers)
 
 
-@xframe_options_exempt  # frame-ancestors says it, with the channel's own list
+@xframe_options_exempt  # the Content-Security-Policy below names the sites that may frame the page
 def _chat(request: HttpRequest, channel: ChannelConfig) -> HttpResponseBase:
     def shown(request: HttpRequest) -> HttpResponseBase:
         return render(request, "webchat/chat.html", _words(channel))
@@ -106,7 +106,8 @@ def _words(channel: ChannelConfig) -> dict[str, Any]:
         "title": _title(channel),
         "greeting": str(options.get("greeting", DEFAULT_GREETING)),
         "accent": accent if ACCENT.fullmatch(accent) else DEFAULT_ACCENT,
-        "most": api.MAX_TEXT,
+        "answering": timeline.answers(channel),
+        "longest": api.MAX_TEXT,
     }
 
 

@@ -82,6 +82,22 @@ def stored(stack: Stack, channel: Channel) -> list[str]:
     return [text for (text,) in rows]
 
 
+def take_over(stack: Stack, channel: Channel, first_name: str) -> None:
+    """What a person of staff leaves who takes the newest conversation of a channel."""
+    ((staff,),) = stack.query(
+        "INSERT INTO auth_user (username, first_name, last_name, email, password, is_staff, is_active, is_superuser,"
+        " date_joined) VALUES (%s, %s, '', '', '', true, true, false, now()) RETURNING id",
+        f"staff-{channel.id}",
+        first_name,
+    )
+    stack.query(
+        "INSERT INTO desk (conversation_id, assignee_id)"
+        " SELECT max(id), %s FROM conversation WHERE channel_id = %s RETURNING 1",
+        staff,
+        channel.id,
+    )
+
+
 # ---------------------------------------------------------------- talking
 
 
@@ -105,7 +121,10 @@ def test_a_visitor_orders_tea_reloads_and_asks_for_a_person(
     assert page.locator(".words").all_inner_texts() == before
     assert page.get_by_role("button", name="Sencha").is_disabled()
     page.get_by_role("button", name="Talk to a person").last.click()
-    page.get_by_text("You are talking to a person").wait_for()
+    page.get_by_text("A colleague will answer here").wait_for()
+    assert page.get_by_text("You are talking to").count() == 0
+    take_over(stack, demo, first_name="Anna")
+    page.get_by_text("You are talking to Anna").wait_for()
 
 
 def test_two_pages_of_one_visitor_show_the_same(page: Page, stack: Stack, echo: Channel) -> None:
@@ -197,6 +216,36 @@ def test_what_the_server_refuses_holds_nothing_up_and_can_be_tried_again(
     page.get_by_role("button", name="Try again").click()
     assert wait_for_replies(page, 2) == ["good", "bad"]
     assert stored(stack, echo) == ["good", "bad"]
+
+
+def test_a_text_over_the_limit_is_counted_and_refused_and_stays_whole(page: Page, stack: Stack, echo: Channel) -> None:
+    page.goto(address(stack, echo))
+    pasted = "🍵" + "x" * 4998 + "!"
+    page.fill("#text", pasted)
+    page.get_by_text("5,000 of 4,000 characters.").wait_for()
+    page.press("#text", "Enter")
+    assert page.get_by_role("button", name="Send message").is_disabled()
+    assert (page.input_value("#text"), words(page, "mine")) == (pasted, [])
+    assert page.get_attribute("#text", "aria-invalid") == "true"
+    page.fill("#text", pasted[:4000])
+    assert page.get_attribute("#text", "aria-invalid") == "false"
+    page.press("#text", "Enter")
+    assert wait_for_replies(page, 1) == [pasted[:4000]]
+    assert page.locator("#length").is_hidden()
+
+
+def test_a_channel_that_stops_is_not_online(page: Page, stack: Stack) -> None:
+    channel = stack.add_channel("web", bot="echo")
+    page.goto(address(stack, channel))
+    assert page.locator("#state").inner_text() == "Online"
+    say(page, "first")
+    wait_for_replies(page, 1)
+    pause = "INSERT INTO pause (scope, target, stops, since) VALUES ('channel', %s, 'handling', now()) RETURNING 1"
+    stack.query(pause, str(channel.id))
+    page.get_by_text("Answers are delayed").wait_for()
+    say(page, "second")
+    page.wait_for_function("() => !document.querySelector('.fate')")
+    assert page.locator("#typing").is_hidden()
 
 
 # ---------------------------------------------------------------- safe, and usable by everybody

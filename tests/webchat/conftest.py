@@ -11,6 +11,7 @@ from django.test import Client
 
 from channels_ingest.webchat import caps
 from conversations import registry
+from conversations.lanes import pauses
 from conversations.models import Channel, Tenant
 from conversations.waking import wake
 
@@ -57,6 +58,7 @@ def chat(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caps, "_conversations", caps.Cap())
     monkeypatch.setattr(caps, "_messages", caps.Cap())
     monkeypatch.setattr(wake, "handle", lambda *args, **kwargs: None)
+    pauses.forget()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -16,7 +17,8 @@ from channels_ingest.webchat import caps, timeline, tokens
 from conversations import registry
 from conversations.contracts import Attachment, Choice, ReplyBody
 from conversations.errors import Busy, NotStored
-from conversations.models import Channel, Conversation, Message, Quarantine, Reply
+from conversations.lanes import pauses
+from conversations.models import Channel, Conversation, Desk, Message, Pause, Quarantine, Reply
 from conversations.postgres import database
 from conversations.storing import intake
 from tests.webchat.conftest import OWN, SECRET, SHOP, Visitor, make_channel
@@ -96,6 +98,7 @@ UNUSABLE: list[tuple[Any, int]] = [
     ({"client_id": "client-id-1\x00", "text": "x"}, 400),
     ({"client_id": ["client-id-1"], "text": "x"}, 400),
     ({"client_id": "client-id-1", "text": "x" * 4001}, 413),
+    ({"client_id": "client-id-1", "text": "🍵" * 4001}, 413),
     ({"client_id": "client-id-1", "text": "x", "more": "x" * 70_000}, 413),
     ({"client_id": "client-id-1", "choice": "buy"}, 400),
     ({"client_id": "client-id-1", "choice": "buy", "reply": "\x00"}, 400),
@@ -222,6 +225,73 @@ def test_wrong_methods(visitor: Visitor) -> None:
 
 
 # ---------------------------------------------------------------- polling
+
+
+def hand_over() -> Conversation:
+    """The lane's mode as a bot's hand-over leaves it; nobody has taken the conversation."""
+    Conversation.objects.filter(pk=Conversation.objects.get().pk).update(mode="human")
+    return Conversation.objects.get()
+
+
+def test_nobody_is_named_before_somebody_took_the_conversation(visitor: Visitor) -> None:
+    visitor.say("one")
+    hand_over()
+    seen = visitor.poll().json()
+    assert (seen["mode"], seen["colleague"]) == ("human", None)
+
+
+@pytest.mark.parametrize("first_name", ["Anna", "", "Zoë"])
+def test_the_first_name_of_whoever_took_it_is_news_and_the_login_name_stays_secret(
+    visitor: Visitor, first_name: str
+) -> None:
+    visitor.say("one")
+    lane = hand_over()
+    seen = visitor.poll()
+    anna = User.objects.create_user(f"anna{first_name}@secret.example", first_name=first_name)
+    Desk.objects.create(conversation=lane, assignee=anna)
+    taken = visitor.poll(seen.json()["cursor"], **{"If-None-Match": seen["ETag"]})
+    assert (taken.status_code, taken.json()["colleague"]) == (200, first_name)
+    assert b"secret.example" not in taken.content
+    assert taken["ETag"].isascii()
+
+
+def test_whoever_answers_without_taking_it_is_named_too(visitor: Visitor) -> None:
+    visitor.say("one")
+    hand_over()
+    anna = User.objects.create_user("ann", first_name="Ann")
+    answered = answer(ReplyBody(text="Here I am"), author="person")
+    Reply.objects.filter(pk=answered.pk).update(staff=anna)
+    assert visitor.poll().json()["colleague"] == "Ann"
+
+
+@pytest.mark.parametrize("scope", ["bot", "channel", "tenant", "counting only"])
+def test_a_stopped_channel_neither_answers_nor_types(channel: Channel, visitor: Visitor, scope: str) -> None:
+    visitor.say("one")
+    assert (visitor.poll().json()["answering"], visitor.poll().json()["busy"]) == (True, True)
+    target = {"bot": channel.bot, "channel": str(channel.pk), "tenant": str(channel.tenant_id)}.get(scope, channel.bot)
+    since = None if scope == "counting only" else timezone.now()
+    Pause.objects.create(
+        scope=scope.split()[0].replace("counting", "bot"), target=target, stops="handling", since=since
+    )
+    pauses.forget()
+    seen = visitor.poll().json()
+    assert (seen["answering"], seen["busy"]) == ((True, True) if since is None else (False, False))
+
+
+def test_a_channel_that_is_off_neither_answers_nor_types(visitor: Visitor) -> None:
+    visitor.say("one")
+    Channel.objects.update(active=False)
+    registry.forget_channels()
+    seen = visitor.poll().json()
+    assert (seen["answering"], seen["busy"]) == (False, False)
+
+
+@pytest.mark.parametrize("stop", [{"paused_at": timezone.now()}, {"blocked": True}])
+def test_a_stopped_conversation_is_not_answered(visitor: Visitor, stop: dict[str, Any]) -> None:
+    visitor.say("one")
+    Conversation.objects.filter(pk=Conversation.objects.get().pk).update(**stop)
+    seen = visitor.poll().json()
+    assert (seen["answering"], seen["busy"]) == (False, False)
 
 
 def test_an_empty_conversation(visitor: Visitor) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from conversations import registry
-from conversations.models import Channel
+from conversations.lanes import pauses
+from conversations.models import Channel, Pause
 from conversations.postgres import database
 from tests.webchat.conftest import SHOP, make_channel
 
@@ -84,3 +86,17 @@ def test_the_widget_is_one_script_for_every_site(channel: Channel) -> None:
     assert script["Cross-Origin-Resource-Policy"] == "cross-origin"
     assert Client().get("/widget.js", headers={"If-None-Match": script["ETag"]}).status_code == 304
     assert Client().post("/widget.js").status_code == 405
+
+
+def test_the_page_opens_with_the_truth_about_its_channel(channel: Channel) -> None:
+    address = f"/chat/{channel.public_id}/"
+    assert b'data-answering="yes"' in Client().get(address).content
+    Pause.objects.create(scope="channel", target=str(channel.pk), stops="handling", since=timezone.now())
+    pauses.forget()
+    assert b'data-answering="no"' in Client().get(address).content
+
+
+def test_the_page_cuts_nothing_that_is_pasted(channel: Channel) -> None:
+    page = Client().get(f"/chat/{channel.public_id}/").content.decode()
+    assert "maxlength" not in page
+    assert 'data-longest="4000"' in page

@@ -1,17 +1,25 @@
--- What a visitor's page shows after its cursor, in the order of time. No row: nothing was said yet.
--- Arguments: newest message and reply that the page has (0: none yet, then the newest `most`), most, channel, visitor (as chat and as user).
--- Result: mode, busy (something is on its way to the visitor), then one item or nulls:
---         type, sequence, id, time, text or body, pressed button, reply that it belongs to, author.
+-- Reads what a visitor's page shows after its cursor, oldest first. No row: nothing was said yet.
+-- Arguments: newest message and newest reply that the page has (0: none, then the newest `most` of
+--   each), most, channel, visitor (as chat), visitor (as user).
+-- Result: mode, busy (an answer is on its way), halted (the bot is stopped in this conversation),
+--   colleague (first name of whoever took the conversation; null: nobody), then one item or nulls:
+--   type, sequence, id, time, text or body, pressed button, reply of that button, author.
 WITH asked AS (
   SELECT %s::bigint AS message, %s::bigint AS reply, %s::bigint AS most
 ), lane AS (
   SELECT id, mode, last_sequence, last_reply_sequence,
-         (mode = 'bot' AND paused_at IS NULL AND NOT blocked AND next_sequence <= last_sequence)
-           OR next_reply_sequence <= last_reply_sequence AS busy
+         (mode = 'bot' AND next_sequence <= last_sequence) OR next_reply_sequence <= last_reply_sequence AS busy,
+         mode = 'bot' AND (paused_at IS NOT NULL OR blocked) AS halted
     FROM conversation
    WHERE channel_id = %s AND chat = %s AND "user" = %s
+), colleague AS (
+  SELECT coalesce(d.assignee_id, r.staff_id) AS staff_id
+    FROM lane LEFT JOIN desk d ON d.conversation_id = lane.id
+         LEFT JOIN reply r ON r.conversation_id = lane.id AND r.sequence = lane.last_reply_sequence AND r.author = 'person'
+   WHERE lane.mode = 'human'
 )
-SELECT lane.mode, lane.busy, item.*
+SELECT lane.mode, lane.busy, lane.halted,
+       (SELECT u.first_name FROM colleague JOIN auth_user u ON u.id = colleague.staff_id) AS colleague, item.*
   FROM lane CROSS JOIN asked LEFT JOIN LATERAL (
     (SELECT 'message' AS type, m.sequence, m.platform_id AS id, m.received_at AS at, to_jsonb(m.text) AS body,
             m.payload ->> 'payload' AS choice, m.payload ->> 'target' AS target, '' AS author

@@ -1,4 +1,4 @@
-// The chat page: sends what the visitor writes, one at a time until each is acknowledged, and polls for what is new.
+// The chat page: sends the visitor's messages one after the other, each when the one before is stored, and polls.
 
 import { request } from "./api.js";
 import { Outbox } from "./outbox.js";
@@ -6,14 +6,14 @@ import { Session } from "./session.js";
 import { keepWith } from "./store.js";
 import { View } from "./view.js";
 
-const FRONT_SECONDS = 1;
-const HIDDEN_SECONDS = 10;
-const LONGEST_WAIT_SECONDS = 30;
-const FINAL = [400, 413]; // the same message would be refused again
+const FRONT_SECONDS = 1; // between two polls of a page in front; longer: answers appear later
+const HIDDEN_SECONDS = 10; // the same for a page that nobody sees; shorter: more load for nothing
+const LONGEST_WAIT_SECONDS = 30; // between two tries without a connection; longer: a slower return
+const FINAL = [400, 413]; // the server would refuse the same message again
 
-const { api, channel, accent } = document.body.dataset;
+const { api, channel, accent, answering } = document.body.dataset;
 const framed = window.parent !== window;
-let closed = false; // the widget's panel is shut
+let closed = false; // the widget's panel is closed
 let chat;
 
 class Chat {
@@ -55,7 +55,7 @@ class Chat {
     this.say(item.choice === undefined ? { text: item.text } : { choice: item.choice, reply: item.reply, title: item.title });
   }
 
-  // At once, whatever we were waiting for.
+  // Send and poll now, without the rest of any wait.
   hurry() {
     this.failures = 0;
     this.flush();
@@ -77,7 +77,7 @@ class Chat {
     }
   }
 
-  // True when the next one may go.
+  // Returns true when the next message may be sent.
   async deliver(item) {
     const refused = await this.session.begin();
     if (refused && refused.status !== 200) return this.retry(refused);
@@ -87,12 +87,12 @@ class Chat {
     if (this.stopped) return false;
     if (result.status === 200) return this.acknowledge(item);
     if (FINAL.includes(result.status)) return this.refuse(item, result.data.error);
-    if (result.status === 401) this.startAnew();
+    if (result.status === 401) this.dropSession();
     return this.retry(result);
   }
 
-  // The server does not know our token any more: the next request asks for another.
-  startAnew() {
+  // The server refused our token. The next request asks for another.
+  dropSession() {
     this.session.forget();
     this.cursor = this.etag = "";
   }
@@ -134,7 +134,7 @@ class Chat {
     if (seconds) this.timer = setTimeout(() => this.poll(), seconds * 1000);
   }
 
-  // Seconds until the next look; 0: not before something happens.
+  // Poll once. Returns seconds until the next poll; 0: only when something happens.
   async look() {
     if (!this.session.token) {
       if (!this.session.identity) return 0;
@@ -144,7 +144,7 @@ class Chat {
     const result = await request(`${api}messages?after=${this.cursor}`, { token: this.session.token, etag: this.etag });
     if (this.stopped) return 0;
     if (result.status === 401) {
-      this.startAnew();
+      this.dropSession();
       view.loaded();
       return this.session.identity ? this.explain(result) : 0;
     }
@@ -160,13 +160,13 @@ class Chat {
     this.cursor = result.data.cursor;
     this.etag = result.etag;
     const replies = view.show(result.data.items);
-    view.mode(result.data.mode);
+    view.mode(result.data);
     view.typing(result.data.busy);
     if (first) view.loaded();
     else if (replies && (closed || document.hidden)) tell({ type: "unread", count: replies });
   }
 
-  // Say what is wrong, and how many seconds to wait.
+  // Show what is wrong. Returns the seconds to wait.
   explain(result) {
     this.failures += 1;
     const seconds = result.retryAfter || Math.min(2 ** (this.failures - 1), LONGEST_WAIT_SECONDS);
@@ -178,7 +178,7 @@ class Chat {
     if (!navigator.onLine) return "You are offline. Your messages will be sent when you are back.";
     if (status === 403 || status === 404) return data.error || "This chat is closed.";
     if (status === 429) return "That was a lot at once. The rest follows in a moment.";
-    if (this.failures < 2) return null; // once is nothing
+    if (this.failures < 2) return null; // one failure is not worth a notice
     return "No connection to the chat. Trying again; nothing you wrote is lost.";
   }
 }
@@ -211,6 +211,7 @@ function begin(identity) {
 
 const view = new View({
   accent,
+  answering: answering === "yes",
   framed,
   onSend: (text) => chat.say({ text }),
   onChoice: (reply, choice) => chat.say({ choice: choice.id, reply, title: choice.title }),
@@ -226,6 +227,6 @@ window.addEventListener("offline", () => view.notice("You are offline. Your mess
 document.addEventListener("visibilitychange", () => !document.hidden && chat?.hurry());
 window.addEventListener("pageshow", (event) => event.persisted && chat?.hurry());
 
-// In the widget the page around us first says who the visitor is.
+// In the widget, the site around us says first who the visitor is.
 if (framed) tell({ type: "ready" });
 else begin(null);

@@ -1,5 +1,5 @@
-// Messages that the server has not acknowledged yet, oldest first. Each has a storage key of its own, so that
-// two tabs never write over each other's; the key's time is their order.
+// Messages that the server has not acknowledged, oldest first. Each has a storage key of its own, so that two
+// tabs never overwrite each other's messages. The time in the key gives the order.
 
 import * as store from "./store.js";
 
@@ -23,7 +23,7 @@ export class Outbox {
     return store.keys(this.prefix).map((key) => ({ key, ...JSON.parse(store.get(key) ?? "{}") }));
   }
 
-  // The next to send; one that was refused for good holds up nobody.
+  // The next message to send. A message that was refused does not hold up the others.
   first() {
     return this.all().find((item) => item.client_id && !item.refused);
   }

@@ -1,4 +1,4 @@
-// Who the visitor is: a token, asked for with the first message, or at once where the site vouches for a customer.
+// The visitor's token. Asked for with the first message, or at once when the site vouches for a customer.
 
 import { request } from "./api.js";
 import * as store from "./store.js";
@@ -9,11 +9,11 @@ export class Session {
     this.base = base;
     this.identity = identity;
     this.prefix = `chat:${channel}:${identity ? `i:${identity.id}` : "v"}`;
-    // A customer's token stays in memory: the next person at this computer must not find it.
+    // A customer's token stays in memory, so that the next person at this computer cannot use it.
     this.token = identity ? null : store.get(`${this.prefix}:token`);
   }
 
-  // The answer to the request for a token, or null when there is one already.
+  // Ask for a token. Returns the server's answer, or null if there is a token already.
   async begin() {
     if (!this.identity) this.token ??= store.get(`${this.prefix}:token`);
     if (this.token) return null;
@@ -28,7 +28,7 @@ export class Session {
   }
 
   #keep(token) {
-    // Another tab may have begun meanwhile: one conversation, not two.
+    // Another tab may have received a token first. Use that one: one conversation, not two.
     this.token = (!this.identity && store.get(`${this.prefix}:token`)) || token;
     if (!this.identity) store.set(`${this.prefix}:token`, this.token);
   }

@@ -1,11 +1,11 @@
-// What survives a reload. A frame that gets no storage of its own (private windows) lets the page around it keep
-// things; where nobody keeps anything it lives in memory.
+// Storage that survives a reload. A frame without storage of its own (private windows) asks the site around it
+// to keep the values. Where that fails too, they live in memory.
 
 const memory = new Map();
 const storage = usable();
 let keeper = () => {};
 
-// keep(key, value): the page around us keeps what we cannot; null removes. `kept`: what it kept before.
+// keep(key, value): the site around us stores a value for us; null removes it. `kept`: what it has stored.
 export function keepWith(keep, kept) {
   keeper = keep;
   if (storage) return;

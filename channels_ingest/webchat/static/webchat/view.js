@@ -1,18 +1,19 @@
-// Everything that is seen. Text of people and bots goes in as text, never as markup.
+// Draws the page. Words of people and bots are inserted as text, never as markup.
 
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>"'.,:;!?)\]}…]/g;
 const PICTURE = /\.(avif|gif|jpe?g|png|webp)$/i;
-const SLOW_SECONDS = 20;
-const ONLINE = { bot: "Online", human: "You are talking to a person" };
+const SLOW_SECONDS = 20; // after so long without an answer the page says that it takes longer than usual
+const COUNTED_FROM = 0.9; // share of the longest text from which the length is shown
 
 const by = (id) => document.getElementById(id);
 
 export class View {
   constructor(actions) {
     this.actions = actions;
-    for (const name of ["scroll", "empty", "log", "settled", "waiting", "newest", "text", "send"]) this[name] = by(name);
+    for (const name of ["scroll", "empty", "log", "settled", "waiting", "newest", "text", "send", "length"]) this[name] = by(name);
     this.problem = by("notice");
-    this.pinned = true; // the newest message is in sight
+    this.longest = Number(this.text.dataset.longest); // characters that the server takes
+    this.pinned = true; // the page follows the newest message
     this.own = new Map(); // client id -> element
     this.replies = new Map(); // reply id -> element
     this.used = new Map(); // reply id -> choice id
@@ -28,11 +29,11 @@ export class View {
     this.day = "";
     this.empty.hidden = true;
     this.typing(false);
-    this.mode("bot");
+    this.mode({ mode: "bot", answering: this.actions.answering, colleague: null });
     this.notice(null);
   }
 
-  // The history is there: from now on what is added is read out.
+  // The history is drawn. A screen reader announces what is added from now on.
   loaded() {
     this.#emptyOrNot();
     this.#toNewest();
@@ -77,9 +78,9 @@ export class View {
     this.focus();
   }
 
-  // -------------------------------------------------------------- what the server says
+  // -------------------------------------------------------------- items of the server
 
-  // Adds items in their order; how many replies were new.
+  // Add items in their order. Returns the number of replies that are new.
   show(items) {
     const near = this.#nearNewest();
     const before = this.replies.size;
@@ -103,7 +104,7 @@ export class View {
 
   #showReply(item) {
     if (this.replies.has(item.id)) return;
-    const element = message(item.author === "person" ? "theirs person" : "theirs", item.text, item.at, item.author === "person" ? "A person" : "Bot");
+    const element = message(item.author === "person" ? "theirs person" : "theirs", item.text, item.at, item.author === "person" ? "Colleague" : "Bot");
     if (item.media) element.querySelector(".bubble").prepend(media(item.media));
     if (item.choices.length) element.querySelector(".bubble").after(this.#choices(item));
     this.replies.set(item.id, element);
@@ -158,8 +159,13 @@ export class View {
 
   // -------------------------------------------------------------- states
 
-  mode(mode) {
-    this.modeWords = ONLINE[mode] ?? ONLINE.bot;
+  // Says who answers. Nobody is named before somebody took the conversation, and nothing is "Online" while stopped.
+  mode({ mode, answering, colleague }) {
+    const waits = mode !== "human" && !answering;
+    if (mode !== "human") this.modeWords = waits ? "Answers are delayed" : "Online";
+    else if (colleague === null) this.modeWords = "A colleague will answer here";
+    else this.modeWords = `You are talking to ${colleague || "a colleague"}`;
+    document.body.classList.toggle("quiet-channel", waits);
     this.#state();
   }
 
@@ -239,15 +245,32 @@ export class View {
   #submit(event) {
     event.preventDefault();
     const text = this.text.value.trim();
-    if (!text) return;
+    if (!text || this.#count() > this.longest) return;
     this.text.value = "";
     this.#fit();
     this.actions.onSend(text);
     this.focus();
   }
 
+  // Characters as the server counts them: code points, without the spaces around the text.
+  #count() {
+    return [...this.text.value.trim()].length;
+  }
+
+  // A text that is too long stays whole: it is counted and cannot be sent before it is shorter.
+  #measure() {
+    const count = this.#count();
+    const over = count > this.longest;
+    const length = `${count.toLocaleString("en")} of ${this.longest.toLocaleString("en")} characters.`;
+    this.length.hidden = count < this.longest * COUNTED_FROM;
+    this.length.textContent = this.length.hidden ? "" : length + (over ? " Too long to send: shorten it, or send it in parts." : "");
+    this.length.classList.toggle("over", over);
+    this.text.setAttribute("aria-invalid", String(over));
+    this.send.disabled = !count || over;
+  }
+
   #fit() {
-    this.send.disabled = !this.text.value.trim();
+    this.#measure();
     this.text.style.height = "auto";
     this.text.style.height = `${this.text.scrollHeight}px`;
   }
@@ -269,7 +292,7 @@ function message(side, text, at, who) {
   return el("article", { className: `message ${side}` }, bubble, time);
 }
 
-// Only http and https become links.
+// Split text into words and links. Only http and https become links.
 function linked(text) {
   const parts = [];
   let end = 0;
@@ -299,7 +322,7 @@ function media({ kind, url, name, latitude, longitude, phone }) {
   return el("p", { className: "file" }, link(url, words));
 }
 
-// The channel's colour, with black or white words on it, whichever reads better.
+// Set the channel's colour, and black or white for the words on it, whichever contrasts more.
 function colour(accent) {
   const [red, green, blue] = [1, 3, 5].map((place) => linear(parseInt(accent.slice(place, place + 2), 16) / 255));
   const light = 0.2126 * red + 0.7152 * green + 0.0722 * blue;

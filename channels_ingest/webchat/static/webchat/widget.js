@@ -1,4 +1,4 @@
-// One script tag puts a chat button into a page. See docs/web-widget.md.
+// Adds a chat button to a page by one script tag. See docs/web-widget.md.
 //   <script src="https://bots.example/widget.js" data-channel="..." async></script>
 (() => {
   const script = document.currentScript;
@@ -10,7 +10,7 @@
   let identity = script.dataset.userId && script.dataset.userHash ? { id: script.dataset.userId, hash: script.dataset.userHash } : null;
   let open = false;
   let frame = null;
-  let ready = false; // the chat in the frame listens
+  let ready = false; // the chat in the frame can receive messages
   let unread = 0;
 
   const STYLE = `
@@ -36,7 +36,7 @@
 
   const host = document.createElement("div");
   const root = host.attachShadow({ mode: "closed" });
-  const sheet = new CSSStyleSheet(); // a page's own policy may forbid style elements, not this
+  const sheet = new CSSStyleSheet(); // allowed even where a site's policy forbids style elements
   sheet.replaceSync(STYLE);
   root.adoptedStyleSheets = [sheet];
   const place = document.createElement("div");
@@ -55,7 +55,7 @@
   root.append(place);
   if (/^#[0-9a-f]{6}$/i.test(script.dataset.accent)) colour(script.dataset.accent);
 
-  // The button's colour, with a black or white sign on it, whichever is easier to see.
+  // Set the button's colour, and black or white for its sign, whichever contrasts more.
   function colour(accent) {
     const [red, green, blue] = [1, 3, 5].map((at) => (parseInt(accent.slice(at, at + 2), 16) / 255) ** 2.2);
     place.style.setProperty("--accent", accent);
@@ -99,12 +99,12 @@
     else button.focus();
   }
 
-  // A visitor who has chatted here gets new replies counted on the button without opening it.
+  // Remember that this visitor has used the chat: the next page counts new replies on the button.
   function remember() {
     try {
       localStorage.setItem(seenKey, "1");
     } catch {
-      // the page has no storage: the chat is loaded when it is opened
+      // without storage, the chat loads when it is opened
     }
   }
 
@@ -116,13 +116,13 @@
     }
   }
 
-  // For a frame that gets no storage of its own: its token and unsent messages, or they would end with the page.
+  // Keep the token and unsent messages of a frame that has no storage of its own.
   function keep(key, value) {
     try {
       if (value === null) localStorage.removeItem(`${seenKey}:${key}`);
       else localStorage.setItem(`${seenKey}:${key}`, value);
     } catch {
-      // then they do
+      // without storage here too, they are gone with the page
     }
   }
 
@@ -157,7 +157,7 @@
   window.ChatWidget = {
     open: () => show(true),
     close: () => show(false),
-    // identify(id, hash) for a logged-in customer; identify(null) when he logs out
+    // identify(id, hash) after a customer logs in; identify(null) after the log-out
     identify(id, hash) {
       identity = id ? { id: String(id), hash: String(hash) } : null;
       load();
