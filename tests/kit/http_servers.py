@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -54,12 +55,24 @@ class Server:
 Serve = Callable[..., Server]
 
 
+def read_request(connected: socket.socket) -> bytes:
+    """One whole request (a client may send head and body apart); b"" at the end of the stream."""
+    data = b""
+    while more := connected.recv(65536):
+        data += more
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if end and len(body) >= int(length[1] if length else 0):
+            return data
+    return b""
+
+
 def always(answer: bytes, times: int = 1000) -> Speak:
     """The same answer to each request, so many times on one connection."""
 
     def speak(connected: socket.socket) -> None:
         for _ in range(times):
-            if not connected.recv(65536):
+            if not read_request(connected):
                 return
             connected.sendall(answer)
 

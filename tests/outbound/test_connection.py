@@ -12,6 +12,7 @@ import pytest
 from channels_ingest.outbound import connection, http
 from conversations.contracts import Deferred, Unknown
 from tests.kit.http_servers import OK, Serve, always, call, failure, hang
+from tests.outbound.broken_servers import CUT, ENDLESS, NO_ANSWERS, OVER_CAP, STRICT, WHOLE, Row
 
 # ---------------------------------------------------------------- kept connections
 
@@ -148,32 +149,20 @@ def test_a_forked_child_starts_with_no_connection(serve: Serve) -> None:
 
 # ---------------------------------------------------------------- answers
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-WHOLE = [
-    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n" + OK, 200, b"ok"),
-    (CHUNKED + b"2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n", 200, b"abc"),
-    (CHUNKED + b"3\r\nabc\r\n0\r\nX-Trailer: t\r\nX-Other: u\r\n\r\n", 200, b"abc"),
-    (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
-    (b"HTTP/1.0 500 No\r\n\r\n", 500, b""),
-    (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
-    (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b""),
-    (b"HTTP/1.1 302\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", 302, b""),
-]
-
 
 @pytest.mark.parametrize("in_bits", [False, True])
-@pytest.mark.parametrize(("answer", "status", "body"), WHOLE)
-def test_an_answer_is_read_whole(serve: Serve, answer: bytes, status: int, body: bytes, in_bits: bool) -> None:
+@pytest.mark.parametrize("row", WHOLE, ids=lambda row: row.name)
+def test_an_answer_is_read_whole(serve: Serve, row: Row, in_bits: bool) -> None:
     def speak(connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.recv(65536)
-        for at in range(len(answer)) if in_bits else ():
-            connected.sendall(answer[at : at + 1])
+        for at in range(len(row.answer)) if in_bits else ():
+            connected.sendall(row.answer[at : at + 1])
         if not in_bits:
-            connected.sendall(answer)
+            connected.sendall(row.answer)
 
     answered = call(serve(speak))
-    assert (answered.status, answered.body, answered.complete) == (status, body, True)
+    assert (answered.status, answered.body, answered.complete) == row.ours
     assert "link" not in answered.headers
     assert "x-trailer" not in answered.headers
 
@@ -183,27 +172,17 @@ def test_header_names_are_in_lower_case_and_of_equal_ones_the_last_counts(serve:
     assert call(serve(always(head))).headers == {"x-a": "caf\xe9", "content-length": "0"}
 
 
-CUT = [
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", b"abc"),
-    (CHUNKED + b"9\r\nabc", b"abc"),
-    (CHUNKED + b"3\r\nabc\r\n", b"abc"),
-    (CHUNKED + b"3\r\nabc\r\nno number\r\n", b"abc"),
-    (b"HTTP/1.1 200 OK\r\nContent-Le", b""),
-    (b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", b""),
-]
+@pytest.mark.parametrize("row", [*CUT, *STRICT], ids=lambda row: row.name)
+def test_the_status_of_an_answer_that_is_cut_or_broken_stands(serve: Serve, row: Row) -> None:
+    answered = call(serve(always(row.answer, times=1)))
+    assert (answered.status, answered.body, answered.complete) == row.ours
 
 
-@pytest.mark.parametrize(("answer", "body"), CUT)
-def test_the_status_of_an_answer_that_is_cut_stands(serve: Serve, answer: bytes, body: bytes) -> None:
-    answered = call(serve(always(answer, times=1)))
-    assert (answered.status, answered.body, answered.complete) == (200, body, False)
-
-
-@pytest.mark.parametrize("length", [b"Content-Length: 2000000\r\n", b""])
-def test_an_answer_over_the_cap_is_not_whole_and_its_connection_is_closed(serve: Serve, length: bytes) -> None:
-    server = serve(always(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n" + b"x" * 2_000_000))
+@pytest.mark.parametrize("row", OVER_CAP, ids=lambda row: row.name)
+def test_an_answer_over_the_cap_is_not_whole_and_its_connection_is_closed(serve: Serve, row: Row) -> None:
+    server = serve(always(row.answer))
     answered = call(server)
-    assert (answered.status, len(answered.body), answered.complete) == (200, connection.ANSWER_CAP, False)
+    assert (answered.status, answered.body, answered.complete) == row.ours
     assert server.hung_up.acquire(timeout=10)
 
 
@@ -214,36 +193,16 @@ def test_the_cap_itself_is_allowed(serve: Serve, more: int, complete: bool) -> N
     assert call(serve(always(head + b"x" * length))).complete is complete
 
 
-NO_ANSWERS = [
-    b"",
-    b"garbage\r\n\r\n",
-    b"HTTP/1.1 2",
-    b"HTTP/1.1 2000 OK\r\n\r\n",
-    b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
-]
+@pytest.mark.parametrize("row", NO_ANSWERS, ids=lambda row: row.name)
+def test_what_is_no_answer_is_unknown(serve: Serve, row: Row) -> None:
+    assert failure(serve(always(row.answer, times=1))) == Unknown(reason="no answer: ProtocolError")
 
 
-@pytest.mark.parametrize("answer", NO_ANSWERS, ids=range(len(NO_ANSWERS)))
-def test_what_is_no_answer_is_unknown(serve: Serve, answer: bytes) -> None:
-    assert failure(serve(always(answer, times=1))) == Unknown(reason="no answer: ProtocolError")
-
-
-ENDLESS = [
-    b"HTTP/1.1 429 Slow down\r\nX-Long: " + b"x" * connection.HEAD_CAP + b"\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 429 Slow down\r\n" + b"X-Many: x\r\n" * 10_000 + b"Content-Length: 0\r\n\r\n",
-    b"HTTP/1.1 429 Slow down\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"a" * 2 * connection.READ_CAP,
-    b"HTTP/1.1 429 Slow down\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"a" * 2 * connection.READ_CAP,
-]
-
-
-@pytest.mark.parametrize("answer", ENDLESS, ids=["long", "many", "trailer", "chunk's extension"])
-def test_what_goes_on_for_ever_beside_the_body_is_cut_and_its_status_stands(serve: Serve, answer: bytes) -> None:
-    server = serve(always(answer, times=1))
+@pytest.mark.parametrize("row", ENDLESS, ids=lambda row: row.name)
+def test_what_goes_on_for_ever_beside_the_body_is_cut_and_its_status_stands(serve: Serve, row: Row) -> None:
+    server = serve(always(row.answer, times=1))
     answered = call(server)
-    assert (answered.status, answered.body, answered.complete) == (429, b"", False)
+    assert (answered.status, answered.body, answered.complete) == row.ours
     assert server.hung_up.acquire(timeout=10)
 
 
