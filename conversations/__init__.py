@@ -24,7 +24,7 @@ What the steps stand on:
     migrations/       how they came to be
     installation.py   whose database this is
     crypto.py         secrets at rest, keyed hashes
-    concurrency.py    threads of the core
+    concurrency.py    vital threads, batching threads, timers, answers kept for a while
     telemetry/        logs and error reports, without what people wrote
     failpoints.py     where tests stop, kill or break a process
 

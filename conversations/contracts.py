@@ -28,9 +28,13 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Work(enum.StrEnum):
-    """The kinds of work. The values name roles (``WORKER_ROLE``), queues and the ``kind`` of a Worker row."""
+    """The kinds of work.
 
-    activity: str  # the same kind in the keys of Redis locks and in ``pause.stops``, both of which outlive a process
+    The value names a role (``WORKER_ROLE``), its queues and ``worker.kind``. ``activity`` stands
+    for the same kind in the keys of Redis locks and in ``pause.stops``.
+    """
+
+    activity: str
 
     HANDLE = "handle", "handling"  # turns of bots
     SEND = "send", "sending"  # replies to platforms

@@ -8,21 +8,19 @@ started with others (a copy of production on staging) holds all sending and time
 from __future__ import annotations
 
 import functools
-import time
 
 import psycopg
 from cryptography.fernet import InvalidToken
 from django.conf import settings
 
 from conversations import crypto
+from conversations.concurrency import Fresh
 from conversations.errors import CoreError, WrongKeys
 from conversations.postgres import database
 
 HELD_SECONDS = 2.0
 PLACE = "installation"
 UNKNOWN = "the database cannot be asked whose it is"
-
-_held: tuple[float, str] | None = None
 
 
 @functools.cache
@@ -39,11 +37,7 @@ def identity_key() -> bytes:
 
 def held() -> str:
     """Why sending and timers are held; '' when they are not. At most ``HELD_SECONDS`` old, never raises."""
-    global _held
-    now = time.monotonic()
-    if _held is None or now - _held[0] >= HELD_SECONDS:
-        _held = (now, _ask(before=_held[1] if _held else UNKNOWN))
-    return _held[1]
+    return _held()
 
 
 def may_send_to(user: str, chat: str) -> bool:
@@ -55,8 +49,7 @@ def may_send_to(user: str, chat: str) -> bool:
 
 def forget() -> None:
     """Ask again at the next call: in tests, and where this process has just changed the row."""
-    global _held
-    _held = None
+    _held.forget()
     identity_key.cache_clear()
 
 
@@ -67,6 +60,9 @@ def _ask(before: str) -> str:
     except (psycopg.Error, CoreError):
         return before
     return reason(*rows[0]) if rows else UNKNOWN
+
+
+_held = Fresh(_ask, HELD_SECONDS, first=UNKNOWN)
 
 
 def reason(public_url: str, fingerprint: str) -> str:

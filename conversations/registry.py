@@ -107,6 +107,11 @@ def forget_channels() -> None:
 
 
 def _cached(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
+    """The channel as it was read last, or read again.
+
+    No ``concurrency.Fresh``: there is an answer per channel, others go on with the last one for
+    one more ``CHANNEL_SECONDS`` only, and who waits gives up when the database is silent.
+    """
     known = _channels.get(key)
     age = time.monotonic() - known[0] if known is not None else float("inf")
     if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and _loading.locked())):

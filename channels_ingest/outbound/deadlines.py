@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
-import itertools
 import os
 import socket
 import threading
 import time
+
+from conversations.concurrency import Timer
 
 RETRY_SECONDS = 1.0  # a call over its deadline that has no connection yet is looked at again
 
@@ -50,7 +50,7 @@ class Watch:
         self._lock = threading.Lock()
         self._handle: Handle | None = None
         self._ended = self._cut = False
-        _guard().add(deadline, self)
+        _timer().call_later(deadline - time.monotonic(), self._end_in_time)
 
     def hold(self, handle: Handle) -> None:
         """Name the connection that the call uses from here on."""
@@ -72,38 +72,14 @@ class Watch:
             self._handle.cut()
             return True
 
-
-class Guard:
-    """The thread that cuts connections when deadlines are over."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[float, int, Watch]] = []  # a heap
-        self._tie = itertools.count()  # orders equal deadlines, because watches have no order
-        self._changed = threading.Condition()
-        threading.Thread(target=self._run, name="deadlines", daemon=True).start()
-
-    def add(self, deadline: float, watch: Watch) -> None:
-        with self._changed:
-            heapq.heappush(self._waiting, (deadline, next(self._tie), watch))
-            if self._waiting[0][2] is watch:
-                self._changed.notify()
-
-    def _run(self) -> None:
-        while True:
-            watch = self._next()
-            if not watch.cut():
-                self.add(time.monotonic() + RETRY_SECONDS, watch)
-
-    def _next(self) -> Watch:
-        with self._changed:
-            while not self._waiting or self._waiting[0][0] > time.monotonic():
-                self._changed.wait(self._waiting[0][0] - time.monotonic() if self._waiting else None)
-            return heapq.heappop(self._waiting)[2]
+    def _end_in_time(self) -> None:
+        if not self.cut():
+            _timer().call_later(RETRY_SECONDS, self._end_in_time)
 
 
 @functools.cache
-def _guard() -> Guard:
-    return Guard()
+def _timer() -> Timer:
+    return Timer("deadlines")
 
 
-os.register_at_fork(after_in_child=_guard.cache_clear)
+os.register_at_fork(after_in_child=_timer.cache_clear)

@@ -18,6 +18,7 @@ import psycopg
 import redis
 import structlog
 
+from conversations.concurrency import Fresh
 from conversations.contracts import ChannelConfig, Limit, Struct
 from conversations.errors import CoreError
 from conversations.lanes.redis_client import run_script
@@ -97,8 +98,8 @@ class Limiter:
         self._free_at: dict[str, float] = {}  # without Redis
         self._away_until = 0.0
         self._blocks: dict[str, float] = {}  # bucket -> monotonic end, as platforms said
-        self._blocks_at = 0.0
         self._blocking = threading.Lock()
+        self._read_blocks = Fresh(self._merge_blocks, BLOCKS_SECONDS, first=None)
 
     def admit(self, requests: Sequence[Request]) -> list[float]:
         """Seconds to wait per request; 0: it may start now, and is counted."""
@@ -151,11 +152,9 @@ class Limiter:
         now = time.monotonic()
         return max(self._blocks.get(self._name(request, bucket), 0.0) - now for bucket in BUCKETS)
 
-    def _read_blocks(self) -> None:
+    def _merge_blocks(self, _: None) -> None:
+        """Add what other senders were told; what is known goes on while the database is away."""
         now = time.monotonic()
-        if now - self._blocks_at < BLOCKS_SECONDS:
-            return
-        self._blocks_at = now
         try:
             rows = database.read(sql("read_buckets"))
         except (psycopg.Error, CoreError):

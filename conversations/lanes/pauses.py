@@ -7,13 +7,12 @@ tried now and then (``probe_at``, claimed by the sweeper); the first success rel
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import NamedTuple
 
 import psycopg
 import structlog
 
+from conversations.concurrency import Fresh
 from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.postgres import database
@@ -36,14 +35,23 @@ class Key(NamedTuple):
     stops: str
 
 
-_lock = threading.Lock()
-_known: dict[Key, bool] = {}  # every row; True: stopped
-_known_at = 0.0
+def _read(last: dict[Key, bool]) -> dict[Key, bool]:
+    """Every row, True where it stops; what was known while the database is away."""
+    try:
+        rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
+    except (psycopg.Error, CoreError) as error:
+        log.warning("pauses not read", error=type(error).__name__)
+        return last
+    return {Key(*row[:3]): row[3] for row in rows}
+
+
+_known: Fresh[dict[Key, bool]] = Fresh(_read, KNOWN_SECONDS, first={})
+forget = _known.forget
 
 
 def is_stopped(*keys: Key) -> bool:
     """Whether one of ``keys`` is stopped; at most ``KNOWN_SECONDS`` old, what was known while the database is away."""
-    known = _rows()
+    known = _known()
     return bool(known) and any(known.get(key, False) for key in keys)
 
 
@@ -64,8 +72,7 @@ def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool 
         rows = database.execute(sql("count_failure"), values)
     except (psycopg.Error, CoreError):
         return is_stopped(key)
-    with _lock:
-        _known[key] = rows[0][0]
+    _known.change(lambda known: {**known, key: rows[0][0]})
     if rows[0][1]:
         log.error("paused", scope=key.scope, target=key.target, stops=key.stops)
     return bool(rows[0][0])
@@ -73,36 +80,11 @@ def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool 
 
 def count_success(key: Key) -> None:
     """A success ends the count, and the pause; it costs nothing while there is none."""
-    if key not in _rows():
+    if key not in _known():
         return
     try:
         database.execute(sql("end_pause"), key._asdict())
     except (psycopg.Error, CoreError) as error:
         log.warning("pause not ended", error=type(error).__name__)
         return
-    with _lock:
-        _known.pop(key, None)
-
-
-def forget() -> None:
-    """Ask again at the next call."""
-    global _known_at
-    _known_at = 0.0
-
-
-def _rows() -> dict[Key, bool]:
-    """One thread asks again, the others go on with what was known: they would all stand still for it."""
-    global _known, _known_at
-    if time.monotonic() - _known_at < KNOWN_SECONDS or not _lock.acquire(blocking=_known_at == 0.0):
-        return _known
-    try:
-        if time.monotonic() - _known_at >= KNOWN_SECONDS:
-            try:
-                rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
-                _known = {Key(*row[:3]): row[3] for row in rows}
-            except (psycopg.Error, CoreError) as error:
-                log.warning("pauses not read", error=type(error).__name__)
-            _known_at = time.monotonic()
-    finally:
-        _lock.release()
-    return _known
+    _known.change(lambda known: {other: stops for other, stops in known.items() if other != key})

@@ -44,7 +44,11 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 
 class Look:
-    """The last answer of ``ask``, at most ``FRESH_SECONDS`` old, or the kind of its failure."""
+    """The last answer of ``ask``, at most ``FRESH_SECONDS`` old, or the kind of its failure.
+
+    No ``concurrency.Fresh``: there the caller who asks waits as long as it takes, and the others
+    get an old answer, which may be wrong by now.
+    """
 
     def __init__(self, name: str, ask: Callable[[], Any]) -> None:
         self._name = name

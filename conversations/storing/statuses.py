@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import queue
-import threading
-import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import msgspec
 import psycopg
 
+from conversations.concurrency import Timer
 from conversations.contracts import ChannelConfig, StatusUpdate
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
@@ -70,22 +68,12 @@ def look_again(write: Callable[[Said], None], unknown: Sequence[Said]) -> None:
     A status that came while the result of its reply was being written was not seen by the one, nor the
     reply's id by the other: each looked before the other's COMMIT.
     """
-    at = time.monotonic() + LOOK_AGAIN_SECONDS
-    waiting = _looking()
+    timer = _timer()
     for item in unknown:
-        if waiting.qsize() < LOOKING:
-            waiting.put((at, write, item))
+        if len(timer) < LOOKING:
+            timer.call_later(LOOK_AGAIN_SECONDS, functools.partial(write, item))
 
 
 @functools.cache
-def _looking() -> queue.SimpleQueue[tuple[float, Callable[[Said], None], Said]]:
-    waiting: queue.SimpleQueue[tuple[float, Callable[[Said], None], Said]] = queue.SimpleQueue()
-    threading.Thread(target=_look, args=(waiting,), name="statuses", daemon=True).start()
-    return waiting
-
-
-def _look(waiting: queue.SimpleQueue[tuple[float, Callable[[Said], None], Said]]) -> None:
-    while True:
-        at, write, item = waiting.get()
-        time.sleep(max(0.0, at - time.monotonic()))
-        write(item)
+def _timer() -> Timer:
+    return Timer("statuses")

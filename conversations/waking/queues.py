@@ -1,11 +1,11 @@
-"""The names of the queues. Settings read them too, so this imports nothing that needs Django's."""
+"""The names of the queues. Settings import this too, so it needs neither Django nor Celery."""
 
 from __future__ import annotations
 
 from conversations.contracts import Work
 
-# Queues per kind of wake. A tenant's wakes go to one of them, and a consumer serves the queues in turns: with more,
-# fewer tenants share a queue, and the sweeper measures the length of more queues in each round.
+# Queues per kind of wake. A tenant's wakes go to one of them, and a consumer serves the queues in
+# turns. With more queues fewer tenants share one, and the sweeper measures more lengths per round.
 QUEUES = 16
 MAINTENANCE = "maintenance"
 

@@ -16,6 +16,7 @@ import psycopg
 import structlog
 from django.conf import settings
 
+from conversations.concurrency import Fresh
 from conversations.contracts import Work
 from conversations.delivering.limiter import Limiter
 from conversations.delivering.sender import Sender
@@ -33,8 +34,6 @@ GRACE_SECONDS = 16.0  # for turns and calls that run when we are told to stop; o
 
 SENDERS = "SELECT count(*) FROM worker WHERE kind = ANY (%(kinds)s) AND NOT dead"
 LEAVE = "DELETE FROM worker WHERE incarnation = %(incarnation)s"
-
-_senders = (0.0, 1)
 
 
 class Process:
@@ -142,13 +141,12 @@ class Process:
         self.writer.stop(2.0)
 
 
-def live_senders() -> int:
-    """How many processes deliver; at most 2 s old."""
-    global _senders
-    if time.monotonic() - _senders[0] > BEAT_SECONDS:
-        try:
-            rows = database.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})
-            _senders = (time.monotonic(), max(1, rows[0][0]))
-        except (psycopg.Error, CoreError):
-            _senders = (time.monotonic(), _senders[1])
-    return _senders[1]
+def _count_senders(last: int) -> int:
+    """How many processes deliver; as many as before while the database is away."""
+    try:
+        return max(1, database.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})[0][0])
+    except (psycopg.Error, CoreError):
+        return last
+
+
+live_senders = Fresh(_count_senders, BEAT_SECONDS, first=1)
