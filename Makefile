@@ -44,7 +44,7 @@ check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, 
 	$(CHECK_ENV) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 graph: .venv/dev.stamp  ## which folder of the core imports which, layer by layer; fails if an arrow points upwards
-	@$(BIN)/python tools/import_graph.py
+	@$(BIN)/python .ci/import_graph.py
 
 bench: .venv/bench.stamp  ## side by side with a do-nothing view and two other pipelines, under 10 minutes (CASE=e2e for one)
 	@$(BENCH) $(CASE)
