@@ -116,7 +116,7 @@ class Sender:
         while True:
             self._run_once()
 
-    def _run_once(self) -> None:
+    def _run_once(self) -> None:  # noqa: C901  (one case per kind of event)
         """What takes a trip for every lane is a stage's, and its answer an event. (What was forgotten is read here:
         channels, pauses, and every ``CHECK_SECONDS`` what is being sent in our name.)"""
         looking: list[Lane] = []
