@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import structlog
 
-from conversations.telemetry import logs
+from conversations.telemetry import log_handler, logs
 
 CANARY = "canary-7f3a"
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,19 +155,56 @@ def logged_events(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
 def test_a_blocked_pipe_blocks_nobody() -> None:
     """F42: nobody reads our output."""
     reading, writing = os.pipe()
-    handler = logs.PatientHandler(os.fdopen(writing, "w"))
+    handler = log_handler.PatientHandler(os.fdopen(writing, "w"))
     record = logging.makeLogRecord({"msg": "x" * 300, "levelno": logging.INFO, "levelname": "INFO"})
     started = time.monotonic()
-    for _ in range(3 * logs.WAITING_LINES):
+    for _ in range(3 * log_handler.WAITING_LINES):
         handler.emit(record)
     assert time.monotonic() - started < 10  # where one line waits for ever, this is never reached
-    assert handler.dropped >= logs.WAITING_LINES
+    assert handler.dropped >= log_handler.WAITING_LINES
     threading.Thread(target=handler.drain, args=(5.0,)).start()
     handler.emit(record)
     found, deadline = b"", time.monotonic() + 10
     while b"log lines dropped" not in found and time.monotonic() < deadline:
         found += os.read(reading, 1 << 16)
     assert b"log lines dropped" in found
+
+
+def record_of(text: str, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": text, "levelno": level, "levelname": logging.getLevelName(level)})
+
+
+def test_a_fork_writes_its_lines() -> None:
+    """The thread that writes does not come along into a fork."""
+    reading, writing = os.pipe()
+    handler = log_handler.PatientHandler(os.fdopen(writing, "w"))
+    handler.emit(record_of("parent"))
+    handler.drain(10.0)
+    child = os.fork()
+    if child == 0:
+        handler.emit(record_of("child", logging.CRITICAL))  # waits until it is written
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 1 << 16) == b"parent\nchild\n"
+
+
+def test_a_closed_pipe_does_not_end_the_writer() -> None:
+    reading, writing = os.pipe()
+    handler = log_handler.PatientHandler(os.fdopen(writing, "w"))
+    os.close(reading)
+    handler.emit(record_of("lost"))
+    handler.drain(10.0)
+    assert handler.dropped == 1
+    reading, handler._writer.stream = (pipe := os.pipe())[0], os.fdopen(pipe[1], "w")
+    handler.emit(record_of("written"))
+    handler.drain(10.0)
+    assert os.read(reading, 1 << 16).startswith(b"written\n")
+
+
+def test_a_record_that_cannot_be_formatted_is_counted() -> None:
+    handler = log_handler.PatientHandler(io.StringIO())
+    handler.emit(logging.makeLogRecord({"msg": "%d", "args": ("words",), "levelno": logging.INFO}))
+    assert handler.dropped == 1
 
 
 @pytest.mark.parametrize("where", ["main", "thread"])
