@@ -100,7 +100,7 @@ class Handler:
         self._finishers = ThreadPoolExecutor(
             4, thread_name_prefix="finish"
         )  # of async turns; bots may fill the loop's own
-        self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="trial")
+        self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="isolated")
         self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
@@ -277,7 +277,7 @@ class Handler:
         try:
             output = isolated_turn.run(task)
         except Exception as error:  # no process could be started: the machine's failure, not this message's
-            log.warning("trial not begun", conversation=held.id, error=error_places.kind(error))
+            log.warning("isolated turn not begun", conversation=held.id, error=error_places.kind(error))
             output = None
         if output is None:
             self._release([held])

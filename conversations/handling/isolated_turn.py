@@ -1,17 +1,20 @@
-"""Runs turns in processes of their own: a message under suspicion may crash there, and only there.
+"""Runs a suspect turn in a process of its own, so that a crash ends that process and not the worker.
 
-A clean process is started once (``manage.py run_turns``) and forks for every trial, so that a trial takes
-milliseconds, not the second that importing a project takes. Trials run one at a time; one that lasts lets
-the next begin, so that the suspects of a busy worker don't wait for each other's slow calls.
+``IsolatedTurns``, here, is the worker's end. ``ForkServer`` (``manage.py run_turns``) is the other end: it has
+imported the project and forks once per turn, so that a turn costs milliseconds and not the second of an
+import. The two exchange JSON lines over pipes.
+
+Turns start one at a time, because a message that crashes does so early. A turn that is still running after
+``ALONE_SECONDS`` lets the next one start: suspects do not wait for each other's slow calls.
 """
 
 from __future__ import annotations
 
 import itertools
-import queue
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future, wait
 
 import msgspec
 import structlog
@@ -22,89 +25,88 @@ from conversations.contracts import Struct
 
 log = structlog.get_logger(__name__)
 
+# Isolated turns at once in a worker. More: suspects that wait for slow calls end sooner, with more forks.
 AT_ONCE = 8
-ALONE_SECONDS = 0.1  # a crash comes early; what lasts longer is waiting for somebody
+# For so long an isolated turn runs alone. Longer: a crash is less likely to come while others run beside it;
+# suspects wait longer for each other.
+ALONE_SECONDS = 0.1
+# Allowed for starting the fork server, beyond TURN_SECONDS. Longer: a fork server that hangs is replaced later.
 START_SECONDS = 30.0
 
 
-class Trial(Struct, frozen=True):
-    """A line to the nursery."""
+class TurnRequest(Struct, frozen=True):
+    """A line to the fork server."""
 
     id: int
     task: turns.Task
 
 
-class Ended(Struct, frozen=True):
-    """A line from the nursery."""
+class TurnResult(Struct, frozen=True):
+    """A line from the fork server: the turn ended, maybe by a crash."""
 
     id: int
     output: turns.Output
 
 
-Answers = queue.SimpleQueue[turns.Output | None]
+Answer = Future[turns.Output | None]
 
 _alone = threading.Lock()
 _starting = threading.Lock()
-_nursery: Nursery | None = None
+_server: IsolatedTurns | None = None
 
 
 def run(task: turns.Task) -> turns.Output | None:
-    """The turn's output; a crash, or no end in time, is its failure. None: the trial itself failed: nobody's."""
+    """Run a turn in a process of its own and wait for it.
+
+    Return its output; where it crashed or took too long, that failure. Return None if the fork server
+    failed: that is nobody's failed turn.
+    """
     with _alone:
-        nursery = _running()
-        answers = nursery.begin(task)
-        output = _answer(answers, ALONE_SECONDS)
-    if output is _NOT_YET:
-        output = _answer(answers, settings.TURN_SECONDS + START_SECONDS)
-    if output is _NOT_YET:
-        nursery.kill()
-        return None
-    return output
-
-
-_NOT_YET = turns.Output(error_type="NotYet")
-
-
-def _answer(answers: Answers, seconds: float) -> turns.Output | None:
+        server = _running()
+        answer = server.begin(task)
+        wait([answer], ALONE_SECONDS)
     try:
-        return answers.get(timeout=seconds)
-    except queue.Empty:
-        return _NOT_YET
+        return answer.result(settings.TURN_SECONDS + START_SECONDS)
+    except TimeoutError:
+        server.kill()
+        return None
 
 
-def _running() -> Nursery:
-    global _nursery
+def _running() -> IsolatedTurns:
+    global _server
     with _starting:
-        if _nursery is None or _nursery.ended.is_set():
-            _nursery = Nursery()
-        return _nursery
+        if _server is None or _server.ended.is_set():
+            _server = IsolatedTurns()
+        return _server
 
 
-class Nursery:
-    """The clean process, and who waits for which of its answers."""
+class IsolatedTurns:
+    """The worker's end: starts the fork server, sends it turns, and gives each result to its caller."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._waiting: dict[int, Answers] = {}
+        self._waiting: dict[int, Answer] = {}
         command = [sys.executable, "-m", "django", "run_turns"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        threading.Thread(target=self._read, name="nursery", daemon=True).start()
+        threading.Thread(target=self._read, name="isolated-turns", daemon=True).start()
 
-    def begin(self, task: turns.Task) -> Answers:
-        answers: Answers = queue.SimpleQueue()
+    def begin(self, task: turns.Task) -> Answer:
+        """Send a turn. Its answer is None if the fork server ends before the turn does."""
+        answer: Answer = Future()
         assert self._process.stdin is not None
         with self._lock:
             number = next(self._numbers)
-            self._waiting[number] = answers
             try:
-                self._process.stdin.write(msgspec.json.encode(Trial(id=number, task=task)) + b"\n")
+                self._process.stdin.write(msgspec.json.encode(TurnRequest(id=number, task=task)) + b"\n")
                 self._process.stdin.flush()
             except OSError:
                 self.ended.set()
-                answers.put(None)
-        return answers
+                answer.set_result(None)
+            else:
+                self._waiting[number] = answer
+        return answer
 
     def kill(self) -> None:
         self._process.kill()
@@ -112,11 +114,11 @@ class Nursery:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            ended = msgspec.json.decode(line, type=Ended)
+            result = msgspec.json.decode(line, type=TurnResult)
             with self._lock:
-                self._waiting.pop(ended.id).put(ended.output)
-        log.warning("trials ended", code=self._process.wait())
+                self._waiting.pop(result.id).set_result(result.output)
+        log.warning("isolated turns ended", code=self._process.wait())
         with self._lock:
             self.ended.set()
-            for answers in self._waiting.values():
-                answers.put(None)
+            for answer in self._waiting.values():
+                answer.set_result(None)

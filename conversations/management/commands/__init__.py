@@ -5,5 +5,5 @@ release.py             the Procfile's release: migrations, then the checks
 adopt_database.py      takes over a database that belonged to another installation
 rotate_credentials.py  seals everything with the newest key
 run_worker.py          the worker processes, supervised
-run_turns.py           turns in processes of their own; started by handling/isolated_turn.py
+run_turns.py           forks once per suspect turn; started by handling/isolated_turn.py
 """

@@ -1,4 +1,4 @@
-"""Runs turns from standard input, each in a fork of its own, for ``handling.isolated_turn``. Not for people."""
+"""Runs each turn from standard input in a fork of its own. Started by ``handling.isolated_turn``, not by people."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from conversations import registry, turns
-from conversations.handling.isolated_turn import Ended, Trial
+from conversations.handling.isolated_turn import TurnRequest, TurnResult
 
 READ_BYTES = 1 << 20
 
 
 class Command(BaseCommand):
-    help = "Runs turns, one JSON line each, in forked processes (used by workers for messages under suspicion)."
+    help = "Runs turns, one JSON line each, in forked processes (workers use it for messages that may crash them)."
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -30,19 +30,19 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         registry.load_bots()
-        Nursery(answers).run()
+        ForkServer(answers).run()
 
 
 class Child:
-    """A fork with one turn, and what it has answered so far."""
+    """A fork that runs one turn, and the part of its answer that was read so far."""
 
-    def __init__(self, trial: Trial, pid: int, pipe: int) -> None:
-        self.trial, self.pid, self.pipe = trial, pid, pipe
+    def __init__(self, request: TurnRequest, pid: int, pipe: int) -> None:
+        self.request, self.pid, self.pipe = request, pid, pipe
         self.answer = b""
 
 
-class Nursery:
-    """One thread, so that a fork is a clean copy."""
+class ForkServer:
+    """The child's end of ``isolated_turn.IsolatedTurns``. It has one thread: a fork copies no other."""
 
     def __init__(self, answers: int) -> None:
         self._answers = answers
@@ -52,12 +52,12 @@ class Nursery:
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
 
     def run(self) -> None:
-        """Until our worker is gone; then nobody wants the answers of those who still run."""
+        """Fork for each request until the worker closes our standard input; then kill the forks that still run."""
         while True:
             for key, _ in self._selector.select():
                 data = os.read(key.fd, READ_BYTES)
                 if key.fd in self._children:
-                    self._hear(self._children[key.fd], data)
+                    self._read_answer(self._children[key.fd], data)
                 elif data:
                     self._begin(data)
                 else:
@@ -67,16 +67,16 @@ class Nursery:
     def _begin(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            trial = msgspec.json.decode(line, type=Trial)
+            request = msgspec.json.decode(line, type=TurnRequest)
             reading, writing = os.pipe()
             pid = os.fork()
             if pid == 0:
-                run_alone(trial, writing)
+                run_alone(request, writing)
             os.close(writing)
-            self._children[reading] = Child(trial, pid, reading)
+            self._children[reading] = Child(request, pid, reading)
             self._selector.register(reading, selectors.EVENT_READ)
 
-    def _hear(self, child: Child, data: bytes) -> None:
+    def _read_answer(self, child: Child, data: bytes) -> None:
         child.answer += data
         if data:
             return
@@ -87,8 +87,8 @@ class Nursery:
         if child.answer and status == 0:
             output = msgspec.json.decode(child.answer, type=turns.Output)
         else:
-            output = ended(child.trial, status)
-        write_all(self._answers, msgspec.json.encode(Ended(id=child.trial.id, output=output)) + b"\n")
+            output = crash_output(child.request, status)
+        write_all(self._answers, msgspec.json.encode(TurnResult(id=child.request.id, output=output)) + b"\n")
 
     def _end(self) -> None:
         for child in self._children.values():
@@ -96,11 +96,11 @@ class Nursery:
                 os.kill(child.pid, signal.SIGKILL)
 
 
-def run_alone(trial: Trial, writing: int) -> None:
-    """In the fork; never returns."""
+def run_alone(request: TurnRequest, writing: int) -> None:
+    """Run the turn in the fork and write its output to ``writing``. Never returns."""
     try:
         signal.setitimer(signal.ITIMER_REAL, settings.TURN_SECONDS)
-        output = turns.run(registry.find_bot(trial.task.bot), trial.task)
+        output = turns.run(registry.find_bot(request.task.bot), request.task)
         write_all(writing, msgspec.json.encode(output))
     except BaseException:
         os._exit(1)
@@ -112,8 +112,8 @@ def write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def ended(trial: Trial, status: int) -> turns.Output:
-    """What the end of a fork without an answer means."""
+def crash_output(request: TurnRequest, status: int) -> turns.Output:
+    """Return the failed turn that a fork's end without an answer means. ``status``: from ``os.waitpid``."""
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
     kind = "TurnTooLong" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else "Crashed"
-    return turns.Output(error_type=kind, error_place=trial.task.bot, error_text=f"its process ended with {how}")
+    return turns.Output(error_type=kind, error_place=request.task.bot, error_text=f"its process ended with {how}")
