@@ -1,11 +1,13 @@
-"""Runs a suspect turn in a process of its own, so that a crash ends that process and not the worker.
+"""Runs a suspect turn in a process of its own, so that a crash ends that process and not the
+worker.
 
-``IsolatedTurns``, here, is the worker's end. ``ForkServer`` (``manage.py run_turns``) is the other end: it has
-imported the project and forks once per turn, so that a turn costs milliseconds and not the second of an
-import. The two exchange JSON lines over pipes.
+``IsolatedTurns``, here, is the worker's end. ``ForkServer`` (``manage.py run_turns``) is the other
+end: it has imported the project and forks once per turn, so that a turn costs milliseconds and not
+the second of an import. The two exchange JSON lines over pipes.
 
-Turns start one at a time, because a message that crashes does so early. A turn that is still running after
-``ALONE_SECONDS`` lets the next one start: suspects do not wait for each other's slow calls.
+Turns start one at a time, because a message that crashes does so early. A turn that is still
+running after ``ALONE_SECONDS`` lets the next one start: suspects do not wait for each other's slow
+calls.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from conversations.contracts import Struct
 
 log = structlog.get_logger(__name__)
 
-# Isolated turns at once in a worker. More: suspects that wait for slow calls end sooner, with more forks.
+# Isolated turns at once in a worker. More: suspects that wait for slow calls end sooner, with more
+# forks.
 AT_ONCE = 8
-# For so long an isolated turn runs alone. Longer: a crash is less likely to come while others run beside it;
-# suspects wait longer for each other.
+# For so long an isolated turn runs alone. Longer: a crash is less likely to come while others run
+# beside it; suspects wait longer for each other.
 ALONE_SECONDS = 0.1
-# Allowed for starting the fork server, beyond TURN_SECONDS. Longer: a fork server that hangs is replaced later.
+# Allowed for starting the fork server, beyond TURN_SECONDS. Longer: a fork server that hangs is
+# replaced later.
 START_SECONDS = 30.0
 
 
@@ -58,8 +62,8 @@ _server: IsolatedTurns | None = None
 def run(task: turns.Task) -> turns.Output | None:
     """Run a turn in a process of its own and wait for it.
 
-    Return its output; where it crashed or took too long, that failure. Return None if the fork server
-    failed: that is nobody's failed turn.
+    Return its output; where it crashed or took too long, that failure. Return None if the fork
+    server failed: that is nobody's failed turn.
     """
     with _alone:
         server = _running()
@@ -81,7 +85,9 @@ def _running() -> IsolatedTurns:
 
 
 class IsolatedTurns:
-    """The worker's end: starts the fork server, sends it turns, and gives each result to its caller."""
+    """The worker's end: starts the fork server, sends it turns, and gives each result to its
+    caller.
+    """
 
     def __init__(self) -> None:
         self.ended = threading.Event()

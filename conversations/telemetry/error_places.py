@@ -10,30 +10,32 @@ import os
 import traceback
 from collections.abc import Iterator
 
+# Places kept per exception, the innermost ones. More: longer log lines.
 FRAMES = 12
+# Causes kept per exception, the nearest ones. More: longer log lines.
 CHAIN = 5
 _FOLDERS = ("/site-packages/", "/lib/python")
 
 
 def kind(error: BaseException) -> str:
-    """``module.Name`` of its class; built-in ones without the module."""
+    """Return its class as ``module.Name``, a built-in one without the module."""
     cls = type(error)
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def place(error: BaseException) -> str:
-    """Where it was raised: ``file:line function``; '' for one that never was."""
+    """Return where it was raised, as ``file:line function``; '' if it never was."""
     return next(iter(frames(error)[-1:]), "")
 
 
 def frames(error: BaseException) -> list[str]:
-    """The innermost ``FRAMES`` places, outermost first."""
+    """Return the innermost ``FRAMES`` places, outermost first."""
     stack = traceback.extract_tb(error.__traceback__, limit=-FRAMES)
     return [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in stack]
 
 
 def causes(error: BaseException) -> list[str]:
-    """Kind and place of what led to it, nearest first."""
+    """Return kind and place of the exceptions that led to it, nearest first."""
     return [f"{kind(each)} at {place(each)}".removesuffix(" at ") for each in _chain(error)]
 
 
@@ -47,7 +49,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _short(filename: str) -> str:
-    """A path as it reads in the project or in a package."""
+    """Return a path relative to the project or to its package."""
     for folder in _FOLDERS:
         _, found, rest = filename.rpartition(folder)
         if found:

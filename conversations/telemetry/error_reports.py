@@ -1,4 +1,4 @@
-"""Reports of failures: Sentry when its DSN is set, and Celery's results. Type and place only, never words."""
+"""Failures reported to Sentry and in Celery's results: type and place only, never words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
 
+# Failures stored per minute and process, a row each. More: more of a storm is kept.
 STORED_A_MINUTE = 60
+# Longest wait for Sentry when a process ends itself. Longer: fewer lost reports, later replacement.
 FLUSH_SECONDS = 1.0
 
 
@@ -34,7 +36,7 @@ def configure(**options: Any) -> None:
     sentry_sdk.init(
         settings.SENTRY_DSN,
         release=settings.VERSION,
-        # What is logged with an exception is reported (``capture``); nothing else looks over our shoulder.
+        # ``capture`` reports what is logged with an exception; Sentry collects nothing by itself.
         default_integrations=False,
         auto_enabling_integrations=False,
         integrations=[AtexitIntegration(callback=lambda pending, timeout: None)],
@@ -51,7 +53,7 @@ def configure(**options: Any) -> None:
 
 
 def capture(error: BaseException) -> None:
-    """Report an exception that was logged."""
+    """Report an exception that was logged to Sentry."""
     if settings.SENTRY_DSN:
         import sentry_sdk
 
@@ -59,7 +61,7 @@ def capture(error: BaseException) -> None:
 
 
 def capture_place(kind: str, place: str) -> None:
-    """Report a failure of which only these are left (``failures.kind`` and ``failures.place``)."""
+    """Report a failure of which only ``error_places.kind`` and ``.place`` are left."""
     if not settings.SENTRY_DSN:
         return
     import sentry_sdk
@@ -73,7 +75,7 @@ def capture_place(kind: str, place: str) -> None:
 
 
 def flush() -> None:
-    """Before a process ends itself."""
+    """Send what waits, before a process ends itself; ``FLUSH_SECONDS`` at most."""
     if settings.SENTRY_DSN:
         import sentry_sdk
 
@@ -81,7 +83,7 @@ def flush() -> None:
 
 
 def keep_type_and_place(event: Any, hint: Any) -> Any:
-    """A new event with what is known to be harmless; one without an exception is not sent."""
+    """Return an event of harmless fields only; None (nothing is sent) without exception."""
     values = (event.get("exception") or {}).get("values") or []
     if not values:
         return None
@@ -105,19 +107,20 @@ def _frame(frame: dict[str, Any]) -> dict[str, Any]:
 
 
 class Results(DatabaseBackend):
-    """Results of maintenance and admin tasks, and the failures of hot ones (``task_store_errors_even_if_ignored``)."""
+    """Keeps the results of maintenance and admin tasks, and the failures of all tasks."""
 
     def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> dict[str, Any]:
-        """Instead of its words: where it was raised."""
+        """Keep where it was raised in place of its words."""
         cls = type(exc)
         return {"exc_type": cls.__qualname__, "exc_message": [error_places.place(exc)], "exc_module": cls.__module__}
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """A traceback's last line is the exception's words: places only.
+        """Store a result; of an exception the type and places, without its words.
 
-        A database that is away raises nothing: Celery stores in the thread that takes wakes, too, and would end for it.
+        Raise nothing while the database is away: Celery also calls this in the thread that takes
+        wakes, and an exception would end it.
         """
         if state == states.REVOKED:  # a wake that expired: rows decide, and nothing has failed
             return None
@@ -144,7 +147,7 @@ class Results(DatabaseBackend):
 
 
 class _Minute:
-    """Counts failures of the running minute: a storm of them must not become a storm of writes."""
+    """Counts failures per minute, so that a storm of them is not a storm of writes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

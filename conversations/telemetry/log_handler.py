@@ -1,8 +1,8 @@
 """Writes log lines without ever making the caller wait.
 
-The standard library's ``QueueHandler`` and ``QueueListener``: the caller's thread formats and queues a line,
-another thread writes it. When nobody reads the output the queue fills up; further lines are dropped and
-counted, and the work goes on.
+The standard library's ``QueueHandler`` and ``QueueListener``: the caller's thread formats and
+queues a line, another thread writes it. When nobody reads the output the queue fills up; further
+lines are dropped and counted, and the work goes on.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import threading
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, TextIO
 
-# Lines kept while nobody reads the output. More: a longer pause costs no line, but more memory (8 kB a line at most).
+# Lines kept while nobody reads the output. More: a longer pause costs no line, but more memory.
 WAITING_LINES = 5_000
-# Characters of a line; the rest is cut off. More: a deep traceback is whole, and the queue may hold more memory.
+# Characters of a line; the rest is cut off. More: a deep traceback is whole, and the queue may hold
+# more memory.
 LINE_CHARACTERS = 8_000
-# Longest wait for the queue to be written when the process ends. Longer: more of the last lines survive a slow
-# reader, and a process with a blocked output ends later.
+# Longest wait for the queue to be written when the process ends. Longer: more of the last lines
+# survive a slow reader, and a process with a blocked output ends later.
 EXIT_SECONDS = 1.0
 
 
 class PatientHandler(QueueHandler):
-    """Queues lines for a thread that writes them to ``stream``. ``dropped`` counts the lines given up."""
+    """Queues lines for a thread that writes them to ``stream``. ``dropped`` counts the rest."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(queue.SimpleQueue())
@@ -40,8 +41,9 @@ class PatientHandler(QueueHandler):
         return self.format(record)[:LINE_CHARACTERS]
 
     def enqueue(self, line: Any) -> None:
-        # Not a bounded queue.Queue: its lock costs more than all else here, and a signal handler or a
-        # __del__ that logs while it is held would wait for itself. Threads may exceed the bound by a few lines.
+        # Not a bounded queue.Queue: its lock costs more than all else here, and a signal handler or
+        # a __del__ that logs while it is held would wait for itself. Threads may exceed the bound
+        # by a few lines.
         if self.queue.qsize() < WAITING_LINES:  # type: ignore[attr-defined]
             self.queue.put_nowait(line)
         else:
@@ -53,7 +55,7 @@ class PatientHandler(QueueHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
-        if record.levelno >= logging.CRITICAL:  # the last words of a process that is about to end itself
+        if record.levelno >= logging.CRITICAL:  # the process is about to end itself
             self.drain(EXIT_SECONDS)
 
     def drain(self, seconds: float) -> None:

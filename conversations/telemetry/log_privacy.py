@@ -1,8 +1,9 @@
-"""What a log line may say. A security control: every line of ours and of other libraries passes through here.
+"""What a log line may say: a security control, through which every line passes.
 
-Lines may hold numbers, flags, ids, and text under the names in ``WORDS``. Other text is left out, however it
-got there, since it can be what people wrote, a name, a row, or a URL with a token. An exception becomes its
-type and the place where it was raised. A record of another library becomes its template, without its arguments.
+Lines may hold numbers, flags, ids, and text under the names in ``WORDS``. Other text is left out,
+however it got there, since it can be what people wrote, a name, a row, or a URL with a token. An
+exception becomes its type and the place where it was raised. A record of another library becomes
+its template, without its arguments.
 
 tests/telemetry/test_logs.py and test_canaries.py look for words that leak.
 """
@@ -17,9 +18,11 @@ from typing import Any
 
 from conversations.telemetry import error_places, error_reports
 
-# Characters of a text value; the rest is cut off. More: longer error messages of ours, longer lines.
+# Characters of a text value; the rest is cut off. More: longer error messages of ours, longer
+# lines.
 VALUE_CHARACTERS = 200
-# Names of values that hold words of ours. Add a name only if no user, platform or database fills its values.
+# Names of values that hold words of ours. Add a name only if no user, platform or database fills
+# its values.
 WORDS = frozenset({
     "event", "level", "logger", "timestamp", "trace", "at",
     "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind",
@@ -36,7 +39,7 @@ Event = MutableMapping[str, Any]
 
 
 def type_and_place(logger: Any, method: str, event: Event) -> Event:
-    """Replace ``exc_info`` by ``error``, ``frames`` and ``causes``, and report the exception to Sentry."""
+    """Replace ``exc_info`` by ``error``, ``frames`` and ``causes``; tell Sentry of it."""
     error = _error(event.pop("exc_info", None))
     if error is not None:
         event["error"] = error_places.kind(error)
@@ -97,7 +100,7 @@ def _error(exc_info: Any) -> BaseException | None:
 
 
 def _add_route(record: logging.LogRecord, event: Event) -> None:
-    """Add the route and the status of Django's record of a request. Its path is left out: it can hold a token."""
+    """Add the route and status of a request. Its path is left out: it can hold a token."""
     match = getattr(getattr(record, "request", None), "resolver_match", None)
     if match is not None:
         event["route"] = match.route

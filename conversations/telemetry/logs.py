@@ -28,7 +28,8 @@ from conversations.telemetry import error_reports
 from conversations.telemetry.log_handler import PatientHandler
 from conversations.telemetry.log_privacy import Event, template_only, type_and_place, words_only
 
-# The lowest level at which these libraries are logged. Below it they are noise, or log URLs with tokens.
+# The lowest level at which these libraries are logged. Below it they are noise, or log URLs with
+# tokens.
 QUIET = {
     "axes": logging.WARNING,
     "celery": logging.WARNING,  # wakes are hints: two lines each would be most of the log
@@ -70,12 +71,12 @@ def configure() -> None:
 
 
 def traced(trace: str) -> AbstractContextManager[None]:
-    """Add ``trace`` (``Message.trace``) to this thread's lines: it follows a message from webhook to delivery."""
+    """Add ``trace`` to this thread's lines. ``Message.trace`` follows a message to its delivery."""
     return structlog.contextvars.bound_contextvars(trace=trace)
 
 
 def together(logs_of: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
-    """Log a batch as one line with a list per name: one line per item would cost more than its work."""
+    """Log a batch as one line with a list per name: a line per item costs more than its work."""
     for start in range(0, len(lines), TOGETHER):
         part = lines[start : start + TOGETHER]
         lists = {name: [line[name] for line in part] for name in part[0]}
@@ -129,7 +130,8 @@ def _short_time(logger: Any, method: str, event: Event) -> Event:
 def hook_uncaught_exceptions() -> None:
     """Log uncaught exceptions and warnings without their words.
 
-    Python prints the words. That stays so for an exception at a terminal or under LOCAL, where a developer needs them.
+    Python prints the words. That stays so for an exception at a terminal or under LOCAL, where a
+    developer needs them.
     """
     logging.raiseExceptions = False
     warnings.showwarning = _log_warning

@@ -1,6 +1,6 @@
-"""Celery's consumer of wakes, which looks soon again for a broker that is away.
+"""Celery's consumer, which reconnects to a broker within two seconds of its return.
 
-Celery's own waits grow to half a minute, so that after an outage of minutes a worker would take no wake for as long.
+Celery's own delay grows to half a minute: after an outage a worker would take no wake for that long.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CelerysConsumer
 
-LOOK_AGAIN_SECONDS = 2.0
+# Longest delay between attempts to connect. Longer: later wakes, less load on a sick broker.
+RECONNECT_SECONDS = 2.0
 
 
 class Consumer(CelerysConsumer):
-    """See ``CELERY_WORKER_CONSUMER``."""
+    """The consumer of our workers (``CELERY_WORKER_CONSUMER`` in the settings)."""
 
     def ensure_connected(self, conn: Any) -> Any:
-        conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=LOOK_AGAIN_SECONDS)
+        conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=RECONNECT_SECONDS)
         return super().ensure_connected(conn)

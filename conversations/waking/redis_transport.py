@@ -1,12 +1,19 @@
-"""Kombu's transport for Redis, for wakes: hints that may be lost, and must not stand in each other's way.
+"""Kombu's transport for Redis, changed for wakes: hints that may be lost and must not block others.
 
-**Nothing of a wake is kept in Redis once it is taken**, see ``ack_emulation`` in the settings. Rows are due, whoever
-dies; and a wake that is done gives its place back, whether or not Redis is there.
+**A wake that was taken is deleted from Redis.** No acknowledgement is kept there (``ack_emulation``
+in the settings): rows in Postgres are due whoever dies, and a wake that is done frees its slot even
+while Redis is away.
 
-**A process has two wakes of a queue in hand.** Kombu takes the next from whichever queue has one, so that a tenant with
-a backlog has all places of a process, and another tenant's wake waits until one of them is done.
+**A process takes at most ``PLACES`` wakes of one queue.** Kombu takes the next wake from any queue
+that has one. A tenant with a backlog would fill all of a process's slots, and another tenant's wake
+would wait for one of them.
 
-**One client a channel.** Kombu makes a new one for each use, and redis-py's takes longer to make than to use.
+**One client per channel.** Kombu creates one for each use, which takes longer than the use itself.
+
+It overrides private names of kombu 5.7.0: ``Channel._brpop_start``, ``_create_client``, ``_size``,
+``_queue_cycle`` and ``_in_poll``, and calls ``Transport._deliver``. No public name gives fairness
+between tenants. The version is pinned, and tests/waking/test_redis_transport.py fails when the
+source of one of them changes.
 """
 
 from __future__ import annotations
@@ -19,12 +26,17 @@ from typing import Any
 from kombu.transport import redis, virtual
 from kombu.utils.scheduling import round_robin_cycle
 
-PLACES = 2  # wakes of one queue in hand: with one, the next would wait for the last to be done, also where few come
-LOOK_AGAIN_SECONDS = 0.03  # for queues that are left out of what is waited for
+# Wakes of one queue that a process has in hand at most. With one, the next wake waits until the
+# last is done, even where nothing else waits; with more, a backlog holds more of the process's
+# slots.
+PLACES = 2
+# Timeout of BRPOP while it leaves queues out because enough of their wakes are in hand. Longer:
+# fewer round trips, and such a queue waits longer if ``take_next`` missed it.
+LOOK_AGAIN_SECONDS = 0.03
 
 
 class QoS(virtual.QoS):
-    """The wakes in hand; ``in_hand`` counts them by queue. For the one thread that takes wakes."""
+    """The wakes in hand. ``in_hand`` counts them by queue. Used by one thread."""
 
     channel: Channel
 
@@ -40,7 +52,7 @@ class QoS(virtual.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         super().ack(delivery_tag)
-        self._put_down(delivery_tag)
+        self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         try:
@@ -48,14 +60,14 @@ class QoS(virtual.QoS):
         finally:
             self.ack(delivery_tag)
 
-    def _put_down(self, delivery_tag: str) -> None:
+    def _free_slot(self, delivery_tag: str) -> None:
         queue = self._queues.pop(delivery_tag, "")
         self.in_hand[queue] -= 1
-        self.channel.take_at_once(queue)
+        self.channel.take_next(queue)
 
 
 class Queues(round_robin_cycle):
-    """Those of a channel in turns, without those of which it has enough in hand."""
+    """The queues of a channel, round-robin, without those that have ``PLACES`` wakes in hand."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -67,18 +79,18 @@ class Queues(round_robin_cycle):
 
 
 class Channel(redis.Channel):
-    """A client is safe for threads, and holds nothing but its pool."""
+    """Takes wakes. Its one client is thread-safe: it holds nothing but a connection pool."""
 
     do_restore = False
     connection_errors: tuple[type[Exception], ...]
-    _in_poll: Any  # the connection on which queues are waited for
-    _client_of_pool: Any = None
+    _in_poll: Any  # the connection on which BRPOP waits; None: it does not
+    _shared_client: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.QoS: Any = QoS
         self._queue_cycle = Queues(self)
-        self._left_out: set[str] = set()  # queues that are not waited for now
+        self._skipped: set[str] = set()  # queues that the running BRPOP leaves out
         self._taking = False
 
     @property
@@ -86,16 +98,17 @@ class Channel(redis.Channel):
         qos: Any = self.qos
         return qos.in_hand
 
-    def take_at_once(self, queue: str) -> None:
-        """The next wake of a queue for which there is a place again, while the others are waited for without it.
+    def take_next(self, queue: str) -> None:
+        """Take the next wake of a queue that BRPOP leaves out, as one of its wakes is done.
 
-        Not where nobody is waited for: all places were taken, and now it is everybody's turn.
+        Do nothing if no BRPOP runs: then all slots were taken, and every queue has its turn in the
+        next one.
         """
-        if not self._in_poll or self._taking or queue not in self._left_out or not self._may_take(queue):
+        if not self._in_poll or self._taking or queue not in self._skipped or not self._may_take(queue):
             return
-        self._taking = True  # one that is refused at once does not take the next from within
+        self._taking = True  # a wake that is rejected at once ends up here again
         try:
-            with contextlib.suppress(Empty, *self.connection_errors):  # the next look finds it
+            with contextlib.suppress(Empty, *self.connection_errors):  # the next BRPOP takes it
                 wake = self._get(queue)
                 self._queue_cycle.rotate(queue)
                 self.connection._deliver(wake, queue)
@@ -107,22 +120,22 @@ class Channel(redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         waited_for = self._queue_cycle.consume(len(self.active_queues))
-        self._left_out = set(self.active_queues).difference(waited_for)
-        super()._brpop_start(LOOK_AGAIN_SECONDS if self._left_out else timeout)  # type: ignore[misc]
+        self._skipped = set(self.active_queues).difference(waited_for)
+        super()._brpop_start(LOOK_AGAIN_SECONDS if self._skipped else timeout)  # type: ignore[misc]
 
     def _size(self, queue: str) -> int:
         with self.conn_or_acquire() as client:
-            return int(client.llen(queue))  # there is one priority
+            return int(client.llen(queue))  # we use one priority only
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        if asynchronous:  # made once by kombu itself
+        if asynchronous:  # kombu creates it once
             return super()._create_client(asynchronous=True)  # type: ignore[misc]
-        if self._client_of_pool is None or self._client_of_pool.connection_pool is not self.pool:
-            self._client_of_pool = super()._create_client()  # type: ignore[misc]
-        return self._client_of_pool
+        if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
+            self._shared_client = super()._create_client()  # type: ignore[misc]
+        return self._shared_client
 
 
 class Transport(redis.Transport):
-    """For ``redis://`` and ``rediss://``; see ``CELERY_BROKER_TRANSPORT``."""
+    """For ``redis://`` and ``rediss://`` (``CELERY_BROKER_TRANSPORT`` in the settings)."""
 
     Channel = Channel

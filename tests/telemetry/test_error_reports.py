@@ -95,7 +95,7 @@ def test_a_failed_task_is_kept_without_words() -> None:
     kept = json.dumps([row.result, row.traceback, row.meta, row.task_args, row.task_kwargs])
     assert CANARY not in kept
     assert "ValueError" in row.result
-    assert "test_reports.py" in row.traceback
+    assert "test_error_reports.py" in row.traceback
 
 
 @pytest.mark.django_db

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state
 from django.conf import settings
 from kombu import Connection, Message, Queue
+from kombu.transport import redis, virtual
+from kombu.utils.scheduling import round_robin_cycle
 from redis.exceptions import ConnectionError as RedisAway
 
 from botproject.local.servers import Servers
@@ -23,6 +26,19 @@ from conversations.waking.consumer import Consumer
 from tests.kit.stack import wait_until
 
 PLACES = 3  # of the whole consumer
+
+# What redis_transport overrides or calls although it is private, and the source that it was written against.
+PRIVATE = {
+    "_brpop_start": (redis.Channel._brpop_start, "06723d707ddf2240"),
+    "_brpop_read": (redis.Channel._brpop_read, "c42518699709f2df"),  # sets _in_poll, turns _queue_cycle
+    "_create_client": (redis.Channel._create_client, "dae92bc4075dafb9"),
+    "_get": (redis.Channel._get, "be26a9f1eb4cf8da"),
+    "_size": (redis.Channel._size, "7cc839b42fdc5e3b"),
+    "_update_queue_cycle": (redis.Channel._update_queue_cycle, "25de35faeae043a7"),
+    "_deliver": (virtual.Transport._deliver, "799e242f3ec53863"),
+    "QoS": (virtual.QoS, "f884d8db8d6405e1"),
+    "round_robin_cycle": (round_robin_cycle, "99510a5cb38a5090"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +72,18 @@ def taken(channel: Any) -> dict[str, str]:
     return {
         tag: message.delivery_info["routing_key"] for tag, message in qos._delivered.items() if tag not in qos._dirty
     }
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_what_is_private_in_kombu_is_what_the_transport_was_written_against(name: str) -> None:
+    """Written against kombu 5.7.0."""
+    private, known = PRIVATE[name]
+    found = hashlib.sha256(inspect.getsource(private).encode()).hexdigest()[:16]
+    assert found == known, (
+        f"kombu's {name} has changed. Read its new source beside conversations/waking/redis_transport.py, which "
+        f"overrides or calls it: are queues still left out, one client kept, and a freed queue's next wake taken? "
+        f"If so, write {found} here, and kombu's version into the docstring of redis_transport.py."
+    )
 
 
 def listen(channel: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,6 +47,41 @@ def black_hole(settings: Any) -> Iterator[list[float]]:
     yield came
     current_app.conf.broker_write_url = before
     listener.close()
+
+
+class Recorder:
+    """In place of a producer: what it was asked to publish."""
+
+    def publish(self, body: str, **given: Any) -> None:
+        self.body, self.given = body, given
+
+
+@pytest.mark.parametrize(
+    ("publish", "task", "args", "kwargs", "ignored"),
+    [
+        (lambda to: wake.publish(to, QUEUE, Work.HANDLE, [1, 2]), "handle", ([1, 2],), {}, True),
+        (lambda to: wake.publish(to, QUEUE, Work.SEND, [3], probe=True), "send", ([3],), {"probe": True}, True),
+        (lambda to: wake.maintain(to), "maintain", (), {}, False),
+    ],
+    ids=["handle", "send", "maintain"],
+)
+def test_a_wake_is_the_message_that_celery_would_make(
+    publish: Callable[[Any], None], task: str, args: Any, kwargs: dict[str, Any], ignored: bool
+) -> None:
+    """Field by field, but for the words of arguments, which nobody reads and which could be long."""
+    recorder = Recorder()
+    publish(recorder)
+    headers = recorder.given["headers"]
+    celerys = current_app.amqp.as_task_v2(
+        headers["id"], f"conversations.{task}", args, kwargs, expires=headers["expires"], ignore_result=ignored
+    )
+    unread = {"argsrepr": "...", "kwargsrepr": "..."}
+    assert headers == {**celerys.headers, **unread}
+    assert dt.datetime.fromisoformat(headers["expires"]) > dt.datetime.now(dt.UTC)
+    assert {name: recorder.given.get(name) for name in celerys.properties} == celerys.properties
+    assert json.loads(recorder.body) == json.loads(json.dumps(celerys.body))
+    ours = {"exchange", "routing_key", "content_type", "content_encoding", "retry", "headers"}
+    assert recorder.given.keys() == ours | celerys.properties.keys()
 
 
 def test_a_wake_waits_for_no_broker_and_a_broken_one_is_left_alone_for_a_while(black_hole: list[float]) -> None:
@@ -104,7 +140,7 @@ def test_wakes_go_to_their_tenants_queue_and_never_beyond_its_cap(broker: Produc
 def test_while_a_queue_rests_its_wake_grows_and_other_queues_have_theirs(
     broker: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wake, "RESTS", 1e9)
+    monkeypatch.setattr(wake, "REST_PER_CPU", 1e9)
     monkeypatch.setattr(wake, "LONGEST_REST_SECONDS", LONG)
     waker = wake.Waker()
     waker.put(Work.HANDLE, [1], TENANT)
@@ -114,7 +150,7 @@ def test_while_a_queue_rests_its_wake_grows_and_other_queues_have_theirs(
     waker.put(Work.HANDLE, [9], OTHER)
     wait_until(lambda: length(broker, OTHER_QUEUE) == 1, 5, "another queue's goes meanwhile")
     assert length(broker) == 1
-    growing = waker._growing[QUEUE, Work.HANDLE]
+    growing = waker._pending[QUEUE, Work.HANDLE]
     waker.put(Work.HANDLE, [5], TENANT)
     wait_until(lambda: 5 in growing.ids, 5, "it grows")
     growing.at = 0.0  # it has rested
@@ -127,17 +163,17 @@ def test_a_wake_that_stands_in_line_goes_as_soon_as_the_line_has_gone(
     broker: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was counted since the line was measured says nothing of those that were taken."""
-    monkeypatch.setattr(wake, "RESTS", 0)
+    monkeypatch.setattr(wake, "REST_PER_CPU", 0)
     monkeypatch.setattr(wake, "LENGTH_SECONDS", LONG)
     monkeypatch.setattr(wake, "GROWING_SECONDS", LONG)
     waker = wake.Waker()
-    for conversation in range(wake.IN_LINE):
+    for conversation in range(wake.ENOUGH_WAITING):
         waker.put(Work.HANDLE, [conversation], TENANT)
         wait_until(lambda count=conversation: length(broker) == count + 1, 5, "it is published")  # type: ignore[misc]
     waker.put(Work.HANDLE, [7], TENANT)
     time.sleep(10 * wake.LOOK_SECONDS)
-    assert length(broker) == wake.IN_LINE, "the next one grows"
-    for _ in range(wake.IN_LINE):
+    assert length(broker) == wake.ENOUGH_WAITING, "the next one grows"
+    for _ in range(wake.ENOUGH_WAITING):
         take(broker)
     wait_until(lambda: length(broker) == 1, 5, "the line has gone")
     assert take(broker) == [7]
@@ -156,11 +192,11 @@ def test_after_a_wake_its_queue_rests_for_a_moment(broker: Producer, monkeypatch
 
 def test_a_wake_that_has_grown_for_long_goes_however_many_stand_before_it(broker: Producer) -> None:
     waker = wake.Waker()
-    for conversation in range(wake.IN_LINE):
+    for conversation in range(wake.ENOUGH_WAITING):
         waker.put(Work.HANDLE, [conversation], TENANT)
         wait_until(lambda count=conversation: length(broker) == count + 1, 5, "it is published")  # type: ignore[misc]
     waker.put(Work.HANDLE, [7], TENANT)
-    wait_until(lambda: length(broker) == wake.IN_LINE + 1, 5, "it is old")
+    wait_until(lambda: length(broker) == wake.ENOUGH_WAITING + 1, 5, "it is old")
 
 
 def test_a_queue_that_is_full_is_not_asked_at_every_look(broker: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +221,7 @@ def test_a_look_that_takes_long_does_not_hold_up_its_wake_for_much_longer(
         began = time.monotonic()
         time.sleep(0.5)
         looks.append((began, time.monotonic()))
-        return wake.IN_LINE
+        return wake.ENOUGH_WAITING
 
     monkeypatch.setattr(wake, "queue_length", look)
     waker = wake.Waker()
