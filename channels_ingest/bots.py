@@ -17,7 +17,7 @@ def http(turn: Turn) -> None:
     channel = registry.channel(turn.channel_id)
     if channel is None:
         raise protocol.BotFailed("the channel is gone")
-    answer = protocol.ask(channel, protocol.described(turn))
+    answer = protocol.ask(channel, protocol.describe(turn))
     for reply in answer["replies"]:
         choices = [Choice(**choice) for choice in reply["choices"]]
         turn.reply(reply["text"], choices=choices, media=msgspec.convert(reply["attachments"], list[Attachment]))

@@ -1,8 +1,8 @@
-"""Bots in any language: the turn goes out as a signed POST, its replies come back in the answer.
+"""Bots in any language: a turn goes out as a signed POST, its replies come back in the answer.
 
-Standard Webhooks 1.0.0 with the channel's ``secret``; ``webhook-id`` is the turn's id, the same in
-every attempt. The shapes are in ``docs/generic-channel.md``, "A bot over HTTP". The bot's URL is the
-channel's option ``bot_url``.
+Standard Webhooks 1.0.0 with the channel's ``secret``. ``webhook-id`` is the turn's id, the same in
+every attempt. The bot's URL is the channel's option ``bot_url``; ``docs/generic-channel.md`` has
+the shapes under "A bot over HTTP".
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from conversations.postgres.storable_text import storable_tree
 from conversations.storing.late_replies import LateReply
 from conversations.turns import Turn
 
-READ_SECONDS = 30.0
-MAX_REPLIES = 100
+READ_SECONDS = 30.0  # for the answer; a bot that needs longer answers `later` and posts its replies
+MAX_REPLIES = 100  # in one answer; with more, the turn fails
 ANSWER_KEYS = frozenset({"replies", "state", "hand_over", "later"})
 
 
 class BotFailed(Exception):
-    """No usable answer; the turn is a failed attempt. The words name the cause and quote nobody."""
+    """No usable answer: the turn failed. The message names the cause and quotes no text."""
 
 
-def described(turn: Turn) -> dict[str, Any]:
-    """A turn as the bot reads it; its id is the same in every attempt."""
+def describe(turn: Turn) -> dict[str, Any]:
+    """Return a turn as the bot reads it; its ``id`` is the same in every attempt."""
     return {
         "id": f"turn_{turn.message.id}",
         "conversation": turn.conversation_id,
@@ -44,8 +44,11 @@ def described(turn: Turn) -> dict[str, Any]:
 
 
 def ask(channel: ChannelConfig, turn: Mapping[str, Any], read_timeout: float = READ_SECONDS) -> dict[str, Any]:
-    """Post ``turn`` (it has an ``id``); the answer is ``{"replies": [...]}`` and, where given, ``state``,
-    ``hand_over`` (a reason) and ``later`` (true: more replies will be posted to us)."""
+    """Post ``turn``, as ``describe`` returns it, and return the bot's answer, checked.
+
+    The answer has ``replies`` and may have ``state``, ``hand_over`` (a reason) and ``later`` (True:
+    the bot will post more replies). Raises ``BotFailed``.
+    """
     url, secrets = str(channel.options.get("bot_url") or ""), channel.secrets("secret")
     if not url or not secrets:
         raise BotFailed("the channel has no bot_url or no secret")
@@ -63,7 +66,7 @@ def ask(channel: ChannelConfig, turn: Mapping[str, Any], read_timeout: float = R
 
 
 def read_answer(body: bytes) -> dict[str, Any]:
-    """The bot's answer, checked. An empty body says nothing: no replies, state as it was."""
+    """Return the bot's answer, checked. An empty body means no replies and the same state."""
     try:
         return _checked(read_object(body) if body.strip() else {})
     except Unreadable as error:
@@ -71,7 +74,7 @@ def read_answer(body: bytes) -> dict[str, Any]:
 
 
 def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """One reply of a bot: ``text``, ``choices`` and ``attachments``. Raises ``Unreadable``."""
+    """Return ``text``, ``choices`` and ``attachments`` of one reply. Raises ``Unreadable``."""
     return {
         "text": maybe_text(reply, "text"),
         "choices": [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")],
@@ -79,11 +82,11 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- later
+# ---------------------------------------------------------------- late replies
 
 
 def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
-    """Whether the channel's bot signed these bytes. Constant time, False for any doubt, never raises."""
+    """Return True if the channel's bot signed these bytes. Constant time, never raises."""
     webhook_id, timestamp, signature = (
         request.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
     )
@@ -94,7 +97,7 @@ def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
 
 
 def read_late(body: bytes) -> LateReply:
-    """A reply that is posted after its turn. Raises ``Unreadable``."""
+    """Read a reply that a bot posts after its turn. Raises ``Unreadable``."""
     data = obj(read_object(body), "data")
     turn, key = text(data, "turn"), checked_id(text(data, "key"), "key")
     number = turn.removeprefix("turn_")
@@ -111,7 +114,7 @@ def read_late(body: bytes) -> LateReply:
 
 
 def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
-    """Several attachments are replies of their own; words and choices go with the last."""
+    """Make a reply of each attachment; text and choices go with the last."""
     try:
         media = msgspec.convert(reply["attachments"], list[Attachment])
     except msgspec.ValidationError:
@@ -122,9 +125,8 @@ def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
 
 
 def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = answer.keys() - ANSWER_KEYS
-    if unknown:
-        raise Unreadable("it has members that nobody reads")
+    if answer.keys() - ANSWER_KEYS:
+        raise Unreadable("it has unknown members")
     replies = maybe_list(answer, "replies")
     if len(replies) > MAX_REPLIES:
         raise Unreadable(f"more than {MAX_REPLIES} replies")

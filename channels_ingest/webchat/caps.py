@@ -5,15 +5,14 @@ Each process counts by itself, in bounded memory.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections import OrderedDict
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest
 
+from channels_ingest.webhooks.client_address import client_address
 from conversations.contracts import ChannelConfig
 
 # Conversations that an address may begin in an hour, a sixth of them at once. Larger: a script opens
@@ -71,15 +70,3 @@ def new_per_hour(channel: ChannelConfig) -> int:
         return max(int(channel.options.get("new_per_hour", NEW_PER_HOUR)), 0)
     except (TypeError, ValueError):
         return NEW_PER_HOUR
-
-
-def client_address(request: HttpRequest) -> str:
-    """Return the client's address: behind a router the last hop of X-Forwarded-For. IPv6 by its /64."""
-    address = request.META.get("REMOTE_ADDR", "")
-    if settings.SECURE_PROXY_SSL_HEADER:
-        address = request.headers.get("X-Forwarded-For", address).rsplit(",", 1)[-1].strip()
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return ""
-    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((int(parsed), 64), strict=False))

@@ -1,7 +1,9 @@
 """Webhooks in: from the first byte to the answer.
 
 fast_path.py        answers webhooks in front of Django's middleware
-body.py             the raw body, under the cap
 views.py            verify, parse, store, answer
+exchange.py         the request as our value, and the answers, for every webhook view
+body.py             the raw body, under the cap
 failed_attempts.py  how often an address failed to prove who it is
+client_address.py   the address of a client, behind our router or without one
 """

@@ -1,8 +1,8 @@
 """The raw body of a webhook, under the cap, chunked or not.
 
-Django under WSGI takes a body without ``Content-Length`` for empty; webhooks that come through some
-CDNs are chunked. So the body is read here, from the server's own stream, once, before anything
-else can touch it. ``Content-Encoding`` is not looked at: the bytes are what was signed.
+Django under WSGI takes a body without ``Content-Length`` for empty, but some CDNs send webhooks
+chunked. So the body is read here, once, from the server's own stream, before anything else reads
+it. ``Content-Encoding`` is ignored: the bytes as they came are what the platform signed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-READ_SECONDS = 20.0  # for the whole body; looked at between two reads
-CHUNK = 64 * 1024
+# Longest time for a whole body, checked between two reads. A longer one lets slow clients hold more
+# threads; a shorter one refuses large bodies over slow links.
+READ_SECONDS = 20.0
+CHUNK = 64 * 1024  # bytes of one read
 
 
 class BodyError(Exception):
-    """The body can't be had whole; ``status`` is what to answer."""
+    """The body cannot be read whole. ``status`` is the HTTP status of the answer."""
 
     status = 400
 
@@ -30,11 +32,11 @@ class TooSlow(BodyError):
 
 
 class Cut(BodyError):
-    """The client left before its body ended: nothing is stored, it comes again."""
+    """The client left before its body ended. Nothing is stored; the platform sends it again."""
 
 
 def read(environ: Mapping[str, Any], cap: int) -> bytes:
-    """The body, at most ``cap`` bytes of it read."""
+    """Return the body of a WSGI request. Raises ``BodyError``, also if it is over ``cap`` bytes."""
     stated = environ.get("CONTENT_LENGTH") or ""
     if stated:
         return _read_stated(environ["wsgi.input"], stated, cap)
@@ -63,7 +65,7 @@ def _read_chunks(stream: Any, cap: int) -> bytes:
 
 
 def _read_up_to(stream: Any, length: int) -> bytes:
-    """Read until ``length`` bytes, the end, or the deadline."""
+    """Read ``length`` bytes, or fewer if the stream ends. Raises ``TooSlow`` and ``Cut``."""
     deadline = time.monotonic() + READ_SECONDS
     first = _chunk(stream, length)
     if len(first) in (0, length):

@@ -1,8 +1,8 @@
-"""In front of Django: webhooks pass everything that is made for people, and keep half of the threads.
+"""Answers webhooks before Django's middleware, and keeps half of the threads for them.
 
-A webhook needs no session, cookie, user or host name: what proves it is its signature. Pages take at most
-half of a web process's threads, so that however slow they are, webhooks are answered. What chat pages call again and
-again needs no session either, and comes by the same way, within the threads of pages.
+A webhook needs no session, cookie, user or host name: its signature proves it. Pages take at most
+half of a web process's threads, so that webhooks are answered however slow pages are. The calls of
+chat pages need no session either: they skip the middleware as well, but count as pages.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
 THREADS = int(os.environ.get("WEB_THREADS") or 64)
-WAIT_SECONDS = 0.1  # short: whoever waits here holds a thread, too
-# What platforms and http bots call, and what says whether we live.
-OURS = ("/webhooks/", "/bots/", "/healthz")
-CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # what chat pages call: a token, and JSON
-PLATFORMS = ("/webhooks/", "/bots/")
+# Longest wait of a page for a thread before it is answered 503. The wait itself holds a thread, so
+# a longer one takes threads from webhooks.
+WAIT_SECONDS = 0.1
+MACHINES = ("/webhooks/", "/bots/")  # what platforms and http bots call
+NOT_PAGES = (*MACHINES, "/healthz")
+CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # what chat pages call
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
@@ -34,24 +35,25 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Front:
-    """``settings.MIDDLEWARE`` names it first."""
+    """The first entry of ``settings.MIDDLEWARE``."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path_info.startswith(OURS):
-            return straight(request)
-        return on_a_pages_thread(request, chat if CHATS.fullmatch(request.path_info) else self.get_response)
+        if request.path_info.startswith(NOT_PAGES):
+            return call_view(request)
+        return on_page_thread(request, call_chat if CHATS.fullmatch(request.path_info) else self.get_response)
 
 
 @functools.cache
 def page_threads() -> threading.BoundedSemaphore:
-    """Half of this process's threads."""
+    """Return the threads that pages may take: half of this process's."""
     return threading.BoundedSemaphore(max(1, THREADS // 2))
 
 
-def on_a_pages_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
+def on_page_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
+    """Call ``answer`` if a thread for pages is free; else answer 503."""
     threads = page_threads()
     if not threads.acquire(timeout=WAIT_SECONDS):
         return HttpResponse(status=503, headers={"Retry-After": "2"})
@@ -61,21 +63,21 @@ def on_a_pages_thread(request: HttpRequest, answer: Callable[[HttpRequest], Resp
         threads.release()
 
 
-def chat(request: HttpRequest) -> HttpResponse:
-    """The view, and what browsers are told for their safety."""
-    response: HttpResponse = _security().process_response(request, straight(request))
+def call_chat(request: HttpRequest) -> HttpResponse:
+    """Call the view and add the security headers for browsers."""
+    response: HttpResponse = _security().process_response(request, call_view(request))
     return response
 
 
 @functools.cache
 def _security() -> SecurityMiddleware:
-    return SecurityMiddleware(straight)
+    return SecurityMiddleware(call_view)
 
 
-def straight(request: HttpRequest) -> HttpResponse:
-    """Only the view."""
+def call_view(request: HttpRequest) -> HttpResponse:
+    """Call the view without any middleware."""
     try:
-        view, args, kwargs = request.resolver_match = _resolved(request.path_info)
+        view, args, kwargs = request.resolver_match = _resolve(request.path_info)
     except Resolver404:
         return HttpResponse(status=404)
     response: HttpResponse = view(request, *args, **kwargs)
@@ -84,22 +86,22 @@ def straight(request: HttpRequest) -> HttpResponse:
 
 
 @functools.lru_cache(maxsize=4096)
-def _resolved(path: str) -> ResolverMatch:
+def _resolve(path: str) -> ResolverMatch:
     return resolve(path)
 
 
 def ahead_of(application: Application) -> Application:
-    """The same under WSGI, before Django's handler, whose signals and wrappers cost more than our views.
+    """Do the same one step earlier, in WSGI: Django's handler costs more than our views.
 
-    These views themselves answer whatever goes wrong, and use none of Django's own database connections, which those
-    signals tend.
+    Its signals and wrappers can be left out because these views answer every exception themselves
+    and use none of the database connections that the signals open and close.
     """
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["PATH_INFO"].startswith(PLATFORMS):
-            response = straight(WSGIRequest(environ))
+        if environ["PATH_INFO"].startswith(MACHINES):
+            response = call_view(WSGIRequest(environ))
         elif CHATS.fullmatch(environ["PATH_INFO"]):
-            response = on_a_pages_thread(WSGIRequest(environ), chat)
+            response = on_page_thread(WSGIRequest(environ), call_chat)
         else:
             return application(environ, start_response)
         start_response(REASONS[response.status_code], list(response.headers.items()))

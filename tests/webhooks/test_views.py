@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from channels_ingest.webhooks import body, views
-from channels_ingest.webhooks.failed_attempts import Strangers
+from channels_ingest.webhooks import body, exchange, views
+from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations.contracts import ChannelConfig, Entry, Unusable
 from conversations.errors import Busy, NotStored
 from tests.kit.fixtures import ADAPTERS, CREDENTIALS, FIXTURES
@@ -51,7 +51,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
 
     monkeypatch.setattr(views.registry, "channel_by_public_id", channel)
     monkeypatch.setattr(views.intake, "accept", stand_in)
-    monkeypatch.setattr(views, "strangers", Strangers())
+    monkeypatch.setattr(exchange, "failed_attempts", FailedAttempts())
     return stand_in
 
 
@@ -101,18 +101,18 @@ def test_every_stranger_gets_the_same_401(url: str, headers: dict[str, str], sto
 
 
 def test_a_stranger_who_keeps_on_is_told_to_wait_and_signed_requests_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Strangers, "FAILURES", 3)
+    monkeypatch.setattr(FailedAttempts, "FAILURES", 3)
     statuses = [post(headers={}).status_code for _ in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
-    assert post(headers={})["Retry-After"] == str(Strangers.SECONDS)
+    assert post(headers={})["Retry-After"] == str(FailedAttempts.SECONDS)
     assert post().status_code == 200
 
 
 def test_strangers_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    strangers = Strangers()
-    for number in range(3 * Strangers.ADDRESSES):
-        strangers.too_many(str(number))
-    assert len(strangers._failures) <= Strangers.ADDRESSES
+    attempts = FailedAttempts()
+    for number in range(3 * FailedAttempts.ADDRESSES):
+        attempts.count(str(number))
+    assert len(attempts._failures) <= FailedAttempts.ADDRESSES
 
 
 @pytest.mark.parametrize("method", ["get", "head", "options", "put", "patch", "delete", "trace"])
@@ -162,7 +162,7 @@ def test_an_adapter_that_fails_keeps_the_bytes(stored: Stored, monkeypatch: pyte
 def test_a_fault_of_ours_asks_the_platform_to_come_again(error: Exception, stored: Stored) -> None:
     stored.error = error
     answer = post()
-    assert (answer.status_code, answer["Retry-After"], answer.content) == (503, str(views.RETRY_AFTER_SECONDS), b"")
+    assert (answer.status_code, answer["Retry-After"], answer.content) == (503, str(exchange.RETRY_AFTER_SECONDS), b"")
 
 
 def test_a_registry_that_fails_asks_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
