@@ -1,6 +1,6 @@
 """The desk: what staff see and do. A Django app of its own, which workers do not install.
 
-access.py      who may see what
+access.py      the roles of staff, and who may see and do what
 actions.py     the verbs: retry, skip, park, take over, answer, pause
 facts.py       the facts about conversations that do not move, from rows
 reasons.py     why a conversation is not moving, in sentences

@@ -36,10 +36,12 @@ class Tenant(models.Model):
 
 
 class TenantStaff(models.Model):
-    """A person of staff who may see and act for a tenant. Superusers need no row."""
+    """The role of a person of staff in a tenant. Superusers need no row."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
     staff = models.ForeignKey("auth.User", on_delete=models.PROTECT)
+    # A word of conversations.desk.access.GIVEN; any other word allows nothing.
+    role = models.CharField(max_length=20, db_default="agent")
 
     class Meta:
         db_table = "tenant_staff"

@@ -43,14 +43,16 @@ class Worker(models.Model):
 
 
 class Audit(models.Model):
-    """Who did or read what, when and why. Append-only by a database rule."""
+    """Who did or read what, when and why, and what it changed. Append-only by a database rule."""
 
     at = models.DateTimeField(db_default=Now())
     staff = models.ForeignKey("auth.User", on_delete=models.PROTECT, null=True)
     verb = models.CharField(max_length=30)
     conversation_id = models.BigIntegerField(null=True, db_index=True)
+    tenant_id = models.BigIntegerField(null=True)  # null: before 0.2, or the whole installation
     subject = models.TextField(db_default="")
     reason = models.TextField(db_default="")
+    changes = models.JSONField(null=True)  # setting -> [old, new]; null for a credential, whose values are secret
 
     class Meta:
         db_table = "audit"

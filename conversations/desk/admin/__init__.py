@@ -1,23 +1,44 @@
-"""The window for staff: read-only rows, reasons in plain words, a few verbs.
+"""The pages of staff: read-only rows, reasons in plain words, and verbs, in the order of a working day.
 
 conversations.py  the list, what is stuck, one conversation as a live timeline
 messages.py       messages that were parked
 replies.py        replies that wait for a decision of staff
 quarantine.py     authentic bytes that could not become a message
 people.py         contacts
-channels.py       tenants, channels (credentials are written, never shown), pauses
+channels.py       tenants, their staff, channels (credentials are written, never shown), pauses
 operations.py     workers, audit
 windows.py        what every list and page shares
 filters.py        filters of the lists
 proxies.py        the same rows under the names of the lists
 """
 
-from django.contrib import admin
+from importlib import import_module
 
+from django.apps import apps
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+
+from conversations.desk import access
 from conversations.desk.admin import channels, conversations, messages, operations, people, quarantine, replies
+
+# Packages whose pages know Django's permissions only, which are no roles: whoever may edit users makes superusers.
+FOR_SUPERUSERS = ("django.contrib.auth", "axes", "django_celery_results")
 
 admin.site.site_header = admin.site.site_title = "Conversations"
 admin.site.index_title = "Overview"
 admin.site.enable_nav_sidebar = True
+
+
+def _is_superuser(request: HttpRequest, obj: models.Model | None = None) -> bool:
+    return access.is_superuser(request)
+
+
+for _app in apps.get_app_configs():
+    if _app.name in FOR_SUPERUSERS:
+        import_module(f"{_app.name}.admin")  # registers its pages
+        for _model in filter(admin.site.is_registered, _app.get_models()):
+            for _kind in ("module", "view", "add", "change", "delete"):
+                setattr(admin.site.get_model_admin(_model), f"has_{_kind}_permission", _is_superuser)
 
 __all__ = ["channels", "conversations", "messages", "operations", "people", "quarantine", "replies"]

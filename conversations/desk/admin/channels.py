@@ -1,9 +1,11 @@
-"""Tenants, their channels (credentials are written, never shown), and what is paused and why."""
+"""Tenants, their staff and their channels (credentials are written, never shown), and what is paused and why."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db import models
 from django.db.models import Q
@@ -20,30 +22,30 @@ from conversations.models import Audit, Channel, Pause, Tenant, TenantStaff
 @admin.register(Channel)
 class Channels(Window):
     channel_path = "id"
-    list_display = ("called", "platform", "of_tenant", "by_bot", "on", "webhook")
-    list_display_links = ("called",)
+    list_display = ("name_shown", "platform", "tenant_shown", "bot_shown", "on", "webhook")
+    list_display_links = ("name_shown",)
     list_select_related = ("tenant",)
     sortable_by = ()
     shown = ("tenant", "platform", "name", "bot", "on", "webhook", "api_base", "options", "created_at")
     page_template = "admin/conversations/channel.html"
     verbs = {
-        "credentials": "do_credentials",
-        "on": "do_on",
-        "off": "do_off",
-        "stop_sending": "do_stop_sending",
-        "stop_handling": "do_stop_handling",
+        "credentials": "set_credentials",
+        "on": "set_active",
+        "off": "set_active",
+        "stop_sending": "start_pause",
+        "stop_handling": "start_pause",
     }
 
     @admin.display(description="name")
-    def called(self, row: Channel) -> str:
+    def name_shown(self, row: Channel) -> str:
         return visible(row.name)
 
     @admin.display(description="tenant")
-    def of_tenant(self, row: Channel) -> str:
+    def tenant_shown(self, row: Channel) -> str:
         return visible(row.tenant)
 
     @admin.display(description="bot")
-    def by_bot(self, row: Channel) -> str:
+    def bot_shown(self, row: Channel) -> str:
         return visible(row.bot)
 
     @admin.display(description="on", boolean=True)
@@ -54,46 +56,39 @@ class Channels(Window):
     def webhook(self, row: Channel) -> str:
         return row.webhook_path
 
-    def may_change(self, request: HttpRequest) -> bool:
-        return access.is_superuser(request) or access.staff_of(request).has_perm("conversations.change_channel")
-
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
         more = {
             "credentials": credentials_of(row),
-            "may_change": self.may_change(request),
             "set_credentials": self.address("credentials", row),
             "pauses": Pause.objects.filter(scope=Pause.Scope.CHANNEL, target=str(row.pk), since__isnull=False),
         }
         return super().show(request, row, template, {**context, **more})
 
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
-        if not self.may_change(request):
-            return []
         names = ["stop_sending", "stop_handling", "off"] if row.active else ["on"]
         return [
-            Verb(name=name, label=LABELS[name], ask="why", must=True, address=self.address(name, row)) for name in names
+            Verb(name=name, label=label, help=help, ask="why", must=True, address=self.address(name, row))
+            for name, (label, help) in WORDS.items()
+            if name in names
         ]
 
     def do_credentials(self, request: HttpRequest, row: Channel) -> str:
-        self._refuse_strangers(request)
         names = [name for name, _, _ in credentials_of(row)]
         written = {name: request.POST.get(f"new_{name}", "").strip() for name in names}
         values = {name: value for name, value in written.items() if value}
         values.update({name: "" for name in names if f"remove_{name}" in request.POST})
         if not values:
-            raise ValueError("nothing was written")
+            raise ValueError("no credential was given")
         actions.set_credentials(row, values, access.staff_of(request))
         return f"Written: {', '.join(values)}."
 
     def do_on(self, request: HttpRequest, row: Channel) -> str:
-        self._refuse_strangers(request)
         actions.set_active(row, True, access.staff_of(request), request.POST.get("note", ""))
-        return "The channel is on; what waited is due."
+        return "The channel is on; the messages that waited are due."
 
     def do_off(self, request: HttpRequest, row: Channel) -> str:
-        self._refuse_strangers(request)
         actions.set_active(row, False, access.staff_of(request), request.POST.get("note", ""))
-        return "The channel is off; what comes is stored and waits."
+        return "The channel is off; messages are stored and wait."
 
     def do_stop_sending(self, request: HttpRequest, row: Channel) -> str:
         return self._stop(request, row, Pause.Stops.SENDING)
@@ -102,26 +97,25 @@ class Channels(Window):
         return self._stop(request, row, Pause.Stops.HANDLING)
 
     def _stop(self, request: HttpRequest, row: Channel, stops: str) -> str:
-        self._refuse_strangers(request)
         note = request.POST.get("note", "")
         actions.start_pause(Pause.Scope.CHANNEL, str(row.pk), stops, access.staff_of(request), note)
         return f"Stopped: {stops}. End it under Pauses."
 
-    def _refuse_strangers(self, request: HttpRequest) -> None:
-        if not self.may_change(request):
-            raise ValueError("changing a channel needs the permission to do so")
 
-
-LABELS = {
-    "on": "Switch on",
-    "off": "Switch off",
-    "stop_sending": "Stop sending",
-    "stop_handling": "Stop handling",
+# name -> label, what the verb does
+WORDS = {
+    "stop_sending": ("Stop sending", "Replies of this channel wait until staff end the pause. The bot goes on."),
+    "stop_handling": (
+        "Stop handling",
+        "Messages of this channel wait until staff end the pause. Replies still go out.",
+    ),
+    "on": ("Switch on", "The messages that waited are handled, in order."),
+    "off": ("Switch off", "Messages are stored and wait until the channel is switched on again."),
 }
 
 
 def credentials_of(channel: Channel) -> list[tuple[str, str, bool]]:
-    """Every credential that the platform takes or the channel has: its name, what it is, whether it is set."""
+    """Return (name, meaning, whether it is set) of every credential that the platform takes or the channel has."""
     try:
         declared = getattr(registry.adapter(channel.platform), "secrets", ())
     except UnknownPlatform:
@@ -132,28 +126,28 @@ def credentials_of(channel: Channel) -> list[tuple[str, str, bool]]:
     return [(name, help, name in channel.sealed) for name, help in words.items()]
 
 
-class Named(Walk):
-    """Pauses with the names of their channels: one query for all of them."""
+class PauseList(Walk):
+    """Pauses with the names of their channels, read in one query."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         names = {str(channel.pk): str(channel) for channel in access.channels(request)}
         for row in self.result_list:
-            row.called = names.get(row.target) if row.scope == Pause.Scope.CHANNEL else row.target
+            row.target_name = names.get(row.target) if row.scope == Pause.Scope.CHANNEL else row.target
 
 
 @admin.register(Pause)
 class Pauses(Window):
-    """Bots and channels that are paused and why; a row exists only while something fails or is stopped."""
+    """Paused bots, channels and tenants, and why. A row exists only while something fails or is stopped."""
 
     list_display = ("what", "stops", "state", "reason_shown", "failures", "for_how_long", "next_try")
     list_display_links = ("what",)
     sortable_by = ()
     shown = ("what", "stops", "state", "reason", "failures", "since", "probe_at")
-    verbs = {"end": "do_end"}
+    verbs = {"end": "end_pause"}
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        """Those of the channels that this person sees, and of their bots and tenants."""
+        """The pauses of the channels that this person may see, of their bots and of their tenants."""
         rows = Pause.objects.all()
         if access.is_superuser(request):
             return rows
@@ -165,11 +159,11 @@ class Pauses(Window):
         )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
-        return Named
+        return PauseList
 
     @admin.display(description="what")
     def what(self, row: Any) -> str:
-        return visible(f"{row.scope} {getattr(row, 'called', None) or _name_of(row)}")
+        return visible(f"{row.scope} {getattr(row, 'target_name', None) or _name_of(row)}")
 
     @admin.display(description="state")
     def state(self, row: Pause) -> str:
@@ -192,28 +186,29 @@ class Pauses(Window):
     def title_of(self, row: Pause) -> str:
         return f"Pause of {self.what(row)}"
 
+    def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
+        """A pause of a bot concerns every tenant that the bot answers for."""
+        if row.scope == Pause.Scope.TENANT:
+            return [int(row.target)]
+        one = {"bot": row.target} if row.scope == Pause.Scope.BOT else {"pk": row.target}
+        return list(Channel.objects.filter(**one).values_list("tenant_id", flat=True).distinct())
+
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
-        if row.since is None or not self._may_end(request, row):
+        if row.since is None:
             return []
+        help = "Everything that waited is due at once, in order."
         hidden = {"since": row.since.isoformat()}
-        return [Verb(name="end", label="End this pause", ask="why", address=self.address("end", row), hidden=hidden)]
+        address = self.address("end", row)
+        return [Verb(name="end", label="End this pause", help=help, ask="why", address=address, hidden=hidden)]
 
     def do_end(self, request: HttpRequest, row: Pause) -> str:
-        if not self._may_end(request, row):
-            raise ValueError("this bot also answers for tenants that you do not see")
         if row.since is None or request.POST.get("since") != row.since.isoformat():
-            raise ValueError("it changed meanwhile: this pause ended, or began anew")
+            raise ValueError("it changed meanwhile: this pause ended, or another one began")
         actions.end_pause(row.pk, row.since, access.staff_of(request), request.POST.get("note", ""))
-        return "Ended. All that waited is due."
+        return "Ended. Everything that waited is due."
 
     def after(self, request: HttpRequest, row: Pause) -> str:
         return self.list_address()
-
-    def _may_end(self, request: HttpRequest, row: Pause) -> bool:
-        """A bot of several tenants is nobody's alone."""
-        if row.scope != Pause.Scope.BOT or access.is_superuser(request):
-            return True
-        return not Channel.objects.filter(bot=row.target).exclude(pk__in=access.channel_ids(request)).exists()
 
 
 def _name_of(row: Pause) -> str:
@@ -224,8 +219,8 @@ def _name_of(row: Pause) -> str:
 
 @admin.register(Tenant)
 class Tenants(Window):
-    list_display = ("called", "created_at")
-    list_display_links = ("called",)
+    list_display = ("name_shown", "created_at")
+    list_display_links = ("name_shown",)
     sortable_by = ()
     shown = ("name", "created_at", "channels", "staff")
 
@@ -233,8 +228,11 @@ class Tenants(Window):
         rows = Tenant.objects.all()
         return rows if access.is_superuser(request) else rows.filter(pk__in=access.tenants(request))
 
+    def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
+        return [row.pk]
+
     @admin.display(description="name")
-    def called(self, row: Tenant) -> str:
+    def name_shown(self, row: Tenant) -> str:
         return visible(row.name)
 
     def channels(self, row: Tenant) -> str:
@@ -242,32 +240,72 @@ class Tenants(Window):
 
     def staff(self, row: Tenant) -> str:
         given = TenantStaff.objects.filter(tenant=row).select_related("staff").order_by("id")[:100]
-        return ", ".join(one.staff.get_username() for one in given)
+        return ", ".join(f"{one.staff.get_username()} ({_role_of(one)})" for one in given)
+
+
+def _role_of(row: TenantStaff) -> str:
+    return str(access.GIVEN.get(row.role, access.Role.NOBODY))
+
+
+ROLE_HELP = (
+    "Read-only sees everything of the tenant. An agent also answers, retries and skips. "
+    "A tenant admin also pauses channels and bots, switches channels on and off, and writes credentials."
+)
 
 
 @admin.register(TenantStaff)
 class StaffOfTenants(Window):
-    """The one table that superusers write here: who may see which tenant."""
+    """Who has which role in which tenant. The one table whose rows are edited here, by superusers."""
 
-    everybody = False
-    list_display = ("staff", "tenant")
+    action = "give_roles"
+    channel_path = ""
+    list_display = ("staff", "tenant", "role_shown")
     list_select_related = ("staff", "tenant")
-    fields = ("staff", "tenant")
-    shown = ("staff", "tenant")
+    fields = ("staff", "tenant", "role")
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return TenantStaff.objects.all()
 
+    @admin.display(description="role")
+    def role_shown(self, row: TenantStaff) -> str:
+        return _role_of(row)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return access.is_superuser(request)
+        return self.has_view_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_view_permission(request)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return access.is_superuser(request)
+        return self.has_view_permission(request)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """A role is chosen from a list; none is preset."""
+        if db_field.name != "role":
+            return super().formfield_for_dbfield(db_field, request, **kwargs)
+        choices = [("", "---------"), *((word, str(role)) for word, role in access.GIVEN.items())]
+        return forms.ChoiceField(choices=choices, help_text=ROLE_HELP)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """A row that exists changes its role; another person or tenant is another row."""
+        return ("staff", "tenant") if obj else ()
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        return admin.ModelAdmin.change_view(self, request, object_id, form_url, extra_context)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        before = form.initial.get("role") if change else None
         super().save_model(request, obj, form, change)
-        Audit.objects.create(staff=access.staff_of(request), verb="give_tenant", subject=str(obj))
+        self._note(request, obj, "give_role", {"role": [before, obj.role]})
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        Audit.objects.create(staff=access.staff_of(request), verb="take_tenant", subject=str(obj))
+        self._note(request, obj, "take_role", {"role": [obj.role, None]})
         super().delete_model(request, obj)
+
+    def _note(self, request: HttpRequest, row: TenantStaff, verb: str, changes: dict[str, Any]) -> None:
+        subject = f"{row.staff.get_username()} in {row.tenant}"
+        Audit.objects.create(
+            staff=access.staff_of(request), verb=verb, tenant_id=row.tenant_id, subject=subject, changes=changes
+        )

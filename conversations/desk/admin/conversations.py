@@ -122,9 +122,8 @@ class Conversations(Lanes):
     search_fields = ("contact__name",)  # shows the box; ``get_search_results`` answers it
     search_help_text = "Name, phone, username, chat, a platform's message id, or the trace of a log line"
     verbs = {
-        verb: f"do_{verb}"
-        for verb in ("wake", "retry", "skip", "park", "take_over", "answer", "hand_back", "pause", "resume")
-    }
+        verb: verb for verb in ("retry", "skip", "park", "take_over", "answer", "hand_back", "pause", "resume")
+    } | {"wake": "wake_up"}
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
@@ -157,12 +156,12 @@ class Conversations(Lanes):
         )
 
     def live(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        """What changed since ``cursor``: 304, or the parts of the page anew."""
+        """Return 304 where nothing changed since ``cursor``, else the parts of the page as they are now."""
         lane = self.find(request, str(object_id))
         cursor = timeline.version(lane.pk)
         if request.GET.get("cursor") == cursor:
             return HttpResponse(status=304)
-        parts = {**self.parts(request, lane, None), "row": lane, "verbs": self.buttons(request, lane)}
+        parts = {**self.parts(request, lane, None), **self.offers(request, lane), "row": lane}
         names = ("reasons", "timeline", "controls")
         html = {name: render_to_string(f"admin/conversations/_{name}.html", parts, request) for name in names}
         return JsonResponse({"cursor": cursor, "parts": html}, headers={"Cache-Control": "no-store"})
@@ -180,7 +179,7 @@ class Conversations(Lanes):
         }
 
     def buttons(self, request: HttpRequest, lane: Any) -> list[Verb]:
-        """What the lane's state allows; each carries what the page has seen of it."""
+        """Each verb carries the state of the lane that the page showed."""
         seen = _shown(lane)
         names = [] if lane.mode == Conversation.Mode.HUMAN else ["take_over"]
         names += ["resume"] if lane.paused_at else ["pause"]
@@ -189,9 +188,10 @@ class Conversations(Lanes):
         return [self._verb(name, lane, seen) for name in [*names, "wake"]]
 
     def _verb(self, name: str, lane: Any, seen: dict[str, int]) -> Verb:
-        label, ask, must = WORDS[name]
+        label, help, ask, must = WORDS[name]
         label = label.format(head=lane.next_sequence)
-        return Verb(name=name, label=label, ask=ask, must=must, address=self.address(name, lane), hidden=seen)
+        address = self.address(name, lane)
+        return Verb(name=name, label=label, help=help, ask=ask, must=must, address=address, hidden=seen)
 
     # ------------------------------------------------------------ verbs
 
@@ -236,15 +236,15 @@ class Conversations(Lanes):
         return "The bot goes on here."
 
 
-# label, what the note is asked as, whether it must be there
-WORDS: dict[str, tuple[str, str, bool]] = {
-    "take_over": ("Take over", "why (optional)", False),
-    "pause": ("Pause the bot here", "why", False),
-    "resume": ("Resume the bot", "", False),
-    "retry": ("Retry message {head}", "", False),
-    "skip": ("Skip message {head}", "why it is skipped", True),
-    "park": ("Park message {head}", "why it is parked", True),
-    "wake": ("Wake", "", False),
+# name -> label, what the verb does, the prompt of its note, whether the note is required
+WORDS: dict[str, tuple[str, str, str, bool]] = {
+    "take_over": ("Take over", "You answer from now on. What the bot has not sent yet becomes a draft.", "why", False),
+    "pause": ("Pause the bot here", "New messages wait. Replies that are written still go out.", "why", False),
+    "resume": ("Resume the bot", "The bot handles what waited, in order.", "", False),
+    "retry": ("Retry message {head}", "The bot tries it again now, with all its attempts.", "", False),
+    "skip": ("Skip message {head}", "The bot never sees it; the next message follows.", "why it is skipped", True),
+    "park": ("Park message {head}", "It is set aside for later; the next message follows.", "why it is parked", True),
+    "wake": ("Wake", "A worker looks at this conversation now. Retry times stay as they are.", "", False),
 }
 
 

@@ -12,7 +12,7 @@ from django.urls import reverse
 from conversations.desk import access, actions
 from conversations.desk.admin import filters
 from conversations.desk.admin.proxies import ParkedMessage
-from conversations.desk.admin.windows import Verb, Window, number_in
+from conversations.desk.admin.windows import Unlisted, Verb, Window, number_in
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Message
 
@@ -89,16 +89,11 @@ class ParkedMessages(Messages):
 
 
 @admin.register(Message)
-class AllMessages(Messages):
-    """No list (there are millions): the page of one message, with its verbs."""
+class AllMessages(Messages, Unlisted):
+    """The page of one message, with its verbs."""
 
-    verbs = {"unpark": "do_unpark", "replay": "do_replay"}
-
-    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        return {}
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return self.redirect(reverse("admin:conversations_conversation_changelist"))
+    listed = "admin:conversations_conversation_changelist"
+    verbs = {"unpark": "unpark", "replay": "replay"}
 
     def buttons(self, request: HttpRequest, row: Message) -> list[Verb]:
         if row.status == Message.Status.PARKED:

@@ -34,7 +34,8 @@ class Short(Walk):
 
 @admin.register(Worker)
 class Workers(Window):
-    everybody = False
+    action = "see_workers"
+    channel_path = ""
     list_display = ("kind", "where", "state", "version", "lives_for", "last_beat", "in_hand")
     list_display_links = ("kind",)
     sortable_by = ()
@@ -75,6 +76,7 @@ class Workers(Window):
 
 @admin.register(Audit)
 class AuditWindow(Window):
+    channel_path = ""
     list_display = ("moment", "who", "did", "conversation", "subject_shown", "reason_shown")
     list_display_links = ("moment",)
     list_select_related = ("staff",)

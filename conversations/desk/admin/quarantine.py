@@ -26,7 +26,7 @@ class QuarantineWindow(Window):
     list_select_related = ("channel",)
     sortable_by = ()
     shown = ("channel", "why", "created_at", "seen", "entry", "receipt_id", "size", "settled_at", "bytes_shown")
-    verbs = {"settle": "do_settle"}
+    verbs = {"settle": "settle_quarantine"}
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return super().get_queryset(request).defer("body").annotate(body_bytes=Length("body"))

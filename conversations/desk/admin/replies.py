@@ -12,7 +12,7 @@ from django.urls import reverse
 from conversations.desk import access, actions
 from conversations.desk.admin import filters
 from conversations.desk.admin.proxies import ReplyForStaff
-from conversations.desk.admin.windows import Verb, Window
+from conversations.desk.admin.windows import Unlisted, Verb, Window
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Reply
 
@@ -86,16 +86,16 @@ class RepliesForStaff(Replies):
 
 
 @admin.register(Reply)
-class AllReplies(Replies):
-    """No list (there are millions): the page of one reply, with its verbs."""
+class AllReplies(Replies, Unlisted):
+    """The page of one reply, with its verbs."""
 
-    verbs = {"sent": "do_sent", "again": "do_again", "resend": "do_resend", "cancel": "do_cancel"}
-
-    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        return {}
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return self.redirect(reverse("admin:conversations_replyforstaff_changelist"))
+    listed = "admin:conversations_replyforstaff_changelist"
+    verbs = {
+        "sent": "decide_unknown_reply",
+        "again": "decide_unknown_reply",
+        "resend": "resend_reply",
+        "cancel": "cancel_reply",
+    }
 
     def buttons(self, request: HttpRequest, row: Reply) -> list[Verb]:
         return [self._verb(name, row) for name in BUTTONS.get(row.status, ())]

@@ -1,7 +1,7 @@
-"""What every list and page of the admin shares: read-only, of this person's tenants, fast at any size.
+"""What every list and page of the admin shares: read-only, limited to this person's tenants, fast at any size.
 
-Lists are walked by id, newest first, without counting. Pages are rows of names and values; what may be
-done is a verb of ``conversations.desk.actions``, posted to an address of its own.
+A list is read by id, newest first, without counting. A page is a table of names and values. Changes are verbs of
+``conversations.desk.actions``: each has a button and an address of its own, and asks ``access`` before it runs.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models.expressions import Combinable
@@ -27,20 +28,18 @@ from conversations.desk.templatetags.desk import visible
 from conversations.errors import CoreError
 
 PER_PAGE = 50
-BEFORE = "before"  # the id that a list goes on from
-
-Doer = Callable[[HttpRequest, Any], str]
+BEFORE = "before"  # query parameter: the list continues below this id
 
 
 class OnePage(Paginator):
-    """Nothing is counted: a list knows only whether there is more."""
+    """A paginator that never counts: a list knows only whether there is more."""
 
     count = 0
     num_pages = 1
 
 
 class Walk(ChangeList):
-    """A list by descending id; ``older`` is the id that the next page goes on from, or None."""
+    """A list by descending id. ``older`` is the id below which the next page begins, None on the last page."""
 
     older: int | None = None
 
@@ -59,7 +58,7 @@ class Walk(ChangeList):
         self.result_list = found[:PER_PAGE]
         self.older = self.result_list[-1].pk if len(found) > PER_PAGE else None
         self.result_count = len(self.result_list)
-        self.full_result_count = self.result_count  # equal: the page says nothing of numbers
+        self.full_result_count = self.result_count  # equal, so that the page shows no totals
         self.show_full_result_count = self.can_show_all = self.multi_page = False
         self.show_admin_actions = False
         self.paginator = OnePage(self.result_list, PER_PAGE)
@@ -71,24 +70,24 @@ class Walk(ChangeList):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verb:
-    """A button. ``ask``: a note goes with it (shown in its field); ``hidden``: what the page has seen."""
+    """A button. ``help`` says what it does; ``ask`` is the prompt of its note; ``hidden`` is what the page showed."""
 
     name: str
     label: str
     address: str
+    help: str = ""
     ask: str = ""
-    must: bool = False
-    danger: bool = False
+    must: bool = False  # the note is required
     hidden: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Window(admin.ModelAdmin):
-    """A list and a page per row; nothing is changed by editing."""
+    """A list, and a page per row. Rows are never edited: the page's verbs change them."""
 
-    channel_path: ClassVar[str] = "channel_id"  # from a row to its channel
-    everybody: ClassVar[bool] = True  # False: superusers only
-    verbs: ClassVar[dict[str, str]] = {}  # address -> name of a method (request, row) -> what was done
-    shown: ClassVar[Sequence[str]] = ()  # methods or fields of the page, in order
+    action: ClassVar[str] = "see"  # what a person must be allowed to do to open the list and its pages
+    channel_path: ClassVar[str] = "channel_id"  # lookup from a row to its channel's id; '' where there is none
+    verbs: ClassVar[dict[str, str]] = {}  # address -> action; method do_<address> runs it and returns a sentence
+    shown: ClassVar[Sequence[str]] = ()  # methods or fields that the page shows, in order
     page_template = "admin/conversations/page.html"
     change_list_template = "admin/conversations/list.html"
     actions = None
@@ -97,13 +96,35 @@ class Window(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = OnePage
 
-    # ------------------------------------------------------------ who may see it
+    # ------------------------------------------------------------ roles
+
+    def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
+        """Return the tenants that ``row`` concerns. Its verbs need their role in every one of them."""
+        if row is None or not self.channel_path:
+            return ()
+        channel = row
+        for name in self.channel_path.split("__"):
+            channel = getattr(channel, name)
+        return access.tenants_of(request, channel)
+
+    def offers(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what this person is offered here: the actions that they may do, and the buttons of those."""
+        may = access.allowed(request, self.tenants_of(request, row))
+        return {"may": may, "verbs": [verb for verb in self.buttons(request, row) if self.verbs[verb.name] in may]}
+
+    def refuse(self, request: HttpRequest, row: Any, action: str) -> HttpResponse:
+        """Return a 403 that names the role that is missing."""
+        mine = access.role(request, self.tenants_of(request, row))
+        words = {"title": "Not allowed", "needed": access.LEAST[action], "mine": mine}
+        response = self.show(request, row, "admin/conversations/refused.html", words)
+        response.status_code = 403
+        return response
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return access.scoped(super().get_queryset(request), request, self.channel_path)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return access.may_enter(request) and (self.everybody or access.is_superuser(request))
+        return access.may_enter(request, self.action)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
@@ -123,7 +144,7 @@ class Window(admin.ModelAdmin):
         return Walk
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Lists are narrowed by their filters alone, never by a lookup in the address."""
+        """Only filters narrow a list; a lookup in the address is refused."""
         return lookup in {getattr(one, "parameter_name", "") for one in self.list_filter}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -133,7 +154,7 @@ class Window(admin.ModelAdmin):
     # ------------------------------------------------------------ one row
 
     def find(self, request: HttpRequest, object_id: str) -> Any:
-        """The row, if it is there and this person may see it."""
+        """Return the row. Raises ``Http404`` where it does not exist or this person may not see it."""
         if not self.has_view_permission(request):
             raise Http404
         row = self.get_object(request, object_id)
@@ -150,7 +171,7 @@ class Window(admin.ModelAdmin):
         )
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """What was done stands in the audit."""
+        """Raises ``Http404``: the audit has the history."""
         raise Http404
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
@@ -159,7 +180,7 @@ class Window(admin.ModelAdmin):
             "opts": self.opts,
             "row": row,
             "title": self.title_of(row),
-            "verbs": self.buttons(request, row),
+            **self.offers(request, row),
             **context,
         }
         return TemplateResponse(request, template, words)
@@ -171,7 +192,7 @@ class Window(admin.ModelAdmin):
         return visible(row)
 
     def fields_of(self, row: Any) -> Iterable[tuple[str, str, str]]:
-        """Name, value, and where the value leads ('' for nowhere)."""
+        """Yield the name, the value and the link ('' for none) of each line of the page."""
         for name in self.shown:
             method = getattr(self, name, None)
             value = method(row) if method else getattr(row, name)
@@ -183,15 +204,19 @@ class Window(admin.ModelAdmin):
         return reverse(f"admin:conversations_{value._meta.model_name}_change", args=[value.pk]) if known else ""
 
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
-        """What may be done to ``row`` now."""
+        """Return the verbs that the state of ``row`` allows now, whoever asks."""
         return []
 
     # ------------------------------------------------------------ verbs
 
     def get_urls(self) -> list[URLPattern]:
         own = [
-            path(f"<path:object_id>/do/{verb}/", self.admin_site.admin_view(self._doing(method)), name=self._name(verb))
-            for verb, method in self.verbs.items()
+            path(
+                f"<path:object_id>/do/{verb}/",
+                self.admin_site.admin_view(self._view_of(verb, action)),
+                name=self._name(verb),
+            )
+            for verb, action in self.verbs.items()
         ]
         return own + super().get_urls()
 
@@ -205,31 +230,46 @@ class Window(admin.ModelAdmin):
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
 
     def after(self, request: HttpRequest, row: Any) -> str:
-        """Where a verb leads."""
+        """Return the address of the page that follows a verb."""
         return self.page_of(row)
 
     def _name(self, verb: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{verb}"
 
-    def _doing(self, method: str) -> Callable[..., HttpResponse]:
+    def _view_of(self, verb: str, action: str) -> Callable[..., HttpResponse]:
+        act: Callable[[HttpRequest, Any], str] = getattr(self, f"do_{verb}")
+
         def view(request: HttpRequest, object_id: str) -> HttpResponse:
             if request.method != "POST":
                 return HttpResponseNotAllowed(["POST"])
             row = self.find(request, object_id)
-            self._do(request, row, getattr(self, method))
+            if not access.may(request, action, self.tenants_of(request, row)):
+                return self.refuse(request, row, action)
+            try:
+                messages.success(request, act(request, row))
+            except (CoreError, ValueError) as error:
+                messages.error(request, str(error)[:1].upper() + str(error)[1:])
             return HttpResponseRedirect(self.after(request, row))
 
         return view
 
-    def _do(self, request: HttpRequest, row: Any, act: Doer) -> None:
-        try:
-            messages.success(request, act(request, row))
-        except (CoreError, ValueError) as error:
-            messages.error(request, str(error)[:1].upper() + str(error)[1:])
+
+class Unlisted(Window):
+    """A page per row, with its verbs, and no list: there are millions of rows. ``listed`` is where a list leads."""
+
+    listed: ClassVar[str]
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return HttpResponseRedirect(reverse(self.listed))
 
 
 def in_words(value: Any) -> str:
-    """A value of a row as people read it."""
+    """Return a value of a row as people read it."""
     match value:
         case None | "":
             return "—"
@@ -243,5 +283,5 @@ def in_words(value: Any) -> str:
 
 
 def number_in(request: HttpRequest, name: str) -> int:
-    """A number that the page has seen and gives back. Raises ``ValueError``."""
+    """Return a number that a form of the page sent back. Raises ``ValueError``."""
     return int(request.POST.get(name, ""))

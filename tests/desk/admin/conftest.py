@@ -37,6 +37,7 @@ class Scene:
     quarantine: Quarantine
     pause: Pause
     audit: Audit
+    worker: Worker
 
     def rows(self) -> dict[str, Any]:
         """A row for the page of every list, by the name of its model."""
@@ -80,12 +81,12 @@ def make_scene(tenant: str, words: str = "words") -> Scene:
     )
     audit = Audit.objects.create(verb="skip", conversation_id=lane.pk, subject=words, reason=words)
     lane.refresh_from_db()
-    return Scene(channel, lane, parked, reply, item, pause, audit)
+    worker = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", host="one")
+    return Scene(channel, lane, parked, reply, item, pause, audit, worker)
 
 
 @pytest.fixture
 def shop() -> Scene:
-    Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", host="one")
     return make_scene("Shop")
 
 
@@ -97,7 +98,7 @@ def chief() -> Client:
 
 @pytest.fixture
 def anna_of_shop(anna: User, shop: Scene) -> Client:
-    """Anna was given the shop, and nothing else."""
+    """Anna is an agent of the shop, and nothing else."""
     TenantStaff.objects.create(tenant=shop.channel.tenant, staff=anna)
     return entered(anna)
 

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
 from conversations.desk.admin.windows import Window
-from conversations.models import Audit, Conversation
+from conversations.models import Audit, Conversation, TenantStaff
 from tests.desk.admin.conftest import Scene, entered, make_scene
 
 WINDOWS = [window for window in admin.site._registry.values() if isinstance(window, Window)]
@@ -100,9 +100,23 @@ def test_rows_are_read_only(chief: Client, shop: Scene) -> None:
             assert add.status_code == 403, window.opts.model_name
 
 
-def test_superusers_give_tenants(chief: Client, anna: User, shop: Scene) -> None:
-    address = reverse("admin:conversations_tenantstaff_add")
-    answer = chief.post(address, {"staff": anna.pk, "tenant": shop.channel.tenant_id}, follow=True)
-    assert answer.status_code == 200
-    assert entered(anna).get(reverse("admin:conversations_conversation_change", args=[shop.lane.pk])).status_code == 200
-    assert Audit.objects.filter(verb="give_tenant").exists()
+def test_superusers_give_roles(chief: Client, anna: User, shop: Scene) -> None:
+    page = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
+    add, form = reverse("admin:conversations_tenantstaff_add"), {"staff": anna.pk, "tenant": shop.channel.tenant_id}
+    assert "This field is required" in chief.post(add, form).content.decode()  # a role is chosen, never preset
+    assert chief.post(add, {**form, "role": "superuser"}).status_code == 200
+    assert not TenantStaff.objects.exists()
+    assert chief.post(add, {**form, "role": "read_only"}).status_code == 302
+    assert entered(anna).get(page).status_code == 200
+    given = TenantStaff.objects.get()
+    change = reverse("admin:conversations_tenantstaff_change", args=[given.pk])
+    assert chief.post(change, {"role": "agent"}).status_code == 302
+    assert TenantStaff.objects.get().role == "agent"
+    chief.post(reverse("admin:conversations_tenantstaff_delete", args=[given.pk]), {"post": "yes"})
+    assert entered(anna).get(page).status_code == 404
+    entries = Audit.objects.filter(verb__in=["give_role", "take_role"]).order_by("id")
+    assert [(entry.subject, entry.changes["role"]) for entry in entries] == [
+        ("anna in Shop", [None, "read_only"]),
+        ("anna in Shop", ["read_only", "agent"]),
+        ("anna in Shop", ["agent", None]),
+    ]
