@@ -85,9 +85,7 @@ def _running() -> IsolatedTurns:
 
 
 class IsolatedTurns:
-    """The worker's end: starts the fork server, sends it turns, and gives each result to its
-    caller.
-    """
+    """The worker's end: starts the fork server, sends turns, gives results to callers."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()

@@ -1,9 +1,11 @@
 """One Redis lock per lane and kind of work: hold, extend, release, all by owner token.
 
-A lock serialises; it neither orders nor excludes. It saves double work. What decides is the
-compare-and-set in the transaction that writes the result, so every failure here costs time only.
+A lock saves double work; it guarantees nothing. The compare-and-set in the transaction that writes
+a result decides, so that every failure here costs only time.
 
-Whoever finds a lane taken leaves word and goes; whoever releases looks for word in the same step.
+No wake is lost: a process that finds a lane locked leaves word in the lock and goes. Releasing
+looks for that word in the same step: if there is one, the lock is kept and its owner looks at the
+lane again.
 """
 
 from __future__ import annotations
@@ -21,39 +23,54 @@ from conversations.lanes.redis_client import run_script
 
 log = structlog.get_logger(__name__)
 
+# A lock that is not renewed ends after so long. Longer: the lanes of a dead process wait longer if
+# nobody frees them; shorter: a process that pauses loses its locks, and its turns are run twice.
 TTL_SECONDS = 6.0
+# Between two renewals. Longer: fewer calls, and fewer attempts before a lock ends.
 RENEW_SECONDS = 2.0
 
 
 def key(kind: Work, conversation_id: int) -> str:
-    """All locks share one hash slot, so that a batch is one script also on a Redis Cluster."""
+    """Return the lock's key.
+
+    All are in one hash slot: on a Redis Cluster, too, one script takes many.
+    """
     return f"{{lanes}}:{kind.activity}:{conversation_id}"
 
 
 class Locks:
-    """The locks of one kind that this process holds, renewed by one thread."""
+    """The locks of one kind that this process holds. One thread renews them."""
 
     def __init__(self, kind: Work, token: str) -> None:
         self.kind = kind
         self.token = token
-        self.lost: set[int] = set()  # lanes in hand that are somebody else's by now
-        self._held: dict[int, bool] = {}  # conversation -> word was left by this very process
+        self.lost: set[int] = set()  # lanes in hand whose lock somebody else has by now
+        self._held: dict[int, bool] = {}  # lane -> this process left word for itself
         self._lock = threading.Lock()
-        self._releasing = threading.Lock()  # a lock that was just released must not be renewed
+        # Held while locks are released or renewed. "extend" takes a free lock again (FLUSHALL): a
+        # renewal that read ``_held`` before a release and ran after it would hold a lane that
+        # nobody works on.
+        self._releasing = threading.Lock()
         self._stopping = threading.Event()
         vital_thread(f"renew-{kind.activity}", self._renew_forever)
 
     def hold(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Take what is free; leave word on the rest. Raises ``redis.RedisError`` when Redis is away."""
+        """Lock the lanes that are free, leave word on the others. Raises ``redis.RedisError``."""
         wanted = self._not_mine(conversation_ids)
         return self._hold_in_redis(wanted) if wanted else []
 
     def hold_unlocked(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Take lanes in this process only, with Redis away: the compare-and-set decides between processes."""
+        """Hold lanes in this process only, with Redis away.
+
+        The compare-and-set decides between processes.
+        """
         return self._not_mine(conversation_ids)
 
     def release(self, conversation_ids: Sequence[int], *, keep: bool = True) -> list[int]:
-        """Let go; returns the lanes that are kept because word was left: to be looked at. ``keep``: not when we end."""
+        """Release lanes. Return those that are kept because somebody left word: look at them again.
+
+        ``keep=False`` releases all, when this process ends.
+        """
         with self._lock:
             again = [lane for lane in conversation_ids if keep and self._held.get(lane) and lane not in self.lost]
             for lane in again:
@@ -65,12 +82,15 @@ class Locks:
         self._stopping.set()
 
     def running(self) -> list[int]:
-        """The lanes in hand."""
+        """Return the lanes in hand."""
         with self._lock:
             return list(self._held)
 
     def _hold_in_redis(self, wanted: Sequence[int]) -> list[int]:
-        """Of the lanes that are entered already, those that this process got; the others are struck out again."""
+        """Lock lanes that ``_held`` lists already.
+
+        Return those that we got; the others leave ``_held``.
+        """
         try:
             answers = run_script("hold", self._keys(wanted), [self.token, int(TTL_SECONDS * 1000)])
         except redis.RedisError:
@@ -91,14 +111,17 @@ class Locks:
             try:
                 answers = run_script("release", self._keys(leaving), [self.token, int(keep)])
             except redis.RedisError:
-                answers = [1] * len(leaving)  # it expires; the rows are due
+                answers = [1] * len(leaving)  # the locks expire; the rows are due
             assert isinstance(answers, list)
             kept = [lane for lane, answer in zip(leaving, answers, strict=True) if answer == 2]
             asked = self._forget_released(leaving, kept, keep)
         return kept + self._hold_again(asked)
 
     def _forget_released(self, leaving: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
-        """Forget what was released; those for which this very process left word meanwhile."""
+        """Remove released lanes from ``_held``.
+
+        Return those for which this process left word meanwhile.
+        """
         asked = []
         with self._lock:
             self.lost.difference_update(leaving)
@@ -111,14 +134,14 @@ class Locks:
         return asked
 
     def _hold_again(self, lanes: Sequence[int]) -> list[int]:
-        """They are free in Redis already: somebody else may have taken them."""
+        """Lock lanes that were released a moment ago: another process may have taken them since."""
         try:
             return self._hold_in_redis(lanes) if lanes else []
         except redis.RedisError:
             return []  # the rows are due
 
     def _not_mine(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Enter the lanes that this process does not hold; on those that it does, leave word to itself."""
+        """Add lanes to ``_held``. Return the new ones; leave word for ourselves on the others."""
         wanted = []
         with self._lock:
             for lane in dict.fromkeys(conversation_ids):
@@ -130,7 +153,7 @@ class Locks:
         return wanted
 
     def _abandon_hold(self, wanted: Sequence[int]) -> None:
-        """No answer: what was asked for may be held in our name; delete it before we go."""
+        """Free locks that we asked for without an answer: Redis may have given them to us."""
         with self._lock:
             for lane in wanted:
                 self._held.pop(lane, None)
@@ -160,7 +183,10 @@ class Locks:
 
 
 def free(kind: Work, token: str, conversation_ids: Sequence[int]) -> list[int]:
-    """Free the locks of a dead process; those that it had. Silent when Redis is away (they expire)."""
+    """Free the locks that ``token`` still owns.
+
+    Return their lanes; with Redis away none: locks expire.
+    """
     freed: list[int] = []
     for start in range(0, len(conversation_ids), 500):
         lanes = conversation_ids[start : start + 500]

@@ -1,8 +1,9 @@
-"""A failure has an owner: what fails for everybody is paused in one row that says why.
+"""Pauses a bot or a channel that fails for everybody, in one row that says why.
 
-Failures of one bot (or channel) in a row are counted in that row; a success removes it. Eight in a row,
-in two conversations or more, stop it. While stopped, failures spend no attempts, and one conversation is
-tried now and then (``probe_at``, claimed by the sweeper); the first success releases all.
+A row counts the failures in a row; a success deletes it. ``FAILURES`` in a row, in two
+conversations or more, stop the bot or the channel. While it is stopped, failures spend no attempts,
+and the sweeper tries one conversation now and then (``probe_at``). The first success ends the
+pause, and all lanes are due.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from conversations.postgres.storable_text import clean_text
 
 log = structlog.get_logger(__name__)
 
+# Failures in a row that stop a bot or a channel. More: more messages spend an attempt before a
+# pause; fewer: a few bad messages stop everybody's.
 FAILURES = 8
+# For so long this process believes the rows that it read. Longer: fewer reads, and a pause is
+# noticed later.
 KNOWN_SECONDS = 0.5
 
 BOT, CHANNEL, TENANT = "bot", "channel", "tenant"
 
 
 class Key(NamedTuple):
-    """Who fails (or was stopped), and at what: ``stops`` is the ``activity`` of a kind of work."""
+    """What fails or is stopped: ``target`` of a ``scope``, at ``stops`` (the ``Work.activity``)."""
 
     scope: str
     target: str
@@ -36,7 +41,7 @@ class Key(NamedTuple):
 
 
 def _read(last: dict[Key, bool]) -> dict[Key, bool]:
-    """Every row, True where it stops; what was known while the database is away."""
+    """Return all rows, True where they stop; ``last`` while the database is away."""
     try:
         rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
     except (psycopg.Error, CoreError) as error:
@@ -50,7 +55,7 @@ forget = _known.forget
 
 
 def is_stopped(*keys: Key) -> bool:
-    """Whether one of ``keys`` is stopped; at most ``KNOWN_SECONDS`` old, what was known while the database is away."""
+    """Return True if one of ``keys`` is stopped, as known ``KNOWN_SECONDS`` ago at most."""
     known = _known()
     return bool(known) and any(known.get(key, False) for key in keys)
 
@@ -65,7 +70,7 @@ def sending_keys(channel_id: int, tenant_id: int) -> tuple[Key, ...]:
 
 
 def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
-    """Count one failure; True when ``key`` is stopped now. ``at_once``: one is enough (a revoked token)."""
+    """Count one failure. Return True if ``key`` is stopped now. ``at_once``: one failure stops it."""
     values = {**key._asdict(), "reason": clean_text(reason, 300), "conversation_id": conversation_id,
               "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
     try:
@@ -79,7 +84,7 @@ def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool 
 
 
 def count_success(key: Key) -> None:
-    """A success ends the count, and the pause; it costs nothing while there is none."""
+    """End the count and the pause of ``key``. Costs nothing while there is neither."""
     if key not in _known():
         return
     try:

@@ -12,12 +12,13 @@ from redis.retry import Retry
 
 from conversations.postgres.sql_files import lua
 
-REDIS_SECONDS = 0.5  # longest wait for an answer of Redis
+# Longest wait for an answer of Redis. Longer: a slow Redis is waited for, and every lane with it.
+REDIS_SECONDS = 0.5
 
 
 @functools.cache
 def client() -> redis.Redis:
-    """The process's Redis client for locks and limits: short timeouts, no retries (a lost reply is not asked twice)."""
+    """Return the process's client for locks and limits: short timeouts and no retries."""
     tls = settings.REDIS_TLS if settings.REDIS_URL.startswith("rediss://") else {}
     return redis.Redis.from_url(
         settings.REDIS_URL,
@@ -31,7 +32,10 @@ def client() -> redis.Redis:
 
 
 def run_script(name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> list[int] | int:
-    """Run ``lua/<name>.lua``; falls back from EVALSHA to EVAL by itself. Raises ``redis.RedisError``."""
+    """Run ``lua/<name>.lua``; by EVALSHA, and by EVAL if Redis does not know it.
+
+    Raises ``redis.RedisError``.
+    """
     return _script(name)(keys=keys, args=args)
 
 

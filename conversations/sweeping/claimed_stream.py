@@ -16,7 +16,7 @@ from conversations.postgres.stream import Stream, as_json
 
 
 class ClaimedStream(Stream[uuid.UUID, list[int]]):
-    """Settles what a dead sender left in sending."""
+    """Settles a sender's claims: each reply is pending again, parked, cancelled or unknown."""
 
     name = "claimed"
     patient = False

@@ -1,7 +1,8 @@
-"""What a dead worker leaves behind: its lanes and replies are due at once, its locks are freed.
+"""Recovers what a dead worker left behind: its lanes and replies are due at once, its locks are
+freed.
 
-Who died is seen by a sweeper, from a beat that stopped; or told by the supervisor to the process that it starts in its
-place, which need not wait for that.
+A sweeper learns of a death from a heartbeat that stopped. The process that the supervisor starts in
+the dead one's place learns of it at once, from ``PREDECESSOR_PID``.
 """
 
 from __future__ import annotations
@@ -23,14 +24,21 @@ from conversations.sweeping.claimed_stream import CLAIMED
 
 log = structlog.get_logger(__name__)
 
-PER_CHANNEL, ALL_IN = 500, 5_000  # lanes whose locks are looked at when a sender died
+# After a sender's death: lanes whose locks are examined, per channel and in all. More: a larger
+# sender is recovered at once, with more Redis calls; the lanes beyond wait for the sweeper, 10 s at
+# most.
+PER_CHANNEL, ALL_IN = 500, 5_000
 
 PREDECESSOR = """SELECT incarnation, beat FROM worker
                   WHERE host = %(host)s AND pid = %(pid)s AND NOT dead AND incarnation <> %(incarnation)s"""
 
 
-def bury(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None:
-    """Its lanes first: whoever of us dies in the middle leaves the row for the next one."""
+def recover(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None:
+    """Make a dead worker's lanes due, mark it dead, free its locks, settle its replies.
+
+    The lanes come first: if this process dies meanwhile, the row is still there for the next one.
+    ``beat``: the heartbeat that stopped; nothing more is done if the worker has beaten since.
+    """
     rows = database.read(
         "SELECT kind, running FROM worker WHERE incarnation = %(incarnation)s AND beat = %(beat)s AND NOT dead",
         {"incarnation": incarnation, "beat": beat},
@@ -44,7 +52,7 @@ def bury(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None
     failpoint("S3")
     locked = sorted({*running, *(_delivering() if kind == Work.SEND else ())})
     if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
-        return  # it beat meanwhile: it lives, and what it sends is its own
+        return  # it has beaten meanwhile: it lives, and its sends are its own
     freed = lock.free(Work.SEND if kind == Work.SEND else Work.HANDLE, str(incarnation), locked)
     if kind == Work.SEND and freed:
         database.execute(sql("revive_sending"), {"ids": freed})
@@ -52,25 +60,28 @@ def bury(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None
 
 
 def _delivering() -> list[int]:
-    """A sender tells of its lanes only when it beats: those that it took since are known by its locks, while they live
-    (a process that takes its place comes before that). A wake that met one was in vain, and the next is 10 s away."""
+    """Return lanes that a sender may have taken since its last heartbeat, which lists the others.
+
+    Their Redis locks, which outlive the sender by a few seconds, tell which ones it had. Without
+    this, a wake that met such a lock is lost, and the lane waits 10 s for the sweeper.
+    """
     return [row[0] for row in database.read(sql("find_delivering"), {"per_channel": PER_CHANNEL, "all_in": ALL_IN})]
 
 
 def settle(writer: committer.Committer, claim: uuid.UUID) -> None:
-    """Replies in sending that bear the name of somebody who is gone."""
+    """Settle the replies that a dead sender left in ``sending``, and free their lanes' locks."""
     settled = writer.write(CLAIMED, claim, timeout=5.0)
     lock.free(Work.SEND, str(claim), settled)
 
 
-def bury_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> None:
-    """The process in whose place our supervisor started this one; its number cannot be anybody else's here yet."""
+def recover_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> None:
+    """Recover what the process left in whose place the supervisor started this one."""
     pid = os.environ.get("PREDECESSOR_PID")
     if not pid or int(pid) == os.getpid():
         return
     try:
         dead = {"host": platform.node(), "pid": int(pid), "incarnation": incarnation}
         for row in database.read(PREDECESSOR, dead):
-            bury(writer, *row)
+            recover(writer, *row)
     except (psycopg.Error, CoreError) as error:
-        log.warning("the one before is left to the sweeper", error=type(error).__name__)
+        log.warning("predecessor left to the sweeper", error=type(error).__name__)

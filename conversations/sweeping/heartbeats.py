@@ -6,21 +6,27 @@ import time
 import uuid
 from collections.abc import Sequence
 
+# A worker is dead if its heartbeat did not change for so long while we watched. Longer: a lane
+# waits longer after a death; shorter: a worker that is merely slow (a stopped machine, a long
+# pause) is taken for dead.
 DEAD_SECONDS = 6.0
 
 
 class Beats:
-    """Watches beats by this process's own monotonic time; clocks are never compared."""
+    """Watches heartbeats by this process's own monotonic clock.
+
+    Clocks of machines are never compared.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[uuid.UUID, tuple[int, float]] = {}
         self._looked_at = 0.0
 
     def stopped(self, rows: Sequence[tuple[uuid.UUID, int]]) -> list[tuple[uuid.UUID, int]]:
-        """Those whose beat did not change for ``DEAD_SECONDS`` while we watched."""
+        """Return the rows (incarnation, beat) that did not change for ``DEAD_SECONDS``."""
         now = time.monotonic()
         if now - self._looked_at > DEAD_SECONDS:
-            self.forget()  # it was we who stood still, maybe with the whole machine
+            self.forget()  # this process stood still, maybe with the whole machine
         self._looked_at = now
         before, self._seen = self._seen, {}
         stopped = []

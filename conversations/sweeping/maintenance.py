@@ -1,6 +1,7 @@
-"""Upkeep: partitions of raw bodies are made ahead and dropped when their time is over; rows that are over go.
+"""Upkeep: creates and drops partitions of raw bodies, and deletes rows that are past their
+retention.
 
-Nothing here is needed for a message to be stored, handled or delivered.
+No message depends on it to be stored, handled or delivered.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from conversations.postgres import database
 
 log = structlog.get_logger(__name__)
 
+# Daily partitions created in advance. More: upkeep may fail for more days before rows go to the
+# default one.
 DAYS_AHEAD = 7
-PIECE = 5_000  # rows per upkeep
+# Rows deleted per table and round. More: a backlog of old rows shrinks faster, with longer
+# transactions.
+BATCH_ROWS = 5_000
 
 
 def run() -> dict[str, int]:
-    """Everything that is due; what failed is tried again at the next upkeep."""
+    """Do all upkeep that is due, and return counts. What fails is tried again in the next round."""
     return {
         "made": make_partitions(),
         "dropped": drop_partitions(),
@@ -33,13 +38,16 @@ def run() -> dict[str, int]:
 
 
 def make_partitions(today: dt.date | None = None) -> int:
-    """A partition per day, ``DAYS_AHEAD`` days ahead. A missing one refuses nothing: there is a default partition."""
+    """Create a partition per day, ``DAYS_AHEAD`` days ahead.
+
+    If one is missing, the default one takes its rows.
+    """
     first = today or dt.datetime.now(dt.UTC).date()
     return sum(_make(first + dt.timedelta(days=ahead)) for ahead in range(1, DAYS_AHEAD + 1))
 
 
 def drop_partitions(today: dt.date | None = None) -> int:
-    """Drop the days that are over; their rows in the default partition are deleted."""
+    """Drop partitions older than ``RAW_BODY_DAYS``; delete such rows of the default one."""
     limit = (today or dt.datetime.now(dt.UTC).date()) - dt.timedelta(days=settings.RAW_BODY_DAYS)
     rows = database.read("SELECT relname FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$' AND relkind = 'r'")
     old = [name for (name,) in rows if name[-8:] < limit.strftime("%Y%m%d")]
@@ -49,31 +57,31 @@ def drop_partitions(today: dt.date | None = None) -> int:
 
 
 def forget_dead() -> int:
-    """Rows of workers that died more than a day ago."""
+    """Delete the rows of workers that died more than a day ago."""
     rows = database.execute("DELETE FROM worker WHERE dead AND beat_at < now() - interval '1 day' RETURNING 1")
     return len(rows)
 
 
 def forget_statuses() -> int:
-    """What platforms said, after a month. Ids grow with time: the oldest are looked at, and never all."""
-    oldest = f"SELECT id, received_at FROM status ORDER BY id LIMIT {PIECE}"  # noqa: S608
+    """Delete status rows after a month. Ids grow with time, so only the oldest ids are read."""
+    oldest = f"SELECT id, received_at FROM status ORDER BY id LIMIT {BATCH_ROWS}"  # noqa: S608
     over = f"SELECT id FROM ({oldest}) s WHERE received_at < now() - interval '30 days'"  # noqa: S608  (our own words)
     return len(database.execute(f"DELETE FROM status WHERE id = ANY (ARRAY({over})) RETURNING 1"))  # noqa: S608
 
 
 def forget_results() -> int:
-    """Results of tasks, after a week."""
+    """Delete results of tasks after a week."""
     return _forget("django_celery_results_taskresult", "date_done", "7 days")
 
 
 def forget_buckets() -> int:
-    """What platforms told us to wait for, a day after it was over."""
+    """Delete blocks of the rate limiter a day after they ended."""
     return _forget("bucket", "blocked_until", "1 day")
 
 
 def _forget(table: str, column: str, age: str) -> int:
-    """A piece at a time: this connection is also the one that sweeps."""
-    old = f"SELECT id FROM {table} WHERE {column} < now() - interval '{age}' LIMIT {PIECE}"  # noqa: S608  (our own words)
+    """Delete a batch only: the sweeper needs this connection."""
+    old = f"SELECT id FROM {table} WHERE {column} < now() - interval '{age}' LIMIT {BATCH_ROWS}"  # noqa: S608  (our own words)
     return len(database.execute(f"DELETE FROM {table} WHERE id IN ({old}) RETURNING 1"))  # noqa: S608
 
 
@@ -86,10 +94,10 @@ def _make(day: dt.date) -> int:
 
 
 def _alone(statement: str) -> int:
-    """One statement that gives up soon, so that it never stands in a webhook's way."""
+    """Run a statement that waits 200 ms for a lock at most: it must delay no webhook."""
     try:
         database.execute(f"SET lock_timeout = '200ms'; {statement}; RESET lock_timeout")
     except (psycopg.Error, CoreError) as error:
-        log.warning("upkeep put off", error=type(error).__name__)
+        log.warning("upkeep failed", error=type(error).__name__)
         return 0
     return 1

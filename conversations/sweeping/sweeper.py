@@ -1,13 +1,17 @@
-"""Finds whatever stayed behind, from Postgres alone. Several may run; they share the work by what they claim.
+"""Finds whatever was left behind, from Postgres alone. Several sweepers share the work by claiming
+rows.
 
-    deaths    workers whose beat stopped: their lanes and replies are due at once, their locks are freed
-    left over replies in sending that bear no living sender's name
-    due       lanes with something to handle, lanes with replies to deliver: claimed, then woken
-    probes    one conversation of what is paused is tried now and then
-    timers    due timers become messages of their lanes
-    upkeep    partitions, retention (``maintenance``)
+One round:
 
-With Redis away it gives what it claims to the same handling and sending code in its own threads.
+1. Workers whose heartbeat stopped are marked dead: their lanes and replies are due, locks freed.
+2. Replies in ``sending`` that no living sender has claimed are settled.
+3. Lanes with messages to handle or replies to deliver are claimed, then woken.
+4. Of what is paused, one conversation is tried now and then (a probe).
+5. Due timers become messages of their lanes.
+6. Partitions and retention (``maintenance``).
+
+With Redis away, this process handles and delivers what it claims, with the same code, on its own
+threads.
 """
 
 from __future__ import annotations
@@ -44,20 +48,26 @@ from conversations.waking.queues import queue_name, queue_names
 
 log = structlog.get_logger(__name__)
 
+# Between two rounds. Longer: less load on Postgres, and what lost its wake waits longer.
 SWEEP_SECONDS = 2.0
-BUSY_SECONDS = 0.2  # between sweeps while there is more than the queues may take
-DIRECTLY = 512  # lanes at once, with Redis away
+# Between two rounds while more is due than the queues may take. Longer: a backlog drains more
+# slowly.
+BUSY_SECONDS = 0.2
+# Lanes claimed at once with Redis away. More: fewer rounds, and a longer backlog in this process.
+DIRECTLY = 512
+# Between two rounds of upkeep. Longer: larger batches of rows to delete.
 UPKEEP_SECONDS = 600.0
 
-AWAY = (redis.RedisError, KombuError, AMQPError, OSError)  # a broker: Redis, or RabbitMQ
+# What a broker that is away raises, Redis or RabbitMQ.
+AWAY = (redis.RedisError, KombuError, AMQPError, OSError)
 
-Capacity = dict[str, int]
+Capacity = dict[str, int]  # how many more wakes each queue may take
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
 
 
 class Engines(Protocol):
-    """What works through lanes in this very process, while Redis is away."""
+    """Makes a handler and a sender in this process, for the time when Redis is away."""
 
     def make_handler(self) -> Handler: ...
 
@@ -90,13 +100,13 @@ class Sweeper:
             time.sleep(pause)
 
     def _forget(self) -> None:
-        """We saw nothing for a while: nobody is dead for that."""
+        """Forget all heartbeats: while we could not read them, they may have gone on."""
         self._beats.forget()
         self._claims.forget()
 
     def sweep(self) -> bool:
-        """One round; True when there is more than the queues may take."""
-        self._try(self._bury_dead)
+        """Do one round. Return True if more is due than the queues may take."""
+        self._try(self._recover_dead)
         self._try(self._settle_left_over)
         capacity = self._measure_capacity()
         channels = database.read(sql("find_due"))
@@ -108,29 +118,32 @@ class Sweeper:
         return bool(more)
 
     def _try(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """A step that the database refuses (a row is held too long) must not keep the others from theirs."""
+        """Do one step.
+
+        If the database refuses it (a row is locked for too long), go on with the next.
+        """
         try:
             return step(*arguments)
         except (psycopg.Error, NotStored) as error:
-            log.warning("sweep step put off", step=step.__name__, error=type(error).__name__)
+            log.warning("sweep step failed", step=step.__name__, error=type(error).__name__)
         return None
 
-    # ------------------------------------------------------------ deaths
+    # ------------------------------------------------------------ dead workers
 
-    def _bury_dead(self) -> None:
+    def _recover_dead(self) -> None:
         rows = database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
         for incarnation, beat in self._beats.stopped(rows):
-            dead_workers.bury(self.writer, incarnation, beat)
+            dead_workers.recover(self.writer, incarnation, beat)
 
     def _settle_left_over(self) -> None:
-        """Replies in sending whose sender is gone without a grave: its row was removed, or who buried it died."""
+        """Settle replies in ``sending`` whose sender has no living row: nobody else will."""
         for claim, _ in self._claims.stopped(database.read(LEFT_OVER)):
             dead_workers.settle(self.writer, claim)
 
     # ------------------------------------------------------------ due
 
     def _measure_capacity(self) -> Capacity | None:
-        """How many more wakes each queue may take; None with Redis away."""
+        """Return how many more wakes each queue may take; None while the broker is away."""
         try:
             if self._producer is None:
                 self._producer = wake.open_producer()
@@ -141,9 +154,11 @@ class Sweeper:
             return None
 
     def _claim_due(self, kind: Work, channels: Sequence[Any], capacity: Capacity | None) -> bool:
-        """Claim what is due, as much as its queue may take, and hand it on; True when there is more.
+        """Claim due lanes, as many as their queues may take, and publish them. Return True if more
+        are due.
 
-        The channels of a queue share its room, so that one tenant's backlog stands before nobody else's.
+        The channels of a queue share its capacity: one tenant's backlog does not delay another
+        tenant.
         """
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for channel_id, tenant_id, bot in channels:
@@ -173,7 +188,10 @@ class Sweeper:
         return pauses.is_stopped(*pauses.sending_keys(channel_id, tenant_id))
 
     def _publish(self, kind: Work, claimed: Sequence[Any], capacity: Capacity | None, *, probe: bool = False) -> None:
-        """Wakes, a queue's lanes together; what could not be published is done here."""
+        """Publish wakes for the claimed lanes, by queue.
+
+        Lanes that cannot be published are done here.
+        """
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
             by_queue[queue_name(kind, tenant_id)].append(lane)
@@ -196,7 +214,7 @@ class Sweeper:
             self._do_directly(kind, [lane for _, ids in wakes for lane in ids], probe)
 
     def _drop_producer(self, error: BaseException) -> None:
-        """A connection that failed once is not used again."""
+        """Forget a connection that failed: the next round opens another."""
         self._producer = None
         log.warning("the broker is away: working without", error=type(error).__name__)
 
@@ -209,7 +227,7 @@ class Sweeper:
         return room
 
     def _do_directly(self, kind: Work, lanes: Sequence[int], probe: bool) -> None:
-        """The same code, in this process, for what no living worker has in hand."""
+        """Handle or deliver, in this process, the lanes that no living worker has in hand."""
         kinds = [Work.SEND] if kind == Work.SEND else [Work.HANDLE, Work.SWEEP]
         rows = database.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
         running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
@@ -249,7 +267,7 @@ class Sweeper:
             self._ask_for_upkeep(capacity)
 
     def _ask_for_upkeep(self, capacity: Capacity | None) -> None:
-        """Upkeep is a Celery task, so that its results are kept; without Redis it runs here."""
+        """Publish the task of the upkeep, whose result is kept; without a broker, do it here."""
         try:
             if capacity is not None and self._producer is not None:
                 wake.maintain(self._producer)
@@ -260,7 +278,7 @@ class Sweeper:
 
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:
-    """Whether ``key`` stops this channel, and nothing else does: a probe never goes through another stop."""
+    """Return True if ``key`` alone stops this channel: a probe must not pass another stop."""
     if key.stops == Work.SEND.activity:
         keys = pauses.sending_keys(channel_id, tenant_id)
     else:

@@ -15,7 +15,7 @@ TIMERS_DUE = "SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 1
 
 
 class TimerStream(Stream[int, str]):
-    """A due timer becomes a message of its lane."""
+    """Turns a due timer into the newest message of its lane."""
 
     name = "timers"
     patient = False

@@ -43,7 +43,7 @@ def start(kind: Work) -> Process:
             Sweeper(_process.writer, _process).start()
         gc_tuning.spare()
         vital_thread("beat", _process.beat)
-        dead_workers.bury_predecessor(_process.writer, _process.incarnation)
+        dead_workers.recover_predecessor(_process.writer, _process.incarnation)
     return _process
 
 

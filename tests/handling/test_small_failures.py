@@ -72,5 +72,5 @@ def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypa
     monkeypatch.setattr(dead_workers.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
     monkeypatch.setattr(dead_workers.lock, "free", lambda *arguments: settled.append(arguments))
     monkeypatch.setattr(dead_workers, "settle", lambda writer, claim: settled.append(claim))
-    dead_workers.bury(None, uuid.uuid4(), 10)  # type: ignore[arg-type]
+    dead_workers.recover(None, uuid.uuid4(), 10)  # type: ignore[arg-type]
     assert settled == []

@@ -80,7 +80,7 @@ def bury(dead: uuid.UUID, *told: int) -> None:
     database.execute(sql("beat"), {**worker, "running": json.dumps(told)})
     [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
     writer = committer.Committer("test")
-    dead_workers.bury(writer, dead, beat)
+    dead_workers.recover(writer, dead, beat)
     writer.stop()
 
 

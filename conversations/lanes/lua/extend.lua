@@ -1,5 +1,7 @@
--- Extend locks by owner token; one that is gone (FLUSHALL, expiry) and free is taken again.
--- KEYS: locks. ARGV: owner token, ttl in ms. Returns a list: 1 still this owner's, 0 somebody else's. Idempotent.
+-- Extends locks by owner token. A lock that has vanished (FLUSHALL, expiry) is taken again if it is
+-- free.
+-- KEYS: locks. ARGV: owner token, TTL in ms. Returns a list: 1 this owner's, 0 another's.
+-- Idempotent.
 local result = {}
 for i, key in ipairs(KEYS) do
   local owner = redis.call('HGET', key, 'o')

@@ -1,5 +1,5 @@
--- Delete locks that a token still owns (of a dead process; of a hold whose answer never came). Idempotent.
--- KEYS: locks. ARGV: owner token. Returns a list: 1 deleted, 0 somebody else's or nobody's.
+-- Deletes the locks that a token still owns: of a dead process, or of a hold whose answer was lost.
+-- KEYS: locks. ARGV: owner token. Returns a list: 1 deleted, 0 another's or nobody's. Idempotent.
 local result = {}
 for i, key in ipairs(KEYS) do
   if redis.call('HGET', key, 'o') == ARGV[1] then

@@ -1,5 +1,6 @@
--- Hold lanes: each key that is free, or already this owner's, becomes this owner's; on a taken one word is left.
--- KEYS: locks. ARGV: owner token, ttl in ms. Returns a list: 1 held, 0 taken. Idempotent.
+-- Locks lanes: a key that is free or this owner's becomes this owner's. On another's it leaves word
+-- (field w).
+-- KEYS: locks. ARGV: owner token, TTL in ms. Returns a list: 1 held, 0 another's. Idempotent.
 local result = {}
 for i, key in ipairs(KEYS) do
   local owner = redis.call('HGET', key, 'o')

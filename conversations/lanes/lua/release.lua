@@ -1,6 +1,7 @@
--- Release locks by owner token: if word was left, keep the lock and go on; else delete it. One step, so no word is lost.
--- KEYS: locks. ARGV: owner token; 1: keep on word, 0: delete in any case (the owner ends).
--- Returns a list: 1 released, 2 kept because word was left, 0 somebody else's.
+-- Releases locks by owner token: deletes a lock, or keeps it if somebody left word. One step, so
+-- that no word is lost.
+-- KEYS: locks. ARGV: owner token; 1: keep locks with word, 0: delete all (the owner ends).
+-- Returns a list: 1 released, 2 kept because of word, 0 another's.
 local result = {}
 for i, key in ipairs(KEYS) do
   if redis.call('HGET', key, 'o') ~= ARGV[1] then

@@ -1,6 +1,6 @@
--- Counts one failure of a bot or channel; the row stops it at the limit, in two conversations or more.
--- scope, target, stops, reason, conversation_id, limit, at_once. Row: stopped now, stopped by this very failure.
--- Index: pause_once.
+-- Counts one failure of a bot or channel. At the limit, in two conversations or more, it is stopped.
+-- scope, target, stops, reason, conversation_id; limit: failures; at_once: this one stops it.
+-- Row: stopped now, stopped by this failure. Index: pause_once.
 INSERT INTO pause AS p (scope, target, stops, reason, failures, first_conversation, since, probe_at)
 VALUES (%(scope)s, %(target)s, %(stops)s, %(reason)s, 1, %(conversation_id)s,
         CASE WHEN %(at_once)s THEN now() END, CASE WHEN %(at_once)s THEN now() + interval '5 s' END)

@@ -1,2 +1,3 @@
--- A success ends the count and the pause, unless staff stopped it. scope, target, stops. No rows. Index: pause_once.
+-- Ends the count and the pause after a success, unless staff stopped it.
+-- scope, target, stops. No rows. Index: pause_once.
 DELETE FROM pause WHERE scope = %(scope)s AND target = %(target)s AND stops = %(stops)s AND NOT by_staff

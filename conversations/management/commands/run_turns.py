@@ -1,5 +1,6 @@
-"""Runs each turn from standard input in a fork of its own. Started by ``handling.isolated_turn``,
-not by people.
+"""Runs each turn from standard input in a fork of its own.
+
+Started by ``handling.isolated_turn``, not by people.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class Child:
 
 
 class ForkServer:
-    """The child's end of ``isolated_turn.IsolatedTurns``. It has one thread: a fork copies no
-    other.
+    """The child's end of ``isolated_turn.IsolatedTurns``.
+
+    It has one thread: a fork copies no other.
     """
 
     def __init__(self, answers: int) -> None:
@@ -57,9 +59,7 @@ class ForkServer:
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
 
     def run(self) -> None:
-        """Fork for each request until the worker closes our standard input; then kill the forks
-        that still run.
-        """
+        """Fork for each request until the worker closes our standard input; then kill forks."""
         while True:
             for key, _ in self._selector.select():
                 data = os.read(key.fd, READ_BYTES)
@@ -120,8 +120,9 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def crash_output(request: TurnRequest, status: int) -> turns.Output:
-    """Return the failed turn that a fork's end without an answer means. ``status``: from
-    ``os.waitpid``.
+    """Return the failed turn that a fork's end without an answer means.
+
+    ``status``: from ``os.waitpid``.
     """
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
     kind = "TurnTooLong" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else "Crashed"

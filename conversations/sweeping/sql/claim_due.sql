@@ -1,5 +1,7 @@
--- Claims lanes that are due, by pushing due_at 10 s on; whoever else sweeps skips them.
--- channels: bigint[], active and not stopped; per_channel: at most so many of each, oldest first; all_in: at most so many.
+-- Claims lanes that are due, by moving due_at 10 s into the future; other sweepers skip locked
+-- rows.
+-- channels: bigint[], active and not stopped. per_channel, all_in: most lanes per channel, oldest
+-- first, and in all.
 -- Rows: conversation id, tenant id. Index: conversation_due.
 WITH due AS MATERIALIZED (
   SELECT l.id, ch.tenant_id FROM unnest(%(channels)s::bigint[]) WITH ORDINALITY AS i(id, place)

@@ -1,6 +1,7 @@
--- Lanes that senders may have in hand, the latest first: what they begin, and what is swept, is due within 10 s; what is long
--- overdue is held back.
--- per_channel, all_in: at most so many. Rows: conversation id. Index: conversation_send_due.
+-- Finds lanes that senders may have in hand, latest first. A lane that a sender or a sweeper took
+-- is due within 10 s; one that has been due for longer is held.
+-- per_channel, all_in: most lanes per channel and in all. Rows: conversation id.
+-- Index: conversation_send_due.
 SELECT l.id FROM channel ch
  CROSS JOIN LATERAL (SELECT c.id FROM conversation c
                       WHERE c.channel_id = ch.id

@@ -1,5 +1,6 @@
--- The lane of some channels that was tried longest ago and has something to do.
--- channels: bigint[]; sending: boolean. Row: conversation id, tenant id. Indexes: conversation_due, conversation_send_due.
+-- Finds the lane with work that was tried longest ago, among the lanes of some channels.
+-- channels: bigint[]; sending: boolean. Row: conversation id, tenant id.
+-- Indexes: conversation_due, conversation_send_due.
 SELECT l.id, ch.tenant_id FROM channel ch
  CROSS JOIN LATERAL (
    (SELECT c.id, c.due_at AS at FROM conversation c

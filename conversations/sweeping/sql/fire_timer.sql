@@ -1,4 +1,5 @@
--- A due timer becomes the newest message of its lane, once. id. Rows: conversation id.
+-- Turns a due timer into the newest message of its lane, once.
+-- id: of the timer. Rows: conversation id.
 -- Indexes: primary keys, message_identity_once.
 WITH lane AS MATERIALIZED (
   SELECT c.id FROM conversation c JOIN timer t ON t.conversation_id = c.id WHERE t.id = %(id)s FOR NO KEY UPDATE OF c),

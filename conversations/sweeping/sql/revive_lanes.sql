@@ -1,4 +1,5 @@
--- Lanes that a dead process had in hand for handling are due at once, in id order; they are suspects where something is left.
+-- Makes lanes due that a dead process was handling, in id order. Lanes with messages left become
+-- suspects.
 -- ids: bigint[]. No rows. Index: primary key.
 WITH lanes AS MATERIALIZED (
   SELECT c.id FROM conversation c WHERE c.id = ANY (%(ids)s::bigint[]) ORDER BY c.id FOR NO KEY UPDATE)

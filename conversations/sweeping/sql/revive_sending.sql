@@ -1,4 +1,5 @@
--- Lanes that a dead sender had in hand are due for delivering at once, in id order. ids: bigint[]. No rows. Index: primary key.
+-- Makes lanes due for sending that a dead sender had in hand, in id order.
+-- ids: bigint[]. No rows. Index: primary key.
 WITH lanes AS MATERIALIZED (
   SELECT c.id FROM conversation c WHERE c.id = ANY (%(ids)s::bigint[]) AND c.send_due_at IS NOT NULL
    ORDER BY c.id FOR NO KEY UPDATE)

@@ -1,7 +1,11 @@
--- Replies that a dead sender left in sending: their outcome is unknown. With a key that lives, or under policy resend, they
--- are pending again with the same key, parked after the last attempt; under policy ask they are unknown, with the key as
--- platform id where the platform has keys; a cancelled bot's reply is cancelled.
--- claim; attempts; key_life: json object platform -> seconds (null: for ever). Rows: conversation id. Index: reply_claimed.
+-- Settles the replies that a dead sender left in sending: their outcome is unknown.
+--   cancelled  a bot's reply that a take-over cancelled meanwhile
+--   unknown    policy ask, and the key is too old to be sent again; where the platform has keys,
+--              the key becomes its platform id, so that a later status finds it
+--   parked     no attempt is left
+--   pending    else: sent again with the same key
+-- claim: the sender's incarnation; attempts: most per reply; key_life: json object platform ->
+-- seconds (null: for ever). Rows: conversation id. Index: reply_claimed.
 WITH left_over AS MATERIALIZED (
   SELECT r.id, r.key, c.id AS conversation_id, l.life,
          CASE WHEN r.author = 'bot' AND r.sequence <= c.cancelled_through THEN 'cancelled'

@@ -30,7 +30,7 @@ def mutant(name: str, bug: str, case: str, breaks: str, *edits: Edit) -> Mutant:
 IDENTITY_NOT_UNIQUE = without_unique("message_identity_once", "identity")
 NUMBER_NOT_UNIQUE = without_unique("message_sequence_once", "conversation_id, sequence")
 NUMBERS_MAY_MOVE = Ddl("DROP TRIGGER message_number_never_moves ON message")
-NO_SWEEP = Code("conversations.sweeping.sweeper:Sweeper.sweep", "self._try(self._bury_dead)", "return False")
+NO_SWEEP = Code("conversations.sweeping.sweeper:Sweeper.sweep", "self._try(self._recover_dead)", "return False")
 
 # Storing does not look for what is there.
 STORE_BLINDLY = (
