@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from conversations.contracts import ChannelConfig
+from conversations.contracts import ChannelConfig, Work
 from conversations.lanes import pauses
 from conversations.postgres import database
 
@@ -86,8 +86,9 @@ def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
 
 def answers(channel: ChannelConfig) -> bool:
     """Return True if the channel is on and neither it, its bot nor its tenant is paused."""
-    handling = pauses.handling_keys(channel.bot, channel.id, channel.tenant_id)
-    return channel.active and not pauses.is_stopped(*handling, *pauses.sending_keys(channel.id, channel.tenant_id))
+    about = channel.bot, channel.id, channel.tenant_id
+    keys = pauses.keys_of(Work.HANDLE.activity, *about) + pauses.keys_of(Work.SEND.activity, *about)
+    return channel.active and not pauses.is_stopped(*keys)
 
 
 def offered_title(channel: ChannelConfig, visitor: str, reply: str, choice: str) -> str | None:

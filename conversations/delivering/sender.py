@@ -274,7 +274,7 @@ class Sender:
 
     def _paused(self, channel: ChannelConfig) -> bool:
         try:
-            return pauses.is_stopped(*pauses.sending_keys(channel.id, channel.tenant_id))
+            return pauses.is_stopped(*pauses.keys_of(Work.SEND.activity, channel.bot, channel.id, channel.tenant_id))
         except CoreError:  # the database is away: no intent is written now, whatever we say
             return True
 

@@ -226,7 +226,7 @@ class Handler:
 
     def _begin_turn(self, held: Held, head: Head) -> None:
         channel = held.channel = registry.channel(head.channel_id)
-        keys = pauses.handling_keys(channel.bot, channel.id, channel.tenant_id) if channel else ()
+        keys = pauses.keys_of(Work.HANDLE.activity, channel.bot, channel.id, channel.tenant_id) if channel else ()
         if channel is None or not channel.active or (pauses.is_stopped(*keys) and not held.probe):
             self._release([held])
             return

@@ -60,13 +60,10 @@ def is_stopped(*keys: Key) -> bool:
     return bool(known) and any(known.get(key, False) for key in keys)
 
 
-def handling_keys(bot: str, channel_id: int, tenant_id: int) -> tuple[Key, ...]:
-    work = Work.HANDLE.activity
-    return Key(BOT, bot, work), Key(CHANNEL, str(channel_id), work), Key(TENANT, str(tenant_id), work)
-
-
-def sending_keys(channel_id: int, tenant_id: int) -> tuple[Key, ...]:
-    return Key(CHANNEL, str(channel_id), Work.SEND.activity), Key(TENANT, str(tenant_id), Work.SEND.activity)
+def keys_of(activity: str, bot: str, channel_id: int, tenant_id: int) -> tuple[Key, ...]:
+    """What may stop an ``activity`` (see ``contracts.Work``) of this channel; a bot stops no sending."""
+    keys = Key(CHANNEL, str(channel_id), activity), Key(TENANT, str(tenant_id), activity)
+    return keys if activity == Work.SEND.activity else (Key(BOT, bot, activity), *keys)
 
 
 def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:

@@ -162,7 +162,7 @@ class Sweeper:
         """
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for channel_id, tenant_id, bot in channels:
-            if not self._stopped(kind, channel_id, tenant_id, bot):
+            if not pauses.is_stopped(*pauses.keys_of(kind.activity, bot, channel_id, tenant_id)):
                 by_queue[queue_name(kind, tenant_id) if capacity is not None else ""].append(channel_id)
         more = False
         for name, ids in by_queue.items():
@@ -181,11 +181,6 @@ class Sweeper:
         if claimed:
             self._publish(kind, claimed, capacity)
         return len(claimed) >= share
-
-    def _stopped(self, kind: Work, channel_id: int, tenant_id: int, bot: str) -> bool:
-        if kind == Work.HANDLE:
-            return pauses.is_stopped(*pauses.handling_keys(bot, channel_id, tenant_id))
-        return pauses.is_stopped(*pauses.sending_keys(channel_id, tenant_id))
 
     def _publish(self, kind: Work, claimed: Sequence[Any], capacity: Capacity | None, *, probe: bool = False) -> None:
         """Publish wakes for the claimed lanes, by queue.
@@ -279,8 +274,5 @@ class Sweeper:
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:
     """Return True if ``key`` alone stops this channel: a probe must not pass another stop."""
-    if key.stops == Work.SEND.activity:
-        keys = pauses.sending_keys(channel_id, tenant_id)
-    else:
-        keys = pauses.handling_keys(bot, channel_id, tenant_id)
+    keys = pauses.keys_of(key.stops, bot, channel_id, tenant_id)
     return key in keys and not pauses.is_stopped(*(other for other in keys if other != key))
