@@ -1,4 +1,4 @@
-"""Every planted bug can still be planted: the words that it replaces are still there."""
+"""Every planted bug can still be planted: the seams that it needs are still there."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
 from conversations.postgres import sql_files
 from tests.chaos import mutants
-from tests.chaos.mutants.edits import Code, Ddl, Function, NotApplied, Sql
+from tests.chaos.mutants.edits import Constant, Ddl, Function, Lua, NotApplied, Sql, Wrapped
 from tests.chaos.mutants.planted import MUTANTS
+from tests.chaos.mutants.sql_parts import (
+    MAIN,
+    Assigned,
+    Condition,
+    Cte,
+    NewCte,
+    NotFound,
+    Ordered,
+    Output,
+    Part,
+    changed,
+)
 from tests.kit.stack import ROOT
 
 # Each in a fork: what one plants the next must not have.
@@ -34,13 +47,20 @@ for name in MUTANTS:
 """
 
 
-def _is_statement(edit: object) -> bool:
-    return isinstance(edit, Sql) and edit.loader == "sql"
+WRAP = """
+import django
+django.setup()
+from conversations.postgres.storable_text import clean_text
+from tests.chaos import mutants
+mutants.apply("text_cut_at_nul")
+from conversations.postgres import storable_text
+print(clean_text("a\\0b"), storable_text.clean_text("a\\0b"))
+"""
+PLAIN = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "CHAOS_MUTANT": "", "PYTHONPATH": str(ROOT)}
 
 
 def test_every_bug_can_be_planted_in_a_process() -> None:
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "CHAOS_MUTANT": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", PLANT_ALL], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PLANT_ALL], cwd=ROOT, env=PLAIN, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
@@ -54,11 +74,11 @@ def test_a_bug_of_the_database_can_be_planted_once_however_often_it_is_migrated(
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("name", [n for n, m in MUTANTS.items() if any(_is_statement(e) for e in m.edits)])
+@pytest.mark.parametrize("name", [n for n, m in MUTANTS.items() if any(isinstance(e, Sql) for e in m.edits)])
 def test_postgres_reads_the_statements_of_a_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug that is a syntax error proves nothing either."""
     monkeypatch.setattr(sql_files, "SQL", dict(sql_files.SQL))  # undone afterwards
-    statements = [edit for edit in MUTANTS[name].edits if _is_statement(edit)]
+    statements = [edit for edit in MUTANTS[name].edits if isinstance(edit, Sql)]
     for edit in statements:
         edit.apply()
     with transaction.atomic(), connection.cursor() as cursor:
@@ -70,15 +90,76 @@ def test_postgres_reads_the_statements_of_a_bug(name: str, monkeypatch: pytest.M
         transaction.set_rollback(True)
 
 
-def test_words_that_are_not_there_are_said() -> None:
-    with pytest.raises(NotApplied, match="0 times"):
-        Code("conversations.delivering.limiter:parse_limits", "no such words", "").apply()
+STATEMENT = """-- A comment: a.x = 1 AND b.y = 2
+WITH one AS MATERIALIZED (
+  SELECT a.x, count(*) AS many, coalesce(a.y, 0) + 1 AS more FROM a
+   WHERE a.x = %(x)s AND (a.y IS NOT DISTINCT FROM %(y)s OR a.z > 0) ORDER BY a.x, a.y LIMIT 1),
+two AS (
+  UPDATE b SET x = coalesce(b.x, 'SET x = 1, ('), y = 2 FROM one WHERE b.x = one.x AND b.y = one.y RETURNING b.x)
+SELECT x FROM two WHERE CASE WHEN x > 1 THEN true END ORDER BY x"""
+
+
+@pytest.mark.parametrize(
+    ("part", "was"),
+    [
+        (Condition("one", "a.x", "%(x)s"), "a.x = %(x)s"),
+        (Condition("one", "a.y"), "a.y IS NOT DISTINCT FROM %(y)s"),
+        (Condition("one", "a.z"), "a.z > 0"),
+        (Condition("two", "b.y"), "b.y = one.y"),
+        (Condition(MAIN, "x"), "x > 1"),
+        (Assigned("two", "x"), "coalesce(b.x, 'SET x = 1, (')"),
+        (Assigned("two", "y"), "2"),
+        (Output("one", "many"), "count(*)"),
+        (Output("one", "more"), "coalesce(a.y, 0) + 1"),
+        (Ordered("a.x", "a.y"), "a.x, a.y"),
+        (Ordered("x"), "x"),
+    ],
+)
+def test_a_part_of_a_statement_is_found_by_what_it_is(part: Part, was: str) -> None:
+    one_line = " ".join(STATEMENT.partition("\n")[2].split())
+    for text in (STATEMENT, one_line):
+        assert f"<{was}>" in changed(text, part, "<{}>")
+        assert changed(text, part, "{}") == text
+
+
+def test_a_cte_is_replaced_or_added_as_a_whole() -> None:
+    assert "two AS (\n  DELETE FROM b)\nSELECT" in changed(STATEMENT, Cte("two"), "DELETE FROM b")
+    assert "RETURNING b.x), three AS (SELECT 1)\nSELECT" in changed(STATEMENT, NewCte("three"), "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "part", [Condition("one", "a.w"), Condition("three", "a.x"), Assigned("one", "x"), Output("two", "x"), Ordered("y")]
+)
+def test_a_part_that_is_not_there_once_is_not_found(part: Part) -> None:
+    with pytest.raises(NotFound):
+        changed(STATEMENT, part, "true")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Wrapped("conversations.delivering.limiter:no_such_function", "block_nobody"),
+        Wrapped("conversations.delivering.limiter:parse_limits", "block_nobody"),
+        Constant("conversations.delivering.limiter:NO_SUCH_CONSTANT", 1),
+        Sql("claim_due", Cte("no_such_cte"), "SELECT 1"),
+        Sql("no_such_statement", Cte("lanes"), "SELECT 1"),
+        Lua("no_such_script", ""),
+    ],
+)
+def test_a_seam_that_is_not_there_is_said(edit: Any) -> None:
     with pytest.raises(NotApplied):
-        Code("conversations.delivering.limiter:no_such_function", "a", "b").apply()
-    with pytest.raises(NotApplied, match="times"):
-        Sql("claim_due", "no such words", "").apply()
+        edit.apply()
+
+
+def test_an_unknown_bug_is_said() -> None:
     with pytest.raises(NotApplied, match="no such mutant"):
         mutants.apply("none")
+
+
+def test_a_wrapped_function_has_the_bug_for_all_who_imported_it() -> None:
+    """In a process of its own, which is thrown away."""
+    done = subprocess.run([sys.executable, "-c", WRAP], cwd=ROOT, env=PLAIN, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["a", "a"]), done.stderr
 
 
 def test_the_product_knows_nothing_of_planted_bugs() -> None:

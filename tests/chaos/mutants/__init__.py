@@ -1,9 +1,10 @@
 """Planted bugs: the proof that the checker sees what it says it looks for.
 
-    planted   the bugs, each as words that are replaced in the product's own text
-    edits     how words are replaced in a running process and in a database
-    helpers   what some of them need that the product does not have
-    hunt      runs each where it must be found, and says which were
+    planted    the bugs, each as a few edits
+    edits      the kinds of edit, each through a seam that has a name
+    wrappers   functions with a bug, in place of the product's
+    sql_parts  parts of a statement, found by what they are
+    hunt       runs each bug where it must be found, and says which were
 
 A process plants the bug that ``CHAOS_MUTANT`` names when Django starts (``tests.chaos.apps``). The product
 knows nothing of it.

@@ -1,8 +1,13 @@
-"""How a bug is planted: the product's own text with other words in it, in a running process.
+"""How a bug is planted: through a seam that has a name, never by the words of a line.
 
-An edit names a text (a function's source, a SQL or Lua file, a function in the database) and the words that
-are replaced. Words that are not there exactly once raise ``NotApplied``: the code has moved on, and a bug that was
-not planted proves nothing.
+    Wrapped    a function of the product, by another that gets it as its first argument (see ``wrappers``)
+    Constant   a value of a module, a class or the settings
+    Sql        a part of a statement, by the statement's name and what the part is (see ``sql_parts``)
+    Lua        a whole script
+    Function   a function of the database, by another that may call it as ``planted_<name>``
+    Ddl        a constraint or trigger, by its name
+
+What cannot be found raises ``NotApplied``: the code has moved on, and a bug that was not planted proves nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +15,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from tests.chaos.mutants.sql_parts import NotFound, Part, changed
 
 
 class NotApplied(Exception):
@@ -41,30 +47,22 @@ class _InDatabase:
 
 
 @dataclass(frozen=True)
-class Code(_InProcess):
-    """Words in the source of ``module:function`` or ``module:Class.method``; whoever imported it has the bug, too.
+class Wrapped(_InProcess):
+    """``module:function`` or ``module:Class.method`` becomes ``wrappers.<by>(original, ...)``, for all who imported it.
 
-    ``PLANTED`` in the new words is the module ``helpers``.
+    Behind the original, the wrapper takes the same parameters: else it was written for another version of it.
     """
 
     where: str
-    old: str
-    new: str
+    by: str
 
     def apply(self) -> None:
         function = _function(self.where)
-        source = getattr(function, "planted", "") or _without_decorators(textwrap.dedent(inspect.getsource(function)))
-        namespace: dict[str, Any] = {}
-        text = _replaced(self.where, source, self.old, self.new)
-        planted = compile(text, f"<planted {self.where}>", "exec", annotations.compiler_flag)
-        exec(planted, function.__globals__, namespace)
-        made = namespace[function.__name__].__code__
-        if made.co_freevars != function.__code__.co_freevars:
-            raise NotApplied(f"{self.where} is a closure")
-        if "PLANTED" in self.new:
-            function.__globals__["PLANTED"] = importlib.import_module("tests.chaos.mutants.helpers")
-        function.__code__ = made
-        function.planted = text  # type: ignore[attr-defined]  # where a second edit of it finds its words
+        wrapper = getattr(importlib.import_module("tests.chaos.mutants.wrappers"), self.by)
+        wanted, taken = list(inspect.signature(function).parameters), list(inspect.signature(wrapper).parameters)
+        if ["original", *wanted] != taken:
+            raise NotApplied(f"{self.where} takes {wanted}, {self.by} takes {taken}")
+        _call_instead(function, functools.partial(wrapper, _copy(function)))
 
 
 @dataclass(frozen=True)
@@ -83,40 +81,57 @@ class Constant(_InProcess):
 
 @dataclass(frozen=True)
 class Sql(_InProcess):
-    """Words of the statement ``<name>.sql``, as it is loaded."""
+    """Another ``part`` in the statement ``<name>.sql``; ``{}`` in ``becomes`` stands for the part as it was."""
 
     name: str
-    old: str
-    new: str
-    loader: str = "sql"
+    part: Part
+    becomes: str
 
     def apply(self) -> None:
-        from conversations.postgres import sql_files
+        from conversations.postgres.sql_files import SQL
 
-        texts = {"sql": sql_files.SQL, "lua": sql_files.LUA}[self.loader]
-        texts[self.name] = _replaced(f"{self.name}.{self.loader}", texts[self.name], self.old, self.new)
+        try:
+            SQL[self.name] = changed(SQL[self.name], self.part, self.becomes)
+        except (KeyError, NotFound) as error:
+            raise NotApplied(f"{self.name}.sql: {error}") from error
 
 
-def Lua(name: str, old: str, new: str) -> Sql:
-    """Words of the script ``<name>.lua``."""
-    return Sql(name, old, new, loader="lua")
+@dataclass(frozen=True)
+class Lua(_InProcess):
+    """Another script in place of ``<name>.lua``."""
+
+    name: str
+    script: str
+
+    def apply(self) -> None:
+        from conversations.postgres.sql_files import LUA
+
+        if self.name not in LUA:
+            raise NotApplied(f"no script {self.name}.lua")
+        LUA[self.name] = self.script
 
 
 @dataclass(frozen=True)
 class Function(_InDatabase):
-    """Words of a function of the database, whichever migration made it."""
+    """Another function in the database: ``body`` is PL/pgSQL, same parameters; ``planted_<name>`` is the old one."""
 
     name: str
-    old: str
-    new: str
+    body: str
 
     def migrate(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", [self.name])
+            cursor.execute(
+                """SELECT pg_get_function_arguments(oid), pg_get_function_identity_arguments(oid),
+                          pg_get_function_result(oid) FROM pg_proc WHERE proname = %s""",
+                [self.name],
+            )
             found = cursor.fetchall()
             if len(found) != 1:
                 raise NotApplied(f"{len(found)} functions {self.name} in the database")
-            cursor.execute(_replaced(self.name, found[0][0], self.old, self.new))
+            parameters, types, result = found[0]
+            head = f"CREATE FUNCTION {self.name}({parameters}) RETURNS {result} LANGUAGE plpgsql"
+            cursor.execute(f"ALTER FUNCTION {self.name}({types}) RENAME TO planted_{self.name}")
+            cursor.execute(f"{head} AS $${self.body}$$")
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ def without_unique(constraint: str, columns: str) -> Ddl:
     return Ddl(f"ALTER TABLE message DROP CONSTRAINT {constraint}; CREATE INDEX {constraint} ON message ({columns})")
 
 
-# ---------------------------------------------------------------- finding things
+# ---------------------------------------------------------------- functions
 
 
 def _owner(where: str) -> tuple[Any, str]:
@@ -154,16 +169,22 @@ def _function(where: str) -> FunctionType:
     function = inspect.unwrap(found) if found else None
     if not isinstance(function, FunctionType):
         raise NotApplied(f"{where} is no function")
+    if function.__closure__:
+        raise NotApplied(f"{where} is a closure")
     return function
 
 
-def _without_decorators(source: str) -> str:
-    lines = source.splitlines(keepends=True)
-    begin = next(n for n, line in enumerate(lines) if line.startswith(("def ", "async def ")))
-    return "".join(lines[begin:])
+def _copy(function: FunctionType) -> FunctionType:
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
-def _replaced(where: str, text: str, old: str, new: str) -> str:
-    if text.count(old) != 1:
-        raise NotApplied(f"{where} holds {old!r} {text.count(old)} times")
-    return text.replace(old, new)
+def _call_instead(function: FunctionType, other: Callable[..., Any]) -> None:
+    """Change the function itself, not a name of it: other modules have imported it under names of their own."""
+    name = f"_planted_{id(other)}"
+    function.__globals__[name] = other
+    made: dict[str, Any] = {}
+    exec(f"def call(*args, **kwargs): return {name}(*args, **kwargs)", made)
+    function.__code__ = made["call"].__code__
+    function.__defaults__ = function.__kwdefaults__ = None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.chaos.mutants.edits import Code, Constant, Ddl, Edit, Function, Lua, Sql, without_unique
+from tests.chaos.mutants.edits import Constant, Ddl, Edit, Function, Lua, Sql, Wrapped, without_unique
+from tests.chaos.mutants.sql_parts import MAIN, Assigned, Condition, Cte, NewCte, Ordered, Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,38 +31,40 @@ def mutant(name: str, bug: str, case: str, breaks: str, *edits: Edit) -> Mutant:
 IDENTITY_NOT_UNIQUE = without_unique("message_identity_once", "identity")
 NUMBER_NOT_UNIQUE = without_unique("message_sequence_once", "conversation_id, sequence")
 NUMBERS_MAY_MOVE = Ddl("DROP TRIGGER message_number_never_moves ON message")
-NO_SWEEP = Code("conversations.sweeping.sweeper:Sweeper.sweep", "self._try(self._recover_dead)", "return False")
+NO_SWEEP = Wrapped("conversations.sweeping.sweeper:Sweeper.sweep", "sweep_nothing")
 
 # Storing does not look for what is there.
 STORE_BLINDLY = (
-    Sql("store_messages", "WHERE identity = n.identity LIMIT 1", "WHERE identity = n.identity AND false LIMIT 1"),
-    Sql("store_messages", "SELECT DISTINCT ON (n.identity) n.* FROM mine n", "SELECT n.* FROM mine n"),
+    Sql("store_messages", Condition("known", "identity", "n.identity"), "false"),
+    Sql("store_messages", Cte("fresh"), "SELECT n.* FROM mine n"),
     IDENTITY_NOT_UNIQUE,
 )
 
 
-def asking_first(where: str) -> Code:
+def asking_first(wrapper: str) -> Wrapped:
     """A look for the message before it is stored, without any lock."""
-    items = "items = [item for each in requests for item in _items(each)]"
-    new = f"items = PLANTED.{where}(items) or [Item(items[0].receipt)]"
-    return Code("conversations.storing.intake:store", items, f"{items}; {new}")
+    return Wrapped("conversations.storing.intake:_items", wrapper)
+
+
+def whatever_the_lane_is(*names: str) -> Sql:
+    """A turn's result is written whatever these columns of its lane are by now."""
+    return Sql("commit_turns", Condition("ours", *names), "true")
 
 
 # The database does not ask whether something before is unsettled; the head of the replies is moved by skip_settled.
 SEND_IN_ANY_ORDER = (
-    Sql("commit_sends", "b.sequence < h.intent_sequence", "b.sequence < h.intent_sequence AND false"),
-    Sql("commit_sends", "b.sequence < h.sequence", "b.sequence < h.sequence AND false"),
-    Sql("commit_sends", "coalesce(i.intent_sequence,", "coalesce(NULL::bigint,"),
-    Sql("commit_sends", "greatest(d.sequence + 1, c.next_reply_sequence)", "c.next_reply_sequence"),
-    Sql("commit_sends", "WHEN d.sequence < c.last_reply_sequence THEN", "WHEN true THEN"),
+    Sql("commit_sends", Condition("due", "b.sequence", "h.sequence"), "false"),
+    Sql("commit_sends", Condition("meant", "b.sequence", "h.intent_sequence"), "false"),
+    Sql("commit_sends", Assigned("lanes", "next_reply_sequence"), "c.next_reply_sequence"),
+    Sql("commit_sends", Condition("lanes", "d.sequence", "c.last_reply_sequence"), "true"),
 )
 
 
 def fetched_by(order: str) -> tuple[Sql, Sql]:
     """The next replies of a lane in another order; ``%`` stands for the row."""
     return (
-        Sql("fetch_replies", "ORDER BY p.sequence LIMIT", f"ORDER BY {order.replace('%', 'p')} LIMIT"),
-        Sql("fetch_replies", "ORDER BY c.id, r.sequence", f"ORDER BY c.id, {order.replace('%', 'r')}"),
+        Sql("fetch_replies", Ordered("p.sequence"), order.replace("%", "p")),
+        Sql("fetch_replies", Ordered("c.id", "r.sequence"), f"c.id, {order.replace('%', 'r')}"),
     )
 
 
@@ -73,6 +76,80 @@ LANE_NUMBERS = Ddl(
        END $$"""
 )
 
+# Storing looks for the message in the snapshot from before the wait for its lane.
+MINE_LOCKED_WHILE_LOOKING = """
+  SELECT i.ord, c.id AS conversation_id, c.last_sequence, c.wait_until, c.last_key,
+         decode(i.identity, 'hex') AS identity, decode(i.content_hash, 'hex') AS content_hash
+    FROM items i
+   CROSS JOIN LATERAL (SELECT l.id, l.last_sequence, l.wait_until, l.last_key FROM conversation l
+                        WHERE l.channel_id = i.channel_id AND l.chat = i.lane_chat AND l."user" = i.lane_user
+                        LIMIT 1 FOR NO KEY UPDATE) c"""
+
+# As lanes/lua/release.lua and extend.lua, without a look at the owner.
+RELEASE_ANYBODYS = """
+local result = {}
+for i, key in ipairs(KEYS) do
+  if ARGV[2] == '1' and redis.call('HDEL', key, 'w') == 1 then
+    result[i] = 2
+  else
+    redis.call('DEL', key)
+    result[i] = 1
+  end
+end
+return result"""
+EXTEND_ANYBODYS = """
+local result = {}
+for i, key in ipairs(KEYS) do
+  redis.call('HSET', key, 'o', ARGV[1])
+  redis.call('PEXPIRE', key, ARGV[2])
+  result[i] = 1
+end
+return result"""
+
+# ---------------------------------------------------------------- other functions of the database
+
+# A message that came after its window changes places with the one before it.
+LATECOMERS_CHANGE_PLACES = """
+DECLARE
+  before bigint := (SELECT last_sequence FROM conversation WHERE id = lane);
+  released integer := planted_release_waiting(lane, everything);
+  latecomer bigint;
+BEGIN
+  FOR latecomer IN SELECT sequence FROM message WHERE conversation_id = lane AND sequence > greatest(before, 1)
+                      AND late AND external_sequence IS NULL AND order_key IS NOT NULL ORDER BY sequence LOOP
+    UPDATE message SET sequence = sequence + 1000000 WHERE conversation_id = lane AND sequence = latecomer;
+    UPDATE message SET sequence = latecomer WHERE conversation_id = lane AND sequence = latecomer - 1;
+    UPDATE message SET sequence = latecomer - 1 WHERE conversation_id = lane AND sequence = latecomer + 1000000;
+  END LOOP;
+  RETURN released;
+END"""
+
+# Whatever number comes next was the one expected.
+HOLES_DO_NOT_MATTER = """
+DECLARE
+  released integer := 0;
+  step integer;
+BEGIN
+  LOOP
+    UPDATE conversation c SET last_key = w.first - 1
+      FROM (SELECT min(external_sequence) AS first FROM message
+             WHERE conversation_id = lane AND sequence IS NULL) w
+     WHERE c.id = lane AND c.last_key < w.first - 1;
+    step := planted_release_waiting(lane, everything);
+    released := released + step;
+    EXIT WHEN step = 0;
+  END LOOP;
+  RETURN released;
+END"""
+
+# A settle window is over at once.
+WINDOWS_ARE_OVER = """
+BEGIN
+  UPDATE message SET release_at = least(release_at, clock_timestamp())
+   WHERE conversation_id = lane AND sequence IS NULL AND external_sequence IS NULL;
+  RETURN planted_release_waiting(lane, everything);
+END"""
+
 # ---------------------------------------------------------------- the classics
 
 CLASSICS = (
@@ -81,12 +158,7 @@ CLASSICS = (
         "200 before COMMIT: the request is answered as soon as it is queued",
         "postgres_crash",
         "I1 I6",
-        Code(
-            "conversations.storing.intake:_write",
-            "writer().write_all(stream, items, seconds, size)",
-            "(writer().submit_all(stream, items, lambda tickets: None, deadline=time.monotonic() + seconds, size=size),"
-            " [('stored', 0, 0)] * len(items))[1]",
-        ),
+        Wrapped("conversations.storing.intake:_write", "answer_before_commit"),
     ),
     mutant("no_sweeper", "nobody looks for what stayed behind", "unwoken", "I15 I22", NO_SWEEP),
     mutant(
@@ -95,28 +167,20 @@ CLASSICS = (
         "plain",
         "I4",
         LANE_NUMBERS,
+        Sql("store_messages", Output("known", "same"), "lane_number(n.conversation_id) > 0 AND {}"),
         Sql(
             "store_messages",
-            "SELECT n.ord, m.content_hash",
-            "SELECT n.ord, lane_number(n.conversation_id) > 0 AND m.content_hash",
+            Output("numbered", "sequence"),
+            "CASE WHEN NOT o.waits THEN lane_number(o.conversation_id) END",
         ),
-        Sql(
-            "store_messages",
-            "o.last_sequence + row_number() OVER (PARTITION BY o.conversation_id, o.waits ORDER BY o.ord)",
-            "lane_number(o.conversation_id)",
-        ),
-        Sql(
-            "store_messages",
-            "count(u.sequence) AS given",
-            "coalesce(max(u.sequence) - max(u.last_sequence), 0) AS given",
-        ),
+        Sql("store_messages", Output("lanes", "given"), "coalesce(max(u.sequence) - max(u.last_sequence), 0)"),
     ),
     mutant(
         "select_then_insert",
         "de-duplication by SELECT, then INSERT, without a unique index",
         "plain",
         "I3",
-        asking_first("not_in_table"),
+        asking_first("only_those_not_in_table"),
         *STORE_BLINDLY,
     ),
     mutant(
@@ -124,7 +188,7 @@ CLASSICS = (
         "de-duplication only in Redis",
         "flushall",
         "I3 I1",
-        asking_first("not_in_redis"),
+        asking_first("only_those_not_in_redis"),
         *STORE_BLINDLY,
     ),
     mutant(
@@ -133,42 +197,37 @@ CLASSICS = (
         "frozen_worker",
         "I7 I8 I9 I10",
         Ddl("ALTER TABLE conversation DROP CONSTRAINT head_is_in_the_lane"),
-        Sql("commit_turns", "AND l.next_sequence = i.sequence", ""),
-        Sql("commit_turns", "AND l.epoch = i.epoch", ""),
-        Sql("commit_turns", "AND l.attempts = i.attempts", ""),
-        Sql("commit_turns", "AND l.mode = 'bot' LIMIT 1", "LIMIT 1"),
-        Sql("commit_turns", "AND h.sequence = i.sequence AND h.status = i.expect", ""),
+        whatever_the_lane_is("l.next_sequence", "i.sequence"),
+        whatever_the_lane_is("l.epoch", "i.epoch"),
+        whatever_the_lane_is("l.attempts", "i.attempts"),
+        whatever_the_lane_is("l.mode"),
+        whatever_the_lane_is("h.sequence", "i.sequence"),
+        whatever_the_lane_is("h.status", "i.expect"),
     ),
     mutant(
         "unlock_without_owner",
         "the lock is released by DEL, whoever holds it",
         "frozen_worker",
         "I24",
-        Lua("release", "if redis.call('HGET', key, 'o') ~= ARGV[1] then", "if false then"),
+        Lua("release", RELEASE_ANYBODYS),
     ),
     mutant(
         "replies_apart",
         "state and mark in one transaction, replies in the next",
         "killed_handlers",
         "I10",
-        Code(
-            "conversations.handling.turn_stream:TurnStream.write",
-            "judged = [item.verdict for item in items]",
-            "whole = [item.verdict for item in items]; "
-            "judged = [msgspec.structs.replace(one, replies=None) for one in whole]",
-        ),
-        Code(
-            "conversations.handling.turn_stream:TurnStream.write",
-            "    return [LANE_LOCKED if word",
-            "    rows = PLANTED.write_replies(connection, whole, rows)\n    return [LANE_LOCKED if word",
-        ),
+        Wrapped("conversations.handling.turn_stream:TurnStream.write", "replies_afterwards"),
     ),
     mutant(
         "wake_is_the_only_trigger",
         "a stored message is due to nobody: only its wake brings it",
         "unwoken",
         "I15 I22",
-        Sql("store_messages", "c.wait_until, now() + interval '3 s') END,", "c.wait_until, NULL) END,"),
+        Sql(
+            "store_messages",
+            Assigned("lanes", "due_at"),
+            "CASE WHEN c.next_sequence <= c.last_sequence OR n.given = 0 THEN c.due_at END",
+        ),
     ),
     mutant(
         "reply_overtakes_retry",
@@ -177,8 +236,8 @@ CLASSICS = (
         "I13",
         Sql(
             "fetch_replies",
-            "WHERE p.conversation_id = c.id AND p.sequence",
-            "WHERE p.conversation_id = c.id AND coalesce(p.not_before, now()) <= now() AND p.sequence",
+            Condition(MAIN, "p.conversation_id", "c.id"),
+            "{} AND coalesce(p.not_before, now()) <= now()",
         ),
         *SEND_IN_ANY_ORDER,
     ),
@@ -187,21 +246,21 @@ CLASSICS = (
         "every attempt has an idempotency key of its own",
         "accept_then_reset",
         "I12",
-        Code("conversations.delivering.results:outbound", "key=str(reply.key)", "key=str(uuid.uuid4())"),
+        Wrapped("conversations.delivering.results:outbound", "new_key"),
     ),
     mutant(
         "retry_after_ignored",
         "what a platform says with 429 holds up nobody but the reply that was refused",
         "throttled",
         "I14",
-        Code("conversations.delivering.limiter:Limiter.block", "name = self._name(request, bucket)", "return"),
+        Wrapped("conversations.delivering.limiter:Limiter.block", "block_nobody"),
     ),
     mutant(
         "exceptions_swallowed",
         "a bot's exception counts as an empty answer: the message is marked handled",
         "poison",
         "I7 I10 I22",
-        Code("conversations.handling.handler:Handler._judge", "if not output.error_type:", "if True:"),
+        Wrapped("conversations.handling.handler:Handler._judge", "swallow_exceptions"),
     ),
     mutant(
         "early_ack_no_sweeper",
@@ -224,11 +283,7 @@ CLASSICS = (
         "text ends at a NUL",
         "plain",
         "I1",
-        Code(
-            "conversations.postgres.storable_text:clean_text",
-            "_UNSTORABLE.sub(REPLACEMENT, text)",
-            "_UNSTORABLE.split(text)[0]",
-        ),
+        Wrapped("conversations.postgres.storable_text:clean_text", "cut_at_nul"),
     ),
     mutant(
         "large_body_refused",
@@ -243,11 +298,7 @@ CLASSICS = (
         "the lane's row is locked in an open transaction while the bot thinks",
         "long_turns",
         "faults I19",
-        Code(
-            "conversations.handling.handler:Handler._run",
-            "turns.run(function, task)",
-            "PLANTED.in_transaction(held.id, turns.run, function, task)",
-        ),
+        Wrapped("conversations.turns:run", "in_a_transaction"),
     ),
 )
 
@@ -260,35 +311,15 @@ RACES = (
         "late",
         "I7 I8 I15 I22",
         NUMBERS_MAY_MOVE,
-        Function(
-            "release_waiting",
-            "why := 'late: a later one had its number already';",
-            "why := 'late: a later one had its number already';\n"
-            "        UPDATE message SET sequence = c.last_sequence + 1 WHERE conversation_id = lane"
-            " AND sequence = c.last_sequence;",
-        ),
-        Function(
-            "release_waiting",
-            "numbers[released] := c.last_sequence;",
-            "numbers[released] := c.last_sequence - (SELECT count(*) FROM message WHERE conversation_id = lane"
-            " AND sequence = c.last_sequence);",
-        ),
+        Function("release_waiting", LATECOMERS_CHANGE_PLACES),
     ),
     mutant(
         "duplicate_check_with_the_lock",
         "one statement locks the lane and looks for duplicates, in the snapshot from before the wait",
         "plain",
         "I3",
-        Code(
-            "conversations.storing.intake:StoreStream._statements",
-            'statements["lock"] = (sql("lock_lanes"), {"items": lanes})',
-            "pass",
-        ),
-        Sql(
-            "store_messages",
-            "AND l.id = ANY (string_to_array(current_setting('app.locked', true), ',')::bigint[]) LIMIT 1",
-            "LIMIT 1 FOR NO KEY UPDATE",
-        ),
+        Wrapped("conversations.storing.intake:StoreStream._statements", "without_locking_lanes"),
+        Sql("store_messages", Cte("mine"), MINE_LOCKED_WHILE_LOOKING),
         IDENTITY_NOT_UNIQUE,
     ),
     mutant(
@@ -296,7 +327,7 @@ RACES = (
         "storing numbers messages without holding their lanes",
         "plain",
         "I3 I4",
-        Sql("lock_lanes", "FOR NO KEY UPDATE SKIP LOCKED", ""),
+        Sql("lock_lanes", Cte("locked"), "SELECT id FROM wanted"),
         NUMBER_NOT_UNIQUE,
     ),
     mutant(
@@ -304,25 +335,21 @@ RACES = (
         "a message whose lane somebody else holds is answered 200",
         "plain",
         "I1",
-        Code(
-            "conversations.storing.intake:StoreStream._result",
-            'LANE_LOCKED if word == "busy" else (word, lane,',
-            '("duplicate" if word == "busy" else word, lane,',
-        ),
+        Wrapped("conversations.storing.intake:StoreStream._result", "locked_counts_as_stored"),
     ),
     mutant(
         "hole_not_waited_for",
         "a message beyond a hole in the platform's numbers is released at once",
         "plain",
         "I5",
-        Function("release_waiting", "externals[ahead] - 1 <= c.last_key OR", "externals[ahead] > c.last_key OR"),
+        Function("release_waiting", HOLES_DO_NOT_MATTER),
     ),
     mutant(
         "release_before_the_window",
         "a settle window is over at once",
         "plain",
         "I5",
-        Function("release_waiting", "(everything OR w.release_at <= moment)", "true"),
+        Function("release_waiting", WINDOWS_ARE_OVER),
     ),
     mutant(
         "message_overtakes_retry",
@@ -333,14 +360,13 @@ RACES = (
         NUMBER_NOT_UNIQUE,
         Sql(
             "commit_turns",
-            "states AS (",
-            """swapped AS (
+            NewCte("swapped"),
+            """
   UPDATE message m SET sequence = 2 * o.sequence + 1 - m.sequence
     FROM ours o WHERE m.conversation_id = o.id AND o.expect = 'pending' AND o.status = 'pending'
      AND m.sequence IN (o.sequence, o.sequence + 1)
      AND EXISTS (SELECT FROM message x WHERE x.conversation_id = o.id AND x.sequence = o.sequence + 1
-                    AND x.status = 'pending')),
-states AS (""",
+                    AND x.status = 'pending')""",
         ),
     ),
     mutant(
@@ -350,8 +376,8 @@ states AS (""",
         "I27",
         Sql(
             "revive_lanes",
-            "SET suspect =",
-            "SET attempts = c.attempts + (c.mode = 'bot' AND c.next_sequence <= c.last_sequence)::integer, suspect =",
+            Assigned(MAIN, "suspect"),
+            "{}, attempts = c.attempts + (c.mode = 'bot' AND c.next_sequence <= c.last_sequence)::integer",
         ),
     ),
     mutant(
@@ -359,66 +385,59 @@ states AS (""",
         "while a bot fails for everybody, each failure spends an attempt of its message",
         "bot_down",
         "faults I7",
-        Code(
-            "conversations.handling.handler:Handler._judge",
-            "paused = pauses.count_failure(",
-            "paused = False and pauses.count_failure(",
-        ),
+        Wrapped("conversations.lanes.pauses:count_failure", "blame_the_message"),
     ),
     mutant(
         "lock_taken_by_renewal",
         "renewing takes the lock from whoever holds it by now",
         "frozen_worker",
         "I24",
-        Lua("extend", "if not owner or owner == ARGV[1] then", "if true then"),
+        Lua("extend", EXTEND_ANYBODYS),
     ),
     mutant(
         "take_over_without_cancelled_through",
         "a take-over cancels what is pending, but a reply in flight that comes back is sent again",
         "take_over",
         "I26",
-        Sql("take_over", "cancelled_through = last_reply_sequence", "cancelled_through = cancelled_through"),
+        Sql("take_over", Assigned("lane", "cancelled_through"), "cancelled_through"),
     ),
     mutant(
         "old_turn_commits_after_take_over",
         "a turn that began before a take-over is written after it",
         "take_over",
         "I26",
-        Sql("commit_turns", "AND l.epoch = i.epoch", ""),
-        Sql("commit_turns", "AND l.mode = 'bot' LIMIT 1", "LIMIT 1"),
+        whatever_the_lane_is("l.epoch", "i.epoch"),
+        whatever_the_lane_is("l.mode"),
     ),
     mutant(
         "hand_back_skips_unseen",
         "handing back skips messages that the person never saw",
         "hand_back",
         "faults",
-        Sql("hand_back", "OR m.sequence > %(seen_last)s", ""),
+        Sql("hand_back", Condition("kept", "m.sequence", "%(seen_last)s"), "false"),
     ),
     mutant(
         "intent_without_claim",
         "an intent bears no name: nobody settles it when its sender dies",
         "killed_senders",
         "I11 I15",
-        Sql("commit_sends", "claimed_by = i.intent_claim,", "claimed_by = NULL,"),
-        Sql("commit_sends", "AND p.claimed_by IS NOT DISTINCT FROM h.claim", ""),
+        Sql("commit_sends", Assigned("intents", "claimed_by"), "NULL"),
+        Sql("commit_sends", Condition("due", "p.claimed_by", "h.claim"), "true"),
     ),
     mutant(
         "result_of_anothers_attempt",
         "a sender that was taken for dead writes its result over another's attempt",
         "frozen_sender",
         "I11 I12 I13",
-        Sql("commit_sends", "AND p.attempts = h.attempts AND p.claimed_by IS NOT DISTINCT FROM h.claim", ""),
+        Sql("commit_sends", Condition("due", "p.attempts", "h.attempts"), "true"),
+        Sql("commit_sends", Condition("due", "p.claimed_by", "h.claim"), "true"),
     ),
     mutant(
         "unknown_counts_as_sent",
         "a send whose outcome is unknown is taken for sent",
         "platform_errors",
         "I11",
-        Code(
-            "conversations.delivering.results:judge",
-            "now = msgspec.structs.replace(reply",
-            "outcome = Sent() if isinstance(outcome, Unknown) else outcome\n    now = msgspec.structs.replace(reply",
-        ),
+        Wrapped("conversations.delivering.results:judge", "unknown_is_sent"),
     ),
     mutant(
         "sorry_overtakes",
@@ -433,15 +452,14 @@ states AS (""",
         "each sender keeps a channel's limits for itself alone",
         "burst",
         "I14 faults",
-        Code("conversations.delivering.limiter:Limiter._ask", "if time.monotonic() < self._away_until:", "if True:"),
-        Code("conversations.delivering.limiter:Limiter._alone", "max(1, self._senders())", "1"),
+        Wrapped("conversations.delivering.limiter:Limiter._ask", "ask_nobody"),
     ),
     mutant(
         "wake_cap_ignored",
         "wakes are published however many wait",
         "workers_away",
         "faults",
-        Code("conversations.waking.wake:Waker.room", "return WAITING - length", "return WAITING"),
+        Wrapped("conversations.waking.wake:Waker.room", "always_room"),
     ),
 )
 
