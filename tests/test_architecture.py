@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,41 @@ def test_the_arrows_inside_the_core_have_no_cycle() -> None:
         leaves = {name for name, to in arrows.items() if not to & arrows.keys()}
         assert leaves, f"a cycle among {sorted(arrows)}"
         arrows = {name: to for name, to in arrows.items() if name not in leaves}
+
+
+LOCKS = ("threading.Lock", "threading.RLock", "threading.Condition")
+
+
+def locks() -> Iterator[str]:
+    """Every lock of the product that lives longer than a call: ``Class._name`` or ``module._name``."""
+    for path in (path for folder in PRODUCT for path in modules(ROOT / folder)):
+        tree = ast.parse(path.read_text())
+        owners = [(node.name, node) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for owner, body in [*owners, (path.stem, ast.Module(tree.body, []))]:
+            for node in ast.walk(body) if isinstance(body, ast.ClassDef) else body.body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.value).removesuffix("()") in LOCKS:
+                    target = node.targets[0]
+                    if isinstance(target, ast.Attribute):
+                        yield f"{owner}.{target.attr}"
+                    elif isinstance(body, ast.Module) and isinstance(target, ast.Name):
+                        yield f"{owner}.{target.id}"
+
+
+def section(title: str) -> str:
+    return TEXT[TEXT.index(f"## {title}") :].split("\n## ")[0]
+
+
+def test_the_table_of_locks_lists_every_lock_and_no_other() -> None:
+    assert sorted(re.findall(r"^\| `(\S+)` \|", section("Locks inside a process"), re.M)) == sorted(locks())
+
+
+def test_every_thread_that_the_architecture_names_exists() -> None:
+    """By the words before a number or a kind: ``turn-1``, ``renew-handling``."""
+    code = "".join(path.read_text() for folder in PRODUCT for path in modules(ROOT / folder))
+    rows = re.findall(r"^\| (?:web|handle|send|sweep) \|.*$", section("Processes and threads"), re.M)
+    names = {name.split("-")[0] for row in rows for name in re.findall(r"`([a-z][a-z \d-]*)`", row)}
+    assert len(rows) == 4
+    assert {name for name in names if not re.search(rf"""["']{name}\b""", code)} == set()
 
 
 def test_nobody_saves_a_lane() -> None:
