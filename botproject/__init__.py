@@ -5,7 +5,7 @@ urls.py      webhooks, chat page, admin, health
 bots.py      the demo bot
 celery.py    the Celery application
 wsgi.py      the entry point of web processes
-web.py       what granian leaves to us: bodies that never arrive, workers without their parent
+web.py       adds to granian a time limit for bodies, and processes that start and end together
 local/       `make run`
 """
 

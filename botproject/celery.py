@@ -1,4 +1,4 @@
-"""The sample project's Celery application; what it does stands in ``conversations.tasks``."""
+"""The sample project's Celery application; its tasks are in ``conversations.tasks``."""
 
 from __future__ import annotations
 

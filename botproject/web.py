@@ -1,12 +1,12 @@
-"""What granian leaves to us: bodies that never arrive, and workers without their parent.
+"""Adds to granian: a time limit for request bodies, and processes that start and end together.
 
-Granian has no time limit for bodies, and a WSGI thread that reads one is held for as long as
-the client likes. So reads that take too long are noticed by a thread, which shuts the guilty
-connections down; the read then ends short. Granian does not say which connection a request came
-on, but the kernel does: over a stalled body nothing has been sent back for as long as it lasts.
-The others of which that is true are idle, and granian closes them at the same age anyway.
+Granian has no time limit for bodies, so a client that stops sending would hold a WSGI thread for
+ever. A thread of ours notices reads that take too long and shuts their connections down; the read
+then ends early. Granian does not say which connection a request uses, but the kernel does: nothing
+was sent back on it since the body stalled. Idle connections match too; granian closes those at the
+same age anyway.
 
-Linux only: elsewhere (development on macOS) nothing is cut.
+The limit works on Linux only. On macOS (development) no connection is cut.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import socket
 import struct
 import sys
@@ -24,8 +25,10 @@ from typing import Any
 
 from conversations.workers.supervisor import die_with_parent
 
+# A read of a body may take so long. Larger: clients that stopped sending hold threads longer. Smaller:
+# slow clients that still send are cut off.
 BODY_SECONDS = 20.0
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # between two looks for reads that take too long; larger: they are cut later
 # struct tcp_info, linux/tcp.h: 8 bytes, 9 times u32, then tcpi_last_data_sent in milliseconds.
 TCP_INFO_BYTES = 48
 LAST_DATA_SENT_OFFSET = 44
@@ -34,7 +37,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class TimedBody:
-    """The server's body stream; `reads` knows since when a read of it has been going on."""
+    """The server's body stream. While a read runs, ``reads`` holds its thread and when the request began."""
 
     def __init__(self, stream: Any, reads: dict[int, float], begun: float) -> None:
         self._stream = stream
@@ -60,11 +63,25 @@ def guarded(application: Application) -> Application:
 
 
 def die_with_main_process() -> None:
-    """A worker whose main process was killed would hold its port, and nobody would stop it."""
+    """End this worker if its main process is killed: it would keep the port, and nobody would stop it."""
     parent = multiprocessing.parent_process()
     bind = die_with_parent(parent.pid) if parent and parent.pid else None
     if bind:
         bind()
+
+
+@contextlib.contextmanager
+def refusing_for_good() -> Iterator[None]:
+    """End granian's main process if this worker refuses to start: it would start it again for ever."""
+    try:
+        yield
+    except SystemExit as refused:
+        sys.stderr.write(f"the web server cannot start, see docs/deploy.md:\n{refused}\n")
+        sys.stderr.flush()
+        parent = multiprocessing.parent_process()
+        if parent and parent.pid:
+            os.kill(parent.pid, signal.SIGKILL)  # after SIGTERM it would end with the code of success
+        raise SystemExit(1) from None
 
 
 def cut_stalled_bodies(application: Application) -> Application:
@@ -101,7 +118,7 @@ def cut_silent_connections(port: int) -> None:
 
 
 def connections_to(port: int) -> Iterator[socket.socket]:
-    """Copies, so that a number that is closed and used again meanwhile is never touched."""
+    """Yield copies of descriptors: a number may be closed and used again for another connection."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             connection = socket.socket(fileno=os.dup(int(name)))
@@ -122,7 +139,7 @@ def is_connection_to(connection: socket.socket, port: int) -> bool:
 
 
 def seconds_since_we_sent(connection: socket.socket) -> float:
-    """Since it was opened, if nothing was sent."""
+    """Count from the opening of the connection if nothing was sent."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     milliseconds: int = struct.unpack_from("=I", info, LAST_DATA_SENT_OFFSET)[0]
     return milliseconds / 1000

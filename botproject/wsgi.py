@@ -4,7 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from botproject.web import guarded
+from botproject.web import guarded, refusing_for_good
 from channels_ingest.webhooks.fast_path import ahead_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")
@@ -14,6 +14,7 @@ from conversations.operating import checks  # noqa: E402  (needs the apps)
 from conversations.storing import spool_drainer  # noqa: E402
 from conversations.workers import gc_tuning  # noqa: E402
 
-checks.refuse_to_start()
+with refusing_for_good():
+    checks.refuse_to_start()
 spool_drainer.start()
 gc_tuning.spare()

@@ -1,7 +1,7 @@
-"""What a channel is set up with: words of a person become a checked row.
+"""Sets a channel up: checks what a person typed, then writes the row.
 
-Shared by ``add_channel``, ``set_channel`` and ``apply_channels``. Credentials are what the adapter
-declares as secrets; everything else is an option, of every channel (below) or of the platform.
+``add_channel``, ``set_channel`` and ``apply_channels`` share it. A setting that the adapter declares as
+a secret is a credential. Any other setting is an option, of all channels (below) or of the platform.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ from conversations.lanes import pauses
 from conversations.models import Audit, Channel, Tenant
 
 URL = "https?://.+"
-# Options of every channel.
+# Options that every channel has.
 OPTIONS = (
-    Option(
-        name="settle_ms", help="0 to 2000: how long to wait for an earlier message", pattern="[0-9]{1,4}", number=True
-    ),
+    Option(name="settle_ms", help="0 to 2000 ms to wait for an earlier message", pattern="[0-9]{1,4}", number=True),
     Option(name="parked_policy", help="block, skip or human", pattern="block|skip|human"),
     Option(name="gap_timeout_s", help="seconds to wait for a missing seq", pattern="[0-9]{1,6}", number=True),
     Option(name="gap_policy", help="go_on or block", pattern="go_on|block"),
@@ -43,13 +41,14 @@ OPTIONS = (
         help="default, off, or overrides such as channel:80/1s,chat:1/1s",
         pattern=r"default|off|(channel|chat|group):[0-9]+/[0-9.]+s(,(channel|chat|group):[0-9]+/[0-9.]+s)*",
     ),
-    Option(name="bot_url", help="where a bot of kind http is asked", pattern=URL),
+    Option(name="bot_url", help="URL of an http bot", pattern=URL),
 )
+# Milliseconds. Larger: every message of such a channel waits longer. Smaller: fewer late messages find their place.
 SETTLE_MS_MAX = 2000
-# Of every channel that has none of its own by that name.
+# Every channel has it, unless its platform declares a secret of that name.
 BOT_SECRET = Secret(
     name="secret",
-    help="whsec_ and base64; signs what goes to and comes from a bot of kind http",
+    help="whsec_ and base64; signs requests to an http bot and its late replies",
     required=False,
     rotates=True,
     pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
@@ -57,7 +56,7 @@ BOT_SECRET = Secret(
 
 
 class WrongSetting(Exception):
-    """A setting that cannot be; the words are for the person who typed it."""
+    """A setting is not valid. The words are for the person who typed it."""
 
 
 def apply(
@@ -71,7 +70,7 @@ def apply(
     active: bool | None = None,
     fresh: bool = False,
 ) -> tuple[Channel, str]:
-    """Make the channel of this tenant and name what is said; ``created``, ``changed`` or ``unchanged``."""
+    """Create or change the channel of this tenant and name. Return created, changed or unchanged."""
     owner, _ = Tenant.objects.get_or_create(name=tenant)
     channel = Channel.objects.filter(tenant=owner, name=name).first()
     if channel is not None and (fresh or channel.platform != platform):
@@ -89,11 +88,11 @@ def change(
     api_base: str | None = None,
     active: bool | None = None,
 ) -> str:
-    """Write what differs, with an audit entry that names the settings and no value."""
+    """Write what differs, with an audit entry that names the settings without their values."""
     created, before = channel.pk is None, _shown(channel)
     credentials, options = checked(channel.platform, given)
     if created:
-        credentials = {**invented(channel.platform, given), **credentials}
+        credentials = {**generated(channel.platform, given), **credentials}
     credentials = {
         name: value for name, value in credentials.items() if channel.open_credentials().get(name, "") != value
     }
@@ -112,13 +111,13 @@ def change(
             reason=", ".join(sorted({*credentials, *options})),
         )
     registry.forget_channels()
-    if credentials:  # what stopped for a bad token may be tried again
+    if credentials:  # a pause because of a bad token may end
         pauses.count_success(pauses.Key(pauses.CHANNEL, str(channel.pk), Work.SEND.activity))
     return "created" if created else "changed"
 
 
 def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """``given`` as credentials and options. Raises ``WrongSetting`` with what was wrong and what is known."""
+    """Split settings into credentials and options. ``WrongSetting`` says what is wrong and what is known."""
     known_secrets, known_options = secrets_of(platform), options_of(platform)
     credentials, options = {}, {}
     for name, value in given.items():
@@ -133,7 +132,7 @@ def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], di
 
 
 def secrets_of(platform: str) -> dict[str, Secret]:
-    """Every secret that a channel of ``platform`` takes, the previous ones of a rotation included."""
+    """Return every secret that a channel of ``platform`` takes, with the previous ones of a rotation."""
     declared: list[Secret] = list(_adapter(platform).secrets)
     if all(secret.name != BOT_SECRET.name for secret in declared):
         declared.append(BOT_SECRET)
@@ -149,25 +148,25 @@ def options_of(platform: str) -> dict[str, Option]:
 
 
 def missing(platform: str, present: Iterable[str]) -> list[str]:
-    """Required secrets that a channel does not have."""
+    """Return the required secrets that a channel does not have."""
     there = set(present)
     return [secret.name for secret in _adapter(platform).secrets if secret.required and secret.name not in there]
 
 
-def invented(platform: str, given: Mapping[str, str]) -> dict[str, str]:
-    """Secrets that are ours to invent and were not given."""
+def generated(platform: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Generate the secrets that we choose ourselves, unless they were given."""
     declared = _adapter(platform).secrets
-    return {secret.name: _invent(secret) for secret in declared if secret.generated and secret.name not in given}
+    return {secret.name: _generate(secret) for secret in declared if secret.generated and secret.name not in given}
 
 
-def _invent(secret: Secret) -> str:
+def _generate(secret: Secret) -> str:
     if secret.prefix:
         return secret.prefix + base64.b64encode(secrets.token_bytes(32)).decode()
     return secrets.token_urlsafe(32)
 
 
 def config(channel: Channel) -> ChannelConfig:
-    """The row as adapters see it."""
+    """Return the row as adapters see it."""
     return ChannelConfig(
         id=channel.pk,
         public_id=channel.public_id,
@@ -183,7 +182,7 @@ def config(channel: Channel) -> ChannelConfig:
 
 
 def read_value(value: str) -> str:
-    """What a person typed: the value, ``env:NAME``, or ``-`` for a line of standard input."""
+    """Return the typed value, the variable of ``env:NAME``, or for ``-`` a line of standard input."""
     if value == "-":
         return sys.stdin.readline().rstrip("\r\n")
     if not value.startswith("env:"):
@@ -228,22 +227,27 @@ def _option(option: Option, value: str) -> Any:
 
 
 def _matching(pattern: str, name: str, value: str, help: str) -> str:
-    """An empty value takes a setting away."""
+    """Check a value against its pattern. An empty value removes the setting."""
     if "\0" in value or (value and pattern and not re.fullmatch(pattern, value)):
         raise WrongSetting(f"{name} cannot be that; it is: {help}")
     return value
 
 
 def _callable(url: str) -> str:
-    """A URL that outbound calls may go to, as far as can be said now."""
+    """Check a URL for outbound calls. A name that does not resolve now is checked at each connection."""
     if not url:
         return ""
     try:
-        target = addresses.check_url(url, settings.ALLOW_PRIVATE_OUTBOUND)
-        if not settings.ALLOW_PRIVATE_OUTBOUND:
-            addresses.public_address(target.host, target.port)
+        addresses.check_url(url, allow_private=True)
+    except addresses.AddressRefused:
+        raise WrongSetting(f"{url} is not an http or https URL") from None
+    if settings.ALLOW_PRIVATE_OUTBOUND:
+        return url
+    try:
+        target = addresses.check_url(url, allow_private=False)
+        addresses.public_address(target.host, target.port)
     except addresses.AddressRefused as error:
         raise WrongSetting(f"{url}: {error} (ALLOW_PRIVATE_OUTBOUND is off)") from None
     except (socket.gaierror, UnicodeError):
-        pass  # a name that does not resolve here and now is looked at again with each connection
+        pass
     return url

@@ -66,6 +66,7 @@ def servers_of(directory: Path) -> contextlib.AbstractContextManager[Servers]:
         database_url=os.environ.get("DATABASE_URL", ""),
         redis_url=os.environ.get("REDIS_URL", ""),
         wait_seconds=30.0,
+        say=lambda text: print(f"{text} ... ", end="", flush=True),
     )
 
 

@@ -75,12 +75,13 @@ def local_servers(
     redis_url: str = "",
     settings: Mapping[str, str] | None = None,
     wait_seconds: float = 0.0,
+    say: Say = lambda text: None,
 ) -> Iterator[Servers]:
     """The servers of `directory`, for one run at a time; `servers.json` there tells others.
 
     Another run may take `wait_seconds` to end (it is stopping).
     """
-    with only_run(directory, wait_seconds):
+    with only_run(directory, wait_seconds, say):
         servers = start(directory, database_url, redis_url, settings)
         write_addresses(directory, servers)
         try:
@@ -117,15 +118,17 @@ def start(directory: Path, database_url: str, redis_url: str, settings: Mapping[
 
 
 @contextlib.contextmanager
-def only_run(directory: Path, wait_seconds: float) -> Iterator[None]:
-    """Two runs would stop each other's servers. The lock ends with its process, however it ends."""
+def only_run(directory: Path, wait_seconds: float, say: Say = lambda text: None) -> Iterator[None]:
+    """Keep a second run out: it would stop the servers of the first. The lock ends with its process."""
     make_folder(directory)
     deadline = time.monotonic() + wait_seconds
     with (directory / "lock").open("w") as lock:
-        while not try_lock(lock):
-            if time.monotonic() > deadline:
-                raise AlreadyRunning(f"another run uses {directory}")
-            time.sleep(0.2)
+        if not try_lock(lock):
+            say(f"another run uses {directory}; waiting up to {wait_seconds:.0f} s for it to stop")
+            while not try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise AlreadyRunning(f"another run uses {directory}")
+                time.sleep(0.2)
         yield
 
 

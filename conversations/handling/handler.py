@@ -386,14 +386,14 @@ class Handler:
             word, behind, speaks = ticket.result
             head: Head = ticket.item.head
             line = {"conversation": held.id, "sequence": head.sequence, "trace": verdicts.trace(head)}
-            lines.setdefault(word, []).append(line)
+            lines.setdefault(word if word == "moved" else ticket.item.verdict.outcome, []).append(line)
             if speaks:
                 speaking.setdefault(head.tenant_id, []).append(held.id)
             self._continue(held, head, behind, word == "moved")
         for tenant_id, lanes in speaking.items():
             wake.send(lanes, tenant_id)
         for word, its in lines.items():
-            logs.together(log, "handled", its, status=word)
+            logs.together(log, "turn written", its, status=word)
 
     def _continue(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
         """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""

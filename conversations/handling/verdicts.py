@@ -81,6 +81,11 @@ class Verdict(msgspec.Struct, kw_only=True):
     replies: list[dict[str, Any]] | None = None
     turn: dict[str, Any] | None = None
 
+    @property
+    def outcome(self) -> str:
+        """The turn's outcome (committed, failed, paused); without a turn the head's new status."""
+        return str(self.turn["outcome"]) if self.turn else self.status
+
 
 class Finished(msgspec.Struct, frozen=True):
     """A verdict on its way to the database, with what is needed to judge again where the database refuses it."""

@@ -27,8 +27,8 @@ WORDS = frozenset({
     "event", "level", "logger", "timestamp", "trace", "at",
     "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind",
     "lane", "method", "outcome", "place", "platform", "public_id", "queue", "redis", "role", "route", "scope",
-    "setting", "sqlstate", "state", "status", "step", "stops", "stream", "table", "task", "tenant", "verb", "version",
-    "why", "worker",
+    "setting", "sqlstate", "state", "status", "step", "stops", "stream", "table", "target", "task", "tenant", "verb",
+    "version", "why", "worker",
 })  # fmt: skip
 # Levels at which an exception is also sent to Sentry.
 REPORTED = frozenset({"error", "exception", "critical"})

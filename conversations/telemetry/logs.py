@@ -37,6 +37,7 @@ QUIET = {
     "django.request": logging.ERROR,  # 4xx are counted by health, not logged one by one
     "httpx": logging.ERROR,
     "kombu": logging.WARNING,
+    "psycopg.pool": logging.ERROR,  # whoever needs a connection gets the error, and logs it
     "urllib3": logging.ERROR,
 }
 # Items of a batch in one line. More: fewer and longer lines, which ``LINE_CHARACTERS`` may cut off.
@@ -157,7 +158,11 @@ def _log_unraisable(args: Any) -> None:
 
 
 def _log_warning(message: Any, category: type[Warning], filename: str, lineno: int, *args: Any, **kwargs: Any) -> None:
-    structlog.get_logger(__name__).warning("python warning", kind=category.__name__, place=f"{filename}:{lineno}")
+    log = structlog.get_logger(__name__)
+    if category.__name__ != "SecurityWarning":
+        log.warning("python warning", kind=category.__name__, place=f"{filename}:{lineno}")
+    elif not settings.LOCAL:  # Celery gives it for one reason
+        log.warning("runs as root: give it a user of its own")
 
 
 def _leave_logging_alone(**kwargs: Any) -> None:

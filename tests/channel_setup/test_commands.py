@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ WRONG = [
     (("telegram", "--set", "limits=fast"), "limits cannot be that"),
     (("telegram", "--bot", "nobody"), "no bot named 'nobody'"),
     (("smoke_signals",), "no adapter for 'smoke_signals'"),
-    (("telegram", "--api-base", "ftp://x"), "not a URL"),
+    (("telegram", "--api-base", "ftp://x"), "^ftp://x is not an http or https URL$"),
+    (("telegram", "--api-base", "https://user:word@host"), "is not an http or https URL$"),
 ]  # fmt: skip
 
 
@@ -253,10 +255,36 @@ def test_send_webhook_posts_a_signed_fixture(httpserver: Any) -> None:
     assert first["message_id"] != second["message_id"]
     httpserver.clear()
     httpserver.expect_request(channel.webhook_path).respond_with_data("", status=503)
-    with pytest.raises(CommandError, match="1 of 1 were not taken"):
+    with pytest.raises(CommandError, match="1 of 1 were refused"):
         run("send_webhook", "truncated", "--channel", channel.public_id, "--url", base)
     with pytest.raises(CommandError, match="known for generic: batch"):
         run("send_webhook", "nothing", "--channel", channel.public_id)
+
+
+WRONG_MEMBERS = [
+    ("foo.bar=x", "the fixture has no 'foo.bar'"),
+    ("data.nothing.text=x", "the fixture has no 'data.nothing.text'"),
+    ("data.text.deeper=x", "the fixture has no 'data.text.deeper'"),
+    ("nowhere=x", "the fixture has no 'nowhere'"),
+    ("data.seq=many", "data.seq is JSON in the fixture, and 'many' is not"),
+    ("text", "--set takes NAME=VALUE, not 'text'"),
+]
+
+
+@pytest.mark.parametrize(("pair", "words"), WRONG_MEMBERS)
+def test_send_webhook_says_which_member_is_wrong(pair: str, words: str, tmp_path: Path) -> None:
+    channel = add("generic", "x", "--set", f"secret={CREDENTIALS['secret']}")
+    fixture = tmp_path / "body.json"
+    fixture.write_text('{"type": "message", "data": {"text": "hello", "seq": 1, "list": ["a"]}}')
+    with pytest.raises(CommandError, match=re.escape(words)):
+        run("send_webhook", str(fixture), "--channel", channel.public_id, "--set", pair)
+
+
+def test_send_webhook_says_which_file_is_not_json(tmp_path: Path) -> None:
+    channel = add("generic", "x", "--set", f"secret={CREDENTIALS['secret']}")
+    (tmp_path / "body.json").write_text("{")
+    with pytest.raises(CommandError, match=r"body\.json is not JSON"):
+        run("send_webhook", str(tmp_path / "body.json"), "--channel", channel.public_id)
 
 
 def test_new_credentials_end_a_pause_of_sending_but_not_one_by_staff() -> None:

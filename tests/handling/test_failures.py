@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -104,6 +105,20 @@ def test_the_fifth_failure_parks_and_one_sorry_text_stands_in_its_place(lanes: L
     assert lanes.replies(lane) == ["1: one", "so sorry", "3: three", "5: five"]
     assert lanes.turns(lane, "outcome, attempt")[1:6] == [("failed", n) for n in range(1, 6)]
     assert lanes.lane(lane, "mode, epoch, next_sequence, attempts, blocked, due_at") == ("bot", 0, 6, 0, False, None)
+
+
+def test_the_log_says_of_each_turn_what_it_came_to(lanes: Lanes) -> None:
+    lane = lanes.say(lanes.channel(parked_policy="human"), "u", "one", "raise")
+    wait_until(lambda: lanes.turns(lane) == ["committed", "failed"], 10, "the first failure")
+
+    def said() -> list[str]:
+        lines = [line for line in lanes.stack.logs().splitlines() if '"turn written"' in line]
+        written = [json.loads(line[line.index("{") :]) for line in lines]
+        return [each["status"] for each in written if each["conversation"] == lane]
+
+    wait_until(lambda: len(said()) >= 2, 10, "two lines")
+    assert said()[:2] == ["committed", "failed"]
+    pause(lanes, lane)
 
 
 def test_policy_human_lets_a_person_answer(lanes: Lanes) -> None:

@@ -16,7 +16,7 @@ import redis
 
 from botproject.local.places import remove_room
 from botproject.local.processes import Server
-from botproject.local.servers import AlreadyRunning, Servers, local_servers
+from botproject.local.servers import AlreadyRunning, Servers, local_servers, only_run
 
 HOWS = ("stop", "stop_immediately", "kill")
 
@@ -164,3 +164,16 @@ def read(servers: Servers) -> tuple[str, str]:
         row = connection.execute("SELECT word FROM kept").fetchone()
     assert row
     return str(row[0]), redis.Redis.from_url(servers.redis_url).get("kept").decode()
+
+
+def test_a_second_run_says_that_it_waits(tmp_path: Path) -> None:
+    said: list[str] = []
+    with only_run(tmp_path, 0.0), pytest.raises(AlreadyRunning), only_run(tmp_path, 0.3, said.append):
+        pass
+    assert said == [f"another run uses {tmp_path}; waiting up to 0 s for it to stop"]
+
+
+def test_a_first_run_says_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    with only_run(tmp_path, 30.0, said.append):
+        assert said == []

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 import structlog
+from celery.exceptions import SecurityWarning
 
 from conversations.telemetry import log_handler, logs
 
@@ -115,6 +116,23 @@ def test_trace_follows_a_message(lines: io.StringIO) -> None:
         structlog.get_logger("ours").info("stored", conversation=1)
         logging.getLogger("other").warning("something")
     assert [json.loads(line)["trace"] for line in lines.getvalue().splitlines()] == ["0123456789abcdef"] * 2
+
+
+def test_a_pause_names_whom_it_stops(lines: io.StringIO) -> None:
+    structlog.get_logger("ours").error("paused", scope="bot", target="orders", stops="handling")
+    assert json.loads(lines.getvalue())["target"] == "orders"
+
+
+def test_a_process_of_root_is_told_in_plain_words(lines: io.StringIO, settings: Any) -> None:
+    settings.LOCAL = False
+    logs._log_warning("uid=0", SecurityWarning, "celery/platforms.py", 893)
+    assert json.loads(lines.getvalue())["event"] == "runs as root: give it a user of its own"
+
+
+def test_on_a_developers_machine_root_is_no_news(lines: io.StringIO, settings: Any) -> None:
+    settings.LOCAL = True
+    logs._log_warning("uid=0", SecurityWarning, "celery/platforms.py", 893)
+    assert lines.getvalue() == ""
 
 
 def test_a_value_forges_no_line(lines: io.StringIO) -> None:

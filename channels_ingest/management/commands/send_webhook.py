@@ -2,9 +2,9 @@
 
     send_webhook text --channel <public id> --set text="hello" --fresh
 
-The fixture is a file, or a name in ``tests/fixtures/<platform>/``: ``{"headers": {...}, "body": {...}}``,
-``{"raw": "..."}`` instead of a body for bytes that are no JSON, or a bare body. It is signed with
-the channel's secret, now.
+The fixture is a file, or a name in ``tests/fixtures/<platform>/``. It holds
+``{"headers": {...}, "body": {...}}``, or ``{"raw": "..."}`` for bytes that are no JSON, or only the
+body. The command signs it with the channel's secret and the current time.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="text=..., or a path: message.text=..."
         )
-        parser.add_argument("--fresh", action="store_true", help="ids that were never seen, each time")
+        parser.add_argument("--fresh", action="store_true", help="new ids for each post, so that none is a duplicate")
 
     def handle(self, *args: Any, **options: Any) -> None:
         channel = channel_setup.config(find_channel(options["channel"]))
         adapter: Any = registry.adapter(channel.platform)
         fixture = read_fixture(find_fixture(options["fixture"], channel.platform))
         for pair in options["set"]:
-            put(fixture.get("body"), *pair.partition("=")[::2])
+            name, separator, value = pair.partition("=")
+            if not separator:
+                raise CommandError(f"--set takes NAME=VALUE, not {pair!r}")
+            put(fixture.get("body"), name, value)
         url = (options["url"] or settings.PUBLIC_URL).rstrip("/") + f"/webhooks/{channel.platform}/{channel.public_id}/"
         refused = 0
         for _ in range(options["times"]):
@@ -53,7 +56,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{answered.status} {answered.body.decode(errors='replace').strip()}".rstrip())
             refused += not answered.ok
         if refused:
-            raise CommandError(f"{refused} of {options['times']} were not taken")
+            raise CommandError(f"{refused} of {options['times']} were refused")
 
     def _post(self, url: str, adapter: Any, channel: Any, fixture: dict[str, Any]) -> http.Answered:
         body = body_of(fixture)
@@ -75,7 +78,10 @@ def find_fixture(name: str, platform: str) -> Path:
 
 
 def read_fixture(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise CommandError(f"{path} is not JSON: {error}") from None
     wrapped = (
         isinstance(content, dict) and content.keys() <= {"headers", "body", "raw"} and content.keys() & {"body", "raw"}
     )
@@ -89,15 +95,24 @@ def body_of(fixture: dict[str, Any]) -> bytes:
 
 
 def put(body: Any, name: str, value: str) -> None:
-    """Set a member by its path, or the first one of that name, nearest to the top."""
+    """Set a member by its path, or without a path the member of that name nearest to the top."""
     *path, last = name.split(".")
-    for step in path:
-        body = body[int(step) if isinstance(body, list) else step]
-    for holder in _walk(body):
-        if path or last in holder:
-            holder[last] = value if isinstance(holder.get(last, ""), str) else json.loads(value)
-            return
-    raise CommandError(f"the fixture has no {name!r}")
+    try:
+        for step in path:
+            body = body[int(step) if isinstance(body, list) else step]
+        holder = body if path else next(holder for holder in _walk(body) if last in holder)
+        present = holder.get(last, "")
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
+        raise CommandError(f"the fixture has no {name!r}") from None
+    holder[last] = value if isinstance(present, str) else _as_json(name, value)
+
+
+def _as_json(name: str, value: str) -> Any:
+    """Read a value for a member that is no text in the fixture."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise CommandError(f"{name} is JSON in the fixture, and {value!r} is not") from None
 
 
 def _walk(body: Any) -> Iterator[dict[str, Any]]:
