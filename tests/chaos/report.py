@@ -51,7 +51,7 @@ works is in [its README](../tests/chaos/README.md).
 ## What is promised
 
 Every message that is answered 2xx is stored durably before the answer. It is handled exactly once, in the order
-accepted for its person; where the platform gives an order, in that one. Its replies are delivered in order, at
+accepted for its person; where the platform gives an order, in that order. Its replies are delivered in order, at
 least once, and exactly once where the platform takes an idempotency key. Nothing is dropped in silence: what cannot
 be handled is parked, visible, explained and replayable, and the person hears something. The [README](../README.md)
 has the same in its eight points, and what is not promised.
@@ -59,36 +59,35 @@ has the same in its eight points, and what is not promised.
 ## How it is tested
 
 * The real processes run: two web processes, two hosts of workers (handle, send, sweep), Postgres, Valkey, and fake
-  chat platforms in three kinds (no idempotency keys, keys for ever, keys for a minute) that refuse, throttle, hang,
-  reset, and accept without saying so.
-* People write as platforms deliver it: a fifth of all messages come several times at the same moment to both web
-  processes, a fifth again later, some out of order, some with holes, some never. What is not answered 2xx comes
-  again.
-* Faults hurt one thing at a time, each proven to have hit; then the clock runs until everything is done. A fault
-  that did not hit makes a run INVALID, not PASS.
-* Afterwards history, database and what the platforms showed are compared. The order is proven without clocks: the
-  bot's state and every reply carry a hash chain over all messages before.
+  chat platforms of three kinds (no idempotency keys, keys for ever, keys for a minute) that refuse, throttle, hang,
+  reset, and accept a reply without saying so.
+* Messages arrive as platforms deliver them: a fifth arrives several times at the same moment at both web processes,
+  a fifth again later, some out of order, some with gaps, some never. A request that is not answered 2xx is repeated.
+* Each fault hurts one thing, and the run proves that it hit; then the clock runs until all work is done. A fault that
+  did not hit makes a run INVALID, not PASS.
+* Afterwards the history of what was sent, the database, and what the platforms showed are compared. The order is
+  proven without clocks: the bot's state and every reply carry a hash chain over all messages before.
 * Every named point in the code where a process can die is hit with a kill, a freeze, an error and a cut connection.
-* Bugs are planted, one at a time, to prove that all this would notice: below.
+* Bugs are planted, one at a time, to prove that the checker would notice them: see below.
 """
 
 NOT_COVERED = """\
 ## What is not covered
 
-* Loss of what the operating system had not written: Postgres is crashed, not the machine. That `fsync` is on is
-  checked at every start; that disks obey it is not.
+* Data that the operating system had not written: Postgres is crashed, not the machine. Every start checks that
+  `fsync` is on; nothing checks that disks obey it.
 * An asynchronous standby that lacks the last commits when it is promoted loses them: that is the limit of
   asynchronous replication, not of this code. F44 above measures it; F44-sync is the same with
-  `synchronous_standby_names`, which is made for that.
+  `synchronous_standby_names`, which prevents it.
 * One machine with two cores runs everything, people and platforms included. There is no real network between the
   parts: delays, cuts and black holes come from proxies.
-* The clocks of real machines. Nothing here decides by comparing two clocks, and that is tested by stopping
-  processes, not by moving time.
+* The clocks of real machines. The product never compares two clocks to decide, and this is tested by stopping
+  processes, not by changing the time.
 * The platforms themselves: the fake ones behave as the documentation says, and worse.
-* A platform that fails some calls and takes others is not paused, and the tries of a reply get minutes apart. When it
-  works again, eight successes in a row end these waits (docs/decisions/0014); a channel that sends fewer than eight
-  replies in five minutes learns nothing of it, and what waits there goes out up to five minutes later.
-* Bugs that nobody thought of. The planted ones show what the checker sees, not what it misses.
+* A platform that fails some calls and takes others is not paused, and the attempts of a reply are minutes apart. When
+  it works again, eight successes in a row end these waits (docs/decisions/0014). A channel that sends fewer than eight
+  replies in five minutes does not notice, and its waiting replies go out up to five minutes later.
+* Bugs that nobody thought of. The planted bugs show what the checker sees, not what it misses.
 """
 
 
