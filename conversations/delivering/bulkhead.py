@@ -1,7 +1,9 @@
-"""Slots for calls: how many calls a channel may run at once, and which lanes wait for a slot. For one thread.
+"""Slots for calls: how many calls a channel may run at once, and which lanes wait for a slot. For
+one thread.
 
-A platform that hangs takes its channel's share of the slots and no more. While more than half of all
-slots are taken, every channel's share is small, so that several platforms that hang leave slots for others.
+A platform that hangs takes its channel's share of the slots and no more. While more than half of
+all slots are taken, every channel's share is small, so that several platforms that hang leave slots
+for others.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ import collections
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-# Calls at once to one channel. More: a fast channel sends more, a channel that hangs holds more threads.
+# Calls at once to one channel. More: a fast channel sends more, a channel that hangs holds more
+# threads.
 CALLS_PER_CHANNEL = 96
 # Calls at once in this process, each on its own thread. More: more sends in flight, more memory.
 CALLS = 768
-# Calls at once per channel while half of CALLS run. More: fewer channels can hang before all slots are taken.
+# Calls at once per channel while half of CALLS run. More: fewer channels can hang before all slots
+# are taken.
 CALLS_WHEN_BUSY = 4
-# Lanes of one channel that wait here for a slot. Fewer than a sweep claims, and lanes go back and forth
-# between sweeper and sender; more, and a channel that hangs holds more memory. The sweeper brings the rest.
+# Lanes of one channel that wait here for a slot. Fewer than a sweep claims, and lanes go back and
+# forth between sweeper and sender; more, and a channel that hangs holds more memory. The sweeper
+# brings the rest.
 WAITING_LANES = 4_096
 
 Lane = TypeVar("Lane")
@@ -36,7 +41,7 @@ class Bulkhead(Generic[Lane]):
         return bool(self._running)
 
     def free_slots(self, channel: int) -> int:
-        """Return how many more calls ``channel`` may start; negative after its share became smaller."""
+        """Return how many more calls a channel may start; negative after its share shrank."""
         share = CALLS_PER_CHANNEL if self._all < CALLS // 2 else CALLS_WHEN_BUSY if self._all < CALLS else 0
         return share - self._running.get(channel, 0)
 
@@ -53,7 +58,10 @@ class Bulkhead(Generic[Lane]):
             self._running.pop(channel, None)
 
     def enqueue(self, channel: int, lane: Lane) -> int:
-        """Let ``lane`` wait for a slot. Return how many lanes wait before it; -1: too many wait, it was not added."""
+        """Let ``lane`` wait for a slot.
+
+        Return how many lanes wait before it; -1: too many wait, it was not added.
+        """
         waiting = self._waiting.setdefault(channel, collections.deque())
         if len(waiting) >= WAITING_LANES:
             return -1
@@ -65,7 +73,8 @@ class Bulkhead(Generic[Lane]):
         return any(self.free_slots(channel) > 0 for channel in self._waiting)
 
     def start_waiting(self, kept: Mapping[int, int]) -> list[Lane]:
-        """Take a slot for each waiting lane that can have one, oldest first, and return these lanes.
+        """Take a slot for each waiting lane that can have one, oldest first, and return these
+        lanes.
 
         ``kept``: slots to leave free for other lanes, by channel.
         """

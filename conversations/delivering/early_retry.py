@@ -1,9 +1,10 @@
-"""A platform that failed and works again: what waits for its next try need not wait any longer.
+"""Retries early when a platform works again.
 
-Waits grow with each failure of a reply, to five minutes. A channel where all fails is paused (``pauses``): no attempt
-is spent, and no wait grows. Where some calls succeed all the while nothing is paused, and so each sender counts for
-itself: so many successes in a row, and no failure for a while, make the channel's waiting heads due. When it fails
-again soon, the while is twice as long the next time: what keeps failing has its growing waits after all.
+A reply waits longer after each failure, up to five minutes. A channel that fails altogether is
+paused (``pauses``): its replies spend no attempts, and their waits do not grow. A channel that
+fails in part is not paused. For it each sender counts: ``SUCCESSES`` calls in a row and a quiet
+time without failures make the channel's waiting replies due at once. If it soon fails again the
+next quiet time is twice as long, so that retries of a platform that keeps failing still slow down.
 """
 
 from __future__ import annotations
@@ -24,31 +25,37 @@ from conversations.postgres.sql_files import sql
 
 log = structlog.get_logger(__name__)
 
+# Successes in a row that count as "works again". More: later retries, and fewer in vain.
 SUCCESSES = 8
-QUIET_SECONDS, LONGEST_QUIET_SECONDS = 10.0, 60.0  # without a failure; doubled by one that comes soon after
-LANES = 1_000  # at once
-BATCH_SECONDS = 2.0  # until the next: the sweeper finds these, and a failure of one of them keeps the others waiting
+# Time without a failure that this takes, too; doubled, up to the second number, by a failure soon
+# after.
+QUIET_SECONDS, LONGEST_QUIET_SECONDS = 10.0, 60.0
+# Lanes made due at once, longest wait first. More: a backlog is retried faster, with more load on
+# the platform.
+LANES = 1_000
+# Until the next LANES. Longer: a first failure among them comes in time to stop the rest.
+BATCH_SECONDS = 2.0
 NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 @dataclass(slots=True)
 class Streak:
-    """What a channel did since it failed."""
+    """What a channel did since its last failure. Times are monotonic seconds."""
 
     failed_at: float
     quiet: float
     successes: int = 0
     batch_at: float = float("-inf")
-    before: Any = NEVER  # lanes that would have waited longer are due by now
+    before: Any = NEVER  # lanes that were to wait longer than this have been made due
     nothing_waits: bool = False
 
 
 _lock = threading.Lock()
-_streaks: dict[int, Streak] = {}  # of channels that failed lately
+_streaks: dict[int, Streak] = {}  # by channel: those that failed lately
 
 
 def record_outcome(channel_id: int, outcome: Outcome) -> None:
-    """What became of a call. It costs nothing where nothing failed."""
+    """Count the outcome of a call. Costs nothing for a channel without failures."""
     match outcome:
         case Failed() | Unknown() | Rejected(scope=Scope.CHANNEL, new_chat=""):
             _start_streak(channel_id)

@@ -1,4 +1,4 @@
-"""One lane in the sender's hands."""
+"""A lane that the sender has in hand, and the events about lanes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from conversations.delivering.results import Next, Step
 
 
 class Lane:
-    """One lane in this sender's hands."""
+    """A lane in hand.
+
+    Owned by the sender's thread, except while a stage, a commit or a call works on it.
+    """
 
     __slots__ = ("channel", "claim", "id", "in_flight", "probe", "read_at", "replies", "result", "slot", "trace")
 
     def __init__(self, lane: int, probe: bool) -> None:
         self.id, self.probe = lane, probe
-        self.claim: uuid.UUID | None = None  # the incarnation whose name the intent bears
-        self.trace = ""  # of the message that is being answered
+        self.claim: uuid.UUID | None = None  # the incarnation that claimed the intent
+        self.trace = ""  # of the message that the reply answers
         self.channel: ChannelConfig | None = None
         self.replies: collections.deque[Next] = collections.deque()
-        self.read_at = 0.0  # when they were: ages among what was read grow from then on
-        self.slot = 0  # the channel that keeps one of its calls for it
+        self.read_at = 0.0  # monotonic time at which the replies were read: their ages count from then
+        self.slot = 0  # the channel of which it holds a slot; 0: none
         self.in_flight: Next | None = None
-        self.result: Step | None = None  # a result that waits for the next intent to ride with it
+        self.result: Step | None = None  # a result to be written together with the next intent
 
 
 Event = tuple[str, Sequence[Lane], Any]

@@ -1,7 +1,9 @@
-"""The platforms' limits: several buckets of a send, all or nothing, shared by every sender through Redis.
+"""The platforms' rate limits. A send counts in several buckets, all or nothing; senders share them
+in Redis.
 
-After FLUSHALL, a bucket starts from what the caller knows of the last send, never with a burst. Without
-Redis each sender takes its share of the rate. What a platform said (Retry-After) is kept in Postgres.
+After FLUSHALL a bucket starts from the last send that the caller knows of, never with a burst.
+Without Redis each sender takes its share of the rate. A platform's own Retry-After is kept in
+Postgres.
 """
 
 from __future__ import annotations
@@ -28,17 +30,25 @@ from conversations.postgres.storable_text import clean_text
 
 log = structlog.get_logger(__name__)
 
+# For so long this process believes the blocks that it read. Longer: fewer reads, more calls into a
+# 429.
 BLOCKS_SECONDS = 0.5
-BREAKER_SECONDS = 1.0  # after a failure Redis is not asked again for so long
-REMEMBERED = 200_000  # buckets in memory; the older ones of so many are forgotten
+# After a failure Redis is not asked for so long. Longer: less waiting, and limits that are shares
+# for longer.
+BREAKER_SECONDS = 1.0
+# Buckets remembered; beyond them those of the last two minutes. More: memory, 100 bytes or so each.
+REMEMBERED = 200_000
+# What ``admit.lua`` is told of a bucket without a known last send: none was made; or we do not
+# know.
 NEVER_SENT, UNKNOWN = -2, -1
-AT_ONCE = 10  # a tenth of a limit may start at the same moment, the rest is spaced
+# A limit's count / AT_ONCE may start at the same moment, the rest is spaced. Larger: smaller bursts.
+AT_ONCE = 10
 BUCKETS = ("channel", "chat", "group")
 _WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
 
 
 class Request(Struct, frozen=True):
-    """One send that wants to start. ``seconds_ago``: since the lane's last send; None: there was none."""
+    """A send that asks to start. ``seconds_ago``: since the lane's last send; None: there was none."""
 
     channel: ChannelConfig
     chat: str
@@ -48,7 +58,11 @@ class Request(Struct, frozen=True):
 
 
 def parse_limits(words: str, default: Sequence[Limit]) -> tuple[Limit, ...]:
-    """``default``, ``off``, or ``channel:80/1s,chat:1/1s`` over the platform's own. Raises ``ValueError``."""
+    """Return limits from an option: ``default``, ``off``, or overrides such as
+    ``channel:80/1s,chat:1/1s``.
+
+    Raises ``ValueError``.
+    """
     if words in ("", "default"):
         return tuple(default)
     if words == "off":
@@ -65,7 +79,7 @@ def parse_limits(words: str, default: Sequence[Limit]) -> tuple[Limit, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def limits_of(words: str, default: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    """The limits of a channel. An option that says nothing readable holds up nobody: the platform's own hold."""
+    """Return the limits of a channel: the platform's own if its option cannot be read."""
     try:
         return parse_limits(words, default)
     except ValueError as error:
@@ -74,7 +88,7 @@ def limits_of(words: str, default: tuple[Limit, ...]) -> tuple[Limit, ...]:
 
 
 class Counted(NamedTuple):
-    """One bucket of a send: its name in Redis, the seconds between sends, and the seconds of what it takes at once."""
+    """A bucket of a send: its key in Redis; interval and burst in seconds."""
 
     name: str
     interval: float
@@ -83,26 +97,29 @@ class Counted(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def spacing(limit: Limit) -> tuple[float, float]:
-    """Interval and slack so that no window of the limit's period holds more than its count."""
+    """Return interval and burst, in seconds, that keep every period below the limit's count."""
     at_once = limit.count // AT_ONCE
     interval = limit.seconds / (limit.count - at_once)
     return interval, interval * at_once * (1 - 1e-9) if at_once else 0.0
 
 
 class Limiter:
-    """Admits sends of one process. ``senders`` says how many senders are alive, for the time without Redis."""
+    """Admits the sends of one process.
+
+    ``senders``: how many senders live, to take a share without Redis.
+    """
 
     def __init__(self, senders: Callable[[], int] = lambda: 1) -> None:
         self._senders = senders
-        self._last: dict[str, float] = {}  # bucket -> when this process last sent there, or took that for granted
-        self._free_at: dict[str, float] = {}  # without Redis
+        self._last: dict[str, float] = {}  # bucket -> monotonic time of our last send, known or assumed
+        self._free_at: dict[str, float] = {}  # bucket -> monotonic time of its next send, without Redis
         self._away_until = 0.0
-        self._blocks: dict[str, float] = {}  # bucket -> monotonic end, as platforms said
+        self._blocks: dict[str, float] = {}  # bucket -> monotonic end of a platform's Retry-After
         self._blocking = threading.Lock()
         self._read_blocks = Fresh(self._merge_blocks, BLOCKS_SECONDS, first=None)
 
     def admit(self, requests: Sequence[Request]) -> list[float]:
-        """Seconds to wait per request; 0: it may start now, and is counted."""
+        """Return the seconds to wait per request. 0: it may start now, and was counted."""
         buckets = [self._buckets(request) for request in requests]
         waits = [self.blocked(request) for request in requests]
         asking = [place for place, wait in enumerate(waits) if wait <= 0 and buckets[place]]
@@ -118,7 +135,7 @@ class Limiter:
         return waits
 
     def block(self, request: Request, bucket: str, seconds: float, words: str) -> None:
-        """A platform said when to come back: told to Redis at once, kept in Postgres, obeyed here from now on."""
+        """Obey a Retry-After: here at once, in Redis for other senders, and in Postgres."""
         name = self._name(request, bucket)
         with self._blocking:
             self._blocks[name] = max(self._blocks.get(name, 0.0), time.monotonic() + seconds)
@@ -133,7 +150,7 @@ class Limiter:
             log.warning("bucket not kept", error=type(error).__name__)
 
     def _buckets(self, request: Request) -> list[Counted]:
-        """Every bucket that counts this send."""
+        """Return the buckets that count this send."""
         return [
             Counted(self._name(request, limit.bucket), *spacing(limit))
             for limit in request.limits
@@ -144,10 +161,10 @@ class Limiter:
         base = f"{{lanes}}:limit:{request.channel.id}"
         return base if bucket == "channel" else f"{base}:{bucket}:{request.chat}"
 
-    # ------------------------------------------------------------ what platforms said
+    # ------------------------------------------------------------ Retry-After
 
     def blocked(self, request: Request) -> float:
-        """Seconds for which a platform said to wait: it holds whether or not we count that bucket."""
+        """Return the seconds left of a Retry-After, also for buckets that we do not count."""
         self._read_blocks()
         now = time.monotonic()
         return max(self._blocks.get(self._name(request, bucket), 0.0) - now for bucket in BUCKETS)
@@ -185,18 +202,21 @@ class Limiter:
             self._away_until = time.monotonic() + BREAKER_SECONDS
             return self._alone(groups)
         assert isinstance(waits, list)
-        self._take_for_granted(guessed)
+        self._assume_sent(guessed)
         return [wait / 1e6 for wait in waits]
 
-    def _take_for_granted(self, names: Sequence[str]) -> None:
-        """Of a bucket that we knew nothing of, somebody may have sent just now. Remembered, so that a bucket that is
-        lost every second (FLUSHALL) is waited for once, not for ever."""
+    def _assume_sent(self, names: Sequence[str]) -> None:
+        """Remember a send now for buckets without history, as ``admit.lua`` assumed.
+
+        Another sender may have sent a moment ago. Without the memory, repeated FLUSHALLs would
+        delay a send for ever; with it they delay it once.
+        """
         now = time.monotonic()
         for name in names:
             self._last.setdefault(name, now)
 
     def _known(self, request: Request, name: str) -> int:
-        """Microseconds since the last send to this bucket that this process, or the lane, knows of."""
+        """Return microseconds since the last known send to a bucket, ours or the lane's."""
         at = self._last.get(name)
         own = time.monotonic() - at if at is not None else None
         lane_knows = name.endswith(f":chat:{request.chat}") and not request.is_group
@@ -207,10 +227,12 @@ class Limiter:
         return UNKNOWN if own is None else int(max(own, 0.0) * 1e6)
 
     def _alone(self, groups: Sequence[tuple[Request, list[Counted]]]) -> list[float]:
-        """Redis is away: this sender's share of each bucket, evenly spaced, from its own memory."""
+        """Admit without Redis: a share of each bucket, evenly spaced, from our own memory."""
         now, share = time.monotonic(), max(1, self._senders())
         self._free_at = _recent(self._free_at, now)
-        waiting: collections.Counter[str] = collections.Counter()  # those of the same bucket are told apart
+        waiting: collections.Counter[str] = (
+            collections.Counter()
+        )  # by bucket: those that wait for it get different times
         return [self._share(request, buckets, now, share, waiting) for request, buckets in groups]
 
     def _share(
@@ -234,7 +256,7 @@ class Limiter:
 
 
 def _recent(times: dict[str, float], now: float) -> dict[str, float]:
-    """Without what is too old to matter, once there is a lot."""
+    """Drop times older than two minutes, once there are more than ``REMEMBERED``."""
     if len(times) <= REMEMBERED:
         return times
     return {name: at for name, at in times.items() if now - at < 120}

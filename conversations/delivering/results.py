@@ -1,4 +1,7 @@
-"""What a call's ending means for the reply, the lane and the channel. Pure."""
+"""What the outcome of a call means for a reply: the result that is written.
+
+Reads and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ from conversations.contracts import (
 )
 from conversations.postgres.storable_text import clean_text
 
+# Failed attempts after which a reply is parked. More: a long outage parks fewer, and the lane waits
+# longer.
 ATTEMPTS = 10
+# Longest wait between two attempts. Longer: less load on a platform that fails, later recovery.
 RETRY_SECONDS = 300.0
 
 SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
@@ -82,8 +88,11 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Written(NamedTuple):
-    """What became of a step. ``more``: behind the reply whose result it was. ``begun_at``: our monotonic time before
-    its transaction began."""
+    """What was written of a step.
+
+    ``more``: the lane has replies behind the one with the result. ``begun_at``: monotonic time
+    before the transaction began.
+    """
 
     result: bool
     intent: bool
@@ -92,18 +101,21 @@ class Written(NamedTuple):
     begun_at: float
 
     def is_done(self) -> bool:
-        """Nothing is left to say: whoever says something from now on wakes somebody."""
+        """Return True if the lane has no more replies.
+
+        A later one publishes its own wake: we need not look again.
+        """
         return self.result and self.status in SETTLED and not self.more
 
 
 NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
 
 
-# ---------------------------------------------------------------- what an ending means
+# ---------------------------------------------------------------- judging outcomes
 
 
 def refusal(reply: Next) -> tuple[str, str] | None:
-    """A pending reply that is never started: the status that it gets, and why."""
+    """Return the status and the reason of a pending reply that must not be sent; None if it may be."""
     if reply.status != "pending":
         return None
     if reply.author == "bot" and reply.sequence <= reply.cancelled_through:
@@ -116,12 +128,19 @@ def refusal(reply: Next) -> tuple[str, str] | None:
 
 
 def may_wait_for_intent(step: Step | None) -> bool:
-    """Whether a result may wait for the next intent: not where it holds that one up, or changes what may be sent."""
+    """Return True if a result may be written together with the next intent.
+
+    False if it must be written first: the reply is not settled yet, or the person has become
+    unreachable.
+    """
     return step is None or (step.status in SETTLED and not step.unreachable)
 
 
 def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
-    """A call's ending as the result that is written."""
+    """Return the result that a call's outcome means.
+
+    ``paused``: the channel is, no attempt is spent.
+    """
     now = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
     match outcome:
         case Sent():
@@ -142,13 +161,13 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
 def retry(
     reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
 ) -> Step:
-    """Return the step after a failed or unknown attempt: another with the same key, parked, or left to staff."""
+    """Return the result of a failed or unknown attempt: pending, parked, or staff decides."""
     spent = reply.attempts - 1 if paused else reply.attempts
     delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
     if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
         life = registry.adapter(channel.platform).key_life(channel)
         if reply.age > life:
-            # Where there are keys, what the platform says later names the reply by it.
+            # A platform with keys names the reply by its key in a later status.
             return result(reply, claim, "unknown", error=outcome.reason, platform_id=str(reply.key) if life else None)
     if spent >= ATTEMPTS:
         return result(reply, claim, "parked", error=f"tried {spent} times; last: {outcome.reason}")
@@ -156,7 +175,7 @@ def retry(
 
 
 def wait_seconds(outcome: Deferred) -> float:
-    """Seconds that the platform asked for, within reason."""
+    """Return the seconds that the platform asked for, between 50 ms and a day."""
     return min(max(outcome.seconds, 0.05), 86_400.0)
 
 

@@ -21,7 +21,7 @@ from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_js
 
 
 class SendStream(Stream[Step, Written]):
-    """One transaction for the results and intents of many lanes."""
+    """Writes results and intents of many lanes in one transaction."""
 
     name = "sends"
     patient = True
@@ -33,7 +33,7 @@ class SendStream(Stream[Step, Written]):
         return item.channel_id
 
     def mend(self, item: Step, error: psycopg.Error) -> Step | None:
-        """A result that the database refuses is written without the platform's words."""
+        """Write a result that the database refuses again, without the platform's words."""
         if item.error is None and not item.platform_id:
             return None
         return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)

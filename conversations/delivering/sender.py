@@ -1,12 +1,18 @@
-"""Deliver: per lane, in order, within the platforms' limits: COMMIT intent -> send -> COMMIT result.
+"""Delivers replies: per lane, in order, within rate limits: COMMIT intent -> send -> COMMIT result.
 
-    look      hold the lanes, fetch their next replies in one query (a stage: one thread, one trip for many)
-    admit     the limiter says which may start now (another)
-    intend    COMMIT: this process is about to send this reply (with the result of the one before)
-    call      adapter.send on a thread; it ends in one of five outcomes
-    settle    COMMIT the result, with the next intent
+1. Hold the lanes, fetch their next replies in one query.
+2. Ask the limiter which may start now.
+3. COMMIT an intent, "this process is about to send this reply", with the result of the one before.
+4. Call adapter.send on a thread. It ends in one of five outcomes.
+5. COMMIT the result, with the next intent.
+
+One thread decides. Whatever needs a round trip runs on a Stage (one thread, one trip for many
+lanes), in the committer or in a pool, and comes back to that thread as an event.
 
 **Invariant:** one reply of a lane is in flight; k+1 starts only after k is settled.
+
+One file of more than 350 lines until the latency work replaces it: its steps share the lane's
+state.
 """
 
 from __future__ import annotations
@@ -55,36 +61,49 @@ from conversations.telemetry import error_places, logs
 
 log = structlog.get_logger(__name__)
 
-READ_AHEAD = 256  # lanes of a channel that wait for room with what they have to say; the others are read anew then
-START_SECONDS = 2.0  # a call that starts later than this after its intent is given back
-STOP_SECONDS = 3.0  # for writing what became of calls that our own shutdown leaves behind
-STAY_SECONDS = 5.0  # waits under this stay with the sender, longer ones in the column
+# Lanes of a channel that keep the replies they fetched while they wait for a slot; those behind
+# fetch again. More: fewer queries, more memory.
+READ_AHEAD = 256
+# A call that would start later than this after its intent is not made. Longer: a sweeper that took
+# this process for dead may have given the reply to another sender.
+START_SECONDS = 2.0
+# Kept at a shutdown for writing the results of calls that were cut. Longer: less time for calls to
+# end.
+STOP_SECONDS = 3.0
+# Waits up to this stay in this process; for longer ones the lane is released, with the time in its
+# row. Longer: fewer writes, and more lanes lost from memory if the process dies.
+STAY_SECONDS = 5.0
+# Between two checks for rows in our name that we do not know of. Longer: fewer queries, and a reply
+# whose COMMIT was answered to nobody waits longer.
 CHECK_SECONDS = 2.0
 
 
 class Sender:
-    """Delivers lanes. One thread decides, stages take trips, a pool calls. ``send`` is its door."""
+    """Delivers lanes. One per process, entered by ``send``."""
 
     def __init__(self, writer: committer.Committer, locks: Locks, incarnation: uuid.UUID, limiter: Limiter) -> None:
         self.writer, self.locks, self.incarnation, self.limiter = writer, locks, incarnation, limiter
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
-        self._bulkhead: Bulkhead[Lane] = Bulkhead()  # calls, from the limiter's word to the call's end
+        self._bulkhead: Bulkhead[Lane] = Bulkhead()  # slots: from asking the limiter to the call's end
         self._flying: set[Lane] = set()  # lanes whose call runs
         self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
-        self._unwritten: set[int] = set()  # replies that were called for and whose result could not be written
+        self._unwritten: set[int] = set()  # replies that were sent and whose result could not be written
         self._scheduled: list[tuple[float, int, Lane]] = []
-        self._log_lines: dict[str, list[logs.Line]] = {}  # results, by status, to be logged together
+        self._log_lines: dict[str, list[logs.Line]] = {}  # results by status, logged together
         self._tie = itertools.count()
         self._stopping = False
         self._checked_at = time.monotonic()
-        self._reads = Stage("look", self._read_replies, 64)
+        self._reads = Stage("read", self._read_replies, 64)
         self._admissions = Stage("admit", self._ask_limiter, 64)
-        self._releases = Stage("let go", self._release_batch, 500)
+        self._releases = Stage("release", self._release_batch, 500)
         vital_thread("deliver", self._serve)
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Deliver the next replies of these lanes; returns at once. ``probe``: although their channel is paused."""
+        """Deliver the next replies of these lanes. Returns at once, raises nothing.
+
+        ``probe``: although their channel is paused; ``locked=False``: without Redis.
+        """
         if self._stopping:
             return
         try:
@@ -96,7 +115,10 @@ class Sender:
             self._events.put(("look", [Lane(lane, probe) for lane in mine], None))
 
     def stop(self, seconds: float) -> None:
-        """Start nothing new; let calls end and write their results for up to ``seconds``."""
+        """Start no new call, wait up to ``seconds`` for calls and results, then free the locks.
+
+        Calls that do not end in time have an unknown outcome.
+        """
         self._stopping = True
         end = time.monotonic() + seconds
         self._drain(end - STOP_SECONDS)
@@ -117,8 +139,12 @@ class Sender:
             self._run_once()
 
     def _run_once(self) -> None:  # noqa: C901  (one case per kind of event)
-        """What takes a trip for every lane is a stage's, and its answer an event. (What was forgotten is read here:
-        channels, pauses, and every ``CHECK_SECONDS`` what is being sent in our name.)"""
+        """One pass of the event loop: apply what happened, then queue I/O.
+
+        Anything that needs a round trip runs on a Stage and comes back as an event. The only reads
+        made here are expired caches (channels, pauses) and the two-second check for rows in our
+        name.
+        """
         looking: list[Lane] = []
         ready: list[Lane] = []
         for word, lanes, value in self._ready():
@@ -150,7 +176,7 @@ class Sender:
         self._check()
 
     def _ready(self) -> Sequence[Event]:
-        """What happened since; waits for the next event, the next timer, or the next check."""
+        """Return what happened. Waits for the next event, the next timer, or the next check."""
         now = time.monotonic()
         until = min(self._scheduled[0][0] if self._scheduled else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
         if self._bulkhead.has_startable():
@@ -169,7 +195,7 @@ class Sender:
         return events
 
     def _read_replies(self, lanes: list[Lane]) -> None:
-        """Stage: read their next replies."""
+        """Stage: fetch the next replies of lanes."""
         try:
             rows = database.read(sql("fetch_replies"), {"ids": [lane.id for lane in lanes]})
         except (psycopg.Error, CoreError) as error:
@@ -191,13 +217,13 @@ class Sender:
         self._releases.put(lanes)
 
     def _release_batch(self, lanes: list[Lane]) -> None:
-        """Stage: release; a lane on which word was left is looked at again."""
+        """Stage: release lanes. A lane on which somebody left word is kept and read again."""
         again = set(self.locks.release([lane.id for lane in lanes], keep=not self._stopping))
         if again:
             self._reads.put(lane for lane in lanes if lane.id in again)
 
     def _ask_limiter(self, lanes: list[Lane]) -> None:
-        """Stage: one question to the limiter for all that may start as far as we know."""
+        """Stage: ask the limiter for many lanes at once."""
         self._events.put(("admitted", lanes, self.limiter.admit([_request(lane) for lane in lanes])))
 
     def _apply_waits(self, lanes: Sequence[Lane], waits: Sequence[float]) -> None:
@@ -209,7 +235,17 @@ class Sender:
                 self._wait_for_limiter(lane, wait)
 
     def _route(self, lane: Lane) -> bool:
-        """Whether the lane's next reply may go to the limiter, with a call reserved; everything else is done here."""
+        """Decide about a lane's next reply. Return True if it goes to the limiter, with a slot.
+
+        Else do the following, free the slot, and return False:
+
+        1. No reply, or a result that must be written first: write the result, or release the lane.
+        2. A row in our name that we do not know of: requeue it.
+        3. A reply that must not be sent: refuse it.
+        4. Sending is stopped for this lane: write the result, or release the lane.
+        5. A retry time in the future: wait here, or release the lane.
+        6. No free slot: wait for one.
+        """
         reply = self._next_reply(lane)
         if reply is None or lane.channel is None or not results.may_wait_for_intent(lane.result):
             self._write_and_release(lane)
@@ -242,19 +278,19 @@ class Sender:
         return None
 
     def _skip_settled(self, lane: Lane, last: Next) -> None:
-        """All that was fetched is settled: move the lane's head past it."""
+        """Move the head of the lane's replies past those fetched, which are all settled."""
         try:
             database.execute(sql("skip_settled"), {"id": lane.id, "sequence": last.sequence + 1})
         except (psycopg.Error, CoreError) as error:
             log.warning("head of replies not moved", error=type(error).__name__)
 
     def _is_lost(self, reply: Next) -> bool:
-        """A row in our name that we do not have in hand: the answer to a COMMIT was lost."""
+        """Return True for a row in our name that is news to us: an answer to COMMIT was lost."""
         mine = reply.status == "sending" and reply.claimed_by == self.incarnation
         return mine and reply.reply_id not in self._in_hand
 
     def _refuse(self, lane: Lane, reply: Next) -> None:
-        """It is never started; what came before it is written first."""
+        """Settle a reply that must not be sent. A result before it is written first."""
         refusal = results.refusal(reply)
         if lane.result is not None or refusal is None:
             self._write_and_release(lane)
@@ -263,7 +299,7 @@ class Sender:
         self._submit(lane, results.result(reply, None, refusal[0], error=refusal[1]))
 
     def _is_held(self, lane: Lane, reply: Next) -> bool:
-        """Sending is held for this lane: its channel is paused or switched off, or this is a copy of production."""
+        """Return True if its channel is paused or switched off, or if this is a copy of production."""
         channel = lane.channel
         assert channel is not None
         if not channel.active:
@@ -275,18 +311,18 @@ class Sender:
     def _paused(self, channel: ChannelConfig) -> bool:
         try:
             return pauses.is_stopped(*pauses.keys_of(Work.SEND.activity, channel.bot, channel.id, channel.tenant_id))
-        except CoreError:  # the database is away: no intent is written now, whatever we say
+        except CoreError:  # the database is away: no intent can be written anyway
             return True
 
     def _write_and_release(self, lane: Lane) -> None:
-        """Let the lane go; a result is written before, and its answer looks again."""
+        """Write the lane's result, after which it is read again; without a result, release it."""
         if lane.result is not None:
             self._flush(lane)
         else:
             self._release([lane])
 
     def _wait_for_limiter(self, lane: Lane, seconds: float) -> None:
-        """The limiter's waits: short ones stay here, long ones go into the column, and the lane with them."""
+        """Wait for the limiter: here, or for longer than ``STAY_SECONDS`` in the reply's row."""
         if lane.result is not None:
             self._flush(lane, then=seconds if seconds <= STAY_SECONDS else 0.0)
         elif seconds <= STAY_SECONDS:
@@ -295,11 +331,11 @@ class Sender:
             self._submit(lane, results.result(lane.replies.popleft(), None, "pending", delay=seconds))
 
     def _wait_for_retry(self, lane: Lane, seconds: float) -> None:
-        """A retry time that stands in the column already."""
+        """Wait for a retry time that is in the reply's row already: here, or without the lane."""
         if lane.result is not None or seconds > STAY_SECONDS:
             self._write_and_release(lane)
         else:
-            lane.replies.clear()  # read anew then: what was read says "wait" for ever
+            lane.replies.clear()  # fetched again then: these rows would say "wait" for ever
             self._schedule(lane, seconds)
 
     def _schedule(self, lane: Lane, seconds: float) -> None:
@@ -308,7 +344,7 @@ class Sender:
     # ------------------------------------------------------------ the bulkhead
 
     def _wait_for_slot(self, lane: Lane) -> None:
-        """The channel has its share of calls in flight: wait here for one to end, the result written meanwhile."""
+        """Let the lane wait for a slot of its channel; first write its result, if it has one."""
         assert lane.channel is not None
         before = -1 if lane.result is not None else self._bulkhead.enqueue(lane.channel.id, lane)
         if before < 0:
@@ -317,9 +353,11 @@ class Sender:
             lane.replies.clear()
 
     def _give_out_slots(self, ready: Sequence[Lane]) -> list[Lane]:
-        """Lanes for which there is room now, longest wait first, behind those that go on with what was read for them:
-        a lane that has its turn says all of that, so that nothing is read and written twice. Each has its place, also
-        while it is read anew."""
+        """Return waiting lanes that may call now, oldest first.
+
+        Lanes already working through the replies they fetched keep their slots, so nothing is
+        fetched twice. Every lane returned holds a slot, even if its replies must be fetched again.
+        """
         going_on = collections.Counter(
             lane.channel.id for lane in ready if lane.channel and lane.replies and not lane.slot
         )
@@ -346,7 +384,7 @@ class Sender:
         assert reply.reply_id is not None
         step = lane.result or Step(id=lane.id, channel_id=reply.channel_id)
         lane.result, lane.probe = None, False
-        lane.claim = self.incarnation  # read once: another thread begins another life
+        lane.claim = self.incarnation  # read once: another thread may change it
         step.intent_claim = str(lane.claim)
         step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
         lane.trace = bytes(reply.identity or b"").hex()[:16]
@@ -355,17 +393,17 @@ class Sender:
         self._submit(lane, step)
 
     def _flush(self, lane: Lane, then: float = 0.0) -> None:
-        """Write a result alone; its answer looks at the lane again, after ``then`` seconds."""
+        """Write the lane's result alone; then read the lane again, after ``then`` seconds."""
         step, lane.result = lane.result, None
         if step is not None:
             self._submit(lane, step, then)
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
-        """One step of a lane is outstanding at a time: nothing else is done with it until its answer."""
+        """Hand a step to the committer. Nothing else is done with the lane until it is written."""
         self.writer.submit(SENDS, step, self._on_commit, about=(lane, step, then))
 
     def _on_commit(self, tickets: list[Ticket[Step, Written]]) -> None:
-        """In the committer's thread: what is meant begins at once, behind the word that it was written."""
+        """Called by the committer: queue the event, then start calls whose intents are written."""
         meant = [(lane, lane.channel, lane.in_flight, _outcome(ticket).begun_at)
                  for ticket in tickets for lane, step, _ in [ticket.about]
                  if step.intent_id is not None and _outcome(ticket).intent]  # fmt: skip
@@ -406,7 +444,11 @@ class Sender:
         self._log_result(lane, step, written.status if written.result else "moved")
 
     def _requeue(self, lane: Lane, reply: Next, channel: ChannelConfig) -> None:
-        """A row in our name that we do not have in hand: its call never began, or its result could not be written."""
+        """Put a reply of ours that we lost track of back into its lane.
+
+        If its call was made and the result could not be written, the outcome is unknown. Else the
+        call never began, and no attempt is spent.
+        """
         if lane.result is not None:
             self._flush(lane)
             return
@@ -419,7 +461,7 @@ class Sender:
             self._submit(lane, results.result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
 
     def _settle(self, lane: Lane, value: tuple[Outcome, bool]) -> bool:
-        """A call ended: what it means for the reply and the lane. False: we had given it up before."""
+        """Judge the outcome of a call. Return False if we had stopped waiting for it."""
         reply, channel = lane.in_flight, lane.channel
         if reply is None or channel is None or lane not in self._flying:
             return False
@@ -437,8 +479,11 @@ class Sender:
     # ------------------------------------------------------------ calls
 
     def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, begun_at: float) -> None:
-        """On a thread of the pool. ``begun_at``: before its intent was committed."""
-        wait = self._platform_wait(channel, reply)  # this may take a while
+        """Make one call, on a thread of the pool.
+
+        ``begun_at``: monotonic time before its intent was committed.
+        """
+        wait = self._platform_wait(channel, reply)  # may read the database
         if time.monotonic() - begun_at > START_SECONDS or self._stopping or lane.claim != self.incarnation:
             outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
         elif wait > 0:
@@ -449,15 +494,18 @@ class Sender:
         early_retry.record_outcome(channel.id, outcome)
 
     def _platform_wait(self, channel: ChannelConfig, reply: Next) -> float:
-        """Somebody else's 429 may have come between the limiter's word and this call."""
+        """Return the seconds to wait for a 429 that came after the limiter admitted this call."""
         try:
             return self.limiter.blocked(_request_of(reply, channel))
-        except Exception as error:  # it was admitted: no check of ours keeps a lane in hand
+        except Exception as error:  # it was admitted: this check must not keep the lane
             log.warning("blocks not read", channel=channel.id, error=type(error).__name__)
             return 0.0
 
     def _count_outcome(self, channel: ChannelConfig, reply: Next, outcome: Outcome) -> bool:
-        """What it means for the channel and its limits. True: the channel is paused, no attempt is spent."""
+        """Count an outcome for the channel.
+
+        Return True if the channel is paused: then no attempt is spent.
+        """
         key = pauses.Key(pauses.CHANNEL, str(channel.id), Work.SEND.activity)
         try:
             match outcome:
@@ -470,14 +518,14 @@ class Sender:
                     return pauses.count_failure(key, reply.id, outcome.reason)
                 case Rejected(scope=Scope.CHANNEL, new_chat=""):
                     return pauses.count_failure(key, reply.id, outcome.reason, at_once=True)
-                case _:  # it answers, so it works
+                case _:  # the platform answered: the channel works
                     pauses.count_success(key)
-        except Exception as error:  # whatever it is: the result must be written
+        except Exception as error:  # whatever it is, the result must be written
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False
 
     def _check(self) -> None:
-        """Every 2 s: rows in our name that we do not have in hand (a lost answer to COMMIT)."""
+        """Every ``CHECK_SECONDS``, take lanes that have rows in our name that we do not know of."""
         if time.monotonic() - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = time.monotonic()
@@ -495,7 +543,7 @@ def _outcome(ticket: Ticket[Step, Written]) -> Written:
 
 
 def _channel(channel_id: int) -> ChannelConfig | None:
-    """The channel, where it can be used: a broken one holds up nobody else."""
+    """Return the channel; None if it cannot be used, so that only its own lanes stop."""
     try:
         channel = registry.channel(channel_id)
         if channel is not None:
@@ -507,7 +555,7 @@ def _channel(channel_id: int) -> ChannelConfig | None:
 
 
 def _send(channel: ChannelConfig, reply: Next) -> Outcome:
-    """One attempt. Any exception of an adapter is an unknown outcome."""
+    """Make one attempt. Any exception of the adapter is an unknown outcome."""
     try:
         outgoing = results.outbound(reply)
     except msgspec.ValidationError as error:

@@ -1,4 +1,7 @@
-"""Acts that are no messages (stop a button's spinner): told at once, never waited for, lost without harm."""
+"""Acknowledges button presses, so that the platform stops its spinner.
+
+Nobody waits for it, and losing one does no harm: it is not a message.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,19 @@ from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
 
+# Acknowledgements at once. More: a slow platform delays others less.
 THREADS = 4
-WAITING = 64  # more than that are not told: a platform that hangs costs no memory
+# Acknowledgements that run or wait at most; further ones are dropped. More: a platform that hangs
+# costs memory.
+WAITING = 64
 
-_room = threading.BoundedSemaphore(WAITING)
+_slots = threading.BoundedSemaphore(WAITING)
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="act")
 
 
 def acknowledge(channel: ChannelConfig, user: str, chat: str, data: Mapping[str, Any]) -> None:
-    """Tell the platform that we saw what this entry says; returns at once."""
-    if _room.acquire(blocking=False):
+    """Acknowledge an entry to its platform, on another thread. Returns at once."""
+    if _slots.acquire(blocking=False):
         _threads.submit(_acknowledge, channel, user, chat, data)
 
 
@@ -37,4 +43,4 @@ def _acknowledge(channel: ChannelConfig, user: str, chat: str, data: Mapping[str
             "not acknowledged", channel=channel.id, error=error_places.kind(error), place=error_places.place(error)
         )
     finally:
-        _room.release()
+        _slots.release()

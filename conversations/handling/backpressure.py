@@ -1,7 +1,7 @@
 """Back-pressure: a task of Celery's waits while this process has enough lanes of its queue in hand.
 
-Meanwhile further wakes wait in Redis. Lanes are counted by the queue through which their wake came, so that
-a tenant with a backlog blocks only tasks of its own queue (see ``queues.QUEUES``).
+Meanwhile further wakes wait in Redis. Lanes are counted by the queue through which their wake came,
+so that a tenant with a backlog blocks only tasks of its own queue (see ``queues.QUEUES``).
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-IN_HAND = 16  # lanes of a queue that no bot is busy with: the task that brought them waits until fewer are left
-PATIENCE_SECONDS = 10.0  # so long at most: lanes that somebody holds in the database keep nobody else from theirs,
-STUCK_SECONDS = 60.0  # and for so long they are not counted
-LOOK_SECONDS = 0.02  # turns that have become slow make room, too
+# Lanes of a queue that a task leaves waiting for us when it returns; lanes whose bot runs do not
+# count. More: larger batches, and a tenant's wake waits behind more of its own lanes.
+IN_HAND = 16
+# Longest that a task waits: lanes whose rows are locked elsewhere must not block other lanes.
+# Longer: a few stuck lanes hold a task for longer.
+PATIENCE_SECONDS = 10.0
+# Lanes that did not move in PATIENCE_SECONDS are left out of the count for so long. Longer: the
+# process takes more lanes than it can work on.
+STUCK_SECONDS = 60.0
+# Between two looks of a task that waits, beside those when a lane is released: a turn that became
+# slow no longer counts. Longer: fewer looks, and a task returns later.
+LOOK_SECONDS = 0.02
 
 
 class Backpressure:
-    """The lanes in hand, by their ids. For any thread."""
+    """Counts the lanes in hand by queue. Thread-safe."""
 
     def __init__(self) -> None:
-        self.waiting = 0  # tasks whose lanes, once let go, can be woken again
+        self.waiting = 0  # tasks that wait and whose lanes can be woken again once released
         self._changed = threading.Condition()
         self._queues: dict[int, str] = {}  # lane -> its queue
-        self._busy: set[int] = set()  # lanes of these whose bot is at work
-        self._stuck: dict[str, tuple[int, float]] = {}  # lanes that did not get on while a task had patience; until
+        self._busy: set[int] = set()  # lanes whose bot is running
+        self._stuck: dict[str, tuple[int, float]] = {}  # queue -> lanes that did not move; until when
 
     def enter(self, queue: str, lanes: Iterable[int]) -> None:
         with self._changed:
             self._queues.update(dict.fromkeys(lanes, queue))
 
     def leave(self, lanes: Iterable[int]) -> None:
-        """They were let go."""
+        """Forget lanes that were released."""
         with self._changed:
             for lane in lanes:
                 self._queues.pop(lane, None)
@@ -39,7 +47,7 @@ class Backpressure:
             self._changed.notify_all()
 
     def mark_busy(self, lane: int) -> None:
-        """A bot is busy with it."""
+        """Stop counting a lane: its bot is running."""
         with self._changed:
             self._busy.add(lane)
 
@@ -48,7 +56,10 @@ class Backpressure:
             self._busy.discard(lane)
 
     def wait(self, queue: str, closing: Callable[[], bool], *, woken: bool) -> None:
-        """Until few lanes of ``queue`` wait. ``woken``: those that are let go can be woken again."""
+        """Block until fewer than ``IN_HAND`` lanes of ``queue`` wait for us, or ``closing()``.
+
+        ``woken``: lanes that are released early can be woken again (not without Redis).
+        """
         end = time.monotonic() + PATIENCE_SECONDS
         with self._changed:
             self.waiting += woken

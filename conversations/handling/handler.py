@@ -1,11 +1,14 @@
-"""Handle: next message -> bot -> one COMMIT with state, replies, the "handled" mark and the next number.
+"""Handles messages: next message -> bot -> one COMMIT of state, replies, mark and next number.
 
-    take      hold the lanes, fetch heads and states in one query
-    run       each head's turn on a thread (or the event loop)
-    commit    finished turns together, behind compare-and-set (sql/commit_turns.sql)
-    go on     the lane's next head, or let go
+1. Hold the lanes; read their heads and states in one query.
+2. Run each head's turn on a thread, on the event loop, or in a process of its own.
+3. Commit finished turns together, each behind a compare-and-set (sql/commit_turns.sql).
+4. Go on to the lane's next head, or release the lane.
 
 **Invariant:** a result is written only where the lane is as it was read; else it is void.
+
+One file of more than 350 lines until the latency work replaces it: its steps share the lane's
+state.
 """
 
 from __future__ import annotations
@@ -45,15 +48,25 @@ from conversations.waking import delayed_wake, wake
 
 log = structlog.get_logger(__name__)
 
+# Turns of a lane before it is released, so that others get its place. More: fewer locks and wakes
+# for a long backlog, and other lanes wait longer.
 TURNS_PER_HOLD = 20
+# The same in seconds.
 HOLD_SECONDS = 1.0
-SHORT_HOLD_SECONDS = 0.1  # while tasks wait: then others have their turn, and this lane comes again
-LANES_PER_READ = 64  # lanes read in one trip
-ASYNC_TURNS = 1_000  # on the loop at once; more wait, and with them the tasks that brought them
+# The same in seconds while tasks wait for lanes to be released. The lane is woken again.
+SHORT_HOLD_SECONDS = 0.1
+# Lanes read in one query. More: fewer queries, and the first lane of a batch waits longer.
+LANES_PER_READ = 64
+# Async turns at once on the event loop. More: more bots wait at once for slow services, with more
+# memory; the turns beyond wait, and with them the tasks that brought them.
+ASYNC_TURNS = 1_000
 
 
 class Held:
-    """One lane in this process's hands."""
+    """A lane in hand.
+
+    Owned by the stage, thread or loop that works on it; the committer hands it back.
+    """
 
     __slots__ = ("abandoned", "announced", "begun", "channel", "generation", "head", "id", "probe", "since", "turns")
 
@@ -61,13 +74,13 @@ class Held:
         self.id, self.probe = lane, probe
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
-        self.begun = 0.0  # when its turn began; 0: none is running
-        self.abandoned: Head | None = None  # the head whose turn was abandoned
+        self.begun = 0.0  # monotonic time at which its turn began; 0: none runs
+        self.abandoned: Head | None = None  # the head whose turn took too long: its result is void
         self.hold(generation)
 
     def hold(self, generation: int) -> None:
-        self.generation = generation  # the incarnation that took it, counted
-        self.announced = False  # in the Worker row
+        self.generation = generation  # of the handler: how often it was taken for dead
+        self.announced = False  # the Worker row lists it
         self.since = time.monotonic()
         self.turns = 0
 
@@ -76,10 +89,10 @@ class Held:
 
 
 class Handler:
-    """Takes lanes, runs their turns, commits them. One per process; ``handle`` is its door.
+    """Holds lanes, runs their turns, commits the results. One per process, entered by ``handle``.
 
-    ``announce`` writes the lanes in hand into the Worker row, and returns the rows of a statement that goes with it;
-    None: it could not, so nothing may begin.
+    ``announce`` writes the lanes in hand into the Worker row and runs a statement in the same round
+    trip. It returns that statement's rows, or None if it failed: then no turn may begin.
     """
 
     def __init__(
@@ -92,29 +105,33 @@ class Handler:
         self.writer = writer
         self.locks = locks
         self.incarnation = incarnation
-        self.overdue = threading.Event()  # a turn never ended: this process wants to be replaced
+        self.overdue = threading.Event()  # a turn took too long: replace this process
         self._announce = announce
         self._generation = 0
         self._stopping = False
         self._threads = TurnThreads(settings.TURN_THREADS, "turn")
-        self._finishers = ThreadPoolExecutor(
-            4, thread_name_prefix="finish"
-        )  # of async turns; bots may fill the loop's own
+        # For the ends of async turns. Not the loop's own pool: bots may fill that.
+        self._finishers = ThreadPoolExecutor(4, thread_name_prefix="finish")
         self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="isolated")
         self._async_room = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._backpressure = Backpressure()
-        self._reads = Stage("look", self._read_heads, LANES_PER_READ)
-        self._releases = Stage("let go", self._release_batch, 500)
+        self._reads = Stage("read", self._read_heads, LANES_PER_READ)
+        self._releases = Stage("release", self._release_batch, 500)
         vital_thread("overdue", self._watch_overdue)
 
     def handle(
         self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, queue: str = ""
     ) -> None:
-        """Process the next messages of these lanes; returns when few of their line wait for anything but their bots."""
+        """Handle the next messages of these lanes. Raises nothing.
+
+        Blocks until fewer than ``IN_HAND`` lanes from the same queue wait for us. Lanes whose bot
+        is running do not count. ``probe``: although the bot is paused; ``locked=False``: without
+        Redis.
+        """
         if self._closing():
-            time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # wakes are for those who go on
+            time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # other processes should take the wakes
             return
         failpoint("T1")
         generation = self._generation
@@ -125,7 +142,7 @@ class Handler:
             return
         if not mine:
             return
-        goes_to = self._releases  # whatever happens between, what is held here is let go
+        goes_to = self._releases  # if a failpoint raises, the lanes are released
         try:
             failpoint("T2")
             goes_to = self._reads
@@ -135,14 +152,21 @@ class Handler:
         self._backpressure.wait(queue, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
-        """We were taken for dead: what has not begun is dropped; what runs is written if its lane is as it was."""
+        """Go on under a new incarnation, after a sweeper marked this process dead.
+
+        Turns that have not begun are dropped. Those that run are written if their lane has not
+        changed.
+        """
         with self._lock:
             self._generation += 1
             self.incarnation = incarnation
             self.locks.token = str(incarnation)
 
     def stop(self, seconds: float) -> None:
-        """Take nothing new; let running turns end and commit for up to ``seconds``, then free what is left."""
+        """Take no new lane.
+
+        Wait up to ``seconds`` for running turns to commit, then free the locks left.
+        """
         self._stopping = True
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.locks.running():
@@ -152,10 +176,10 @@ class Handler:
     def _closing(self) -> bool:
         return self._stopping or self.overdue.is_set()
 
-    # ------------------------------------------------------------ looking at lanes
+    # ------------------------------------------------------------ reading lanes
 
     def _release_batch(self, leaving: list[Held]) -> None:
-        """Stage: release; a lane on which word was left is looked at again."""
+        """Stage: release lanes. A lane on which somebody left word is kept and read again."""
         failpoint("T7")
         again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
@@ -165,7 +189,10 @@ class Handler:
         self._reads.put(held for held in leaving if held.id in again)
 
     def _read_heads(self, looking: list[Held]) -> None:
-        """Stage: read heads and states. What this process has not said to have in hand is said in the same trip."""
+        """Stage: read heads and states.
+
+        Lanes that our Worker row does not list are announced in the same trip.
+        """
         ask = (sql("fetch_heads"), {"ids": [held.id for held in looking]})
         try:
             known = all(held.announced for held in looking)
@@ -183,16 +210,20 @@ class Handler:
             held.announced, held.head = True, heads.get(held.id)
             try:
                 self._start_head(held)
-            except Exception as error:  # the database went away, or a lane that nobody foresaw: not the others' fault
+            except Exception as error:  # the database failed, or this lane is broken: the others go on
                 kind, place = error_places.kind(error), error_places.place(error)
-                log.warning("lane let go", conversation=held.id, error=kind, place=place)
+                log.warning("lane released", conversation=held.id, error=kind, place=place)
                 self._release([held])
 
     def _release(self, helds: Iterable[Held]) -> None:
         self._releases.put(helds)
 
     def _start_head(self, held: Held) -> None:
-        """What the head of a lane asks for."""
+        """Do what the head of a lane asks for.
+
+        Release the lane if there is nothing to do now; number messages that waited; settle a head
+        without a turn; else begin its turn.
+        """
         head = held.head
         if head is None or not self._may_begin(held) or head.mode != "bot" or head.stopped:
             self._release([held])
@@ -220,7 +251,7 @@ class Handler:
             self.writer.submit(RELEASE, head.id, self._on_numbered, about=held)
 
     def _on_numbered(self, tickets: list[Ticket[int, str]]) -> None:
-        """In the committer's thread. Refused (never seen): the sweeper comes back to it, not we at once."""
+        """Called by the committer. After an error the lane is released: the sweeper finds it."""
         for ticket in tickets:
             (self._reads if ticket.error is None else self._releases).put([ticket.about])
 
@@ -233,7 +264,7 @@ class Handler:
         held.turns += 1
         try:
             task, function = verdicts.task_of(head, channel), registry.find_bot(channel.bot)
-        except Exception as error:  # no such bot; a bots.py that does not import; a payload that nobody can read
+        except Exception as error:  # no such bot, a bots.py that fails to import, an unreadable payload
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
         if head.kind == Kind.BUTTON and not head.attempts:
@@ -263,7 +294,7 @@ class Handler:
         )
 
     def _run_isolated(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
-        """Its last worker died: this turn runs in a process of its own, and only a crash there is its attempt."""
+        """Run a suspect's turn in a process of its own: only a crash there is its failed attempt."""
         try:
             self._run_in_child(held, head, channel, task)
         finally:
@@ -276,7 +307,7 @@ class Handler:
         began = time.monotonic()
         try:
             output = isolated_turn.run(task)
-        except Exception as error:  # no process could be started: the machine's failure, not this message's
+        except Exception as error:  # no process could start: not this message's failure
             log.warning("isolated turn not begun", conversation=held.id, error=error_places.kind(error))
             output = None
         if output is None:
@@ -285,7 +316,10 @@ class Handler:
             self._finish(held, head, channel, output, began)
 
     def _mark_running(self, held: Held) -> bool:
-        """A thread is free for this turn, maybe long after it was looked at. False: it must not begin any more."""
+        """Mark the turn as running, on its thread.
+
+        Return False if it must not begin: the lane was read long ago.
+        """
         with self._lock:
             if self._may_begin(held):
                 held.begun = time.monotonic()
@@ -297,7 +331,7 @@ class Handler:
         return True
 
     def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
-        """A turn ended: its verdict goes to the committer. The result of a turn that was given up is void."""
+        """Judge a turn that ended, and commit the verdict. The result of an abandoned turn is void."""
         with self._lock:
             if held.abandoned is head:
                 return
@@ -307,9 +341,9 @@ class Handler:
         try:
             failpoint("T4")
             verdict = self._verdict(head, channel, output, time.monotonic() - began if began else 0.0)
-        except Exception as error:  # the database went away: not this message's failure
+        except Exception as error:  # the database is away: not this message's failure
             log.warning(
-                "lane let go", conversation=held.id, error=error_places.kind(error), place=error_places.place(error)
+                "lane released", conversation=held.id, error=error_places.kind(error), place=error_places.place(error)
             )
             self._release([held])
         else:
@@ -320,7 +354,7 @@ class Handler:
             return self._judge(head, channel, output, seconds)
         except (psycopg.Error, NotStored):
             raise
-        except Exception as error:  # an adapter's split failed on this text: a failed turn of this conversation only
+        except Exception as error:  # the adapter could not split this text: a failed turn of this lane
             return self._judge(head, channel, turns.failed(error), 0.0)
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
@@ -342,7 +376,10 @@ class Handler:
         return verdicts.failure(head, channel, record, paused)
 
     def _watch_overdue(self) -> None:
-        """A turn over its time is a failed attempt at once; its process lets the others finish and is replaced."""
+        """Fail turns that exceed ``TURN_SECONDS``.
+
+        Then this process finishes its other turns and is replaced.
+        """
         while True:
             time.sleep(min(1.0, settings.TURN_SECONDS / 4))
             for held in self._take_overdue():
@@ -373,9 +410,12 @@ class Handler:
         self.writer.submit(TURNS, finished, self._on_commit, about=held)
 
     def _on_commit(self, tickets: list[Ticket[Finished, Committed]]) -> None:
-        """In the committer's thread, after COMMIT: nothing here may read the database."""
+        """Called by the committer after COMMIT.
+
+        It must not read the database: all commits would wait.
+        """
         failpoint("T6")
-        speaking: dict[int, list[int]] = {}  # lanes that began to have something to say, by tenant
+        speaking: dict[int, list[int]] = {}  # by tenant: lanes whose first waiting reply was committed
         lines: dict[str, list[logs.Line]] = {}
         for ticket in tickets:
             held: Held = ticket.about
@@ -396,7 +436,10 @@ class Handler:
             logs.together(log, "turn written", its, status=word)
 
     def _continue(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
-        """To the lane's next message, or to other lanes. ``moved``: by somebody who may hold it now."""
+        """Go on with the lane's next message, or release the lane and wake it for later.
+
+        ``moved``: somebody else changed the lane since it was read, and may be working on it.
+        """
         held.probe = False
         most = SHORT_HOLD_SECONDS if self._backpressure.waiting else HOLD_SECONDS
         spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
@@ -410,7 +453,7 @@ class Handler:
 
 @functools.cache
 def event_loop() -> asyncio.AbstractEventLoop:
-    """The one loop on which ``async def`` bots of this process run."""
+    """Return the event loop on which all ``async def`` bots of this process run."""
     loop = asyncio.new_event_loop()
     vital_thread("async-turns", loop.run_forever)
     return loop

@@ -1,4 +1,4 @@
-"""Writes verdicts, and releases messages that waited for their number.
+"""Writes verdicts, and numbers messages that waited for their place in the platform's order.
 
 **Invariant:** a verdict names the lane as it was read; ``sql/commit_turns.sql`` writes it only where that still holds.
 """
@@ -20,7 +20,7 @@ Committed = tuple[str, bool, bool]  # the word for what happened; whether more m
 
 
 class TurnStream(Stream[Finished, Committed]):
-    """One transaction for the finished turns of many lanes."""
+    """Writes the finished turns of many lanes in one transaction."""
 
     name = "turns"
     patient = True
@@ -32,11 +32,11 @@ class TurnStream(Stream[Finished, Committed]):
         return item.head.tenant_id
 
     def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
-        """What the database refuses is a failed turn of that conversation only: an attempt, and the last one parks."""
+        """Turn what the database refuses into a failed attempt; the last one parks it."""
         verdict, turn = item.verdict, item.verdict.turn
         if turn is None or item.channel is None:
             return None
-        if turn["outcome"] != "committed":  # the failure itself was refused: its bare mark
+        if turn["outcome"] != "committed":  # the failed attempt was refused: write it without details
             note = "the database refused what was to be noted"
             bare = msgspec.structs.replace(verdict, turn=None, replies=None, note=note)
             return Finished(bare, item.head, item.channel)
@@ -57,7 +57,7 @@ class TurnStream(Stream[Finished, Committed]):
 
 
 class ReleaseStream(Stream[int, str]):
-    """Gives waiting messages their numbers at the end of windows and gaps."""
+    """Gives waiting messages their numbers when a settle window or a gap ends."""
 
     name = "release"
     patient = True

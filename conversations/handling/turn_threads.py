@@ -1,8 +1,10 @@
-"""Threads for turns: few while turns are short, as many as needed while they wait.
+"""A pool of threads for turns: few while turns are short, as many as needed while turns wait for
+something.
 
-A thread per turn would wake dozens at once for work of microseconds, all of them waiting for the interpreter's one
-lock. So a few threads take one turn after the other, and another joins them only when turns stand in line although
-those at work do not get on: a bot that waits for something holds up nobody for longer than ``TICK_SECONDS``.
+A thread per turn would wake dozens at once for microseconds of work, all of which wait for the GIL.
+Here a few threads take one turn after the other. Another thread joins only if turns are queued
+while the running ones are stalled, so that a bot that waits delays others by ``TICK_SECONDS`` at
+most.
 """
 
 from __future__ import annotations
@@ -19,15 +21,20 @@ from conversations.concurrency import vital_thread
 
 log = structlog.get_logger(__name__)
 
+# Between two decisions whether to add threads. Longer: less overhead, and slow turns delay others
+# for longer.
 TICK_SECONDS = 0.005
-EAGER_THREADS = 4  # that many join without asking whether those at work get on
-BRISK_TURNS = 3  # turns per thread and tick: whoever does as many is not waiting for anything
+# Threads that join without asking whether the running ones are stalled. More: more contention for
+# the GIL.
+EAGER_THREADS = 4
+# Turns per thread and tick; a pool that does fewer is stalled. More: threads are added sooner.
+BRISK_TURNS = 3
 
 Work = tuple[float, Callable[..., None], tuple[Any, ...]]
 
 
 class TurnThreads:
-    """At most ``most`` pieces of work at once, begun in the order in which they came."""
+    """Runs at most ``most`` pieces of work at once, and starts them in the order of ``submit``."""
 
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
@@ -35,7 +42,7 @@ class TurnThreads:
         self._lock = threading.Lock()
         self._idle: list[threading.Lock] = []  # threads without work, each asleep on its own lock
         self._threads = self._awake = self._taken = 0
-        self._more = threading.Event()  # somebody stands in line
+        self._more = threading.Event()  # set while work is queued
         vital_thread(f"{name}-watch", self._watch)
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -47,7 +54,7 @@ class TurnThreads:
             self._more.set()
 
     def _add_thread(self) -> None:
-        """One more thread at work; the lock is held."""
+        """Wake an idle thread, or start one. Call with ``_lock`` held."""
         if self._idle:
             self._idle.pop().release()
         elif self._threads < self._most:

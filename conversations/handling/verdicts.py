@@ -1,4 +1,4 @@
-"""What becomes of the head of a lane: the verdict on its turn. Pure."""
+"""Verdicts: what a turn comes to for the head of its lane. Writes nothing; ``turn_stream`` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from conversations import registry, turns
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
 from conversations.postgres.storable_text import clean_text
 
+# Failed turns after which a message is parked. More: a passing fault parks fewer, and the lane
+# waits longer.
 ATTEMPTS = 5
+# Longest wait between two attempts. Longer: less load on a bot that fails, later recovery.
 RETRY_SECONDS = 300.0
 SORRY = "Sorry, something went wrong on our side. A colleague will get back to you."
 
@@ -57,7 +60,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """What becomes of a head: the expected lane, and the lane after. An item of ``commit_turns.sql``."""
+    """A lane as it was read, and as it shall be afterwards. An item of ``commit_turns.sql``."""
 
     ord: int = -1
     id: int
@@ -88,7 +91,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """A verdict on its way to the database, with what is needed to judge again where the database refuses it."""
+    """A verdict to write, with head and channel to judge again if the database refuses it."""
 
     verdict: Verdict
     head: Head
@@ -96,7 +99,7 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 def trace(head: Head) -> str:
-    """The correlation id of a head's message, see ``models.Message.trace``."""
+    """Return the correlation id of the head's message (``models.Message.trace``)."""
     return bytes(head.identity).hex()[:16]
 
 
@@ -126,7 +129,11 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
 
 
 def _choice_of(pressed: str, offered: Any) -> str:
-    """A button's data; where it travelled as a digest (``Choice.short``), the choice of the reply that offered it."""
+    """Return the data of a pressed button.
+
+    Data that was too long for the platform travelled as a digest (``Choice.short``): ``offered``,
+    the reply with the button, has the choice.
+    """
     choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
     return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
 
@@ -137,12 +144,12 @@ def _expected(head: Head) -> dict[str, Any]:
 
 
 def advance(head: Head) -> Verdict:
-    """An event without a turn reached the head: handled, no bot."""
+    """Settle a head that starts no turn (an edit, a reaction): handled, without the bot."""
     return Verdict(**_expected(head), status="handled")
 
 
 def pass_over(head: Head) -> Verdict:
-    """The head was settled before it became one: parked or skipped in its place, or it stands for a hole."""
+    """Pass a head that was settled before its turn came: parked, skipped, or missing (a gap)."""
     channel = registry.channel(head.channel_id)
     blocks = head.status == "missing" and channel is not None and channel.options.get("gap_policy") == "block"
     return Verdict(**_expected(head), status=head.status or "", advance=0 if blocks else 1, blocked=blocks)

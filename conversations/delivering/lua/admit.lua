@@ -1,10 +1,12 @@
--- Admit sends by GCRA, several buckets each, all or nothing, by the server's clock.
--- A bucket of N per period takes a tenth of N at once and spaces the rest so, that no window of a period holds more than N.
--- KEYS: buckets, group after group. ARGV: groups, then per group: buckets in it, and per bucket: interval in us, what it
--- takes at once in us, and time in us since the last send that the caller knows of (-1: of none; -2: there was none).
--- Returns a wait in us per group: 0 admitted, and counted. Those that wait for the same bucket are told apart, in their
--- order. A missing bucket starts full, one interval after the last known send, or after now: never a burst after a loss,
--- also where another process sent later than this caller knows.
+-- Admits sends by GCRA, each in several buckets, all or nothing, by the server's clock.
+-- A bucket of N per period allows a burst of N/10 and spaces the rest: no period holds more than N.
+-- KEYS: buckets, group after group; a group is a send.
+-- ARGV: number of groups; then per group: number of its buckets; then per bucket: interval, burst,
+-- and time since the last send that the caller knows of, all in us (-1: it knows of none; -2: there
+-- was none).
+-- Returns a wait in us per group; 0: admitted, and counted. Groups that wait for the same bucket
+-- get successive times. A missing bucket starts without a burst, one interval after the last known
+-- send, or after now if none is known: after a loss of Redis's data there is never a burst.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local waits, waiting, k, a = {}, {}, 0, 1

@@ -1,4 +1,4 @@
--- A platform said when to come back: nobody is admitted to this bucket before. Only ever later, never earlier.
+-- Obeys a platform's Retry-After: admits nobody to a bucket before. The end only ever moves later.
 -- KEYS: bucket. ARGV: wait in us. Returns 1.
 local clock = redis.call('TIME')
 local free_at = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) + tonumber(ARGV[1])

@@ -1,12 +1,14 @@
--- Results of k together with intents of k+1, each behind its compare-and-set; lanes are held by lock_ids.
--- A result is written only where the reply is still in the state and attempt that its caller knows; one of a reply that was
--- not being sent, only where nothing before it is unsettled. An intent needs: the reply still pending in that attempt and in
--- its time, nothing unsettled before it, and the author a person, or: the person reachable, and for the bot a number beyond
--- cancelled_through. An intent alone writes the lane only where that says something new: most lanes have one reply, and
--- their sweeper's time is far enough. A way back to pending of what was cancelled meanwhile becomes cancelled. The head of the lane's
--- replies never passes an unsettled one.
--- items: json list, see steps.Step. Rows: ord, result written, intent written, busy, the reply's status, whether the lane has
--- replies beyond it.
+-- Writes results of replies k together with intents of replies k+1, each behind its
+-- compare-and-set. lock_ids has locked the lanes; those that it could not lock are "busy".
+--   A result needs: the reply in the status and attempt that the sender knows; if it was not being
+--   sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over.
+--   An intent needs: the reply pending, in that attempt and not expired; all before it settled; and
+--   its author a person, or else the person reachable and, for the bot, a number beyond
+--   cancelled_through. Without a result it writes the lane only if the head moves or send_due_at is
+--   less than a second away: most lanes have one reply, and keep the time that storing it set.
+-- The head of the lane's replies never passes an unsettled one.
+-- items: json list, see results.Step. Rows: ord, result written, intent written, busy, the reply's
+-- status, whether the lane has replies beyond it.
 -- Indexes: primary keys, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
@@ -19,7 +21,7 @@ held AS MATERIALIZED (
    CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id
                           AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) LIMIT 1) c),
 due AS MATERIALIZED (
-  -- Results that may be written, with the status that they come to.
+  -- Results that may be written, with the status to write.
   SELECT h.ord, h.id, h.reply_id, h.sequence, h.attempts_after, h.delay, h.platform_id, h.error, h.unreachable, h.new_chat,
          f.error AS later_error,
          CASE WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled'

@@ -1,7 +1,8 @@
--- A channel works again: heads that wait for their next try are due now, longest wait first; the sweeper finds them.
--- A lane that somebody holds is left alone, and what was tried a moment ago, by this sender or another.
--- channel; before: of longer waits; tried: seconds since the last try; lanes: at most.
--- Row: heads that are due now, lanes that were looked at, the shortest wait among them.
+-- Makes the waiting heads of a channel that works again due now, longest wait first; the sweeper
+-- finds them. Locked lanes are skipped, and so are replies that any sender tried a moment ago.
+-- channel; before: only lanes due earlier than this; tried: seconds since the last attempt;
+-- lanes: most.
+-- Row: heads made due, lanes examined, the earliest send_due_at among these.
 -- Indexes: conversation_send_due (backwards), reply_sequence_once, primary keys.
 WITH held AS MATERIALIZED (
   SELECT c.id, c.next_reply_sequence, c.send_due_at FROM conversation c

@@ -1,5 +1,5 @@
--- The next replies of each lane, in order, with what a send needs.
--- ids: bigint[]. Rows: see outbox.Next; a lane with nothing left has one row with an empty reply.
+-- Reads the next replies of each lane, in order, with what a send needs.
+-- ids: bigint[]. Rows: see results.Next; a lane without replies has one row, whose reply is null.
 -- Indexes: primary keys, reply_sequence_once.
 SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.address, c.unreachable_since IS NOT NULL, c.cancelled_through,
        c.last_reply_sequence, extract(epoch FROM now() - c.last_sent_at)::float,

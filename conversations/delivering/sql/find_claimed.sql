@@ -1,2 +1,3 @@
--- Replies that are being sent in a process's name. claim. Rows: conversation id, reply id. Index: reply_claimed.
+-- Finds the replies that a process has claimed and not settled.
+-- claim: its incarnation. Rows: conversation id, reply id. Index: reply_claimed.
 SELECT conversation_id, id FROM reply WHERE status = 'sending' AND claimed_by = %(claim)s

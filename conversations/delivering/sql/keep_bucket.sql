@@ -1,4 +1,5 @@
--- Keeps what a platform told us to wait for; only ever later. channel_id, key, seconds, words. No rows. Index: bucket_once.
+-- Keeps a platform's Retry-After for a bucket. The end only ever moves later.
+-- channel_id, key, seconds, words: of the platform. No rows. Index: bucket_once.
 INSERT INTO bucket AS b (channel_id, key, blocked_until, words)
 VALUES (%(channel_id)s, %(key)s, now() + make_interval(secs => %(seconds)s), %(words)s)
 ON CONFLICT (channel_id, key) DO UPDATE

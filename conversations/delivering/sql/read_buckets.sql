@@ -1,2 +1,3 @@
--- What platforms told us to wait for, while it lasts. Rows: key, seconds left. No index: a row per bucket that was ever full.
+-- Reads the platforms' Retry-Afters that have not ended. Rows: key, seconds left.
+-- Index: none; there is a row per bucket that was ever full.
 SELECT key, extract(epoch FROM blocked_until - now())::float FROM bucket WHERE blocked_until > now()

@@ -1,5 +1,6 @@
--- Moves the head of a lane's replies past settled ones (cancelled drafts); nothing unsettled is ever passed.
--- id, sequence: the first number that may be unsettled. No rows. Index: reply_sequence_once.
+-- Moves the head of a lane's replies past settled ones (cancelled drafts), never past others.
+-- id: of the lane; sequence: the first number that may be unsettled. No rows.
+-- Index: reply_sequence_once.
 UPDATE conversation c
    SET next_reply_sequence = least(%(sequence)s, c.last_reply_sequence + 1),
        send_due_at = CASE WHEN %(sequence)s > c.last_reply_sequence THEN NULL ELSE now() END

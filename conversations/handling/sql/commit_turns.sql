@@ -1,9 +1,11 @@
--- State, replies, the "handled" mark and the next number of a batch of turns, each behind its compare-and-set:
--- the number is still next, it is still this message in the state that was read, epoch and attempts are those that
--- were read, the mode is still bot. No row: that lane is not touched. Lanes are held by lock_ids.
--- items: json list, see processing.Verdict. Rows: ord, result (committed, moved, busy), whether more is pending, whether the
--- lane began to have something to say: where replies wait already, they have their sender, or their time, and those behind
--- them with them. Indexes: primary keys, message_sequence_once, reply_sequence_once.
+-- Writes the state, the replies, the mark and the next number of a batch of turns, each behind its
+-- compare-and-set: the number is still next, the message and its status, the epoch and the attempts
+-- are as they were read, and the mode is still bot. A lane that changed is left alone ("moved").
+-- lock_ids has locked the lanes; those that it could not lock are "busy".
+-- items: json list, see verdicts.Verdict. Rows: ord, result (committed, moved, busy), whether more
+-- messages are pending, whether to wake a sender: not if replies waited already, since they have a
+-- sender or a time of their own, and the new ones follow them.
+-- Indexes: primary keys, message_sequence_once, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, channel_id bigint, message_id bigint, sequence bigint, epoch bigint, attempts smallint,

@@ -1,5 +1,6 @@
--- The last n messages and replies of a lane before a number, oldest first.
--- id, before, n. Rows: by (user, bot, system, person), text, at. Indexes: message_sequence_once, reply_sequence_once.
+-- Reads the last n messages and replies of a lane before the message number "before", oldest first.
+-- id: of the lane; before; n. Rows: by (user, bot, system, person), text, at.
+-- Indexes: message_sequence_once, reply_sequence_once.
 SELECT by, text, at FROM (
   (SELECT 'user' AS by, m.text, m.received_at AS at, m.sequence, 0 AS side FROM message m
     WHERE m.conversation_id = %(id)s AND m.sequence < %(before)s AND m.kind IN ('message', 'button')
