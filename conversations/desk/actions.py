@@ -20,7 +20,7 @@ from django.db import connection, transaction
 
 from conversations import crypto, installation, registry
 from conversations.contracts import ReplyBody, Struct
-from conversations.errors import Busy, LaneMoved
+from conversations.errors import Busy, CoreError, LaneMoved
 from conversations.models import Audit, Channel, Conversation, Message, Quarantine, Reply
 from conversations.postgres import database
 from conversations.postgres.database import Row, Statement
@@ -37,6 +37,13 @@ ANYTHING = {"epoch": None, "next_sequence": None, "mode": None, "paused": None}
 Result = TypeVar("Result")
 Statements = dict[str, Statement]
 Rows = dict[str, list[Row]]
+
+
+class NotAnswered(CoreError):
+    """Messages were to be skipped as answered, and nobody had answered them."""
+
+    def __str__(self) -> str:
+        return "nobody has written since these messages came: leave them to the bot, or skip them with a reason"
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -141,16 +148,20 @@ def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> 
         _act(seen.lane(mode="human"), staff, "answer", {"answer": statement})
 
 
-def hand_back(seen: Seen, staff: User, *, skip_rest: bool = True) -> None:
-    """The bot answers again. What the person saw meanwhile they answered, or it is the bot's; the rest is the bot's."""
-    note = f"answered by {staff.get_username()}"
+def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
+    """Give the conversation back to the bot. Return how many messages are skipped as answered.
+
+    With ``skip_answered`` the messages that the page showed and a person answered are skipped; the others go to the
+    bot. Raises ``NotAnswered`` where nobody answered any of them.
+    """
     steps = {
-        "release": _sql("release", everything=skip_rest),
-        "back": _sql("hand_back", skip=skip_rest, note=note, seen_last=seen.last_sequence),
+        "release": _sql("release", everything=skip_answered),
+        "back": _sql("hand_back", skip=skip_answered, seen_last=seen.last_sequence),
         "assign": _sql("assign", assignee=None),
     }
-    reason = note if skip_rest else "left to the bot"
-    _act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason)
+    reason = "answered messages are skipped" if skip_answered else "left to the bot"
+    rows = _act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason, refused=NotAnswered)
+    return int(rows["back"][0][1])
 
 
 def _taking_over(staff: User) -> Statements:
@@ -280,12 +291,24 @@ def note_reading(conversation_id: int, staff: User) -> None:
 
 
 def _act(
-    expected: Mapping[str, Any], staff: User, verb: str, steps: Statements, *, subject: str = "", reason: str = ""
+    expected: Mapping[str, Any],
+    staff: User,
+    verb: str,
+    steps: Statements,
+    *,
+    subject: str = "",
+    reason: str = "",
+    refused: type[CoreError] | None = None,
 ) -> Rows:
-    """Lock the lane where ``expected`` holds, ``steps``, audit, COMMIT, wake; the rows of each."""
+    """Lock the lane where ``expected`` holds, run ``steps``, audit, COMMIT, wake; return the rows of each.
+
+    Raises ``LaneMoved`` where nothing was done; ``refused``, if given, where the lane was as expected all the same.
+    """
     lock = _sql("lock", **{**ANYTHING, **expected})
     rows = _commit({"lock": lock, **steps, "audit": _audit(staff, verb, subject, reason)})
     if not rows["audit"]:
+        if rows["lock"] and refused:
+            raise refused
         raise LaneMoved(f"it changed meanwhile: {_what_is_there(expected['conversation'])}")
     _wake(expected["conversation"], tenant_id=rows["lock"][0][2])
     return rows

@@ -9,7 +9,7 @@ import dataclasses
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import F, Q
@@ -47,6 +47,21 @@ def version(conversation_id: int) -> str:
         cursor.execute(sql("read_version"), {"conversation": conversation_id})
         row = cursor.fetchone()
     return row[0] if row else ""
+
+
+class Answered(NamedTuple):
+    """What waits where a person answers: how many messages, how many of them were answered, who wrote last."""
+
+    waiting: int
+    answered: int
+    by: str | None
+
+
+def answered(conversation_id: int) -> Answered:
+    """Return what handing back would find in this lane."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql("count_answered"), {"conversation": conversation_id})
+        return Answered(*cursor.fetchone())
 
 
 def window(lane: Conversation, before: int | None = None) -> Window:

@@ -97,8 +97,11 @@ def test_staff_follow_take_over_answer_and_hand_back(desk: Page, visitor: Page, 
     say(visitor, "thank you")
     desk.locator(".bubble-in").get_by_text("thank you").wait_for(timeout=5_000)
     desk.get_by_text("the newest message waits for words").wait_for()
+    desk.fill("#answer textarea", "You are welcome.")
+    desk.get_by_role("button", name="Send", exact=True).click()
+    desk.get_by_text("Answered by chief").wait_for()  # preset: somebody wrote after the newest message
     desk.get_by_role("button", name="Hand back").click()
-    desk.get_by_text("The bot answers again.").wait_for()
+    desk.get_by_text("The bot answers again").wait_for()
     desk.get_by_text("answered by chief").first.wait_for()
     say(visitor, "bot again")
     desk.locator(".bubble-out").get_by_text("bot again").wait_for(timeout=15_000)

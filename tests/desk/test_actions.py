@@ -12,7 +12,7 @@ from django.utils import timezone
 from conversations.desk import actions
 from conversations.errors import LaneMoved
 from conversations.models import Audit, Conversation, Desk, Message, Pause, Quarantine, Reply
-from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, messages, replies, seen
+from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, make_staff, messages, replies, seen
 
 SOON = dt.timedelta(seconds=10)
 
@@ -101,11 +101,12 @@ def test_an_act_on_a_head_that_moved_on_changes_nothing(anna: User, verb: str) -
 def test_unpark_puts_a_copy_at_the_tail_once(anna: User) -> None:
     lane = make_lane("handled parked handled", epoch=4)
     parked = message(lane, 2)
+    Message.objects.filter(pk=parked.pk).update(note="the bot failed 5 times")
     assert actions.unpark(seen(lane), anna, parked) == 4
     copy = message(lane, 4)
     assert (copy.replay_of, copy.text, copy.status) == (parked.pk, parked.text, "pending")
     assert bytes(copy.identity) != bytes(parked.identity)
-    assert (message(lane, 2).status, message(lane, 2).note) == ("skipped", "unparked as 4")
+    assert (message(lane, 2).status, message(lane, 2).note) == ("skipped", "the bot failed 5 times; unparked as 4")
     lane.refresh_from_db()
     assert (lane.next_sequence, lane.last_sequence, lane.epoch) == (4, 4, 4)
     assert is_due_now(lane.due_at)
@@ -229,18 +230,54 @@ def test_an_answer_waits_behind_a_reply_that_is_not_settled(anna: User) -> None:
     assert (lane.next_reply_sequence, lane.send_due_at) == (1, later)
 
 
-def test_hand_back_skips_what_came_meanwhile(anna: User) -> None:
-    lane = make_lane("handled pending missing pending", mode="human", attempts=2, next_sequence=2)
-    actions.hand_back(seen(lane), anna)
+def test_hand_back_skips_what_a_person_answered_and_says_who(anna: User) -> None:
+    lane = make_lane("handled pending missing pending", "person:sent", mode="human", attempts=2, next_sequence=2)
+    Reply.objects.filter(conversation=lane).update(staff=make_staff("berta"))
+    assert actions.hand_back(seen(lane), anna, skip_answered=True) == 2
     lane.refresh_from_db()
     assert messages(lane) == "handled skipped missing skipped"
-    assert message(lane, 2).note == "answered by anna"
+    assert message(lane, 2).note == "answered by berta"
     assert (lane.mode, lane.epoch, lane.next_sequence, lane.due_at, lane.attempts) == ("bot", 1, 5, None, 0)
+
+
+@pytest.mark.parametrize("words", ["", "sent", "person:cancelled", "person:parked", "person:failed", "system:sent"])
+def test_hand_back_as_answered_is_refused_where_nobody_answered(anna: User, words: str) -> None:
+    lane = make_lane("handled pending", words, mode="human")
+    with pytest.raises(actions.NotAnswered, match="nobody has written since"):
+        actions.hand_back(seen(lane), anna, skip_answered=True)
+    lane.refresh_from_db()
+    assert (messages(lane), lane.mode, lane.epoch) == ("handled pending", "human", 0)
+    assert not Audit.objects.exists()
+    actions.hand_back(seen(lane), anna, skip_answered=False)
+
+
+def test_hand_back_as_answered_is_refused_where_the_answer_came_before_the_message(anna: User) -> None:
+    lane = make_lane("pending", "person:sent", mode="human")
+    Reply.objects.filter(conversation=lane).update(created_at=timezone.now() - dt.timedelta(minutes=1))
+    with pytest.raises(actions.NotAnswered):
+        actions.hand_back(seen(lane), anna, skip_answered=True)
+
+
+def test_the_bots_words_that_a_person_sent_again_answer_nothing(anna: User) -> None:
+    lane = make_lane("pending", "parked", mode="human")
+    Reply.objects.filter(conversation=lane).update(message_id=message(lane, 1).pk)
+    actions.resend_reply(reply(lane, 1), anna)
+    with pytest.raises(actions.NotAnswered):
+        actions.hand_back(seen(lane), anna, skip_answered=True)
+
+
+def test_hand_back_leaves_what_came_after_the_answer_to_the_bot(anna: User) -> None:
+    lane = make_lane("pending", "person:sent", mode="human")
+    make_message(lane, 2, "pending")
+    Conversation.objects.filter(pk=lane.pk).update(last_sequence=2)
+    assert actions.hand_back(seen(lane), anna, skip_answered=True) == 1
+    lane.refresh_from_db()
+    assert (messages(lane), lane.next_sequence) == ("skipped pending", 2)
 
 
 def test_hand_back_can_leave_what_came_meanwhile_to_the_bot(anna: User) -> None:
     lane = make_lane("parked missing pending pending", mode="human", next_sequence=1, blocked=True)
-    actions.hand_back(seen(lane), anna, skip_rest=False)
+    actions.hand_back(seen(lane), anna, skip_answered=False)
     lane.refresh_from_db()
     assert messages(lane) == "parked missing pending pending"
     assert (lane.mode, lane.next_sequence, lane.blocked) == ("bot", 3, False)
@@ -248,9 +285,9 @@ def test_hand_back_can_leave_what_came_meanwhile_to_the_bot(anna: User) -> None:
 
 
 def test_hand_back_keeps_what_staff_put_back(anna: User) -> None:
-    lane = make_lane("parked pending", mode="human", next_sequence=2)
+    lane = make_lane("parked pending", "person:sent", mode="human", next_sequence=2)
     actions.unpark(seen(lane), anna, message(lane, 1))
-    actions.hand_back(seen(lane), anna)
+    actions.hand_back(seen(lane), anna, skip_answered=True)
     lane.refresh_from_db()
     assert messages(lane) == "skipped skipped pending"
     assert lane.next_sequence == 3
@@ -260,7 +297,7 @@ def test_hand_back_keeps_what_staff_put_back(anna: User) -> None:
 def test_hand_back_releases_what_waits_first_and_leaves_it_to_the_bot(anna: User) -> None:
     lane = make_lane("handled", mode="human")
     make_message(lane, 0, "waiting", order_key=5, release_at=timezone.now() + dt.timedelta(seconds=2))
-    actions.hand_back(seen(lane), anna)
+    actions.hand_back(seen(lane), anna, skip_answered=True)
     lane.refresh_from_db()
     assert (messages(lane), lane.next_sequence, lane.last_sequence) == ("handled pending", 2, 2)
 
@@ -270,7 +307,8 @@ def test_hand_back_never_skips_what_the_person_had_not_seen(anna: User) -> None:
     page = seen(lane)
     make_message(lane, 3, "pending")
     Conversation.objects.filter(pk=lane.pk).update(last_sequence=3)
-    actions.hand_back(page, anna)
+    actions.answer(page, anna, "an answer to both")
+    actions.hand_back(page, anna, skip_answered=True)
     lane.refresh_from_db()
     assert (messages(lane), lane.next_sequence) == ("handled skipped pending", 3)
     assert is_due_now(lane.due_at)

@@ -155,6 +155,17 @@ def test_who_answers_and_whether_somebody_waits_for_words(anna: User) -> None:
     assert "waits for words" in say(lane)[0]
 
 
+@pytest.mark.parametrize(("verb", "note"), [("skip", "skipped by anna: spam"), ("park", "parked by anna: spam")])
+def test_the_reason_of_the_hand_over_outlives_a_skip(anna: User, verb: str, note: str) -> None:
+    lane = handed_over()
+    for number in (3, 4):
+        make_message(lane, number)
+        Conversation.objects.filter(pk=lane.pk).update(last_sequence=number)
+        getattr(actions, verb)(seen(lane), anna, "spam")
+        assert say(lane)[0] == "A person is needed: handed over: wants a refund; nobody has taken it yet."
+        assert Message.objects.get(conversation=lane, sequence=number).note == note
+
+
 def test_who_paused_it_and_why(anna: User) -> None:
     lane = make_lane("pending")
     actions.pause(lane.pk, anna, "a strange order")

@@ -73,6 +73,7 @@ VERBS = ["take over or hand back", "take over or hand back, nothing answered", "
          "unpark", "replay", "pause or resume"]  # fmt: skip
 SENDING_VERBS = [*VERBS[:3], "its sender is buried"]
 UNSETTLED = {"pending", "sending", "unknown"}
+ANSWERS = {*UNSETTLED, "sent"}
 ENDINGS: dict[str, Outcome] = {
     "sent": Sent(),
     "deferred": Deferred(seconds=2.0, bucket=""),
@@ -103,9 +104,10 @@ lanes AS (
     FROM ago WHERE channel_id = %(channel)s RETURNING id),
 waiting AS (
   UPDATE message SET release_at = release_at - t, received_at = received_at - t
-    FROM ago WHERE conversation_id IN (SELECT id FROM lanes) AND status = 'waiting'),
+    FROM ago WHERE conversation_id IN (SELECT id FROM lanes)),
 timers AS (UPDATE timer SET due_at = due_at - t FROM ago WHERE conversation_id IN (SELECT id FROM lanes))
-UPDATE reply SET not_before = not_before - t FROM ago WHERE conversation_id IN (SELECT id FROM lanes)"""
+UPDATE reply SET not_before = not_before - t, created_at = created_at - t
+  FROM ago WHERE conversation_id IN (SELECT id FROM lanes)"""
 
 
 class Seen(NamedTuple):
@@ -154,6 +156,7 @@ class Answer:
     attempts: int = 0
     claim: str | None = None
     id: int = 0
+    covers: frozenset[int] = frozenset()  # the messages that a person answered with it
 
 
 @dataclass(eq=False)
@@ -474,7 +477,7 @@ class Lanes(RuleBasedStateMachine):
         try:
             verb(*arguments, **more)
             done = True
-        except LaneMoved:
+        except (LaneMoved, actions.NotAnswered):
             done = False
         assert done == allowed, f"{verb.__name__} was {'done' if done else 'refused'}"
         return done
@@ -485,7 +488,7 @@ class Lanes(RuleBasedStateMachine):
         seen = self._page(it, page)
         match verb:
             case "take over or hand back" | "take over or hand back, nothing answered":
-                self._change_who_answers(it, seen, skip_rest="nothing" not in verb)
+                self._change_who_answers(it, seen, skip_answered="nothing" not in verb)
             case "answer":
                 self._answer(it, seen)
             case "retry" | "skip" | "park":
@@ -495,9 +498,9 @@ class Lanes(RuleBasedStateMachine):
             case "pause or resume":
                 self._pause_or_resume(it)
 
-    def _change_who_answers(self, lane: Lane, seen: actions.Seen, skip_rest: bool) -> None:
+    def _change_who_answers(self, lane: Lane, seen: actions.Seen, skip_answered: bool) -> None:
         if lane.mode == "human":
-            self._hand_back(lane, seen, skip_rest)
+            self._hand_back(lane, seen, skip_answered)
         elif self._act(lane.epoch == seen.epoch, actions.take_over, seen, self.anna):
             self._read_numbers(lane)
             lane.takes_over()
@@ -509,15 +512,23 @@ class Lanes(RuleBasedStateMachine):
             if takes_over:
                 self._read_numbers(lane)
                 lane.takes_over()
-            lane.answers.append(Answer("person", text))
+            lane.answers.append(Answer("person", text, covers=self._stored(lane)))
 
-    def _hand_back(self, lane: Lane, seen: actions.Seen, skip_rest: bool) -> None:
-        if not self._act(lane.epoch == seen.epoch, actions.hand_back, seen, self.anna, skip_rest=skip_rest):
+    def _stored(self, lane: Lane) -> frozenset[int]:
+        """What is there to be answered, with a number or without."""
+        return frozenset(Message.objects.filter(conversation=lane.id).values_list("id", flat=True))
+
+    def _hand_back(self, lane: Lane, seen: actions.Seen, skip_answered: bool) -> None:
+        waiting = [(n, message) for n, message in enumerate(lane.written, 1) if message.status == "pending"]
+        shown = {message.id for n, message in waiting if message.replay_of is None and n <= seen.last_sequence}
+        answered = {one for answer in lane.answers if answer.status in ANSWERS for one in answer.covers} & shown
+        nobody = bool(skip_answered and waiting and waiting[0][1].id in shown - answered)
+        allowed = lane.epoch == seen.epoch and not nobody
+        if not self._act(allowed, actions.hand_back, seen, self.anna, skip_answered=skip_answered):
             return
         self._read_numbers(lane)
         for message in lane.written[lane.next - 1 :]:
-            answered = skip_rest and message.replay_of is None and lane.next <= seen.last_sequence
-            if message.status == "pending" and not answered:
+            if message.status == "pending" and not (skip_answered and message.id in answered):
                 break
             if message.status == "pending":
                 message.status = "skipped"
@@ -572,7 +583,8 @@ class Lanes(RuleBasedStateMachine):
         if verb == "resend":
             if self._act(answer.status in ("parked", "failed", "expired"), actions.resend_reply, reply, self.anna):
                 answer.status = "cancelled"
-                lane.answers.append(Answer("person", answer.text))
+                covers = self._stored(lane) if answer.covers else frozenset()  # the bot's words answer nobody
+                lane.answers.append(Answer("person", answer.text, covers=covers))
         elif verb == "cancel":
             if self._act(
                 answer.status in ("pending", "parked", "failed"), actions.cancel_reply, reply, self.anna, "why"

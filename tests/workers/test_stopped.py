@@ -130,7 +130,7 @@ def during_a_turn(lanes: Lanes, lane: int, act: Callable[[], Any]) -> None:
 
 def test_a_turn_from_before_a_take_over_is_void_also_after_the_hand_back(lanes: Lanes, scene: Scene) -> None:
     lane = lanes.say(lanes.channel(), "u", "one", "two", woken=False)
-    hand_back = f"desk.take_over(seen({lane}), anna); desk.hand_back(seen({lane}), anna, skip_rest=False)"
+    hand_back = f"desk.take_over(seen({lane}), anna); desk.hand_back(seen({lane}), anna, skip_answered=False)"
     during_a_turn(lanes, lane, lambda: desk(scene, hand_back))
     assert [line.sequence for line in lanes.done(lane, "ended")] == [1, 1, 2]
     assert lanes.turns(lane, "epoch") == [2, 2]

@@ -168,12 +168,13 @@ class Conversations(Lanes):
 
     def parts(self, request: HttpRequest, lane: Conversation, before: int | None) -> dict[str, Any]:
         explain(request, [lane])
+        human = lane.mode == Conversation.Mode.HUMAN
         return {
             "window": timeline.window(lane, before),
             "before": before,
             "person": name_of(lane),
-            "human": lane.mode == Conversation.Mode.HUMAN,
-            "pending": lane.last_sequence - lane.next_sequence + 1,
+            "human": human,
+            "hand": timeline.answered(lane.pk) if human else None,
             "seen": _shown(lane),
             "do": {verb: self.address(verb, lane) for verb in self.verbs},
         }
@@ -223,9 +224,13 @@ class Conversations(Lanes):
         return "Your answer is on its way."
 
     def do_hand_back(self, request: HttpRequest, lane: Conversation) -> str:
-        skip_rest = request.POST.get("rest") != "bot"
-        actions.hand_back(_seen(request, lane), access.staff_of(request), skip_rest=skip_rest)
-        return "The bot answers again."
+        rest = request.POST.get("rest")
+        if rest not in ("answered", "bot"):
+            raise ValueError("please say what becomes of the messages that wait")
+        skipped = actions.hand_back(_seen(request, lane), access.staff_of(request), skip_answered=rest == "answered")
+        return (
+            f"The bot answers again; {skipped} answered messages are skipped." if skipped else "The bot answers again."
+        )
 
     def do_pause(self, request: HttpRequest, lane: Conversation) -> str:
         actions.pause(lane.pk, access.staff_of(request), request.POST.get("note", ""))

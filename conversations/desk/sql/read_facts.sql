@@ -1,5 +1,6 @@
 -- All that "why is this conversation not moving?" needs, a lookup per lane and fact. ids: bigint[].
 -- Comparing rows, and max(id + 0), leave the planner no other index, whatever the statistics say.
+-- passed is the message with which the bot handed over: the newest one that no person skipped or parked since.
 -- Rows: see why.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation, reply_sequence_once,
 -- message_parked, reply_for_staff, audit_conversation_id.
 SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.active,
@@ -29,8 +30,10 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
                       WHERE d.conversation_id = c.id LIMIT 1) person ON true
   LEFT JOIN LATERAL (SELECT m.received_at FROM message m WHERE m.conversation_id = c.id AND m.sequence = c.last_sequence LIMIT 1) newest
          ON true
-  LEFT JOIN LATERAL (SELECT m.note FROM message m WHERE m.conversation_id = c.id AND m.sequence = c.next_sequence - 1 LIMIT 1) passed
-         ON true
+  LEFT JOIN LATERAL (SELECT p.note FROM (SELECT m.sequence, m.note FROM message m WHERE m.conversation_id = c.id
+                                           AND m.sequence < c.next_sequence ORDER BY m.sequence DESC LIMIT 50) p
+                      WHERE p.note !~ '(^|; )(skipped|parked) by \S+: ' ORDER BY p.sequence DESC LIMIT 1) passed
+         ON c.mode = 'human'
   LEFT JOIN LATERAL (SELECT r.created_at, r.author FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.last_reply_sequence
                       LIMIT 1) answer ON answer.author = 'person'
   LEFT JOIN LATERAL (SELECT count(*) AS number FROM (SELECT FROM message m WHERE m.conversation_id = c.id AND m.sequence IS NULL

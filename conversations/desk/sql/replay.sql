@@ -18,6 +18,6 @@ copy AS (
          o.platform_id, o.delivery_id, o.receipt_id, o.entry, o.id
     FROM original o, lane),
 passed AS (
-  UPDATE message m SET status = 'skipped', settled_at = now(), note = 'unparked as ' || lane.last_sequence
+  UPDATE message m SET status = 'skipped', settled_at = now(), note = concat_ws('; ', nullif(m.note, ''), 'unparked as ' || lane.last_sequence)
     FROM lane WHERE m.id = %(message)s AND %(unpark)s)
 SELECT set_config('app.locked', coalesce((SELECT id::text FROM lane), ''), true), (SELECT last_sequence FROM lane)

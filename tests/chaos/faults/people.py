@@ -33,7 +33,7 @@ for lane in lanes[:{most}]:
             desk.take_over(seen, anna, "chaos")
             done.append(lane.id)
         else:
-            desk.hand_back(seen, anna, skip_rest=False)
+            desk.hand_back(seen, anna, skip_answered=False)
             done.append(lane.id)
     except CoreError:
         pass  # somebody was faster: the page would say so

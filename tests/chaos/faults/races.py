@@ -182,7 +182,7 @@ def taken_over_meanwhile(scene: Scene) -> Iterator[None]:
     calls = len(senders_of(scene, calling))
     yield
     scene.saw("lanes were taken over, in the middle of calls", taken == len(users) and calls)
-    _act(scene, users, "desk.hand_back(seen, anna, skip_rest=False)", 1)
+    _act(scene, users, "desk.hand_back(seen, anna, skip_answered=False)", 1)
 
 
 SAID_ONCE = "SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id WHERE c.user = ANY (%s)"
@@ -229,7 +229,8 @@ def handed_back(scene: Scene) -> Iterator[None]:
         for number in (2, 3, 4):
             speak(scene, "keep", user, number, "plain")
     yield
-    back = _act(scene, users, "desk.hand_back(seen, anna)", 2)
+    _act(scene, users, "desk.answer(seen, anna, 'answered by a person')", 2)
+    back = _act(scene, users, "desk.hand_back(seen, anna, skip_answered=True)", 2)
     states = """SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id
                  WHERE c.user = ANY (%s) AND m.status = 'skipped' AND """
     scene.saw("lanes were taken over and handed back", taken == back == len(users))

@@ -414,7 +414,7 @@ RACES = (
         "handing back skips messages that the person never saw",
         "hand_back",
         "faults",
-        Sql("hand_back", Condition("kept", "m.sequence", "%(seen_last)s"), "false"),
+        Sql("hand_back", Output("waiting", "shown"), "m.replay_of IS NULL"),
     ),
     mutant(
         "intent_without_claim",

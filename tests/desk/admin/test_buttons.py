@@ -12,7 +12,7 @@ from django.urls import reverse
 from conversations.desk import actions
 from conversations.models import Audit, Channel, Conversation, Pause, Quarantine, Reply, TenantStaff
 from tests.desk.admin.conftest import Scene
-from tests.kit.desk_scenes import make_lane, messages, replies, seen
+from tests.kit.desk_scenes import make_lane, make_message, messages, replies, seen
 
 
 def press(client: Client, row: Any, verb: str, model: str = "conversation", **values: Any) -> str:
@@ -40,6 +40,41 @@ def test_every_button_of_a_page_does_what_it_says(chief: Client) -> None:
     assert "bot answers again" in press(chief, lane, "hand_back", rest="answered", **shown(lane))
     assert messages(lane) == "handled skipped parked"
     assert replies(lane) == "sent pending"
+
+
+def hand_back_form(client: Client, lane: Conversation) -> str:
+    page = client.get(reverse("admin:conversations_conversation_change", args=[lane.pk])).content.decode()
+    return page[page.index('data-verb="hand_back"') :].partition("</form>")[0]
+
+
+def test_nothing_is_preset_where_nobody_answered(chief: Client) -> None:
+    form = hand_back_form(chief, make_lane("handled pending", "sent", mode="human"))
+    assert "checked" not in form
+    assert 'value="answered" required disabled' in form
+    assert "nobody has written since it came" in form
+
+
+def test_answered_is_preset_where_a_person_wrote_after_the_newest_message(chief: Client, anna: User) -> None:
+    lane = make_lane("handled pending", mode="human")
+    actions.answer(seen(lane), anna, "good day")
+    form = hand_back_form(chief, lane)
+    assert 'value="answered" required checked' in form
+    assert "<bdi>anna</bdi>" in form
+    make_message(lane, 3)
+    Conversation.objects.filter(pk=lane.pk).update(last_sequence=3)
+    form = hand_back_form(chief, lane)
+    assert "checked" not in form
+    assert "1 answered: the bot skips it and handles the newer ones" in form
+
+
+def test_handing_back_asks_what_becomes_of_what_waits(chief: Client) -> None:
+    lane = make_lane("handled pending", mode="human")
+    assert "say what becomes" in press(chief, lane, "hand_back", **shown(lane))
+    seen_now = {**shown(lane), "last_sequence": 2}
+    assert "Nobody has written since" in press(chief, lane, "hand_back", rest="answered", **seen_now)
+    lane.refresh_from_db()
+    assert lane.mode == "human"
+    assert "bot answers again" in press(chief, lane, "hand_back", rest="bot", **seen_now)
 
 
 def test_retry(chief: Client) -> None:

@@ -9,6 +9,7 @@ const PARTS = ["reasons", "timeline", "controls"];
 function isBusy(node) {
   if (node.contains(document.activeElement) && document.activeElement.matches("input, textarea, select, button")) return true;
   if (node.querySelector("details[open]")) return true;
+  if ([...node.querySelectorAll("input[type=radio]")].some((field) => field.checked !== field.defaultChecked)) return true;
   return [...node.querySelectorAll("input[type=text], textarea")].some((field) => field.value);
 }
 
