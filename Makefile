@@ -27,10 +27,11 @@ run: .venv/local.stamp  ## everything on this machine, on http://127.0.0.1:8000 
 test: .venv/dev.stamp  ## all tests, on real Postgres and Valkey (PYTEST_ARGS="-k name -n 0")
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Files that start a web process, workers or servers of their own. What is left takes about a minute.
-SLOW = $(shell grep -rlE 'tests\.kit\.(stack|running|doubles|stopped_processes)|private_servers|tests\.kit\.pgbouncer' tests --include='test_*.py')
-test-fast: .venv/dev.stamp  ## under 2 minutes: all but the tests that start web processes, workers, a browser or own servers
-	@$(BIN)/python -m pytest -m "not slow and not browser" $(addprefix --ignore=,$(SLOW)) $(PYTEST_ARGS)
+# Test files with web processes, workers, a browser or servers of their own.
+PROCESSES = \bStack\(|private_servers|tests\.kit\.(running|pgbouncer|rabbitmq|stopped_processes|people)
+test-fast: .venv/dev.stamp  ## under 2 minutes: all but the files that start web processes, workers, a browser or own servers
+	@$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS) \
+		$$(grep -rlE '$(PROCESSES)' tests --include='test_*.py' | sed 's/^/--ignore=/')
 
 size:  ## lines of code by folder: product, SQL, tests, bench (COMMIT=... for those of a commit)
 	@$(PYTHON) .ci/size.py $(COMMIT)
