@@ -14,8 +14,10 @@ WITH asked AS (
    WHERE channel_id = %s AND chat = %s AND "user" = %s
 ), colleague AS (
   SELECT coalesce(d.assignee_id, r.staff_id) AS staff_id
-    FROM lane LEFT JOIN desk d ON d.conversation_id = lane.id
-         LEFT JOIN reply r ON r.conversation_id = lane.id AND r.sequence = lane.last_reply_sequence AND r.author = 'person'
+    FROM lane
+    LEFT JOIN LATERAL (SELECT assignee_id FROM desk WHERE conversation_id = lane.id LIMIT 1) d ON true
+    LEFT JOIN LATERAL (SELECT p.staff_id FROM reply p WHERE p.conversation_id = lane.id
+                          AND p.sequence = lane.last_reply_sequence AND p.author = 'person' LIMIT 1) r ON true
    WHERE lane.mode = 'human'
 )
 SELECT lane.mode, lane.busy, lane.halted,
