@@ -21,6 +21,7 @@ from conversations.operating import delays
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
+from conversations.storing.spool_tally import tally
 from conversations.telemetry import error_places, logs
 
 FRESH_SECONDS = 1.0
@@ -105,7 +106,7 @@ def ask_lanes() -> dict[str, Any]:
 
 def ask_spool() -> dict[str, Any]:
     """What waits on this host's disk, and why nothing may be added to it."""
-    return {**spool.tally.look(), "other_hosts": spool.other_hosts}
+    return {**tally.look(), "other_hosts": spool.other_hosts}
 
 
 _storing = Look("storing", ask_storing)

@@ -24,6 +24,7 @@ from conversations.operating import delays
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
+from conversations.storing.spool_tally import tally
 
 # Columns of read_health.sql after the first.
 NUMBERS = {
@@ -69,7 +70,7 @@ class Collector:
 
 def of_spool() -> Iterator[Metric]:
     """The one thing that is not in the database: it is on the disk of the one web host."""
-    about = spool.tally.look()
+    about = tally.look()
     yield gauge("spool_waiting", "Accepted requests that wait on the disk", about["count"])
     yield gauge("spool_oldest_seconds", "Age of the oldest of them", about["oldest_seconds"] or 0)
     yield gauge("spool_bad", "Lines of the spool that could not be opened", about["bad"])

@@ -1,8 +1,12 @@
 """Storing, step 1: the entries of a webhook become numbered rows.
 
 intake.py         accept() and store(): COMMIT, or the spool
-statuses.py       what platforms say of our replies: delivered, read, failed
+rows.py           an adapter's entries as rows; pure
+store_stream.py   many requests, one transaction
+statuses.py       what platforms report of our replies: delivered, read, failed
 late_replies.py   replies that an http bot posts after its turn
 spool.py          the file that takes webhooks while Postgres is away
+spool_format.py   a request as a sealed line
+spool_tally.py    how many lines wait, since when
 spool_drainer.py  stores what the spool holds, once Postgres is back
 """

@@ -1,6 +1,7 @@
-"""Replies that an http bot posts after its turn: each gets its lane's next number when it is stored.
+"""Replies that an http bot posts after its turn: each takes the next number of its lane.
 
-**Invariant:** a reply that comes again with its key is the same reply; one after a take-over is a draft.
+**Invariant:** a reply with a key that is stored already is the same reply. One that comes after a
+take-over is a draft.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_js
 from conversations.storing import intake
 from conversations.waking import wake
 
-STORE_SECONDS = 2.5
-PART = "\x1f"  # between a reply's key and the number of its part; no key holds it
+STORE_SECONDS = 2.5  # until COMMIT, else the bot is answered 503
+PART = "\x1f"  # between a key and the number of a part; no key holds it, because keys are printable
 
 
 class LateReply(Struct, frozen=True):
-    """One reply for an earlier turn. ``turn``: the number of its message; ``key``: the bot's own, once per channel."""
+    """One reply to an earlier turn.
+
+    ``turn``: the id of the turn's message. ``key``: the bot's own, unique in its channel.
+    """
 
     turn: int
     key: str
     bodies: tuple[ReplyBody, ...]
 
 
-class Item(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A part of a reply, as ``store_late_replies.sql`` reads it."""
+class LateItem(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A reply and its parts, as ``store_late_replies.sql`` reads them."""
 
     ord: int = -1
     channel_id: int
@@ -42,15 +46,15 @@ class Item(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def store(channel: ChannelConfig, late: LateReply) -> bool:
-    """Store it, and wake; False where the turn is none of this channel's.
+    """Store a reply and wake its lane. Return False if its turn is not one of this channel.
 
-    Raises ``Busy`` or ``NotStored`` (also while its turn is not committed): the bot comes again.
+    Raises ``Busy`` or ``NotStored``, also while its turn is not committed: the bot comes again.
     """
     split = registry.adapter(channel.platform).split
     bodies = [part for body in late.bodies for part in split(body)]
     keys = [late.key, *(f"{late.key}{PART}{number}" for number in range(2, len(bodies) + 1))]
     parts = [{"key": key, "body": body} for key, body in zip(keys, bodies, strict=True)]
-    item = Item(channel_id=channel.id, message_id=late.turn, parts=parts)
+    item = LateItem(channel_id=channel.id, message_id=late.turn, parts=parts)
     verdict, lane = intake.writer().write(LATE, item, timeout=STORE_SECONDS)
     if verdict == "early":
         raise NotStored("its turn is not committed yet")
@@ -59,17 +63,17 @@ def store(channel: ChannelConfig, late: LateReply) -> bool:
     return bool(verdict != "unknown")
 
 
-class LateStream(Stream[Item, tuple[str, int]]):
-    """One transaction for the late replies of many lanes."""
+class LateStream(Stream[LateItem, tuple[str, int]]):
+    """One transaction per batch. Results: verdict (stored, duplicate, unknown, early), lane id."""
 
     name = "late replies"
     patient = False
 
-    def lane(self, item: Item) -> Hashable:
+    def lane(self, item: LateItem) -> Hashable:
         return item.message_id
 
     def write(
-        self, connection: psycopg.Connection[Any], items: Sequence[Item]
+        self, connection: psycopg.Connection[Any], items: Sequence[LateItem]
     ) -> Sequence[tuple[str, int] | LaneLocked]:
         for place, item in enumerate(items):
             item.ord = place

@@ -1,7 +1,8 @@
-"""Draining the spool: a thread of every web process, one of which is the drainer; see ``spool`` for what must hold.
+"""Stores what the spool holds. Each web process has the thread; one at a time is the drainer.
 
-What cannot be stored now holds back its channel's later lines, and nobody else's. What cannot be stored for ever is
-set aside as always; where the database refuses even that, or the line cannot be opened, people find it.
+``spool`` says what must hold. A line that cannot be stored now holds back later lines of its
+channel, and of no other. A line that can never be stored is quarantined. If the database refuses
+even that, the line waits; if it cannot be opened, it is kept for people.
 """
 
 from __future__ import annotations
@@ -19,18 +20,24 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.postgres import connection_budget, database
 from conversations.storing import intake, spool
+from conversations.storing.rows import ParsedRequest
+from conversations.storing.spool_format import Line, unseal
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 0.2
-AGAIN_SECONDS = 0.5  # the database is away, or a line has to wait
-STORE_SECONDS = 10.0
-LAST_SECONDS = 0.5  # for the last few lines, while nobody appends
-PATIENCE_SECONDS = 60.0  # of a line that is refused again and again, while the database answers
-HOSTS_SECONDS = 10.0
+LOOK_SECONDS = 0.2  # between two looks at the log; longer: requests stay in the spool for longer
+AGAIN_SECONDS = 0.5  # until the next pass while the database is away or a line has to wait
+STORE_SECONDS = 10.0  # longest time to store one chunk of lines before they are stored one by one
+# Longest time to store the last few lines, while requests wait to append. With a longer one they
+# may be refused, see ``spool.LOCK_SECONDS``; with a shorter one, a busy log is seldom emptied.
+LAST_SECONDS = 0.5
+# A line that the database refuses for so long, while it answers, is quarantined. A longer time
+# holds its channel back for longer; with a shorter one, a passing fault quarantines good lines.
+PATIENCE_SECONDS = 60.0
+HOSTS_SECONDS = 10.0  # between two looks for web processes of other hosts
 
 
-Pair = tuple[spool.Line, spool.Request]
+Pair = tuple[Line, ParsedRequest]
 
 
 class Away(Exception):
@@ -38,7 +45,7 @@ class Away(Exception):
 
 
 def start() -> None:
-    """For every web process, at its start: what a former life accepted must not wait for the next webhook."""
+    """Start the thread, at the start of a web process: lines of a former process must not wait."""
     if spool.is_on():
         vital_thread("drain", _run)
 
@@ -51,13 +58,13 @@ def _run() -> None:
             look_for_other_hosts()
         try:
             drain()
-        except Exception as error:  # whatever it is: what was accepted is on the disk, and is tried again
+        except Exception as error:  # whatever it is: the lines are on the disk and are tried again
             log.exception("spool not drained", error=type(error).__name__)
         time.sleep(LOOK_SECONDS)
 
 
 def look_for_other_hosts() -> None:
-    """What was seen last holds while the database is away."""
+    """Update ``spool.other_hosts``. While the database is away, the last answer stays."""
     try:
         intake.writer()
         spool.other_hosts[:] = connection_budget.other_hosts(database.read(connection_budget.WEB_HOSTS))
@@ -68,14 +75,17 @@ def look_for_other_hosts() -> None:
 
 
 def drain() -> None:
-    """Until the log is empty, where nobody else does it. The place is kept while the flock is held, and only then."""
-    if not spool.holds():
+    """Drain the log until it is empty, unless another process is the drainer.
+
+    The place in the log is remembered only while the flock is held.
+    """
+    if not spool.has_lines():
         return
     with spool.drainer() as mine:
         if not mine:
             return
         drainer = Drainer()
-        while spool.holds():
+        while spool.has_lines():
             try:
                 if drainer.run():
                     return
@@ -85,17 +95,17 @@ def drain() -> None:
 
 
 class Drainer:
-    """One holding of the drainer's flock."""
+    """What the drainer remembers while it holds the flock."""
 
     def __init__(self) -> None:
-        self._begin = 0  # every line before it is done
-        self._refused_since: dict[int, float] = {}  # by the line's place
-        self._pace = 0.002  # seconds per line, as it was last
+        self._begin = 0  # offset; every line before it is stored
+        self._refused_since: dict[int, float] = {}  # monotonic clock, by the line's offset
+        self._pace = 0.002  # seconds per line, as measured last
 
     def run(self) -> bool:
-        """One pass over the log; True when it is empty, False when some lines have to wait."""
+        """Make one pass over the log. Return True if it is empty, False if lines have to wait."""
         _check_database()
-        waiting: set[int] = set()  # channels
+        waiting: set[int] = set()  # ids of channels whose later lines are held back
         at = self._begin
         while True:
             lines, after, is_last = spool.read(at)
@@ -113,45 +123,45 @@ class Drainer:
                 self._begin = at
 
     def _finish(self, at: int) -> bool:
-        """The last lines, while nobody appends; False where that is more than can be done at once."""
+        """Store the last lines and truncate, while nobody appends. Return False if too many."""
         with spool.closed():
             lines, _, is_last = spool.read(at)
-            if not is_last or not self._stored(self._opened(lines), LAST_SECONDS):
+            if not is_last or not self._store_together(self._open(lines), LAST_SECONDS):
                 return False
-            spool.empty()
+            spool.truncate()
         return True
 
-    def _store(self, lines: Sequence[spool.Line], waiting: set[int]) -> None:
-        opened = self._opened(lines)
+    def _store(self, lines: Sequence[Line], waiting: set[int]) -> None:
+        opened = self._open(lines)
         free = [pair for pair in opened if pair[1].channel.id not in waiting]
-        if not self._stored(free, STORE_SECONDS):
+        if not self._store_together(free, STORE_SECONDS):
             _check_database()
-            self._one_by_one(free, waiting)
+            self._store_one_by_one(free, waiting)
 
-    def _stored(self, pairs: Sequence[Pair], seconds: float) -> bool:
-        """All of them, together."""
+    def _store_together(self, pairs: Sequence[Pair], seconds: float) -> bool:
+        """Store all of them in one go. Return False if that failed."""
         if not pairs:
             return True
         try:
             intake.store([request for _, request in pairs], seconds)
-        except Exception as error:  # one of them; or the database
+        except Exception as error:  # the fault of one line, or of the database
             log.warning("spooled requests not stored together", count=len(pairs), error=type(error).__name__)
             return False
         failpoint("P3")
         spool.mark([line for line, _ in pairs])
         return True
 
-    def _opened(self, lines: Sequence[spool.Line]) -> list[Pair]:
+    def _open(self, lines: Sequence[Line]) -> list[Pair]:
         opened = []
         for line in lines:
             try:
-                opened.append((line, spool.unseal(line)))
-            except Exception as error:  # torn by the machine's death before its fsync, or sealed by another key
+                opened.append((line, unseal(line)))
+            except Exception as error:  # the machine died before fsync, or it has another key
                 log.critical("a line of the spool cannot be opened", offset=line.offset, error=type(error).__name__)
                 spool.set_aside(line)
         return opened
 
-    def _one_by_one(self, pairs: Sequence[Pair], waiting: set[int]) -> None:
+    def _store_one_by_one(self, pairs: Sequence[Pair], waiting: set[int]) -> None:
         for line, request in pairs:
             if request.channel.id in waiting:
                 continue
@@ -164,8 +174,8 @@ class Drainer:
                     continue
             spool.mark([line])
 
-    def _give_up(self, line: spool.Line, request: spool.Request, error: Exception) -> bool:
-        """Refused for ``PATIENCE_SECONDS``: its bytes are set aside for staff, and its channel goes on."""
+    def _give_up(self, line: Line, request: ParsedRequest, error: Exception) -> bool:
+        """Quarantine a line that was refused for ``PATIENCE_SECONDS``. Return True if done."""
         since = self._refused_since.setdefault(line.offset, time.monotonic())
         log.warning("a spooled request is refused", channel=request.channel.id, error=type(error).__name__)
         if time.monotonic() - since < PATIENCE_SECONDS:
@@ -180,7 +190,10 @@ class Drainer:
 
 
 def _check_database() -> None:
-    """Raises ``Away``. Also where its key is not ours: then no line could be told from a bad one."""
+    """Raise ``Away`` if the database does not answer, or if its identity key is not ours.
+
+    With another key no line opens, and good lines would be taken for bad ones.
+    """
     try:
         intake.writer()
         database.read("SELECT 1")

@@ -1,4 +1,8 @@
-"""What platforms say of our replies: unordered, upgrade-only, joined to the reply whenever it becomes known."""
+"""What platforms report of our replies: delivered, read, failed.
+
+Statuses come in any order and only ever upgrade a reply. One that comes before the platform's id of
+its reply is known is kept, and joined to the reply later.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,28 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 
-LOOK_AGAIN_SECONDS = 3.0  # more than a sender's transaction may take
-LOOKING = 10_000
+# Until a status of an unknown reply is written once more: longer than a sender's transaction takes.
+# With a shorter time, the second write can come before the sender's COMMIT as well.
+AGAIN_SECONDS = 3.0
+WAITING = 10_000  # statuses that wait for that; further ones are written only once
 
-Said = tuple[ChannelConfig, StatusUpdate]
+StatusItem = tuple[ChannelConfig, StatusUpdate]
 
 
-class StatusStream(Stream[Said, str]):
-    """One transaction per batch of statuses. Results: joined, or kept: their reply is not known yet."""
+class StatusStream(Stream[StatusItem, str]):
+    """One transaction per batch. Results: "joined", or "kept" if the reply is not known yet."""
 
     name = "statuses"
     patient = False
 
-    def lane(self, item: Said) -> Hashable:
+    def lane(self, item: StatusItem) -> Hashable:
         return item[0].id, item[1].platform_id or item[1].key
 
-    def mend(self, item: Said, error: psycopg.Error) -> Said | None:
+    def mend(self, item: StatusItem, error: psycopg.Error) -> StatusItem | None:
         channel, update = item
         return (channel, msgspec.structs.replace(update, error="")) if update.error else None
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[Said]) -> Sequence[str | LaneLocked]:
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[StatusItem]) -> Sequence[str | LaneLocked]:
         values = {"items": as_json([_values(place, *item) for place, item in enumerate(items)])}
         statements: dict[str, database.Statement] = {
             "lock": (sql("lock_status_lanes"), values),
@@ -46,7 +52,10 @@ class StatusStream(Stream[Said, str]):
 
 
 def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:
-    """A platform that gives our own key back instead of its id: the key is the reply's platform id there."""
+    """Return a status as the statements read it.
+
+    A platform that reports our own key has no id: there the key is the reply's platform id.
+    """
     return {
         "ord": place,
         "channel_id": channel.id,
@@ -59,19 +68,16 @@ def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[st
 STATUSES = StatusStream()
 
 
-# ---------------------------------------------------------------- looking again
+def write_again(write: Callable[[StatusItem], None], unknown: Sequence[StatusItem]) -> None:
+    """Write statuses whose reply is unknown once more, after ``AGAIN_SECONDS``.
 
-
-def look_again(write: Callable[[Said], None], unknown: Sequence[Said]) -> None:
-    """Write ``unknown`` once more in a moment.
-
-    A status that came while the result of its reply was being written was not seen by the one, nor the
-    reply's id by the other: each looked before the other's COMMIT.
+    The result of the reply may be in a transaction that is not committed yet: the sender did not
+    see the status, and the status did not see the reply's id.
     """
     timer = _timer()
     for item in unknown:
-        if len(timer) < LOOKING:
-            timer.call_later(LOOK_AGAIN_SECONDS, functools.partial(write, item))
+        if len(timer) < WAITING:
+            timer.call_later(AGAIN_SECONDS, functools.partial(write, item))
 
 
 @functools.cache

@@ -46,7 +46,7 @@ from conversations.handling.verdicts import Finished, Head
 from conversations.models import Message, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
-from conversations.storing.late_replies import LATE, Item
+from conversations.storing.late_replies import LATE, LateItem
 from conversations.sweeping import claimed_stream, timers
 from conversations.waking import wake
 from tests.kit.desk_scenes import make_staff
@@ -739,7 +739,7 @@ class Lanes(RuleBasedStateMachine):
         text = f"l{next(self.texts)}"
         for again in (False, True):
             parts = [{"key": text, "body": ReplyBody(text=text)}]
-            item = Item(channel_id=self.channel.id, message_id=message.id, parts=parts)
+            item = LateItem(channel_id=self.channel.id, message_id=message.id, parts=parts)
             ((verdict, _),) = LATE.write(self.db, [item])
             early = message.status == "pending"
             assert verdict == ("early" if early else "duplicate" if again else "stored")

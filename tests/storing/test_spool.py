@@ -33,7 +33,8 @@ from conversations.contracts import (
 from conversations.errors import NotStored
 from conversations.operating import checks
 from conversations.postgres import connection_budget, database
-from conversations.storing import intake, spool, spool_drainer
+from conversations.storing import intake, spool, spool_drainer, spool_format, spool_tally
+from conversations.storing.rows import ParsedRequest
 from tests.conftest import forget
 from tests.kit import fixtures
 from tests.kit.entries import entry, make_channel, new_user, texts
@@ -50,9 +51,9 @@ def folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
     spool.other_hosts.clear()
 
 
-def request(*parsed: Parsed, channel: ChannelConfig = CHANNEL, body: bytes = b"the body") -> spool.Request:
+def request(*parsed: Parsed, channel: ChannelConfig = CHANNEL, body: bytes = b"the body") -> ParsedRequest:
     incoming = WebhookRequest(method="POST", url="", headers={"user-agent": "test"}, query={}, body=body)
-    return spool.Request(channel, parsed, incoming)
+    return ParsedRequest(channel, parsed, incoming)
 
 
 def append(*words: str, channel: ChannelConfig = CHANNEL, user: str = "u") -> None:
@@ -61,7 +62,7 @@ def append(*words: str, channel: ChannelConfig = CHANNEL, user: str = "u") -> No
 
 
 def waiting(offset: int = 0) -> list[str]:
-    return [spool.unseal(line).parsed[0].text for line in spool.read(offset)[0]]  # type: ignore[union-attr]
+    return [spool_format.unseal(line).parsed[0].text for line in spool.read(offset)[0]]  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------- a line
@@ -73,7 +74,7 @@ def test_every_fixture_comes_out_as_it_went_in(folder: Path, platform: str) -> N
         before = request(*fixtures.parse(platform, name))
         assert spool.append(before)
         (line,) = spool.read(0)[0]
-        after = spool.unseal(line)
+        after = spool_format.unseal(line)
         assert (after.parsed, repr(after.parsed)) == (list(before.parsed), repr(list(before.parsed))), name
         assert after.request == before.request
         assert after.channel == msgspec.structs.replace(CHANNEL, credentials={})
@@ -100,7 +101,7 @@ def test_whatever_an_adapter_says_comes_out_as_it_went_in(folder: Path) -> None:
     ]
     spool.append(request(*things, body=bytes(range(256))))
     (line,) = spool.read(0)[0]
-    after = spool.unseal(line)
+    after = spool_format.unseal(line)
     assert repr(after.parsed) == repr(things)
     assert after.request.body == bytes(range(256))
 
@@ -109,7 +110,7 @@ def test_nothing_of_it_can_be_read_on_the_disk(folder: Path) -> None:
     spool.append(request(entry("somebody", "my words"), body=b"their bytes"))
     raw = (folder / "log").read_bytes()
     assert not [word for word in (b"my words", b"somebody", b"their bytes", b"s3cret") if word in raw]
-    assert "s3cret" not in repr(spool.unseal(spool.read(0)[0][0]))
+    assert "s3cret" not in repr(spool_format.unseal(spool.read(0)[0][0]))
     assert (folder.stat().st_mode & 0o077, (folder / "log").stat().st_mode & 0o077) == (0, 0)
 
 
@@ -132,9 +133,9 @@ def test_a_torn_end_is_never_read_and_the_next_line_takes_its_place(folder: Path
 
 def test_a_log_with_nothing_but_a_torn_line_is_empty(folder: Path) -> None:
     (folder / "log").write_bytes(b"+1234567890123 gAAAA" + b"x" * 200_000)
-    assert spool.holds()
+    assert spool.has_lines()
     assert not spool.append(request(entry("u", "1")), only_behind=True)
-    assert not spool.holds()
+    assert not spool.has_lines()
 
 
 def test_who_only_goes_behind_others_finds_nothing_to_be_behind(folder: Path) -> None:
@@ -180,7 +181,7 @@ def test_a_folder_that_is_gone_refuses(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    assert not spool.holds()
+    assert not spool.has_lines()
     with pytest.raises(NotStored, match="ENOENT"):
         append("2")
 
@@ -203,7 +204,7 @@ def test_lines_of_processes_and_threads_never_mix(folder: Path) -> None:
     at = 0
     while True:
         lines, at, is_last = spool.read(at)
-        found += [spool.unseal(line).parsed[0].text for line in lines]  # type: ignore[union-attr]
+        found += [spool_format.unseal(line).parsed[0].text for line in lines]  # type: ignore[union-attr]
         if is_last:
             break
     for name in "abcd":
@@ -215,7 +216,7 @@ def test_somebody_who_holds_the_log_for_ever_costs_503s_and_hangs_nobody(
 ) -> None:
     monkeypatch.setattr(spool, "LOCK_SECONDS", 0.2)
     append("1")
-    with spool._opened("log") as other:  # as another process has it: locks belong to the opened file
+    with spool._open("log") as other:  # as another process has it: locks belong to the opened file
         assert spool._flock(other)
         with pytest.raises(NotStored, match="held"):
             append("2")
@@ -231,7 +232,7 @@ def test_one_drains_at_a_time(folder: Path) -> None:
 
 
 def test_count_and_age_follow_the_log(folder: Path) -> None:
-    tally = spool.Tally()
+    tally = spool_tally.Tally()
     assert tally.look() == {"count": 0, "oldest_seconds": None, "bad": 0}
     append("1", "2", "3")
     said = tally.look()
@@ -243,7 +244,7 @@ def test_count_and_age_follow_the_log(folder: Path) -> None:
     append("4")
     assert tally.look()["count"] == 2
     with spool.closed():
-        spool.empty()
+        spool.truncate()
     append("5")
     assert tally.look()["count"] == 1
     assert 0 <= tally.look()["oldest_seconds"] < 60
@@ -273,7 +274,7 @@ def test_what_was_spooled_is_stored_as_it_would_have_been(channel: ChannelConfig
     spool.append(request(Unusable(reason="no JSON", raw=b"{"), Note(reason="ping"), channel=channel))
     spool.append(request(StatusUpdate(platform_id="p", status="read"), channel=channel))
     assert drained()
-    assert not spool.holds()
+    assert not spool.has_lines()
     assert texts(user) == ["1", "2", "3"]
     assert texts(other) == ["ok"]
     assert rows("SELECT body, reason FROM quarantine ORDER BY id") == [
@@ -292,7 +293,7 @@ def test_while_it_holds_anything_all_goes_behind_it_and_when_it_is_empty_nothing
     assert texts(user) == []
     assert drained()
     intake.accept(channel, [entry(user, "3")], request().request)
-    assert not spool.holds()
+    assert not spool.has_lines()
     assert texts(user) == ["1", "2", "3"]
 
 
@@ -330,7 +331,7 @@ def test_a_line_that_nobody_can_open_is_kept_and_holds_up_nobody(channel: Channe
     assert drained()
     assert texts(user) == ["1", "2"]
     assert (folder / "bad").read_bytes().endswith(b"gAAAAnonsense\n")
-    assert spool.tally.look() == {"count": 0, "oldest_seconds": None, "bad": 2}
+    assert spool_tally.tally.look() == {"count": 0, "oldest_seconds": None, "bad": 2}
 
 
 def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
@@ -342,7 +343,7 @@ def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
     with pytest.raises(spool_drainer.Away):
         drained()
     assert (folder / "bad").read_bytes() == b""
-    assert spool.holds()
+    assert spool.has_lines()
 
 
 def test_a_lane_that_is_held_holds_back_its_channel_only_and_in_order(

@@ -24,7 +24,9 @@ from conversations import registry
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import NotStored
 from conversations.postgres import committer, database
-from conversations.storing import intake, spool, statuses
+from conversations.storing import intake, statuses
+from conversations.storing.rows import ParsedRequest
+from conversations.storing.store_stream import STORE
 from tests.conftest import forget
 from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts, told
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
@@ -100,7 +102,7 @@ def test_copies_that_come_together_are_written_once_and_counted_each(
             other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (user,))
         release = threading.Timer(0.3, other.rollback)
         release.start()
-        intake.store([spool.Request(channel, things, request) for things in together])
+        intake.store([ParsedRequest(channel, things, request) for things in together])
         release.join()
     assert texts(user) == ["before", "one", "two", "three"]
     assert [message.sequence for message in told(user)] == [1, 2, 3, 4]
@@ -176,7 +178,7 @@ def test_contacts_are_written_only_when_something_changed(channel: ChannelConfig
 
     first = say("1", name="Ada", phone="+49 (30) 12", language="de")
     assert first[1:] == ("Ada", "493012", "de")
-    intake.STORE._people.clear()  # as another process, which has not seen the person
+    STORE._contacts.clear()  # as another process, which has not seen the person
     assert say("2", name="Ada", phone="4930-12", language="de") == first
     assert say("3", name="") == first  # a webhook that says less takes nothing away
     assert say("4", name="Ada L")[1:] == ("Ada L", "493012", "de")
@@ -304,7 +306,7 @@ def test_a_status_of_a_settled_reply_makes_no_lane_due(channel: ChannelConfig) -
 def test_a_status_that_comes_while_its_reply_is_being_written_is_joined_soon(
     channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statuses, "LOOK_AGAIN_SECONDS", 1.0)
+    monkeypatch.setattr(statuses, "AGAIN_SECONDS", 1.0)
     user = new_user()
     accept(channel, entry(user, "1"))
     accept(channel, StatusUpdate(platform_id="early", status="failed", error="no"))

@@ -43,7 +43,7 @@ STORE_BLINDLY = (
 
 def asking_first(wrapper: str) -> Wrapped:
     """A look for the message before it is stored, without any lock."""
-    return Wrapped("conversations.storing.intake:_items", wrapper)
+    return Wrapped("conversations.storing.rows:make_items", wrapper)
 
 
 def whatever_the_lane_is(*names: str) -> Sql:
@@ -318,7 +318,7 @@ RACES = (
         "one statement locks the lane and looks for duplicates, in the snapshot from before the wait",
         "plain",
         "I3",
-        Wrapped("conversations.storing.intake:StoreStream._statements", "without_locking_lanes"),
+        Wrapped("conversations.storing.store_stream:StoreStream._statements", "without_locking_lanes"),
         Sql("store_messages", Cte("mine"), MINE_LOCKED_WHILE_LOOKING),
         IDENTITY_NOT_UNIQUE,
     ),
@@ -335,7 +335,7 @@ RACES = (
         "a message whose lane somebody else holds is answered 200",
         "plain",
         "I1",
-        Wrapped("conversations.storing.intake:StoreStream._result", "locked_counts_as_stored"),
+        Wrapped("conversations.storing.store_stream:StoreStream._result", "locked_counts_as_stored"),
     ),
     mutant(
         "hole_not_waited_for",

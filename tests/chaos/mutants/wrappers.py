@@ -18,6 +18,7 @@ from conversations.lanes.redis_client import client
 from conversations.postgres import database, storable_text
 from conversations.postgres.stream import as_json
 from conversations.storing import intake
+from conversations.storing.rows import StoreItem
 from conversations.waking import wake
 
 Original = Callable[..., Any]
@@ -33,19 +34,19 @@ def answer_before_commit(original: Original, stream: Any, items: Any, seconds: f
 
 
 def only_those_not_in_table(original: Original, request: Any) -> list[Any]:
-    """For ``intake._items``: leave out what a SELECT finds."""
+    """For ``rows.make_items``: leave out what a SELECT finds."""
     ask = "SELECT 1 FROM message WHERE identity = decode(%s, 'hex')"
     return _only(original(request), lambda identity: not database.read(ask, (identity,)))
 
 
 def only_those_not_in_redis(original: Original, request: Any) -> list[Any]:
-    """For ``intake._items``: leave out what Redis has seen."""
+    """For ``rows.make_items``: leave out what Redis has seen."""
     return _only(original(request), lambda identity: bool(client().set(f"seen:{identity}", 1, nx=True, ex=600)))
 
 
 def _only(items: list[Any], is_new: Callable[[str], bool]) -> list[Any]:
     new = [item for item in items if item.row is None or is_new(item.row.identity)]
-    return new or [intake.Item(items[0].receipt)]
+    return new or [StoreItem(items[0].receipt)]
 
 
 def without_locking_lanes(original: Original, self: Any, items: Any, firsts: Any, twins: Any) -> dict[str, Any]:
@@ -53,9 +54,9 @@ def without_locking_lanes(original: Original, self: Any, items: Any, firsts: Any
     return {name: statement for name, statement in original(self, items, firsts, twins).items() if name != "lock"}
 
 
-def locked_counts_as_stored(original: Original, self: Any, item: Any, verdict: Any) -> Any:
+def locked_counts_as_stored(original: Original, self: Any, item: Any, found: Any) -> Any:
     """For ``StoreStream._result``: what waits for a lane is taken for what is there already."""
-    return original(self, item, ("duplicate", verdict[1]) if verdict and verdict[0] == "busy" else verdict)
+    return original(self, item, ("duplicate", found[1]) if found and found[0] == "busy" else found)
 
 
 def cut_at_nul(original: Original, text: str, limit: int | None = None) -> str:

@@ -1,0 +1,252 @@
+"""An adapter's entries as the rows that the statements of a batch read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from conversations import crypto, installation
+from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
+from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
+
+KEPT_HEADERS = frozenset(
+    {"content-type", "user-agent", "content-length", "webhook-id", "webhook-timestamp", "x-request-id"}
+)
+# Longest id in bytes; an entry with a longer one is quarantined. Two ids share an index entry, and
+# Postgres takes at most 2,704 bytes there.
+ID_BYTES = 1_000
+
+
+class ParsedRequest(NamedTuple):
+    """One authentic webhook request, and what its adapter read in it."""
+
+    channel: ChannelConfig
+    parsed: Sequence[Parsed]
+    request: WebhookRequest
+
+
+class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One entry as ``store_messages.sql`` reads it; ``ord`` is its place in the batch."""
+
+    ord: int = -1
+    channel_id: int
+    chat: str
+    user: str
+    sender_user: str
+    is_group: bool = False
+    identity: str
+    content_hash: str
+    kind: str
+    starts_turn: bool
+    text: str = ""
+    payload: Mapping[str, Any] | None = None
+    sender: Mapping[str, Any] | None = None
+    platform_id: str = ""
+    delivery_id: str = ""
+    external_sequence: int | None = None
+    order_key: int | None = None
+    settle_ms: int = 0
+    receipt_id: int = 0
+    entry: int = 0
+    address: Mapping[str, Any] | None = None
+
+
+class LaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A lane as ``add_conversations.sql`` and ``lock_lanes.sql`` read it."""
+
+    channel_id: int
+    chat: str
+    user: str
+    sender_user: str
+    is_group: bool = False
+
+
+class ContactRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A sender as ``add_contacts.sql`` and ``update_contacts.sql`` read it."""
+
+    channel_id: int
+    sender_user: str
+    name: str = ""
+    username: str = ""
+    phone: str = ""
+    email: str = ""
+    language: str = ""
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """Authentic bytes that are not a message, for staff."""
+
+    place: int  # of the entry in its request
+    reason: str
+    body: bytes
+    fingerprint: bytes
+
+
+class Receipt:
+    """One request while it is being stored; shared by its items."""
+
+    __slots__ = ("body", "channel", "headers", "id", "kept", "noted", "quarantined")
+
+    def __init__(self, channel: ChannelConfig, request: WebhookRequest) -> None:
+        self.id = 0  # the committer's thread gives it
+        self.channel = channel
+        self.body = request.body
+        self.headers = {name: clean_text(value) for name, value in kept_headers(request).items()}
+        self.noted = self.quarantined = 0
+        self.kept = False  # True: its body is in receipt_body
+
+
+class StoreItem:
+    """What the committer writes for one entry; without ``row``, a receipt and quarantined bytes."""
+
+    __slots__ = ("aliases", "contact", "lane", "quarantine", "receipt", "row")
+
+    def __init__(
+        self,
+        receipt: Receipt,
+        row: MessageRow | None = None,
+        lane: LaneRow | None = None,
+        contact: ContactRow | None = None,
+        aliases: Sequence[Mapping[str, Any]] = (),
+        quarantine: Sequence[Quarantined] = (),
+    ) -> None:
+        self.receipt, self.row, self.lane, self.contact, self.aliases = receipt, row, lane, contact, aliases
+        self.quarantine = quarantine
+
+
+def kept_headers(request: WebhookRequest) -> dict[str, str]:
+    """Return the headers that are stored: never a signature or a token."""
+    return {name: value for name, value in request.headers.items() if name in KEPT_HEADERS}
+
+
+def make_items(request: ParsedRequest) -> list[StoreItem]:
+    """Return at least one item: one per entry, and a last one if something is quarantined."""
+    channel, parsed, _ = request
+    receipt = Receipt(channel, request.request)
+    items: list[StoreItem] = []
+    quarantine: list[Quarantined] = []
+    for place, thing in enumerate(parsed):
+        match thing:
+            case Entry():
+                problem = _unusable(thing)
+                if problem:
+                    quarantine.append(_quarantined(place, problem, receipt.body))
+                else:
+                    items.append(_item(channel, thing, receipt, place))
+            case StatusUpdate() | Note():
+                receipt.noted += 1
+            case Unusable():
+                quarantine.append(_quarantined(place, thing.reason, thing.raw or receipt.body))
+    receipt.quarantined = len(quarantine)
+    if quarantine or not items:
+        items.append(StoreItem(receipt, quarantine=quarantine))
+    return items
+
+
+def as_quarantined(item: StoreItem, reason: str) -> StoreItem:
+    """Return an item that quarantines the request of ``item`` instead of storing its message."""
+    assert item.row is not None
+    item.receipt.quarantined += 1
+    return StoreItem(item.receipt, quarantine=[_quarantined(item.row.entry, reason, item.receipt.body)])
+
+
+def _quarantined(place: int, reason: str, body: bytes) -> Quarantined:
+    reason = clean_text(reason, 500)
+    return Quarantined(place, reason, body, crypto.keyed_hash(installation.identity_key(), str(place), reason, body))
+
+
+def _unusable(entry: Entry) -> str:
+    """Return why an entry can never be stored, or ''. Ids are never repaired, only refused."""
+    sender = entry.sender
+    indexed = (entry.chat, sender.user, entry.new_chat, *sender.aliases)
+    if not all(map(storable, (*indexed, entry.key, entry.platform_id, entry.delivery_id))):
+        return "an id holds a NUL or a lone surrogate"
+    if any(len(id_.encode()) > ID_BYTES for id_ in indexed):
+        return f"an id has more than {ID_BYTES} bytes"
+    return ""
+
+
+def _item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: int) -> StoreItem:
+    sender = entry.sender
+    one_lane = entry.group and channel.options.get("group_lane") == "chat"
+    lane = LaneRow(
+        channel_id=channel.id,
+        chat=entry.chat,
+        user="" if one_lane else sender.user,
+        sender_user=sender.user,
+        is_group=entry.group,
+    )
+    contact = ContactRow(
+        channel_id=channel.id,
+        sender_user=sender.user,
+        name=clean_text(sender.name, 200),
+        username=clean_text(sender.username, 200),
+        phone="".join(character for character in sender.phone if character in "0123456789")[:32],
+        email=clean_text(sender.email, 320),
+        language=clean_text(sender.language, 35),
+    )
+    return StoreItem(receipt, _message(channel, entry, lane, place), lane, contact, _aliases(channel, entry))
+
+
+def _message(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -> MessageRow:
+    key = installation.identity_key()
+    settle_ms = int(channel.options.get("settle_ms") or 0) if entry.order_key is not None else 0
+    return MessageRow(
+        channel_id=channel.id,
+        chat=lane.chat,
+        user=lane.user,
+        sender_user=lane.sender_user,
+        is_group=lane.is_group,
+        identity=crypto.keyed_hash(key, str(channel.id), entry.chat, entry.kind.value, entry.key).hex(),
+        content_hash=crypto.keyed_hash(key, entry.kind.value, entry.text, _content(entry)).hex(),
+        kind=entry.kind.value,
+        starts_turn=entry.starts_turn,
+        text=clean_text(entry.text),
+        payload=_payload(entry),
+        sender={"user": entry.sender.user, "name": clean_text(entry.sender.name, 200)} if entry.group else None,
+        platform_id=entry.platform_id,
+        delivery_id=entry.delivery_id,
+        external_sequence=entry.sequence,
+        order_key=entry.order_key,
+        settle_ms=settle_ms,
+        entry=place,
+        address=clean_tree(entry.address) or None,
+    )
+
+
+_IN_COLUMNS = frozenset(
+    {"kind", "chat", "sender", "key", "starts_turn", "text", "platform_id", "delivery_id", "order_key", "sequence",
+     "address", "group", "channel_ref"}
+)  # fmt: skip
+
+
+def _payload(entry: Entry) -> dict[str, Any] | None:
+    """Return what has no column of its own; ``replaced`` in it: characters had to be replaced."""
+    rest = {name: value for name, value in msgspec.to_builtins(entry).items() if name not in _IN_COLUMNS}
+    if not storable_tree(rest):
+        rest = {**clean_tree(rest), "replaced": True}
+    elif not storable(entry.text):
+        rest["replaced"] = True
+    return rest or None
+
+
+def _content(entry: Entry) -> bytes:
+    """Return what is compared besides the text: attachments and a button's payload."""
+    if not entry.attachments and not entry.payload:
+        return b""
+    return repr((entry.attachments, entry.payload)).encode("utf-8", "surrogatepass")
+
+
+def _aliases(channel: ChannelConfig, entry: Entry) -> list[dict[str, Any]]:
+    """Return other ids that lead to the same lane.
+
+    Where a chat has the id of its person, an alias of the person is also one of the chat.
+    """
+    user = entry.sender.user
+    kinds = ("user", "chat") if entry.chat == user else ("user",)
+    aliases = [{"of": of, "value": value, "known_as": user} for value in entry.sender.aliases for of in kinds]
+    if entry.kind is Kind.CHAT_MIGRATED and entry.new_chat:
+        aliases.append({"of": "chat", "value": entry.new_chat, "known_as": entry.chat})
+    return [{"channel_id": channel.id, **alias} for alias in aliases]

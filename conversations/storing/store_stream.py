@@ -1,0 +1,219 @@
+"""The entries of many requests, stored in one transaction.
+
+``sql/lock_lanes.sql`` locks the lanes of a batch, ``sql/store_messages.sql`` numbers and stores its
+messages. A twin is an item with the identity and the content of an earlier item of the batch: when
+many copies of one webhook meet, the message is looked up and written once.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from conversations.failpoints import failpoint
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
+from conversations.storing.rows import ContactRow, LaneRow, MessageRow, Quarantined, Receipt, StoreItem, as_quarantined
+
+# Lanes that a process remembers as stored, with their contacts, before it forgets all of them. With
+# fewer, more batches look them up again; with more, the process takes more memory.
+REMEMBERED = 100_000
+# It also forgets them after this time, because another process may have written another name since.
+# With a longer time, an outdated name stays for longer; a shorter one costs more look-ups.
+REMEMBER_SECONDS = 60.0
+BLOCK = 1000  # receipt ids fetched at once, see receipt_block in migrations/sql/schema.sql
+
+Statements = dict[str, database.Statement]
+
+
+class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
+    """One transaction per batch. Results: verdict, lane id, tenant id.
+
+    Verdicts: stored, duplicate, conflict, aside (there was no message to store).
+    """
+
+    name = "store"
+    patient = False
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneRow, None] = {}
+        self._contacts: dict[tuple[int, str], ContactRow] = {}
+        self._forget_at = 0.0
+        self._receipt_ids = iter(range(0))
+
+    def lane(self, item: StoreItem) -> Hashable:
+        return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else id(item.receipt)
+
+    def owner(self, item: StoreItem) -> Hashable:
+        return item.receipt.channel.tenant_id
+
+    def mend(self, item: StoreItem, error: psycopg.Error) -> StoreItem | None:
+        """Quarantine what the database refuses, with its bytes."""
+        if item.row is None:
+            return None
+        return as_quarantined(item, f"the database refused it ({error.sqlstate or error})")
+
+    def write(
+        self, connection: psycopg.Connection[Any], items: Sequence[StoreItem]
+    ) -> Sequence[tuple[str, int, int] | LaneLocked]:
+        self._number_receipts(connection, items)
+        firsts, twins = _split_twins(items)
+        results = database.transaction(connection, self._statements(items, firsts, twins), point="W2")
+        failpoint("W3")
+        kept = {receipt for place, _, receipt in results["messages"] if place is None}
+        for item in items:
+            item.receipt.kept = item.receipt.kept or item.receipt.id in kept
+        found = {place: (verdict, lane) for place, verdict, lane in results["messages"] if place is not None}
+        self._remember(firsts, found, {(channel, user) for channel, user in results.get("changed", ())})
+        for place, first in twins.items():
+            verdict, lane = found[first]
+            found[place] = ("duplicate" if verdict == "stored" else verdict, lane)
+        return [self._result(item, found.get(place)) for place, item in enumerate(items)]
+
+    def _result(self, item: StoreItem, found: tuple[str, int] | None) -> tuple[str, int, int] | LaneLocked:
+        if found is None:
+            return ("aside", 0, 0)
+        word, lane = found
+        return LANE_LOCKED if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
+
+    def _statements(
+        self, items: Sequence[StoreItem], firsts: Mapping[int, StoreItem], twins: Mapping[int, int]
+    ) -> Statements:
+        statements: Statements = {}
+        rows = [self._place(item.row, place, item) for place, item in firsts.items() if item.row]
+        if rows:
+            lanes = as_json([*dict.fromkeys(item.lane for item in firsts.values() if item.lane)])
+            statements |= self._unseen(firsts.values())
+            statements["lock"] = (sql("lock_lanes"), {"items": lanes})
+        receipts = {item.receipt.id: item.receipt for item in items}
+        again: dict[int, list[int]] = collections.defaultdict(list)
+        for place, first in twins.items():
+            again[items[place].receipt.id].append(first)
+        counts = [_counts(receipt, again.get(receipt.id, ())) for receipt in receipts.values()]
+        values = {"items": as_json(rows), "receipts": as_json(counts)}
+        statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
+        if any(row.external_sequence is not None or row.settle_ms for row in rows):
+            statements["release"] = (sql("release_lanes"), {"ids": None})
+        if "contacts" in statements:  # after the lanes: the order of locks
+            statements["changed"] = (sql("update_contacts"), statements["contacts"][1])
+        return statements | self._quarantine(items)
+
+    def _place(self, row: MessageRow, place: int, item: StoreItem) -> MessageRow:
+        row.ord, row.receipt_id = place, item.receipt.id
+        return row
+
+    def _unseen(self, items: Collection[StoreItem]) -> Statements:
+        """Return statements for contacts and lanes that are not remembered: usually none."""
+        statements: Statements = {}
+        contacts = {(i.contact.channel_id, i.contact.sender_user): i.contact for i in items if i.contact}
+        changed = [contact for key, contact in contacts.items() if self._contacts.get(key) != contact]
+        aliases = [alias for item in items for alias in item.aliases]
+        lanes = list(dict.fromkeys(item.lane for item in items if item.lane and item.lane not in self._lanes))
+        if aliases:  # first, because contacts and lanes are looked up by them
+            statements["aliases"] = (sql("add_aliases"), {"items": as_json(aliases)})
+        if changed:
+            statements["contacts"] = (sql("add_contacts"), {"items": as_json(changed)})
+        if lanes:
+            statements["lanes"] = (sql("add_conversations"), {"items": as_json(lanes)})
+        return statements
+
+    def _quarantine(self, items: Sequence[StoreItem]) -> Statements:
+        """Return a statement per quarantined entry.
+
+        All processes write them in the same order, because several may quarantine the same bytes
+        at once and would lock each other's rows.
+        """
+        entries = sorted(
+            ((item.receipt, entry) for item in items for entry in item.quarantine),
+            key=lambda pair: (pair[0].channel.id, pair[1].fingerprint),
+        )
+        return {
+            f"quarantine {number}": (sql("quarantine"), _quarantine_row(*pair)) for number, pair in enumerate(entries)
+        }
+
+    def _remember(
+        self, items: Mapping[int, StoreItem], found: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
+    ) -> None:
+        """Remember lanes and contacts as stored, but not ``stale`` contacts (rows locked elsewhere)."""
+        now = time.monotonic()
+        if now >= self._forget_at or len(self._lanes) > REMEMBERED:
+            self._lanes.clear()
+            self._contacts.clear()
+            self._forget_at = now + REMEMBER_SECONDS
+        for place, item in items.items():
+            if item.lane is None or item.contact is None:
+                continue
+            if found[place][0] == "busy":  # locked elsewhere, deleted, or it has another id now
+                self._lanes.pop(item.lane, None)
+                continue
+            self._lanes[item.lane] = None
+            key = (item.contact.channel_id, item.contact.sender_user)
+            if key not in stale:
+                self._contacts[key] = item.contact
+
+    def _number_receipts(self, connection: psycopg.Connection[Any], items: Sequence[StoreItem]) -> None:
+        for item in items:
+            if not item.receipt.id:
+                item.receipt.id = next(self._receipt_ids, 0) or self._next_block(connection)
+
+    def _next_block(self, connection: psycopg.Connection[Any]) -> int:
+        row = connection.execute("SELECT nextval('receipt_block')").fetchone()
+        assert row is not None
+        self._receipt_ids = iter(range(row[0] + 1, row[0] + BLOCK))
+        return int(row[0])
+
+
+def _split_twins(items: Sequence[StoreItem]) -> tuple[dict[int, StoreItem], dict[int, int]]:
+    """Return the items to write by their places, and for each twin's place the place of its first.
+
+    A twin ends as its first does. An item with aliases is always written.
+    """
+    firsts: dict[int, StoreItem] = {}
+    twins: dict[int, int] = {}
+    places: dict[tuple[str, str], int] = {}
+    for place, item in enumerate(items):
+        first = places.setdefault((item.row.identity, item.row.content_hash), place) if item.row else place
+        if first == place or item.aliases:
+            firsts[place] = item
+        else:
+            twins[place] = first
+    return firsts, twins
+
+
+def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
+    return {
+        "id": receipt.id,
+        "channel_id": receipt.channel.id,
+        "noted": receipt.noted,
+        "quarantined": receipt.quarantined,
+        "twins": twins,
+    }
+
+
+def _quarantine_row(receipt: Receipt, entry: Quarantined) -> dict[str, Any]:
+    return {
+        "channel_id": receipt.channel.id,
+        "receipt_id": receipt.id,
+        "entry": entry.place,
+        "reason": entry.reason,
+        "body": entry.body,
+        "fingerprint": entry.fingerprint,
+    }
+
+
+def _bodies(receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """Return the bodies that are not in receipt_body yet."""
+    new = [receipt for receipt in receipts if receipt.body and not receipt.kept]
+    return {
+        "ids": [receipt.id for receipt in new],
+        "headers": as_json([receipt.headers for receipt in new]),
+        "bodies": [receipt.body for receipt in new],
+    }
+
+
+STORE = StoreStream()
