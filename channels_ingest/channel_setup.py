@@ -88,8 +88,9 @@ def change(
     api_base: str | None = None,
     active: bool | None = None,
 ) -> str:
-    """Write what differs, with an audit entry that names the settings without their values."""
-    created, before = channel.pk is None, _shown(channel)
+    """Write what differs, with an audit entry: old and new values, of credentials only the names."""
+    created = channel.pk is None
+    before = {} if created else _settings_of(channel)
     credentials, options = checked(channel.platform, given)
     if created:
         credentials = {**generated(channel.platform, given), **credentials}
@@ -100,15 +101,17 @@ def change(
     channel.bot = _known_bot(bot) if bot is not None else channel.bot
     channel.api_base = _callable(api_base) if api_base is not None else channel.api_base
     channel.active = channel.active if active is None else active
-    if not created and not credentials and _shown(channel) == before:
+    changes = {**dict.fromkeys(credentials), **_differences(before, _settings_of(channel))}
+    if not created and not changes:
         return "unchanged"
     channel.set_credentials(credentials)
     with transaction.atomic():
         channel.save()
         Audit.objects.create(
             verb="add channel" if created else "change channel",
-            subject=channel.public_id,
-            reason=", ".join(sorted({*credentials, *options})),
+            tenant_id=channel.tenant_id,
+            subject=f"channel {channel.public_id}",
+            changes=changes,
         )
     registry.forget_channels()
     if credentials:  # a pause because of a bad token may end
@@ -193,8 +196,12 @@ def read_value(value: str) -> str:
         raise WrongSetting(f"the environment has no {value.removeprefix('env:')}") from None
 
 
-def _shown(channel: Channel) -> tuple[Any, ...]:
-    return (dict(channel.options), channel.bot, channel.api_base, channel.active)
+def _settings_of(channel: Channel) -> dict[str, Any]:
+    return {"bot": channel.bot, "api_base": channel.api_base, "active": channel.active, **channel.options}
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {name: [before.get(name), value] for name, value in after.items() if value != before.get(name, "")}
 
 
 def _adapter(platform: str) -> Any:

@@ -255,7 +255,7 @@ def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) ->
         row = Channel.objects.select_for_update().get(pk=channel.pk)
         row.set_credentials(values)
         row.save(update_fields=["sealed"])
-        _note_channel(row, staff, "set_credentials", ", ".join(sorted(values)))
+        _note_channel(row, staff, "set_credentials", changes=dict.fromkeys(values))
     ended = {"scope": "channel", "target": str(channel.pk), "stops": "sending"}
     _commit({"end": (sql("end_pause"), ended)})
     registry.forget_channels()
@@ -267,12 +267,22 @@ def set_active(channel: Channel, active: bool, staff: User, reason: str) -> None
         changed = Channel.objects.filter(pk=channel.pk, active=not active).update(active=active)
         if not changed:
             raise LaneMoved("it changed meanwhile: somebody has done that already")
-        _note_channel(channel, staff, "switch_on" if active else "switch_off", reason)
+        changes = {"active": [not active, active]}
+        _note_channel(channel, staff, "switch_on" if active else "switch_off", reason, changes=changes)
     registry.forget_channels()
 
 
-def _note_channel(channel: Channel, staff: User, verb: str, reason: str) -> None:
-    Audit.objects.create(staff=staff, verb=verb, subject=f"channel {channel.public_id}", reason=_note(reason))
+def _note_channel(
+    channel: Channel, staff: User, verb: str, reason: str = "", *, changes: Mapping[str, list[Any] | None]
+) -> None:
+    Audit.objects.create(
+        staff=staff,
+        verb=verb,
+        tenant_id=channel.tenant_id,
+        subject=f"channel {channel.public_id}",
+        reason=_note(reason),
+        changes=changes,
+    )
 
 
 def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:

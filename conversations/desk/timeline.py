@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 from django.db.models import F, Q
 
-from conversations.models import Audit, Conversation, Message, Reply, Turn
+from conversations.models import Audit, Conversation, ConversationState, Message, Reply, Turn
 from conversations.postgres.sql_files import sql
 
 MESSAGES = 40  # a window of the page
@@ -47,6 +47,11 @@ def version(conversation_id: int) -> str:
         cursor.execute(sql("read_version"), {"conversation": conversation_id})
         row = cursor.fetchone()
     return row[0] if row else ""
+
+
+def state(conversation_id: int) -> ConversationState | None:
+    """Return what the bot remembers, None where it remembers nothing."""
+    return ConversationState.objects.filter(conversation_id=conversation_id).exclude(state={}).first()
 
 
 class Answered(NamedTuple):

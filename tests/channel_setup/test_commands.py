@@ -135,7 +135,7 @@ def test_the_same_name_twice_is_refused() -> None:
         add()
 
 
-def test_set_channel_changes_one_and_says_so_in_the_audit_without_values() -> None:
+def test_set_channel_changes_one_and_the_audit_names_credentials_without_values() -> None:
     channel = add()
     run(
         "set_channel", channel.public_id, "--set", "token=9:NEW", "--set", "secret_token_previous=old", "--active", "no"
@@ -145,8 +145,17 @@ def test_set_channel_changes_one_and_says_so_in_the_audit_without_values() -> No
     assert config(channel).secrets("secret_token")[1] == "old"
     assert not channel.active
     entry = Audit.objects.get(verb="change channel")
-    assert (entry.subject, entry.reason) == (channel.public_id, "secret_token_previous, token")
+    assert (entry.subject, entry.tenant_id) == (f"channel {channel.public_id}", channel.tenant_id)
+    assert entry.changes == {"secret_token_previous": None, "token": None, "active": [True, False]}
     assert json.loads(run("set_channel", channel.public_id, "--set", "token=9:NEW"))["result"] == "unchanged"
+
+
+def test_the_audit_says_where_outbound_calls_went_and_go() -> None:
+    channel = add("telegram", "shop", "--api-base", "http://127.0.0.1:1/")
+    run("set_channel", channel.public_id, "--api-base", "http://127.0.0.1:2/", "--set", "settle_ms=500")
+    added, changed = Audit.objects.order_by("id")
+    assert added.changes["api_base"] == [None, "http://127.0.0.1:1/"]
+    assert changed.changes == {"api_base": ["http://127.0.0.1:1/", "http://127.0.0.1:2/"], "settle_ms": [None, 500]}
 
 
 def test_an_empty_value_takes_a_setting_away() -> None:

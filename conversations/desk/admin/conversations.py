@@ -172,6 +172,7 @@ class Conversations(Lanes):
         return {
             "window": timeline.window(lane, before),
             "before": before,
+            "state": None if before else timeline.state(lane.pk),
             "person": name_of(lane),
             "human": human,
             "hand": timeline.answered(lane.pk) if human else None,

@@ -6,17 +6,30 @@ import datetime as dt
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.db import models
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
+from django.utils import timezone
 
 from conversations.desk import access, facts
-from conversations.desk.templatetags.desk import visible
+from conversations.desk.templatetags.desk import visible, words
+from conversations.models import Conversation, Tenant
 from conversations.postgres.sql_files import sql
 
 STUCK = 1000  # those longest so
 CHANNELS = 100  # more than that are searched for, not listed
 AGES = {"60": "over a minute", "600": "over 10 minutes", "3600": "over an hour", "86400": "over a day"}
+PEOPLE = 200  # more of them are not listed; the address takes any id
+PERIODS = {"1": "last hour", "24": "last 24 hours", "168": "last 7 days", "720": "last 30 days"}  # by hours
+# What ``Audit.verb`` may hold, in the order of a day's work.
+VERBS = (
+    "read", "take_over", "answer", "hand_back", "retry", "skip", "park", "unpark", "replay", "pause", "resume", "wake",
+    "decide_sent", "decide_resend", "resend", "cancel", "settle_quarantine", "start_pause", "end_pause",
+    "set_credentials", "switch_on", "switch_off", "add channel", "change channel", "give_role", "take_role",
+    "adopt_database",
+)  # fmt: skip
 Rows = models.QuerySet[Any]
 
 
@@ -95,3 +108,66 @@ class OpenFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
         value = self.value()
         return queryset.filter(settled_at__isnull=value == "no") if value in ("yes", "no") else queryset
+
+
+class WhoFilter(admin.SimpleListFilter):
+    title = "who"
+    parameter_name = "who"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        people = User.objects.filter(is_staff=True)
+        if not access.is_superuser(request):
+            people = people.filter(tenantstaff__tenant__in=access.tenants(request)).distinct()
+        found = people.order_by("username").values_list("pk", "username")[:PEOPLE]
+        return [("command", "a command"), *((str(pk), visible(name)) for pk, name in found)]
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        value = self.value() or ""
+        if value == "command":
+            return queryset.filter(staff=None)
+        return queryset.filter(staff=int(value)) if value.isascii() and value.isdigit() else queryset
+
+
+class WhatFilter(admin.SimpleListFilter):
+    title = "what was done"
+    parameter_name = "what"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(verb, words(verb)) for verb in VERBS]
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        return queryset.filter(verb=self.value()) if self.value() in VERBS else queryset
+
+
+class WhenFilter(admin.SimpleListFilter):
+    title = "when"
+    parameter_name = "when"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(PERIODS.items())
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        if self.value() not in PERIODS:
+            return queryset
+        return queryset.filter(at__gt=timezone.now() - dt.timedelta(hours=int(self.value() or 0)))
+
+
+class TenantFilter(admin.SimpleListFilter):
+    title = "tenant"
+    parameter_name = "tenant"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        rows = (
+            Tenant.objects.all()
+            if access.is_superuser(request)
+            else Tenant.objects.filter(pk__in=access.tenants(request))
+        )
+        return [(str(pk), visible(name)) for pk, name in rows.order_by("name").values_list("pk", "name")[:CHANNELS]]
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        """Entries of 0.1 name no tenant; their conversation does."""
+        value = self.value() or ""
+        if not (value.isascii() and value.isdigit()):
+            return queryset
+        lanes = Conversation.objects.filter(pk=OuterRef("conversation_id"), channel__tenant=int(value))
+        return queryset.filter(Q(tenant_id=int(value)) | Q(Exists(lanes), tenant_id=None))

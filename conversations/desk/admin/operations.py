@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
@@ -14,15 +17,17 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from conversations.desk import access
-from conversations.desk.admin.windows import Walk, Window
-from conversations.desk.templatetags.desk import age, clock, visible, words
+from conversations.desk.admin import filters
+from conversations.desk.admin.conversations import name_of
+from conversations.desk.admin.windows import Walk, Window, in_words
+from conversations.desk.templatetags.desk import age, visible, words
 from conversations.models import Audit, Conversation, Worker
 
-SILENT_SECONDS = 6
+SILENT_SECONDS = 6  # without a heartbeat; smaller shows busy workers as silent, larger shows dead ones as alive
 
 
-class Short(Walk):
-    """A list without numbers to walk by: the newest first, one page."""
+class WorkerList(Walk):
+    """One page, the newest first: a worker's key is random, so the list cannot be read by id."""
 
     def get_ordering(self, request: HttpRequest, queryset: Any) -> list[str | Combinable]:
         return ["dead", "-started_at"]
@@ -39,13 +44,24 @@ class Workers(Window):
     list_display = ("kind", "where", "state", "version", "lives_for", "last_beat", "in_hand")
     list_display_links = ("kind",)
     sortable_by = ()
-    shown = ("incarnation", "kind", "host", "pid", "version", "state", "started_at", "beat", "beat_at", "running")
+    shown = (
+        "incarnation",
+        "kind",
+        "host",
+        "pid",
+        "version",
+        "state",
+        "started_at",
+        "heartbeats",
+        "last_heartbeat",
+        "running",
+    )
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return Worker.objects.all()
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
-        return Short
+        return WorkerList
 
     def title_of(self, row: Worker) -> str:
         return visible(f"Worker {row.kind} {row.host}:{row.pid}")
@@ -59,46 +75,86 @@ class Workers(Window):
         if row.dead:
             return "dead"
         silent = (timezone.now() - row.beat_at).total_seconds()
-        return "silent" if silent > SILENT_SECONDS else "lives"
+        return "silent" if silent > SILENT_SECONDS else "alive"
 
     @admin.display(description="for")
     def lives_for(self, row: Worker) -> str:
         return age(row.started_at)
 
-    @admin.display(description="last beat, ago")
+    @admin.display(description="last heartbeat, ago")
     def last_beat(self, row: Worker) -> str:
         return age(row.beat_at)
+
+    def heartbeats(self, row: Worker) -> int:
+        return row.beat
+
+    def last_heartbeat(self, row: Worker) -> Any:
+        return row.beat_at
 
     @admin.display(description="conversations in hand")
     def in_hand(self, row: Worker) -> int:
         return len(row.running)
 
 
+class AuditList(Walk):
+    """Entries with the conversations that they name, read in one query."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        name_rows(request, self.result_list)
+
+
+def name_rows(request: HttpRequest, rows: Iterable[Any]) -> None:
+    """Give each entry ``lane`` (its conversation, None where this person may not see it) and ``subject_in_words``."""
+    ids = {row.conversation_id for row in rows if row.conversation_id}
+    seen = Conversation.objects.filter(channel_id__in=access.channel_ids(request)).select_related("contact")
+    lanes = seen.in_bulk(ids) if ids else {}
+    names = {key: str(channel) for channel in access.channels(request) for key in (str(channel.pk), channel.public_id)}
+    for row in rows:
+        row.lane = lanes.get(row.conversation_id)
+        _, target, rest = CHANNEL_SUBJECT.fullmatch(row.subject).groups()  # type: ignore[union-attr]
+        row.subject_in_words = f"channel {names[target]}{rest}" if target in names else row.subject
+
+
+# ``channel <public id>``, ``channel <id>: sending``; commands of 0.1 wrote the public id alone.
+CHANNEL_SUBJECT = re.compile(r"(channel )?([^ :]*)(.*)", re.S)
+
+
 @admin.register(Audit)
 class AuditWindow(Window):
     channel_path = ""
-    list_display = ("moment", "who", "did", "conversation", "subject_shown", "reason_shown")
+    list_display = ("moment", "who", "did", "conversation", "subject_shown", "changes_shown", "reason_shown")
     list_display_links = ("moment",)
+    list_filter = (filters.WhoFilter, filters.WhatFilter, filters.WhenFilter, filters.TenantFilter)
     list_select_related = ("staff",)
     sortable_by = ()
-    shown = ("at", "who", "did", "conversation", "subject", "reason")
+    shown = ("at", "who", "did", "lane", "subject_shown", "changes_shown", "reason_shown")
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        """What this person did, and what was done to conversations that they may see."""
+        """What this person did, and what was done in the tenants that they may see."""
         rows = Audit.objects.select_related("staff")
         if access.is_superuser(request):
             return rows
         mine = Conversation.objects.filter(pk=OuterRef("conversation_id"), channel_id__in=access.channel_ids(request))
-        return rows.filter(Q(staff=access.staff_of(request)) | Exists(mine))
+        tenant = Q(tenant_id__in=access.tenants(request)) | Exists(mine)  # entries of 0.1 name no tenant
+        return rows.filter(Q(staff=access.staff_of(request)) | tenant)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
+        return AuditList
+
+    def find(self, request: HttpRequest, object_id: str) -> Any:
+        row = super().find(request, object_id)
+        name_rows(request, [row])
+        return row
 
     def title_of(self, row: Audit) -> str:
         return f"Audit entry {row.pk}"
 
     @admin.display(description="when")
     def moment(self, row: Audit) -> str:
-        return clock(row.at)
+        return in_words(row.at)
 
-    @admin.display(description="did")
+    @admin.display(description="what was done")
     def did(self, row: Audit) -> str:
         return words(row.verb)
 
@@ -107,16 +163,32 @@ class AuditWindow(Window):
         return visible(row.staff.get_username()) if row.staff else "a command"
 
     @admin.display(description="conversation")
-    def conversation(self, row: Audit) -> str:
-        if not row.conversation_id:
-            return ""
-        address = reverse("admin:conversations_conversation_change", args=[row.conversation_id])
-        return format_html('<a href="{}">{}</a>', address, row.conversation_id)
+    def lane(self, row: Any) -> Conversation | str:
+        return row.lane or (f"conversation {row.conversation_id}" if row.conversation_id else "")
 
-    @admin.display(description="what")
-    def subject_shown(self, row: Audit) -> str:
-        return visible(row.subject)
+    @admin.display(description="conversation")
+    def conversation(self, row: Any) -> str:
+        if row.lane is None:
+            return str(self.lane(row))
+        address = reverse("admin:conversations_conversation_change", args=[row.lane.pk])
+        return format_html('<a href="{}">{}</a>', address, name_of(row.lane))
+
+    @admin.display(description="on")
+    def subject_shown(self, row: Any) -> str:
+        return visible(row.subject_in_words)
+
+    @admin.display(description="changes")
+    def changes_shown(self, row: Audit) -> str:
+        return visible("; ".join(_change(name, values) for name, values in (row.changes or {}).items()))
 
     @admin.display(description="why")
     def reason_shown(self, row: Audit) -> str:
         return visible(row.reason)
+
+
+def _change(name: str, values: list[Any] | None) -> str:
+    """A credential has no values here: only that it changed."""
+    if values is None:
+        return f"{name} changed"
+    old, new = ("nothing" if value in (None, "") else json.dumps(value, ensure_ascii=False) for value in values)
+    return f"{name}: {old} → {new}"

@@ -1,6 +1,7 @@
--- Writes down who did what, when and why; a row exactly when every statement before found its lane.
--- staff, verb, subject, reason. Rows: the entry's id.
-INSERT INTO audit (staff_id, verb, conversation_id, subject, reason)
-SELECT %(staff)s, %(verb)s, id, %(subject)s, %(reason)s
-  FROM (SELECT nullif(current_setting('app.locked', true), '')::bigint AS id) lane WHERE id IS NOT NULL
+-- Writes down who did what, when and why. Inserts nothing if one of the statements before found nothing to do.
+-- staff, verb, subject, reason. Rows: the entry's id. Indexes: primary keys of conversation and channel.
+INSERT INTO audit (staff_id, verb, conversation_id, tenant_id, subject, reason)
+SELECT %(staff)s, %(verb)s, c.id, ch.tenant_id, %(subject)s, %(reason)s
+  FROM conversation c JOIN channel ch ON ch.id = c.channel_id
+ WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint
 RETURNING id

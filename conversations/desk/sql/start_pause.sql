@@ -8,6 +8,8 @@ WITH stopped AS (
    WHERE NOT p.by_staff
   RETURNING id),
 noted AS (
-  INSERT INTO audit (staff_id, verb, subject, reason)
-  SELECT %(staff)s, 'start_pause', %(scope)s || ' ' || %(target)s || ': ' || %(stops)s, %(reason)s FROM stopped)
+  INSERT INTO audit (staff_id, verb, tenant_id, subject, reason)
+  SELECT %(staff)s, 'start_pause', CASE %(scope)s WHEN 'channel' THEN (SELECT tenant_id FROM channel WHERE id::text = %(target)s)
+                                                  WHEN 'tenant' THEN (SELECT id FROM tenant WHERE id::text = %(target)s) END,
+         %(scope)s || ' ' || %(target)s || ': ' || %(stops)s, %(reason)s FROM stopped)
 SELECT id FROM stopped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from typing import Any
 
@@ -60,6 +61,18 @@ def seconds_between(ended: dt.datetime, started: dt.datetime) -> str:
 def why_held() -> str:
     """Why nothing is sent to people from this installation; '' when it is."""
     return installation.held()
+
+
+@register.filter
+def lines(texts: list[str]) -> str:
+    """Join ``texts``, one a line."""
+    return "\n".join(map(str, texts))
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """JSON with a line per value."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 @register.filter

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+import re
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +20,14 @@ from django.utils import timezone
 
 from conversations import installation
 from conversations.desk import actions
+from conversations.desk.admin import filters
 from conversations.desk.templatetags.desk import visible
-from conversations.models import Audit, Channel, Contact, Conversation, Message, Pause, Reply
+from conversations.models import Audit, Channel, Contact, Conversation, ConversationState, Message, Pause, Reply, Turn
 from tests.desk.admin.conftest import Scene, make_scene
 from tests.desk.admin.test_access import WINDOWS, address_of
 from tests.kit.desk_scenes import make_lane, make_message, make_reply, seen
 
+ROOT = Path(__file__).parents[3]
 PAYLOADS = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -168,6 +174,98 @@ def test_a_long_conversation_is_read_in_windows(chief: Client) -> None:
     assert older.older is None
 
 
+# ---------------------------------------------------------------- the audit
+
+
+def audit_list(client: Client, **query: Any) -> str:
+    return client.get(reverse("admin:conversations_audit_changelist"), query).content.decode()
+
+
+def test_the_audit_names_conversations_channels_and_days(chief: Client, anna: User, shop: Scene) -> None:
+    actions.skip(seen(shop.lane), anna, "spam")
+    actions.start_pause("channel", str(shop.channel.pk), "handling", anna, "wrong prices")
+    entry = Audit.objects.get(verb="skip", staff=anna)
+    page = chief.get(reverse("admin:conversations_audit_change", args=[entry.pk])).content.decode()
+    lane = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
+    assert f'<a href="{lane}">' in page
+    assert "&lt;a href" not in page
+    found = audit_list(chief)
+    assert f'<a href="{lane}">words</a>' in found
+    assert "channel words channel (generic): handling" in found
+    assert timezone.localtime().strftime("%Y-%m-%d ") in found
+
+
+def test_the_audit_says_what_changed_and_of_credentials_only_that(chief: Client, anna: User, shop: Scene) -> None:
+    actions.set_credentials(shop.channel, {"secret": "whsec_" + "c" * 24}, anna)
+    actions.set_active(shop.channel, False, anna, "holidays")
+    call_command("set_channel", shop.channel.public_id, "--api-base", "http://127.0.0.1:9/", stdout=io.StringIO())
+    found = audit_list(chief)
+    assert "secret changed" in found
+    assert "whsec_" not in found
+    assert "active: true → false" in found
+    assert "api_base: nothing → &quot;http://127.0.0.1:9/&quot;" in found
+    assert "channel words channel (generic)" in found
+
+
+def test_the_audit_is_narrowed_by_who_what_when_and_tenant(chief: Client, anna: User, shop: Scene) -> None:
+    bank = make_scene("Bank")
+    actions.skip(seen(shop.lane), anna, "by anna")
+    Audit.objects.create(verb="wake", conversation_id=bank.lane.pk, subject="of an old version")
+    old = timezone.now() - dt.timedelta(days=2)
+    Audit.objects.create(verb="wake", tenant_id=bank.channel.tenant_id, subject="two days ago", at=old)
+
+    def subjects(**query: Any) -> set[str]:
+        return {
+            row.subject
+            for row in chief.get(reverse("admin:conversations_audit_changelist"), query).context["cl"].result_list
+        }
+
+    assert subjects(who=anna.pk) == {"message 1"}
+    assert subjects(who="command") == {"words", "of an old version", "two days ago"}
+    assert subjects(what="wake") == {"of an old version", "two days ago"}
+    assert subjects(what="wake", when="24") == {"of an old version"}
+    assert subjects(tenant=bank.channel.tenant_id) == {"words", "of an old version", "two days ago"}
+    assert subjects(tenant=shop.channel.tenant_id) == {"words", "message 1"}
+
+
+def test_staff_read_the_audit_of_their_tenants_only(anna_of_shop: Client, shop: Scene) -> None:
+    bank = make_scene("Bank", "theirs")
+    Audit.objects.create(verb="change channel", tenant_id=shop.channel.tenant_id, subject="ours")
+    Audit.objects.create(verb="change channel", tenant_id=bank.channel.tenant_id, subject="theirs")
+    found = audit_list(anna_of_shop)
+    assert "ours" in found
+    assert "theirs" not in found
+
+
+def test_every_verb_of_the_audit_is_in_its_filter() -> None:
+    written = set()
+    for name in ("conversations/desk", "channels_ingest", "conversations/management"):
+        text = "".join(path.read_text() for path in (ROOT / name).rglob("*.py"))
+        written |= set(
+            re.findall(r'(?:verb=|_act\(|_audit\(staff, |_pass\(seen, staff, |_put_back\(staff, )"([a-z_ ]+)"', text)
+        )
+    written |= {
+        verb
+        for path in (ROOT / "conversations/desk/sql").glob("*.sql")
+        for verb in re.findall(r"SELECT %\(staff\)s, '(\w+)'", path.read_text())
+    }
+    assert len(written) > 10
+    assert written <= set(filters.VERBS)
+
+
+def test_the_page_of_a_worker_names_each_fact_once(chief: Client, shop: Scene) -> None:
+    page = chief.get(reverse("admin:conversations_worker_change", args=[shop.worker.pk])).content.decode()
+    labels = re.findall(r'<th scope="row">(.*?)</th>', page)
+    assert len(labels) == len(set(labels)) > 8
+    assert {"Heartbeats", "Last heartbeat"} <= set(labels)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_the_admin_without_its_slash_leads_to_the_admin(client: Client, method: str) -> None:
+    answer = getattr(client, method)("/admin?next=1")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/?next=1")
+
+
 # ---------------------------------------------------------------- finding
 
 
@@ -222,6 +320,27 @@ def test_a_list_is_narrowed_to_a_channel(chief: Client, shop: Scene) -> None:
     make_lane(name="elsewhere")
     found = lane_list(chief, channel=shop.channel.pk).context["cl"].result_list
     assert [lane.pk for lane in found] == [shop.lane.pk]
+
+
+# ---------------------------------------------------------------- what the bot noted
+
+
+def test_the_timeline_shows_the_log_and_the_state_of_the_bot_folded(chief: Client) -> None:
+    lane = make_lane("handled")
+    head = Message.objects.get(conversation=lane)
+    Turn.objects.create(
+        conversation=lane, message_id=head.pk, worker=uuid.uuid4(), outcome="committed", started_at=timezone.now(),
+        bot="orders", log=["price is 12 <b>EUR</b>", "second line"],
+    )  # fmt: skip
+    ConversationState.objects.create(conversation=lane, bot="orders", state={"cart": ["tea </pre>"], "step": 3})
+    page = lane_page(chief, lane).content.decode()
+    folds = re.findall(r"<details[^>]*>.*?</details>", page, re.S)
+    assert not any("<details open" in fold for fold in folds)
+    assert any("log: 2 lines" in fold and "price is 12 &lt;b&gt;EUR&lt;/b&gt;\nsecond line" in fold for fold in folds)
+    assert any("&quot;step&quot;: 3" in fold and "tea &lt;/pre&gt;" in fold for fold in folds)
+    live = chief.get(reverse("admin:conversations_conversation_live", args=[lane.pk])).json()["parts"]["timeline"]
+    assert "second line" in live
+    assert "&quot;step&quot;: 3" in live
 
 
 # ---------------------------------------------------------------- live
