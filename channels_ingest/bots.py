@@ -1,4 +1,4 @@
-"""A bot in any language: a channel whose bot is ``http`` asks its ``bot_url``. See ``docs/generic-channel.md``."""
+"""The bot named ``http``: it asks the channel's ``bot_url``. See ``docs/generic-channel.md``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conversations.turns import Turn
 
 @bot("http")
 def http(turn: Turn) -> None:
-    """Post the turn, say and remember what comes back."""
+    """Post the turn; say the replies and keep the state that come back."""
     channel = registry.channel(turn.channel_id)
     if channel is None:
         raise protocol.BotFailed("the channel is gone")

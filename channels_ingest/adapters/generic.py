@@ -1,8 +1,8 @@
-"""The generic channel: any system that has no adapter, over Standard Webhooks 1.0.0, both directions.
+"""The generic channel: any system without an adapter, over Standard Webhooks 1.0.0, both ways.
 
-The contract is ours: ``docs/generic-channel.md`` and its JSON schema. In: one event, or a batch whose
-items stand and fall one by one. Out: ``message.reply`` to ``outbound_url``, with the reply's key as
-``webhook-id`` in every attempt, so that a repeat is harmless.
+The contract is ours: ``docs/generic-channel.md`` and its JSON schema. In: one event, or a batch
+whose items are accepted or quarantined one by one. Out: ``message.reply`` to ``outbound_url``. Its
+``webhook-id`` is the reply's key in every attempt, so that the receiver can drop a duplicate.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from conversations.contracts import (
 )
 
 BATCH = "messages.batch"
-MAX_ITEMS = 10_000
+MAX_ITEMS = 10_000  # of a batch; a larger one is quarantined as a whole
 STATUSES = {
     "message.sent": "sent",
     "message.delivered": "delivered",
@@ -50,7 +50,7 @@ ATTACHMENT_KINDS = frozenset({"image", "audio", "voice", "video", "file", "stick
 
 
 class Event(Struct, frozen=True):
-    """One item of a request, with what its envelope says for it."""
+    """One item of a request, with the facts of its envelope."""
 
     type: str
     data: Json
@@ -128,7 +128,7 @@ class Generic(Adapter):
             )
         except http.CallFailed as failed:
             return failed.outcome
-        # Statuses come back with our key: it is the platform's id of the reply too.
+        # Statuses come back with our key, so the key is also the platform's id of the reply.
         return http.outcome(answered, platform_id=reply.key)
 
     def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
@@ -144,7 +144,7 @@ class Generic(Adapter):
 
 
 def signed_headers(secret: str, message_id: str, body: bytes) -> dict[str, str]:
-    """Headers of one attempt: the id is the message's, the time is now."""
+    """Return the headers of one attempt: the id is the message's, the time is now."""
     timestamp = str(int(time.time()))
     return {
         "content-type": "application/json",
@@ -158,7 +158,7 @@ def signed_headers(secret: str, message_id: str, body: bytes) -> dict[str, str]:
 
 
 def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Parsed]:
-    """Each item is read from its own bytes: a bad one leaves the others alone."""
+    """Read each item from its own bytes, so that a bad one does not spoil the others."""
     timestamp = read_json(members.get("timestamp", b"null"))
     items = split_array(split_object(members.get("data", b"{}")).get("messages", b"null"))
     if len(items) > MAX_ITEMS:
@@ -269,7 +269,7 @@ READERS: Mapping[str, Callable[[Event], Parsed]] = {
 
 
 def _base(event: Event) -> dict[str, Any]:
-    """What every entry has: who, where, when."""
+    """Return the fields that every entry has: who, where, when."""
     data, chat = event.data, _chat(event.data)
     thread = any_id(data, "thread_id") if data.get("thread_id") is not None else ""
     return {
@@ -300,7 +300,7 @@ def _sender(user: Json) -> Sender:
 
 
 def _sequence(data: Json) -> int | None:
-    """The producer's own number, dense per chat and user from any base."""
+    """Return the producer's own number, which grows by one per chat and user from any base."""
     if data.get("seq") is None:
         return None
     sequence = bigint(data["seq"])

@@ -1,7 +1,8 @@
-"""Our own chat page and widget. There is no webhook and no call out: ``channels_ingest.webchat`` stores what
-visitors write, and their pages read a reply from the database once it is marked sent.
+"""Our own chat page and widget.
 
-Lanes: chat and user are the visitor (``channels_ingest.webchat.tokens``).
+There is no webhook and no call out. ``channels_ingest.webchat`` stores what visitors write, and
+their pages read a reply from the database once it is marked as sent. Chat and user of a lane are
+both the visitor, see ``channels_ingest.webchat.tokens``.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ class Web(Adapter):
     key_life_seconds = FOREVER
 
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
-        """Nobody posts here: visitors write through the web chat's own API."""
+        """Return False: visitors write through the web chat's own API."""
         return False
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         return []
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
-        """The page finds the reply by itself; its key is its id there."""
+        """Return ``Sent``: the page finds the reply by itself, under its key."""
         return Sent(platform_id=reply.key)

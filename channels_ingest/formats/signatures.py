@@ -1,4 +1,4 @@
-"""Constant-time checks over raw bytes. Nothing here raises on what a stranger sends."""
+"""Constant-time checks over raw bytes. Nothing that a stranger sends makes them raise."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterable
 
 TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")  # ASCII only: int() also takes "１２３" and "1_000"
+# Largest distance of a timestamp from our clock. With a larger one, a captured request can be
+# replayed for longer; with a smaller one, senders whose clocks differ are refused.
 WINDOW_SECONDS = 300
-MAX_SIGNATURES = 16  # in one header, so that its length does not buy our time
+MAX_SIGNATURES = 16  # compared per header; without it a long header would take our CPU
 
 
 def same(given: str, wanted: str) -> bool:
-    """Compare in constant time; bytes, because ``compare_digest`` raises on non-ASCII text."""
+    """Compare two texts in constant time, as bytes: ``compare_digest`` raises on non-ASCII text."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode("utf-8", "surrogatepass"))
 
 
 def any_same(given: str, wanted: Iterable[str]) -> bool:
-    """Whether ``given`` is one of ``wanted``; all are compared, the empty one never matches."""
+    """Return True if ``given`` is one of ``wanted``. All are compared; '' never matches."""
     found = False
     for value in wanted:
         found |= same(given, value) and bool(value)
@@ -29,14 +31,14 @@ def any_same(given: str, wanted: Iterable[str]) -> bool:
 
 
 def fresh(timestamp: str, now: float | None = None) -> bool:
-    """Whether a header's unix seconds lie within five minutes of now."""
+    """Return True if a header's unix seconds are within ``WINDOW_SECONDS`` of now."""
     if not TIMESTAMP.match(timestamp):
         return False
     return abs((time.time() if now is None else now) - int(timestamp)) <= WINDOW_SECONDS
 
 
 def webhook_key(secret: str) -> bytes:
-    """The HMAC key of a ``whsec_`` secret. ValueError when it is not base64."""
+    """Return the HMAC key of a ``whsec_`` secret. Raises ``ValueError`` if it is not base64."""
     text = secret.removeprefix("whsec_")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -45,14 +47,14 @@ def webhook_key(secret: str) -> bytes:
 
 
 def sign_webhook(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
-    """One ``v1,<base64>`` signature. Source: Standard Webhooks 1.0.0, "Signature scheme"."""
+    """Return one ``v1,<base64>`` signature. Source: Standard Webhooks 1.0.0, "Signature scheme"."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     digest = hmac.new(webhook_key(secret), signed, hashlib.sha256).digest()
     return "v1," + base64.b64encode(digest).decode()
 
 
 def verify_webhook(secrets: Iterable[str], message_id: str, timestamp: str, header: str, body: bytes) -> bool:
-    """Standard Webhooks: any ``v1`` signature of the header, made with any of ``secrets``, within the window."""
+    """Return True if any ``v1`` signature in ``header`` is right, for any secret, in the window."""
     given = header.split(" ")[:MAX_SIGNATURES]
     known = message_id.isascii() and timestamp.isascii()
     found = False

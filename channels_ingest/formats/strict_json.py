@@ -1,12 +1,18 @@
-"""The one reader of foreign JSON: strict where two parsers could differ, cheap for an ordinary body.
+"""The one reader of foreign JSON: strict where two parsers could differ, fast for an ordinary body.
 
-Refused: anything but UTF-8 (a BOM is fine), NaN and Infinity, a key twice in one object, more than
-50 levels, more than 10,000 keys or values, integers of thousands of digits. Ints stay ints. NUL and
-lone surrogates in text pass: the core replaces and flags them.
+It refuses anything but UTF-8 (a BOM is allowed), NaN and Infinity, a repeated key in one object,
+more than 50 levels, more than 10,000 keys or values, and integers of thousands of digits. Integers
+stay integers. NUL and lone surrogates in text pass; the core replaces them and sets a flag.
 
-The fast path (msgspec, 5 us for a Telegram update) can't see a repeated key, but a repeated key
-loses a colon: the body's colons must be those of what was read. Only where that comparison, or the
-number of brackets and commas, asks for it does a slower, exact look follow.
+The fast path is msgspec, which takes 5 us for a Telegram update. It does not notice a repeated key,
+but then the value that it read has fewer colons than the body. So the colons are counted. Only if
+the counts differ, or there are many brackets or commas, does a slower and exact check follow.
+
+Splitting keeps the bytes of each member or item as they came, so that a bad item of a batch is
+quarantined byte by byte. Quarantine keeps its own copy, perhaps for longer than the raw body is
+kept. A re-encoded copy would lose what was wrong: the repeated key, the digits of a number.
+msgspec splits, except when an item holds a lone surrogate or NaN. Then the scanner below does, with
+the standard library's decoder for each value, so that one such item does not spoil its batch.
 """
 
 from __future__ import annotations
@@ -19,8 +25,8 @@ from typing import Any
 
 import msgspec
 
-MAX_DEPTH = 50
-MAX_VALUES = 10_000
+MAX_DEPTH = 50  # levels of objects and arrays
+MAX_VALUES = 10_000  # members and items in all
 BOM = b"\xef\xbb\xbf"
 ESCAPED_COLON = b"\\u003"  # \u003a in a string is a colon that the raw bytes don't show
 
@@ -33,11 +39,11 @@ _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Unreadable(Exception):
-    """Foreign content that can't be read; its words become the reason in quarantine."""
+    """Foreign content that cannot be read. The message becomes the reason in quarantine."""
 
 
 def read_json(raw: bytes) -> Any:
-    """The value of ``raw``, or ``Unreadable`` with the reason."""
+    """Return the value of ``raw``. Raises ``Unreadable``."""
     raw = raw.removeprefix(BOM)
     _refuse_floods(raw)
     try:
@@ -55,6 +61,7 @@ def read_json(raw: bytes) -> Any:
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
+    """Return the value of ``raw``, which must be an object. Raises ``Unreadable``."""
     value = read_json(raw)
     if not isinstance(value, dict):
         raise Unreadable("JSON is not an object")
@@ -62,7 +69,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
 
 
 def split_object(raw: bytes) -> Mapping[str, bytes]:
-    """The members of one object, each as its own bytes, unread. A key may not come twice."""
+    """Return the members of one object as their own bytes. Raises ``Unreadable``."""
     raw = raw.removeprefix(BOM)
     try:
         members = {key: bytes(value) for key, value in _split(raw).items()}
@@ -77,7 +84,7 @@ def split_object(raw: bytes) -> Mapping[str, bytes]:
 
 
 def split_array(raw: bytes) -> list[bytes]:
-    """The items of one array, each as its own bytes, unread."""
+    """Return the items of one array as their own bytes. Raises ``Unreadable``."""
     try:
         return [bytes(item) for item in _items(raw)]
     except RecursionError:
@@ -87,8 +94,7 @@ def split_array(raw: bytes) -> list[bytes]:
 
 
 def _pieces(raw: bytes, brackets: str) -> list[tuple[str, bytes]]:
-    """Members or items by the standard library's scanner: msgspec splits nothing that holds a lone surrogate or NaN,
-    and one such item must not spoil its batch."""
+    """Return names and bytes of members, or '' and bytes of items, found by the scanner."""
     try:
         return list(_scan_pieces(raw.decode("utf-8", "surrogateescape"), *brackets))
     except RecursionError:
@@ -139,7 +145,7 @@ def _skip(text: str, place: int) -> int:
 
 
 def _refuse_floods(raw: bytes) -> None:
-    """Before decoding: more quotes followed by a colon than allowed values could bring about."""
+    """Raise ``Unreadable`` before decoding if there are many more keys than allowed."""
     if len(raw) > MAX_VALUES and raw.count(b'":') - raw.count(b'\\":') > 3 * MAX_VALUES:
         raise Unreadable("JSON has too many keys")
 
@@ -181,7 +187,7 @@ def _finite(text: str) -> float:
 
 
 def _measure(value: Any) -> None:
-    """Level by level, so that depth costs no stack."""
+    """Raise ``Unreadable`` over a limit. It goes level by level, so that depth takes no stack."""
     level, depth, seen = [value], 0, 0
     while level:
         containers = [item for item in level if isinstance(item, dict | list)]

@@ -1,7 +1,7 @@
-"""Cut long text by the platform's own unit, never inside a grapheme. Pure.
+"""Splits long text by the platform's own unit, never inside a grapheme. Pure.
 
-A border stays with the part before it; nothing is lost but parts that would be only white space,
-which platforms refuse as empty.
+The white space at a border stays with the part before it. Parts of white space alone are dropped,
+because platforms refuse them as empty; nothing else is lost.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterator
 import regex
 
 GRAPHEME = regex.compile(r"\X")
-# Preferred borders, best first: paragraph, line, sentence, space. A part ends behind one.
+# Where a part may end, best first: behind a paragraph, a line, a sentence, a space.
 BORDERS = tuple(map(regex.compile, (r"\n[ \t]*\n\s*", r"\r?\n", r"[.!?…。！？]+[\"')\]»”]*\s+", r"\s+")))
-FILLED = 0.5  # a border before half of the part is worse than the next kind of border
+# A part must be filled to this share, else the next kind of border is tried. A larger share gives
+# fewer parts with worse borders.
+FILLED = 0.5
 
 
 class Unit(enum.StrEnum):
@@ -26,6 +28,7 @@ class Unit(enum.StrEnum):
 
 
 def size(text: str, unit: Unit) -> int:
+    """Return the length of ``text`` in ``unit``."""
     if unit is Unit.CODE_POINTS or text.isascii():
         return len(text)
     if unit is Unit.UTF16:
@@ -34,7 +37,7 @@ def size(text: str, unit: Unit) -> int:
 
 
 def split(text: str, limit: int, unit: Unit = Unit.UTF16) -> list[str]:
-    """``text`` in parts of at most ``limit``; one empty part for empty text."""
+    """Return ``text`` in parts of at most ``limit`` units; empty text gives one empty part."""
     if fits(text, limit, unit):
         return [text]
     return [part for part in _parts(text, limit, unit) if part.strip()] or [text[: _end(text, limit, unit)]]
@@ -53,7 +56,7 @@ def _parts(text: str, limit: int, unit: Unit) -> Iterator[str]:
 
 
 def _end(text: str, limit: int, unit: Unit) -> int:
-    """Where the first part ends."""
+    """Return where the first part ends."""
     longest = _longest(text, limit, unit)
     window = text[:longest]
     for border in BORDERS:
@@ -64,7 +67,10 @@ def _end(text: str, limit: int, unit: Unit) -> int:
 
 
 def _longest(text: str, limit: int, unit: Unit) -> int:
-    """The end of the last whole grapheme within ``limit``; a grapheme larger than that is cut by character."""
+    """Return the end of the last whole grapheme within ``limit``.
+
+    A grapheme that is larger by itself is cut between characters.
+    """
     end = used = 0
     for start, stop in _graphemes(text, limit):
         used += size(text[start:stop], unit)
@@ -75,7 +81,10 @@ def _longest(text: str, limit: int, unit: Unit) -> int:
 
 
 def _graphemes(text: str, limit: int) -> Iterator[tuple[int, int]]:
-    """Bounds of the graphemes that begin within ``limit`` characters; a flood of marks is looked at no further."""
+    """Yield start and end of graphemes, from about twice ``limit`` characters at most.
+
+    The bound limits the work for a grapheme with thousands of combining marks.
+    """
     for match in GRAPHEME.finditer(text, 0, min(len(text), 2 * limit + 64)):
         yield match.span()
 

@@ -1,6 +1,8 @@
--- Remembers other ids of a person or chat, so that the lane survives when the platform changes its id.
--- Both ids lead to one root: what the id in use is known as or, if it is new, what the other one leads to.
--- items: json list of {channel_id, of, value, known_as}. No rows. Indexes: alias_once, contact_once, conversation_once.
+-- Remembers other ids of a person or chat, so that the lane stays the same when the platform
+-- changes its id. Both ids of an alias get one root: what the id in use is known as; for a new id,
+-- what the other id leads to.
+-- items: json list of {channel_id, of, value, known_as}. Returns no rows.
+-- Indexes: alias_once, contact_once, conversation_once.
 WITH items AS (
   SELECT i.*, (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as) AS root_of_known,
          (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.value) AS root_of_value,

@@ -1,6 +1,5 @@
--- Inserts people not seen before, in key order, before any row is locked.
--- items: json list of {channel_id, sender_user, name, username, phone, email, language}. No rows.
--- Indexes: contact_once, alias_once.
+-- Inserts people that are not in the table, in key order, before any row is locked.
+-- items: json list of rows.ContactRow. Returns no rows. Indexes: contact_once, alias_once.
 WITH items AS (
   SELECT i.*, coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = 'user'
                            AND a.value = i.sender_user), i.sender_user) AS known_as

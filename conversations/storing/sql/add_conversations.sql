@@ -1,6 +1,6 @@
--- Inserts lanes not seen before, in key order, before any row is locked.
--- items: json list of {channel_id, chat, "user", sender_user, is_group}. No rows.
--- Indexes: conversation_once, contact_once, alias_once.
+-- Inserts lanes that are not in the table, in key order, before any row is locked.
+-- items: json list of rows.LaneRow. Returns no rows. Indexes: conversation_once, contact_once,
+-- alias_once.
 INSERT INTO conversation (channel_id, chat, "user", contact_id, is_group)
 SELECT DISTINCT ON (n.channel_id, n.chat COLLATE "C", n."user" COLLATE "C")
        n.channel_id, n.chat, n."user",

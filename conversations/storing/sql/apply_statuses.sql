@@ -1,6 +1,8 @@
--- Keeps what the platform said and joins it to its replies, upgrade-only; a status that names an unknown reply settles it.
--- A new statement on purpose, see lock_lanes: its snapshot sees what was written while the lanes were held by others.
--- items: as in lock_status_lanes. Rows: ord, what became of it: joined, kept (its reply is not known yet), busy.
+-- Keeps statuses and joins them to their replies. A status only upgrades a reply; one that names a
+-- reply whose outcome is unknown settles it. A statement of its own, as in store_messages: its
+-- snapshot shows what others wrote while they held the lanes.
+-- items: as in lock_status_lanes. Rows: ord, and joined, kept (no such reply yet) or busy (lane
+-- locked elsewhere).
 -- Indexes: status_once, reply_platform_id.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(ord integer, channel_id bigint, platform_id text, status text, error text)),

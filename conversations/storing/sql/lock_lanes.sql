@@ -1,6 +1,8 @@
--- Locks the batch's lanes in id order, without waiting, and leaves their ids in the transaction as app.locked.
--- A lane that somebody else holds is left out: its items ride in the next batch.
--- items: as in add_conversations. One row, ignored. Indexes: conversation_once, alias_once, primary key.
+-- Locks the lanes of a batch in id order, without waiting, and keeps their ids in the transaction
+-- as app.locked. A lane that is locked elsewhere is left out: its items come again with the next
+-- batch.
+-- items: json list of rows.LaneRow. Returns one row, ignored. Indexes: conversation_once,
+-- alias_once, primary key.
 WITH wanted AS MATERIALIZED (
   SELECT DISTINCT l.id
     FROM (SELECT i.channel_id,

@@ -1,5 +1,6 @@
--- Locks the lanes of the turns that late replies name, in id order, without waiting, and leaves their ids as app.locked.
--- items: json list, see late_replies.Item. One row, ignored. Index: primary keys.
+-- Locks the lanes of the turns that late replies name, in id order, without waiting, and keeps
+-- their ids as app.locked.
+-- items: json list of late_replies.LateItem. Returns one row, ignored. Index: primary keys.
 WITH locked AS MATERIALIZED (
   SELECT c.id FROM conversation c
    WHERE c.id = ANY (ARRAY(

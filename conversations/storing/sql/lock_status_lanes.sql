@@ -1,5 +1,7 @@
--- Locks the lanes of the replies that statuses name, in id order, without waiting, and leaves their ids as app.locked.
--- items: json list of {ord, channel_id, platform_id, status, error}. One row, ignored. Index: reply_platform_id.
+-- Locks the lanes of the replies that statuses name, in id order, without waiting, and keeps their
+-- ids as app.locked.
+-- items: json list of {ord, channel_id, platform_id, status, error}. Returns one row, ignored.
+-- Index: reply_platform_id.
 WITH locked AS MATERIALIZED (
   SELECT c.id FROM conversation c
    WHERE c.id = ANY (ARRAY(

@@ -1,5 +1,7 @@
--- Sets authentic bytes aside, with their own copy; the same bytes again only count.
--- channel_id, receipt_id, entry, reason, body, fingerprint: one item. No rows. Index: quarantine_once.
+-- Quarantines one entry with its own copy of the bytes. The same entry with the same bytes again
+-- only counts.
+-- channel_id, receipt_id, entry, reason, body, fingerprint. Returns no rows. Index:
+-- quarantine_once.
 INSERT INTO quarantine AS q (channel_id, receipt_id, entry, reason, body, fingerprint)
 VALUES (%(channel_id)s, %(receipt_id)s, %(entry)s, %(reason)s, %(body)s, %(fingerprint)s)
 ON CONFLICT (channel_id, fingerprint) DO UPDATE SET seen = q.seen + 1

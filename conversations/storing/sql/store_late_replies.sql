@@ -1,7 +1,10 @@
--- Late replies of http bots get the next numbers of their lanes, which lock_late_replies holds. One whose key is there
--- already is the same reply. Where a person answers, they are drafts: numbered, cancelled, and passed at once where nothing
--- is before them.
--- items: json list, see late_replies.Item. Rows: ord, verdict (stored, duplicate, unknown, early, busy), conversation id.
+-- Gives late replies of http bots the next numbers of their lanes, which lock_late_replies holds. A
+-- reply whose key is stored already is a duplicate. In a lane where a person answers, the replies
+-- are drafts: numbered and cancelled; the head of the replies moves past them if nothing is before
+-- them.
+-- items: json list of late_replies.LateItem. Rows: ord, verdict, conversation id. Verdicts: stored,
+-- duplicate, unknown (no such turn), early (its turn is not committed), busy (lane locked
+-- elsewhere).
 -- Indexes: primary keys, reply_external_key_once.
 WITH items AS MATERIALIZED (
   SELECT i.*, m.conversation_id, m.status AS message_status, i.parts -> 0 ->> 'key' AS key,

@@ -1,12 +1,13 @@
--- Stores the batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
--- leaves out what is there already, numbers the rest in the order of the batch, moves counters and due_at.
--- A new statement on purpose: its snapshot sees what another batch committed while we waited for locks.
--- Receipts ride along; the raw bodies of those that brought something new are kept, with the receipt's own time.
--- items: json list, see intake.Row; receipts: json list of {id, channel_id, noted, quarantined}, whole numbers so far,
--- and twins: for each item that was left out as the same once more, the ord of the first;
--- ids: bigint[], headers: json list, bodies: bytea[] of receipts whose body is not kept yet.
--- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id; and null, '', id of each receipt whose body was kept.
--- Indexes: conversation_once, alias_once, message_identity_once.
+-- Stores a batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
+-- leaves out duplicates, numbers the rest in the order of the batch, moves the lanes' counters and
+-- due_at. A statement of its own: its snapshot shows what another batch committed before we got the
+-- locks. It also counts per receipt, and keeps the raw body of a receipt that brought something
+-- new.
+-- items: json list of rows.MessageRow; receipts: json list of {id, channel_id, noted, quarantined,
+-- twins}: totals, and for each twin (see store_stream) the ord of its first; ids bigint[], headers
+-- json list, bodies bytea[]: receipts whose body is not kept yet.
+-- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id; then null, '', id of
+-- each receipt whose body was kept. Indexes: conversation_once, alias_once, message_identity_once.
 WITH items AS MATERIALIZED (
   SELECT i.*,
          coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
@@ -33,10 +34,10 @@ fresh AS MATERIALIZED (
   SELECT DISTINCT ON (n.identity) n.* FROM mine n
    WHERE NOT EXISTS (SELECT FROM known k WHERE k.ord = n.ord) ORDER BY n.identity, n.ord),
 twins AS MATERIALIZED (
-  -- The same message twice in this batch: the first is stored.
+  -- Later copies of a message within this batch; the first copy is stored.
   SELECT n.ord, f.content_hash = n.content_hash AS same FROM mine n JOIN fresh f ON f.identity = n.identity AND f.ord <> n.ord),
 ordered AS (
-  -- Waits: an order of the platform has to be waited for, or something in this lane waits already.
+  -- waits: the platform's order has to be awaited, or something in this lane waits already.
   SELECT f.*, bool_or(i.external_sequence IS NOT NULL OR (coalesce(i.settle_ms, 0) > 0 AND i.order_key IS NOT NULL) OR f.wait_until IS NOT NULL)
               OVER (PARTITION BY f.conversation_id ORDER BY f.ord) AS waits
     FROM fresh f JOIN items i USING (ord)),

@@ -1,6 +1,7 @@
--- Brings names, phone and language up to date where the webhook says something new; a busy row waits for the
--- person's next message.
--- items: as in add_contacts. Rows: channel and user of those whose row was busy. Indexes: contact_once, alias_once.
+-- Updates name, username, phone, e-mail and language of contacts where a webhook says something
+-- new. A contact that is locked elsewhere waits for the person's next message.
+-- items: json list of rows.ContactRow. Rows: channel and user of locked contacts. Indexes:
+-- contact_once, alias_once.
 WITH fresh AS (
   SELECT DISTINCT ON (i.channel_id, i.sender_user COLLATE "C") i.*,
          coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = 'user'
