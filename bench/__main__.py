@@ -1,7 +1,7 @@
-"""``python -m bench [case ...]``: measure. Without a case: those that are compared, side by side.
+"""``python -m bench [case ...]``: measure these cases. Without a case: those that compare pipelines side by side.
 
---all       every case                     --add     beside the cases of the latest run
---short     tiny, only to see that it works          --docs    write docs/benchmarks.md from the latest run
+--all       every case                     --add     add to the cases of the latest run
+--short     tiny, only to see that measuring works   --docs    write docs/benchmarks.md from the latest run
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
     unknown = [name for name in names if name not in CASES]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}; known: {', '.join(CASES)}")
-    # Stopped by SIGTERM, it stops what it started.
+    # On SIGTERM, stop the processes that this one started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run = report.latest() if chosen.add or (chosen.docs and not names) else report.begin()
     measure(run, names, scale(chosen))
@@ -47,8 +47,8 @@ def scale(chosen: argparse.Namespace) -> Scale:
     return replace(made, seconds=chosen.seconds) if chosen.seconds else made
 
 
-def at_a_rate_that_is_possible(run: report.Run, wanted: Scale) -> Scale:
-    """A slow machine would only show its own queue: at most a third of what it does end to end, measured before."""
+def at_a_possible_rate(run: report.Run, wanted: Scale) -> Scale:
+    """Limit the rate to a third of the measured end-to-end rate: beyond it a slow machine only shows its own queue."""
     most = run["cases"].get("e2e", {}).get("figures", {}).get("per_second")
     return replace(wanted, rate=min(wanted.rate, most / 3)) if most else wanted
 
@@ -58,8 +58,8 @@ def measure(run: report.Run, names: list[str], wanted: Scale) -> None:
         print(f"[{place}/{len(names)}] {name}: {(CASES[name].__doc__ or '').strip()}", flush=True)
         began = time.monotonic()
         try:
-            result = CASES[name](World(), at_a_rate_that_is_possible(run, wanted))
-        except Exception as error:  # the other cases are still worth their time; the run ends with code 1
+            result = CASES[name](World(), at_a_possible_rate(run, wanted))
+        except Exception as error:  # measure the other cases all the same; the run ends with code 1
             traceback.print_exc()
             result = Result(name=name, faults=[f"not measured: {type(error).__name__}: {error}"])
         report.print_result(result)

@@ -1,4 +1,4 @@
-"""In the workers that are measured: how many conversations each task carries, written to a file every second."""
+"""Runs in the measured workers: writes to a file every second how many conversations each task carries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bot of the cases: an echo that takes its time where a person asks for it."""
+"""The bot of the cases: an echo that sleeps where the message asks for it."""
 
 from __future__ import annotations
 

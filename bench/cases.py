@@ -1,4 +1,4 @@
-"""Every case, and what is wanted of it. Ratios are of one run: what is missing in it is not judged."""
+"""Every case, and its targets. Ratios compare cases of one run; a target whose case did not run is left out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CASES: dict[str, Case] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """``value`` raises KeyError where its cases did not run. ``aim``: what would be better still."""
+    """A bound on a figure. ``value`` raises KeyError where its cases did not run; ``aim`` is a higher goal."""
 
     case: str
     words: str
@@ -61,7 +61,7 @@ def figure(case: str, name: str) -> Callable[[Figures], float]:
 
 
 def times_longer(case: str) -> Callable[[Figures], float]:
-    """How much the 99th percentile grows by the trouble."""
+    """How many times the 99th percentile grows through the disturbance."""
     return ratio(case, "p99_ms", case, "alone_p99_ms")
 
 
@@ -70,7 +70,7 @@ TARGETS = (
            value=figure("store", "share_of_do_nothing")),
     Target(case="e2e", words="end to end, messages a second", bound=2060, aim=5000, at_least=True, unit="/s",
            value=figure("e2e", "per_second")),
-    # 2,060/s was set where the do-nothing view answers 27,700/s on two cores: the same share elsewhere.
+    # 2,060/s is for two cores whose do-nothing view answers 27,700/s; on other machines the share counts.
     Target(case="e2e", words="end to end, share of the do-nothing view", bound=2060 / 27_700, aim=5000 / 27_700,
            at_least=True, value=ratio("e2e", "per_second", "limit", "per_second")),
     Target(case="e2e", words="end to end, times the plain pipeline", bound=25, at_least=True, unit="x",
@@ -85,18 +85,18 @@ TARGETS = (
            value=figure("delivery", "p99_ms")),
     Target(case="slow_bots", words="1 % of turns take 5 s, at 500/s or less: p99 of the others", bound=2, unit="x",
            value=times_longer("slow_bots")),
-    Target(case="hanging", words="a platform hangs 30 s on 5 % of its sends, the same: p99 of another channel", bound=2,
-           unit="x", value=times_longer("hanging")),
+    Target(case="hanging", words="a platform hangs 30 s on 5 % of its sends, same rate: p99 of another channel",
+           bound=2, unit="x", value=times_longer("hanging")),
     Target(case="one_user", words="one user with 10,000 queued: p99 of the others", bound=2, unit="x",
            value=times_longer("one_user")),
     Target(case="fairness", words="tenant A has 100,000 pending: p99 of tenant B at 10/s", bound=2, unit="x",
            value=times_longer("fairness")),
-    Target(case="fairness", words="what tenant A loses by that", bound=0.10,
+    Target(case="fairness", words="share of its rate that tenant A loses by that", bound=0.10,
            value=figure("fairness", "a_loses")),
     Target(case="backlog", words="a backlog of 100,000 drained, times the sustained rate", bound=1, at_least=True,
            unit="x", value=ratio("backlog", "drained_per_second", "backlog", "sustained_per_second")),
-    Target(case="growth", words="a message in a large database (growth), times one of a small", bound=1.25, unit="x",
-           value=figure("growth", "times_as_long")),
+    Target(case="growth", words="cost of a message in a large database (growth), times that in a small one",
+           bound=1.25, unit="x", value=figure("growth", "times_as_long")),
     Target(case="pages", words="200 chat pages and 20 timelines open: p99 of webhooks", bound=1.5, unit="x",
            value=figure("pages", "times_as_long")),
     Target(case="pages", words="a page that sleeps in every thread it may have: webhooks refused", bound=0,
@@ -105,6 +105,6 @@ TARGETS = (
            value=figure("memory", "loaded_mb")),
     Target(case="memory", words="memory (PSS) of everything, idle", bound=600, unit=" MB",
            value=figure("memory", "idle_mb")),
-    Target(case="duplicates", words="five copies of each message, times one of each", bound=2.5, unit="x",
+    Target(case="duplicates", words="time for five copies of each message, times that for one", bound=2.5, unit="x",
            value=figure("duplicates", "times_as_long")),
 )  # fmt: skip

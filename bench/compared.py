@@ -1,4 +1,4 @@
-"""The cases side by side: the limit, a plain pipeline, a job queue, ours."""
+"""The cases that compare pipelines: the limit, a plain pipeline, a job queue, ours."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bench.stack import Ours, System
 from bench.world import People, Request, Stream, World, post, telegram
 from botproject.local.__main__ import procfile
 
-PLAIN_WORKERS = 4  # processes: half of their time is waiting
-QUEUE_JOBS = 16  # at once
+PLAIN_WORKERS = 4  # processes; each waits for half of its time
+QUEUE_JOBS = 16  # jobs at once
 
 
 def limit(world: World, scale: Scale) -> Result:
-    """(a) A view that reads the body and answers, served as ours is."""
+    """(a) A view that reads the body and answers, served by the same command as ours."""
     result = Result(name="limit")
     with System("limit") as system:
         start_limit(system)
@@ -57,7 +57,7 @@ def web_command(module: str) -> str:
 
 
 def plain(world: World, scale: Scale) -> Result:
-    """(b) What a good team would write first."""
+    """(b) The pipeline that a good team would write first."""
     undone = """SELECT count(*) FROM plain_message m LEFT JOIN plain_reply r ON r.message_id = m.id
                  WHERE r.sent_at IS NULL"""
     with System("plain", env={"API_BASE": world.api, "DJANGO_SETTINGS_MODULE": "bench.plain.settings"}) as system:
@@ -67,7 +67,7 @@ def plain(world: World, scale: Scale) -> Result:
 
 
 def queue(world: World, scale: Scale) -> Result:
-    """(c) procrastinate, a job per message, ``lock=`` per user."""
+    """(c) procrastinate: a job per message, with ``lock=`` per user."""
     undone = "SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
     with System("queue", env={"API_BASE": world.api}) as system:
         system.run("-m", "procrastinate", "--app=bench.queue.jobs.app", "schema", "--apply")
@@ -76,7 +76,7 @@ def queue(world: World, scale: Scale) -> Result:
 
 
 def other(name: str, world: World, scale: Scale, system: System, worker: str, undone: str) -> Result:
-    """End to end, then, without workers, storing alone. ``undone`` counts what is not done."""
+    """Measure end to end, then storing alone, without workers. ``undone`` is a query that counts unfinished work."""
     result = Result(name=name)
     system.start("web", web_command(f"bench.{name}.web"))
     system.wait_for_web()
@@ -101,7 +101,7 @@ def other(name: str, world: World, scale: Scale, system: System, worker: str, un
 
 
 def store(world: World, scale: Scale) -> Result:
-    """(d) Webhooks stored and answered; no worker runs. By turns with the do-nothing view."""
+    """(d) Ours, storing only: webhooks are answered while no worker runs, by turns with the do-nothing view."""
     result = Result(name="store")
     with System("limit") as nothing, Ours() as ours:
         start_limit(nothing)
@@ -134,7 +134,7 @@ def store(world: World, scale: Scale) -> Result:
 
 
 def e2e(world: World, scale: Scale) -> Result:
-    """(d) Webhook to reply accepted by the platform and recorded."""
+    """(d) Ours, end to end: from the webhook to a reply that the platform accepted and that is recorded."""
     result = Result(name="e2e")
     with Ours() as ours:
         ours.start_workers()

@@ -1,8 +1,8 @@
-"""A large database: made once, in SQL, kept under ``.data/bench/growth``.
+"""Makes a large database once, in SQL, and keeps it under ``.data/bench/growth``.
 
 A million conversations with ten messages each, all handled and answered: contact, lane, state, receipts, messages,
-turns, replies. Written in the order of time, so that the rows of a conversation lie far apart, as they would.
-Raw bodies are left out: they are dropped after a month anyway.
+turns, replies. Rows are written in the order of time, so that those of a conversation lie far apart, as in production.
+Raw bodies are left out, since they are dropped after a month.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from bench.stack import SECRET, Channel, Ours
 from bench.world import People
 
 LANES = 1_000_000
-MESSAGES = 10  # of each
+MESSAGES = 10  # per conversation
 CHUNK = 50_000
-FIRST = 500_000_000  # a person's id
+FIRST = 500_000_000  # the first person's id
 NAME = "growth"
 
-# Constraints are kept by what is written; triggers of foreign keys would look up each row.
+# The rows satisfy all constraints; without this, the triggers of foreign keys would look up each row.
 SETTINGS = "SET session_replication_role = replica; SET synchronous_commit = off"
 PEOPLE = """
 WITH person AS (
@@ -62,7 +62,7 @@ SELECT conversation_id, %(channel)s, %(number)s, id, jsonb_build_object('text', 
 
 
 def grow(ours: Ours, api: str, scale: Scale) -> People:
-    """Make what is missing; people spread over all of it who write again."""
+    """Add the missing rows; return people, spread over the whole database, who write again."""
     lanes = max(scale.users, int(LANES * scale.growth))
     channel = the_channel(ours, api)
     if ours.value("SELECT count(*) FROM message WHERE sequence = %s", MESSAGES) < lanes:
@@ -77,7 +77,7 @@ def the_channel(ours: Ours, api: str) -> Channel:
     if not found:
         return ours.add_channel(api, name=NAME)
     ((number, public_id),) = found
-    ours.run("manage.py", "adopt_database", "--yes")  # it was made at another address: a copy would send nothing
+    ours.run("manage.py", "adopt_database", "--yes")  # it was made at another address, and a copy sends nothing
     ours.run("manage.py", "set_channel", public_id, "--api-base", api)
     return Channel(id=number, public_id=public_id, webhook_path=f"/webhooks/telegram/{public_id}/")
 

@@ -1,4 +1,4 @@
-"""The cases about waiting: how long, at a given rate, and whether somebody else's trouble makes it longer."""
+"""The cases about latency: at a given rate, and while another conversation, channel or tenant causes trouble."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.runs import CONNECTIONS, SHORT, Done, Result, Scale, all_done, by_tur
 from bench.stack import Ours
 from bench.world import Request, Stream, StreamFailed, World
 
-QUIET_RATE = 100.0  # messages a second, where little is going on
+QUIET_RATE = 100.0  # messages a second, under light load
 HANGS = b"2:hangs"  # the token of the channel whose platform hangs
 HANG_SECONDS = 30.0
 HANG_EVERY = 20
@@ -24,7 +24,7 @@ WEB_THREADS = 64  # the Procfile's
 
 
 def webhook(world: World, scale: Scale) -> Result:
-    """How long a webhook waits for its answer at half of the maximum rate; no worker runs."""
+    """How long a webhook waits for its answer at half of the maximum rate, while no worker runs."""
     result = Result(name="webhook")
     with Ours() as ours:
         stream = half_rate(world, scale, ours)()
@@ -35,7 +35,7 @@ def webhook(world: World, scale: Scale) -> Result:
 
 
 def half_rate(world: World, scale: Scale, ours: Ours) -> Callable[[], Stream]:
-    """Makes streams of webhooks at half of what is possible, which is measured first."""
+    """Makes streams of webhooks at half of the maximum rate, which it measures first."""
     channel = ours.add_channel(world.api)
     rates = flood(world, scale, lambda: iter(ours.people(channel, scale.users)), ours.port, "the maximum")
     world.expected.clear()
@@ -53,7 +53,7 @@ def note_replies(result: Result, stream: Stream, prefix: str) -> None:
 
 
 def delivery(world: World, scale: Scale) -> Result:
-    """Webhook to platform at 100 messages a second."""
+    """From webhook to platform at 100 messages a second."""
     result = Result(name="delivery")
     with Ours() as ours:
         ours.start_workers()
@@ -72,11 +72,11 @@ def others(world: World, scale: Scale, ours: Ours, name: str, rate: float, **cha
     return Stream(name, ours.port, iter(ours.people(made, scale.users)), connections=CONNECTIONS // 2, rate=rate)
 
 
-# ---------------------------------------------------------------- the trouble of others
+# ---------------------------------------------------------------- other people's trouble
 
 
 def slow_bots(world: World, scale: Scale) -> Result:
-    """1 % of the turns take 5 s: what the other conversations notice."""
+    """1 % of the turns take 5 s: how much slower the other conversations get."""
     result = Result(name="slow_bots", figures={"rate": scale.rate})
     with Ours() as ours:
         ours.start_workers()
@@ -94,7 +94,7 @@ def slow_bots(world: World, scale: Scale) -> Result:
 
 
 def hanging(world: World, scale: Scale) -> Result:
-    """One channel's platform hangs for 30 s on 5 % of its sends: what another channel notices."""
+    """One channel's platform hangs for 30 s on 5 % of its sends: how much slower another channel gets."""
     result = Result(name="hanging", figures={"rate": scale.rate})
     calls = itertools.count(1)
     with Ours() as ours:
@@ -110,7 +110,7 @@ def hanging(world: World, scale: Scale) -> Result:
 
 
 def one_user(world: World, scale: Scale) -> Result:
-    """One person has 10,000 messages queued: how fast they drain, in order, and what others notice."""
+    """One person has 10,000 messages queued: how fast they drain, in order, and how much slower others get."""
     result = Result(name="one_user")
     with Ours() as ours:
         ours.start_workers()
@@ -128,7 +128,7 @@ def one_user(world: World, scale: Scale) -> Result:
         watch(world, replied_to(stored), lambda: drained_at.append(time.monotonic()))
         paced(world, scale, beside, until=all_done(world, ours))
         note_replies(result, beside, "")
-        drained_at.append(time.monotonic())  # where all was done before the last look
+        drained_at.append(time.monotonic())  # for when all were done before the last look
         result.figures["drained_per_second"] = stored.sent / (drained_at[0] - began)
         result.faults = [*world.faults(), *ours.faults()]
     return result
@@ -139,7 +139,7 @@ def replied_to(stream: Stream) -> Done:
 
 
 def watch(world: World, condition: Done, act: Callable[[], None]) -> None:
-    """``act`` once, when ``condition`` is true; asked ten times a second."""
+    """Call ``act`` once, when ``condition`` is true; it is asked ten times a second."""
 
     def look() -> None:
         if condition():
@@ -151,7 +151,7 @@ def watch(world: World, condition: Done, act: Callable[[], None]) -> None:
 
 
 def fairness(world: World, scale: Scale) -> Result:
-    """Tenant A has 100,000 pending, tenant B's people write 10 a second: by turns they do and do not."""
+    """Tenant A has 100,000 messages pending; by turns, tenant B's people write 10 a second or nothing."""
     result = Result(name="fairness")
     rate = 10.0
     with Ours() as ours:
@@ -193,14 +193,14 @@ def fairness(world: World, scale: Scale) -> Result:
 
 
 def drained(backlog: Stream, meanwhile: Callable[[], object]) -> float:
-    """Replies a second to what was sent before."""
+    """Replies a second to earlier messages."""
     began, before = time.monotonic(), backlog.replied
     meanwhile()
     return (backlog.replied - before) / (time.monotonic() - began)
 
 
 def wait(world: World, seconds: float) -> None:
-    """Let the platform answer for so long."""
+    """Let the platform answer for this many seconds."""
     end = time.monotonic() + seconds
     world.run(until=lambda: time.monotonic() >= end)
 
@@ -209,7 +209,7 @@ def wait(world: World, seconds: float) -> None:
 
 
 def pages(world: World, scale: Scale) -> Result:
-    """200 chat pages and 20 timelines poll, by turns; then a page that sleeps in every thread that it may have."""
+    """200 chat pages and 20 timelines poll, by turns; then a sleeping page occupies every thread that it may have."""
     result = Result(name="pages")
     not_answered = 0
     with Ours(env={"DJANGO_SETTINGS_MODULE": "bench.settings"}) as ours:
@@ -241,7 +241,7 @@ def pages(world: World, scale: Scale) -> Result:
 
 
 def open_pages(ours: Ours, scale: Scale) -> list[Request]:
-    """The request that each open page sends once a second: visitors who have said something, staff who look at them."""
+    """The request that each open page sends once a second: visitors who have written, staff who look at them."""
     said = json.loads(ours.run("-m", "bench.pages", str(scale.pages)))
     site = urllib3.connection_from_url(f"http://127.0.0.1:{ours.port}")
     chats: list[Request] = []
@@ -264,7 +264,7 @@ def open_pages(ours: Ours, scale: Scale) -> list[Request]:
 
 
 def spread(many: list[Request], few: list[Request]) -> list[Request]:
-    """All of them, the few evenly among the many: people open their pages at any moment."""
+    """All requests, the few spread evenly among the many: people open their pages at any moment."""
     placed = [(place / len(kind), request) for kind in (many, few) for place, request in enumerate(kind)]
     return [request for _, request in sorted(placed, key=lambda pair: pair[0])]
 
@@ -281,7 +281,7 @@ def get(path: str, headers: dict[str, str]) -> bytes:
 
 
 def sleeping_page(world: World, scale: Scale, ours: Ours, result: Result) -> None:
-    """Twice as many requests for it as there are threads; webhooks meanwhile."""
+    """Request the sleeping page twice as often as there are threads, and send webhooks meanwhile."""
     threads = WEB_THREADS * int(ours.env["WEB_CONCURRENCY"])
     asleep = itertools.repeat(("", get(f"/sleep/?seconds={SLEEP_SECONDS}", {})), 2 * threads)
     sleepers = Stream("a page that sleeps", ours.port, asleep, connections=2 * threads, again=False)

@@ -1,4 +1,4 @@
-"""The limit: a Django view that reads the body and answers, without middleware or database."""
+"""The upper limit: a Django view that reads the body and answers, without middleware or database."""
 
 from __future__ import annotations
 

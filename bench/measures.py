@@ -1,4 +1,4 @@
-"""What a stretch of work cost: CPU by part, and what Postgres counts."""
+"""What a period of work cost: CPU by part, and the counters of Postgres."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("web", "handle", "send", "sweep", "worker", "postgres", "valkey", "worl
 
 
 class Snapshot:
-    """Everything that is counted, now."""
+    """Read all counters now."""
 
     def __init__(self, system: System) -> None:
         self.at = time.monotonic()
@@ -96,7 +96,7 @@ class Cost:
 
 
 def statements(system: System) -> dict[str, tuple[int, float, int]]:
-    """Calls, milliseconds and rows by name: that of the statement's file, else the first words."""
+    """Calls, milliseconds and rows by name: the statement's file, or else its first words."""
     found: dict[str, tuple[int, float, int]] = defaultdict(lambda: (0, 0.0, 0))
     for query, calls, milliseconds, rows in system.query(
         "SELECT query, calls, total_exec_time, rows FROM pg_stat_statements s"
@@ -109,7 +109,7 @@ def statements(system: System) -> dict[str, tuple[int, float, int]]:
 
 
 def name_of(query: str) -> str:
-    """The statement's file with the same words; constants and comments are not words."""
+    """The file of the statement with the same words, without constants and comments."""
     return _files().get(words_of(query)) or flat(query)[:60]
 
 
@@ -130,7 +130,7 @@ def flat(text: str) -> str:
 
 
 def parts(system: System) -> dict[str, list[int]]:
-    """Process ids by part of the system. Processes bear its folder in their environment, wherever they were started."""
+    """Process ids by part of the system. A process is found by the system's folder in its environment."""
     mark = f"{RUN_MARK}={system.folder}".encode()
     sessions = {process.pid: name for name, process in system.running.items()}
     servers = {server.pid: server.name for server in system.servers.started}
@@ -155,7 +155,7 @@ def parent_and_session(pid: int) -> tuple[int, int]:
 
 
 def machine_seconds() -> float:
-    """CPU seconds that anybody used on this machine."""
+    """CPU seconds that all processes of this machine used."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _wait, interrupts, soft, stolen = fields
     return (user + nice + system + interrupts + soft + stolen) / TICK
@@ -170,7 +170,7 @@ def cpu(system: System) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Its own, and that of its children that have ended."""
+    """CPU seconds of the process and of its children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,6 +1,6 @@
-"""``python -m bench.pages <pages>``: a web channel with visitors, and an admin who is logged in; as JSON.
+"""``python -m bench.pages <pages>``: creates a web channel with visitors and a logged-in admin; prints them as JSON.
 
-Run with the environment of what is measured.
+Run it with the environment of the measured processes.
 """
 
 from __future__ import annotations

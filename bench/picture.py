@@ -1,4 +1,4 @@
-"""A run as SVG: rates side by side, and each target with how far it is met."""
+"""Draws a run as SVG: rates side by side, and how far each target is met."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RATES = (
 
 
 def picture(run: dict[str, Any], judged: Sequence[tuple[Target, float]]) -> str:
-    """Bars of the second part show value / bound (bound / value where more is better): shorter than the line is met."""
+    """In the second part a bar is value / bound, or bound / value where more is better: up to the line it is met."""
     lines = [*rates(run), "", *targets(judged)]
     height = LINE * (len(lines) + 3)
     body = [f'<text x="10" y="20" font-weight="bold">{escape(title(run))}</text>']

@@ -1,4 +1,4 @@
-"""What a run came to: JSON in ``.data/bench``, a table to read, ``docs/benchmarks.md`` with its picture."""
+"""The results of a run: JSON in ``.data/bench``, a printed table, ``docs/benchmarks.md`` with its picture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Run = dict[str, Any]
 
 
 def begin() -> Run:
-    """Where and on what it is measured."""
+    """Begin a run: its date, commit, machine and versions."""
     return {
         "commit": git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else ""),
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -46,7 +46,7 @@ def begin() -> Run:
 
 
 def add(run: Run, result: Result, seconds: float, *, keep: bool) -> None:
-    """Kept at once: a run that is cut off has what it has."""
+    """Save a result at once, so that a run that is cut off keeps its results."""
     run["cases"][result.name] = {**asdict(result), "seconds": round(seconds, 1)}
     if not keep:
         return
@@ -73,7 +73,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """PostgreSQL, Valkey and Python by their own word."""
+    """Versions of PostgreSQL, Valkey and Python, as they report them, and of packages."""
     said = {"python": platform.python_version()}
     for name, binary in (("postgres", find_postgres()), ("valkey", find_valkey())):
         words = subprocess.run([binary.path, "--version"], capture_output=True, text=True).stdout
@@ -153,7 +153,7 @@ BATCHES = ("store_messages", "commit_turns", "commit_sends")
 
 
 def write_page(run: Run) -> None:
-    """``docs/benchmarks.md`` and its picture, from JSON."""
+    """Write ``docs/benchmarks.md`` and its picture from a run."""
     PICTURE.write_text(picture(run, list(judged(run))))
     PAGE.write_text("\n".join(page(run)) + "\n")
 
@@ -161,8 +161,8 @@ def write_page(run: Run) -> None:
 def page(run: Run) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
-    yield "Written by `make bench-docs`; not by hand. What the cases are: [bench/README.md](../bench/README.md)."
-    yield "Ratios count: both sides were measured in the same run, load generator and platform on the same cores."
+    yield "`make bench-docs` writes this page: do not edit. [bench/README.md](../bench/README.md) explains the cases."
+    yield "Compare the ratios: both sides were measured in one run, with load generator and platform on the same cores."
     yield ""
     yield f"{run['date']} UTC, commit {run['commit']}, {run['machine']};"
     yield ", ".join(f"{name} {number}" for name, number in run["versions"].items()) + "."
@@ -181,7 +181,7 @@ def page(run: Run) -> Iterator[str]:
 
 def faults(run: Run) -> Iterator[str]:
     wrong = [f"{name}: {fault}" for name, case in run["cases"].items() for fault in case["faults"]]
-    yield "Every reply came once and in order, in every case below." if not wrong else "Wrong: " + "; ".join(wrong)
+    yield "Every reply arrived once and in order, in every case below." if not wrong else "Wrong: " + "; ".join(wrong)
     yield ""
 
 

@@ -1,4 +1,4 @@
-"""What every case needs: how long and how much, floods, sustained loads, paced loads."""
+"""What every case needs: durations and sizes, floods, sustained loads, paced loads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONNECTIONS = 128  # 64 for each web process: as many as it has threads
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How long and how much. ``SHORT`` only shows that everything works."""
+    """Durations and sizes. ``SHORT`` only shows that everything works."""
 
     seconds: float = 6.0  # of one measurement
     runs: int = 3
     users: int = 10_000
-    window: int = 1_000  # messages on their way at once, end to end
+    window: int = 1_000  # messages in flight at once, end to end
     rate: float = 500.0  # messages a second where a case says 500
     backlog: int = 100_000
     one_user: int = 10_000
@@ -41,7 +41,7 @@ SHORT = Scale(seconds=0.5, runs=1, users=200, window=50, rate=40.0, backlog=200,
 
 @dataclass(kw_only=True)
 class Result:
-    """What a case came to."""
+    """The result of a case."""
 
     name: str
     figures: dict[str, float] = field(default_factory=dict)
@@ -58,7 +58,7 @@ Measured = TypeVar("Measured")
 def by_turns(
     runs: int, without: Callable[[], Measured], with_it: Callable[[], Measured]
 ) -> tuple[list[Measured], list[Measured]]:
-    """``without``, ``with_it``, ``without``, ..., first and last without: a machine's speed changes by the minute."""
+    """Run ``without`` and ``with_it`` by turns, first and last without: a machine's speed changes by the minute."""
     ones, others = [without()], []
     for _ in range(runs):
         others.append(with_it())
@@ -67,7 +67,7 @@ def by_turns(
 
 
 def times(ones: Sequence[float], others: Sequence[float]) -> float:
-    """How many times ``others`` are what was measured just before and just after, in the middle."""
+    """The median ratio of each of ``others`` to the measurements just before and just after it."""
     around = [statistics.mean(pair) for pair in itertools.pairwise(ones)]
     return statistics.median(other / one for one, other in zip(around, others, strict=True))
 
@@ -76,14 +76,14 @@ def times(ones: Sequence[float], others: Sequence[float]) -> float:
 
 
 def flood(world: World, scale: Scale, make: Callable[[], Iterator[Request]], port: int, what: str) -> list[float]:
-    """Requests a second, as many as are answered; a warm-up, then ``scale.runs`` times ``scale.seconds``."""
+    """The rate of answered requests a second, at full speed; a warm-up, then ``scale.runs`` times ``scale.seconds``."""
     answered(world, make(), port, f"{what}, warm-up", min(2.0, scale.seconds))
     return [answered(world, make(), port, f"{what}, run {run + 1} of {scale.runs}", scale.seconds)
             for run in range(scale.runs)]  # fmt: skip
 
 
 def answered(world: World, requests: Iterator[Request], port: int, what: str, seconds: float) -> float:
-    """Requests a second, as many as are answered."""
+    """The rate of answered requests a second, at full speed."""
     stream = Stream(what, port, requests, connections=CONNECTIONS, seconds=seconds)
     took = world.run(stream, say=what)
     if not stream.answers:
@@ -93,7 +93,7 @@ def answered(world: World, requests: Iterator[Request], port: int, what: str, se
 
 @dataclass(kw_only=True)
 class Sustained:
-    """Replies a second at the platform, and what a message cost meanwhile."""
+    """Replies a second at the platform, and the cost of a message meanwhile."""
 
     rate: float
     cost: Cost
@@ -101,7 +101,7 @@ class Sustained:
 
 
 def sustained(world: World, stream: Stream, system: System, *, seconds: float, warm: float, until: Done) -> Sustained:
-    """Let ``stream`` keep its window full for a warm-up and ``seconds``; then wait until all is done."""
+    """Keep the window of ``stream`` full for a warm-up and ``seconds``; then wait until all work is done."""
     marks: list[tuple[float, int, Snapshot]] = []
     samples: list[tuple[float, int]] = []
 
@@ -124,7 +124,7 @@ def sustained(world: World, stream: Stream, system: System, *, seconds: float, w
 
 
 def ours_sustained(world: World, scale: Scale, ours: Ours, channel: Channel, what: str, **people: int) -> Sustained:
-    """The same, end to end, of ours."""
+    """The same, end to end, for our pipeline."""
     requests = iter(ours.people(channel, scale.users, **people))
     stream = Stream(what, ours.port, requests, connections=CONNECTIONS, window=scale.window)
     return sustained(world, stream, ours, seconds=scale.seconds, warm=scale.warm, until=all_done(world, ours))
@@ -134,7 +134,7 @@ def ours_sustained(world: World, scale: Scale, ours: Ours, channel: Channel, wha
 
 
 def paced(world: World, scale: Scale, *streams: Stream, until: Done = lambda: True, seconds: float = 0.0) -> None:
-    """Each stream at its rate, for a warm-up and the time that is measured."""
+    """Run each stream at its rate, for a warm-up and the measured time."""
     for stream in streams:
         stream.seconds = scale.warm + (seconds or 2 * scale.seconds)
         world.after(scale.warm, stream.begin_measuring)
@@ -142,7 +142,7 @@ def paced(world: World, scale: Scale, *streams: Stream, until: Done = lambda: Tr
 
 
 def all_done(world: World, ours: Ours) -> Done:
-    """Every message was answered, and that is recorded."""
+    """Return True if every message is answered and the answer is recorded."""
     return lambda: not world.expected and not ours.pending()
 
 
@@ -151,5 +151,5 @@ def milliseconds(values: list[float], share: float) -> float:
 
 
 def share_of_a_core(before: Snapshot, after: Snapshot) -> float:
-    """How busy the load generator was: near 1 it would be what is measured."""
+    """The load generator's CPU in cores: near 1, it is the bottleneck and not the measured system."""
     return round((after.cpu["world"] - before.cpu["world"]) / (after.at - before.at), 2)

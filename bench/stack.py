@@ -1,4 +1,4 @@
-"""What is measured: servers and processes in a folder of their own, started by the Procfile's commands.
+"""The measured systems: servers and processes in a folder of their own, started with the Procfile's commands.
 
 with Ours(webs=2) as ours:
     channel = ours.add_channel(api=world.api)
@@ -43,7 +43,7 @@ SELECT (SELECT coalesce(sum(last_sequence - next_sequence + 1), 0) FROM conversa
 
 
 class System:
-    """Servers and the processes that use them; gone afterwards. ``keep``: the data stays for the next run."""
+    """Servers and the processes that use them; all are stopped afterwards. ``keep``: keep the data for the next run."""
 
     def __init__(self, name: str, *, keep: bool = False, env: Mapping[str, str] | None = None) -> None:
         self.folder = FOLDER / name
@@ -77,7 +77,7 @@ class System:
             self.forget()
 
     def prepare(self) -> None:
-        """Tables and first processes."""
+        """Create the tables and start the first processes."""
 
     def forget(self) -> None:
         for name in ("postgres", "valkey"):
@@ -94,7 +94,7 @@ class System:
     # ------------------------------------------------------------ processes
 
     def start(self, name: str, command: str, env: Mapping[str, str] | None = None) -> None:
-        """Run a command line of the shell, in a session of its own."""
+        """Start a shell command line in a session of its own."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {command}"],
@@ -107,7 +107,7 @@ class System:
             )
 
     def wait_for_web(self) -> None:
-        """Whatever is served at our port answers something."""
+        """Wait until the server at our port answers anything."""
         wait_until(lambda: speaks_http(self.port), 30, "a web process answers")
 
     def stop(self, name: str, seconds: float = 20.0) -> None:
@@ -176,7 +176,7 @@ class Channel:
 
 
 class Ours(System):
-    """This project, on the same servers."""
+    """Our pipeline, on the same servers."""
 
     def __init__(self, name: str = "ours", *, keep: bool = False, env: Mapping[str, str] | None = None) -> None:
         super().__init__(name, keep=keep, env={"EXTRA_APPS": "bench", **(env or {})})
@@ -199,7 +199,7 @@ class Ours(System):
         self.stop("worker")
 
     def ids_per_task(self) -> dict[str, float]:
-        """How many conversations a Celery task carried, by its name, see ``bench.apps``."""
+        """How many conversations a Celery task carried, by its name; see ``bench.apps``."""
         counts: Counter[str] = Counter()
         for path in self.folder.glob("tasks-*.json"):
             counts.update(json.loads(path.read_text()))
@@ -217,16 +217,16 @@ class Ours(System):
         return Channel(**json.loads(said))
 
     def people(self, channel: Channel, count: int, **options: Any) -> People:
-        """``count`` people who never wrote before."""
+        """``count`` people who have never written before."""
         self._users += count
         return People(path=channel.webhook_path, secret=SECRET, first=self._users - count, count=count, **options)
 
     def pending(self) -> int:
-        """Messages that are not handled and replies that are not recorded as sent."""
+        """The number of messages not handled and replies not recorded as sent."""
         return int(self.value(PENDING))
 
     def faults(self) -> list[str]:
-        """What must not be, in words: each message handled, each reply sent."""
+        """Broken promises, in words; empty when each message is handled and each reply sent."""
         found = [f"{count} messages {status}" for status, count in self.query(
             "SELECT status, count(*) FROM message WHERE status <> 'handled' GROUP BY 1")]  # fmt: skip
         found += [f"{count} replies {status}" for status, count in self.query(

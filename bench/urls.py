@@ -1,4 +1,4 @@
-"""The sample project's URLs and a page that nobody should write: it sleeps."""
+"""The sample project's URLs, and a page that sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases about much: a backlog, a large database, memory, copies."""
+"""The cases about volume: a backlog, a large database, memory, duplicates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.world import Request, Stream, World
 
 
 def backlog(world: World, scale: Scale) -> Result:
-    """100,000 messages stored while no worker runs, then drained; beside it the sustained rate."""
+    """100,000 messages are stored while no worker runs, then drained; compared with the sustained rate."""
     result = Result(name="backlog")
     with Ours() as ours:
         ours.start_workers()
@@ -35,14 +35,14 @@ def backlog(world: World, scale: Scale) -> Result:
 
 
 def growth(world: World, scale: Scale) -> Result:
-    """What a message costs in a small database and in a large one, by turns: each of its conversations has ten."""
+    """What a message costs in a small and in a large database, by turns. The large one has ten in each conversation."""
     result = Result(name="growth")
     with Ours() as small, Ours("growth", keep=True) as large:
         few = iter(small.people(small.add_channel(world.api), scale.users))
         many = iter(grown.grow(large, world.api, scale))
         for ours, people in ((small, few), (large, many)):
             ours.start_workers()
-            once = itertools.islice(people, scale.users)  # the warm-up: everybody has written
+            once = itertools.islice(people, scale.users)  # the warm-up: each person has written
             stream = Stream("everybody", ours.port, once, connections=CONNECTIONS, window=scale.window)
             world.run(stream, until=all_done(world, ours), say="everybody writes once")
         runs = by_turns(
@@ -70,7 +70,7 @@ def sustained_among(world: World, scale: Scale, ours: Ours, people: Iterator[Req
 
 
 def memory_used(world: World, scale: Scale) -> Result:
-    """PSS of all processes and servers, idle and under full load."""
+    """Memory (PSS) of all processes and servers, idle and under full load."""
     result = Result(name="memory")
     with Ours() as ours:
         ours.start_workers()
@@ -96,7 +96,7 @@ def memory_used(world: World, scale: Scale) -> Result:
 
 
 def duplicates(world: World, scale: Scale) -> Result:
-    """Five copies of each message, and one, by turns."""
+    """Each message is sent five times or once, by turns."""
     result = Result(name="duplicates")
     with Ours() as ours:
         ours.start_workers()

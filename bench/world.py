@@ -21,16 +21,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Request = tuple[str, bytes]  # its text ('' when nothing answers it later) and its bytes
+Request = tuple[str, bytes]  # its text ('' when no reply is expected) and its bytes
 CONNECTED_SECONDS = 10.0
 RETRY_SECONDS = 0.05
 ASK_SECONDS = 0.05
-NOT_MODIFIED = 304  # has no body, whatever its headers say
+NOT_MODIFIED = 304  # has no body, even with a Content-Length
 IS_TERMINAL = sys.stdout.isatty()
 
 
 class StreamFailed(RuntimeError):
-    """What is measured does not work."""
+    """The measured system does not work."""
 
 
 class Handler(Protocol):
@@ -39,7 +39,7 @@ class Handler(Protocol):
 
 @dataclass
 class Stream:
-    """Requests to one port. ``rate`` per second, 0: as fast as answers come; at most ``window`` not yet replied to."""
+    """Requests to one port: ``rate`` per second (0: as fast as answers come), at most ``window`` without a reply."""
 
     name: str
     port: int
@@ -53,13 +53,13 @@ class Stream:
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     again: bool = True  # refused requests are sent again, as platforms do
     sent: int = 0
-    awaited: int = 0  # of those that are sent, how many will be replied to
+    awaited: int = 0  # how many of the sent requests will get a reply
     replied: int = 0
     skip: int = 0  # answers of the warm-up
     skip_replies: int = 0
 
     def begin_measuring(self) -> None:
-        """What came before was the warm-up."""
+        """Discard the figures so far: they were the warm-up."""
         self.skip, self.skip_replies = len(self.answers), len(self.replies)
 
     @property
@@ -129,7 +129,7 @@ def connect(port: int) -> socket.socket:
 
 
 def has_body(data: bytes, end: int) -> bool:
-    """Whether all of it is there. Webhooks are answered with a length; pages may come in chunks."""
+    """Return True if the whole answer is there. Webhooks are answered with a length; pages may come in chunks."""
     if data.find(b"chunked", 0, end) >= 0:
         return data.endswith(b"0\r\n\r\n")
     return len(data) >= end + 4 + content_length(data, end)
@@ -150,8 +150,8 @@ class Sender:
         self.began = time.monotonic()
         self.flying = 0
         self.over = False
-        self._again: list[tuple[float, Request, float]] = []  # refused ones: when, what, since when due
-        self._busy: set[str] = set()  # people whose last message is not taken yet: the next one waits
+        self._again: list[tuple[float, Request, float]] = []  # refused: when to repeat, what, when it was due
+        self._busy: set[str] = set()  # people whose last message is not accepted yet: their next one waits
         self._held: collections.defaultdict[str, collections.deque[tuple[Request, float]]]
         self._held = collections.defaultdict(collections.deque)
         self._holding = 0
@@ -161,7 +161,7 @@ class Sender:
             world.watch(client.socket, client)
 
     def next_at(self) -> float:
-        """When something is to be sent again; infinity while only answers can change that."""
+        """When the next request is due; infinity while only an answer can change that."""
         if not self._free or (self.over and not self._again):
             return float("inf")
         again = self._again[0][0] if self._again else float("inf")
@@ -171,7 +171,7 @@ class Sender:
         return min(again, self.began + stream.sent / stream.rate if stream.rate else 0.0)
 
     def pump(self, now: float) -> None:
-        """Send what is due."""
+        """Send the requests that are due."""
         stream = self.stream
         if stream.seconds and now - self.began >= stream.seconds:
             self.over = True
@@ -210,7 +210,7 @@ class Sender:
             self.pump(now)
 
     def lost(self, client: Client) -> None:
-        """The server closed it: idle ones are opened again, a request in flight is sent again."""
+        """The server closed the connection: open it again, and send a request in flight again."""
         self.world.forget(client.socket)
         self._clients.discard(client)
         if client in self._free:
@@ -236,7 +236,7 @@ class Sender:
         self._free.pop().send(request, due)
 
     def _takes_turn(self, request: Request, due: float) -> bool:
-        """Whether it may go now; else it waits for the person's last one."""
+        """Return True if the request may be sent now; otherwise it waits for the person's previous one."""
         user = request[0].partition(":")[0]
         if user in self._busy:
             self._held[user].append((request, due))
@@ -246,7 +246,7 @@ class Sender:
         return True
 
     def _next_of(self, request: Request) -> None:
-        """A message was taken: the person's next one may go."""
+        """A message was accepted: the person's next one may be sent."""
         user = request[0].partition(":")[0]
         if user in self._held:
             waiting = self._held[user]
@@ -262,7 +262,7 @@ class Sender:
 
 
 class Caller:
-    """A connection on which replies come."""
+    """A connection on which replies arrive."""
 
     __slots__ = ("buffer", "socket", "world")
 
@@ -307,7 +307,7 @@ class Caller:
 
 
 class Listener:
-    """Where replies are sent to."""
+    """The platform's server, which takes replies."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -326,7 +326,7 @@ class Listener:
 
 
 class World:
-    """People and platform. ``run`` lets them act; between runs nothing answers."""
+    """People and platform. They act only during ``run``; between runs nothing answers."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -338,7 +338,7 @@ class World:
         self.api = f"http://127.0.0.1:{listener.port}"
         self.expected: dict[str, tuple[Stream, float]] = {}
         self.hang: Callable[[bytes], float] = lambda line: 0.0  # seconds, from the request line
-        self.given = 0  # ids of messages, as platforms give them
+        self.given = 0  # the last message id that the platform gave
         self.replies = self.repeats = self.disorder = self.strangers = 0
         self._next: dict[str, int] = {}
 
@@ -352,9 +352,9 @@ class World:
         seconds: float = 300.0,
         say: str = "",
     ) -> float:
-        """Until every stream is done and ``until`` is true (asked every 50 ms); the seconds that it took.
+        """Run until every stream is done and ``until`` is true (asked every 50 ms); return the seconds that it took.
 
-        Nobody waits for what runs in the ``background``.
+        Streams in the ``background`` are not waited for.
         """
         senders = [Sender(self, stream) for stream in (*streams, *background)]
         awaited = senders[: len(streams)]
@@ -381,7 +381,7 @@ class World:
                 print("\r\x1b[K", end="", flush=True)
 
     def _turn(self, until: float) -> None:
-        """What is ready by ``until``. epoll itself knows only whole milliseconds; select on it knows less."""
+        """What is ready by ``until``. epoll takes whole milliseconds only; select takes fractions."""
         if self._timers:
             until = min(until, self._timers[0][0])
         wait = until - time.monotonic()
@@ -402,7 +402,7 @@ class World:
     # ------------------------------------------------------------ replies
 
     def taken(self, line: bytes, body: bytes) -> float:
-        """A reply arrived; the seconds for which its answer is held back."""
+        """Note a reply that arrived; return the seconds for which to hold back its answer."""
         now = time.monotonic()
         text = json.loads(body)["text"]
         user, _, rest = text.partition(":")
@@ -423,7 +423,7 @@ class World:
         return self.hang(line)
 
     def faults(self, *, unanswered: bool = True) -> list[str]:
-        """What must not be, in words; empty when every reply came once and in order."""
+        """Broken promises, in words; empty when every reply arrived once and in order."""
         found = []
         if self.repeats:
             found.append(f"{self.repeats} replies came again")
@@ -449,7 +449,7 @@ class World:
             watched.close()
 
 
-# ---------------------------------------------------------------- what people say
+# ---------------------------------------------------------------- messages
 
 
 def post(path: str, body: bytes, headers: str = "") -> bytes:
@@ -460,7 +460,7 @@ def post(path: str, body: bytes, headers: str = "") -> bytes:
 
 @dataclass(kw_only=True)
 class People:
-    """``count`` users of a channel, from ``first`` on, who write in turns: each 1, 2, 3, ... as Telegram's updates."""
+    """``count`` users of a channel, ids from ``first`` on, who write 1, 2, 3, ... in turn, as Telegram's updates."""
 
     path: str
     secret: str
@@ -468,11 +468,11 @@ class People:
     count: int
     step: int = 1
     copies: int = 1
-    slow: bool = False  # they ask for turns that take long
+    slow: bool = False  # their messages ask for slow turns
 
     def __iter__(self) -> Iterator[Request]:
         headers = f"X-Telegram-Bot-Api-Secret-Token: {self.secret}\r\n"
-        base = time.time_ns() // 1_000_000_000  # ids that nobody used before, also in a database that was kept
+        base = time.time_ns() // 1_000_000_000  # ids that no run used before, also in a database that was kept
         for number in itertools.count(1):
             for user in range(self.first, self.first + self.count * self.step, self.step):
                 text = f"{user}:{number} slow" if self.slow else f"{user}:{number}"

@@ -1,5 +1,5 @@
 """The pipeline that a good team would write first: an ORM view, a task to handle, a task to deliver, a lock.
 
-Kept small, and kept fair: connections are pooled and reused, duplicates are refused by a unique column, order is
-kept per user, tasks are acknowledged late. It has no retries, limits, sweeps or compare-and-set.
+It is small and fair: connections are pooled and reused, a unique column refuses duplicates, order is kept per user, and
+tasks are acknowledged late. It has no retries, no limits, no sweeper and no compare-and-set.
 """

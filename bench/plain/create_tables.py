@@ -1,4 +1,4 @@
-"""``python -m bench.plain.create_tables``: what its migrations would make."""
+"""``python -m bench.plain.create_tables``: creates the tables that migrations would create."""
 
 from __future__ import annotations
 

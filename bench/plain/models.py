@@ -1,4 +1,4 @@
-"""Three tables."""
+"""The tables: conversation, message, reply."""
 
 from __future__ import annotations
 

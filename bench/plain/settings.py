@@ -1,4 +1,4 @@
-"""Django and Celery as most projects have them, with pooled connections."""
+"""Django and Celery settings as most projects have them, with pooled connections."""
 
 from __future__ import annotations
 

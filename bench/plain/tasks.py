@@ -1,4 +1,4 @@
-"""A task per message to handle, one to deliver; a redis-py lock per conversation keeps the order of each."""
+"""One task handles a message, another delivers its reply; a redis-py lock per conversation keeps each in order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ http = urllib3.PoolManager(maxsize=16)
 
 @app.task
 def handle(conversation_id: int) -> None:
-    """The conversation's next message: the bot answers, the answer is stored, delivery is asked for."""
+    """Handle the conversation's next message: run the bot, store its answer, publish the delivery."""
     with locks.lock(f"handle:{conversation_id}", timeout=LOCK_SECONDS):
         conversation = Conversation.objects.get(pk=conversation_id)
         waiting = Message.objects.filter(conversation=conversation, handled_at=None)
@@ -46,7 +46,7 @@ def handle(conversation_id: int) -> None:
 
 @app.task
 def deliver(conversation_id: int) -> None:
-    """The conversation's next reply."""
+    """Send the conversation's next reply."""
     with locks.lock(f"deliver:{conversation_id}", timeout=LOCK_SECONDS):
         unsent = Reply.objects.select_related("message__conversation")
         reply = unsent.filter(message__conversation=conversation_id, sent_at=None).order_by("message__sequence").first()

@@ -1,4 +1,4 @@
-"""The webhook: store, publish, answer."""
+"""The webhook: store the message, publish the task, answer."""
 
 from __future__ import annotations
 

@@ -13,6 +13,6 @@ http = urllib3.PoolManager(maxsize=64)
 
 @app.task(name="answer", queue="answers")
 def answer(user: int, text: str) -> None:
-    """The bot, an echo, and its delivery."""
+    """Run the bot, an echo, and deliver its reply."""
     url = f"{os.environ['API_BASE']}/bot1:queue/sendMessage"
     http.request("POST", url, json={"chat_id": user, "text": text})

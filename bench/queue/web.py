@@ -1,4 +1,4 @@
-"""The webhook: defer a job, answer."""
+"""The webhook: defer a job and answer."""
 
 from __future__ import annotations
 
