@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -128,3 +130,88 @@ def test_every_statement_is_used_and_says_what_it_is(kind: str) -> None:
     for path in sorted(CORE.glob(f"*/{kind}/*.{kind}")):
         assert path.read_text().startswith("--"), f"{path.name} begins without its contract"
         assert f'"{path.stem}"' in used, f"nobody uses {path.name}"
+
+
+# ---------------------------------------------------------------- names in comments
+
+SEE = re.compile(r"\b[Ss]ee `{0,2}((?:\w+\.)+\w+)")
+SEE_STATEMENT = re.compile(r"\bsee ([a-z]+(?:_[a-z]+)+)\b(?!\.)")
+TURN = re.compile(r"`turn\.(\w+)")
+
+
+@functools.cache
+def members(path: Path, within: str = "") -> set[str]:
+    """The names that a module defines or imports; with ``within``, those that this class of it defines."""
+    body = ast.parse(path.read_text()).body
+    found: set[str] = set()
+    if within:
+        body = [each for node in body if isinstance(node, ast.ClassDef) and node.name == within for each in node.body]
+        found |= {node.attr for each in body for node in ast.walk(each) if is_own_attribute(node)}
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def is_own_attribute(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """What a method sets on ``self``."""
+    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
+
+
+def is_there(name: str, near: Path) -> bool:
+    """A file (``apps.py``), a module by its whole path, or ``module.Name`` and ``module.Class.name``."""
+    parts = name.split(".")
+    if parts[-1] in ("py", "md", "sql", "js"):
+        return any(near.parent.rglob(name)) or any(ROOT.glob(f"*/**/{name}"))
+    if (ROOT / "/".join(parts)).with_suffix(".py").exists() or (ROOT / "/".join(parts) / "__init__.py").exists():
+        return True
+    return any(defines(path, rest) for path, rest in candidates(parts))
+
+
+def candidates(parts: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Modules that the first parts may name, the last of them by itself or by its whole path, and what is left."""
+    for size in range(1, len(parts)):
+        tail = "/".join(parts[:size])
+        for folder in (*PRODUCT, "bench", "tests"):
+            for pattern in (f"**/{tail}.py", f"**/{tail}/*.py"):
+                yield from ((path, parts[size:]) for path in (ROOT / folder).parent.glob(f"{folder}/{pattern}"))
+        for path in (ROOT / f"{tail}.py", ROOT / tail / "__init__.py"):
+            if path.exists():
+                yield path, parts[size:]
+
+
+def defines(path: Path, names: list[str]) -> bool:
+    first, *more = names
+    return first in members(path) and (not more or more[0] in members(path, first))
+
+
+def test_every_name_that_a_comment_refers_to_exists() -> None:
+    """What stands after "see" with a dot in it: in comments, docstrings and the headers of statements."""
+    texts = [*sorted(ROOT.glob("*.py")), *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    texts += [
+        path for name in PRODUCT for ending in ("py", "sql", "lua") for path in (ROOT / name).rglob(f"*.{ending}")
+    ]
+    referred = [(path, name) for path in texts for name in SEE.findall(path.read_text())]
+    assert len(referred) > 15
+    assert [f"{path.relative_to(ROOT)}: {name}" for path, name in referred if not is_there(name, path)] == []
+
+
+def test_every_statement_or_module_that_a_statement_refers_to_exists() -> None:
+    files = [path for name in PRODUCT for path in (ROOT / name).rglob("*.sql")]
+    known = {path.stem for path in [*files, *modules(CORE)]}
+    assert [
+        (path.name, name) for path in files for name in SEE_STATEMENT.findall(path.read_text()) if name not in known
+    ] == []
+
+
+def test_the_documents_name_only_what_a_turn_has() -> None:
+    public = members(ROOT / "conversations" / "turns.py", "Turn")
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *modules(ROOT / "conversations")]
+    named = [(path.name, name) for path in texts for name in TURN.findall(path.read_text())]
+    assert len(named) > 5
+    assert [each for each in named if each[1] not in public] == []

@@ -166,7 +166,7 @@ class Turn(models.Model):
 
 
 class Once(models.Model):
-    """The stored result of a ``turn.once`` effect: it is made once, whatever is retried."""
+    """The stored result of an effect that a bot makes once per message. No code writes this table yet."""
 
     message = models.ForeignKey(Message, on_delete=models.PROTECT, db_index=False)
     name = models.TextField()

@@ -19,6 +19,8 @@ from conversations.models.channels import new_public_id
 from tests.kit.doubles import Double
 from tests.kit.fixtures import CREDENTIALS
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(autouse=True)
 def _own_database(own_database: str) -> None:
@@ -310,3 +312,10 @@ def test_new_credentials_end_a_pause_of_sending_but_not_one_by_staff() -> None:
         pauses.forget()
         run("set_channel", each.public_id, "--set", "token=9:NEW")
     assert [pause.target for pause in Pause.objects.all()] == [str(stopped.pk)]
+
+
+def test_documents_register_the_webhook_of_a_channel_that_they_add() -> None:
+    texts = {path.name: path.read_text() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]}
+    adding = {name: text for name, text in texts.items() if "manage.py add_channel telegram" in text}
+    assert "deploy.md" in adding
+    assert [name for name, text in adding.items() if "register_webhook" not in text] == []

@@ -1,7 +1,7 @@
 -- All that "why is this conversation not moving?" needs, a lookup per lane and fact. ids: bigint[].
 -- Comparing rows, and max(id + 0), leave the planner no other index, whatever the statistics say.
 -- passed is the message with which the bot handed over: the newest one that no person skipped or parked since.
--- Rows: see why.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation, reply_sequence_once,
+-- Rows: see facts.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation, reply_sequence_once,
 -- message_parked, reply_for_staff, audit_conversation_id.
 SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.active,
        c.mode, c.paused_at, c.blocked, c.suspect, c.attempts, c.not_before, c.next_sequence, c.last_sequence, c.last_key,

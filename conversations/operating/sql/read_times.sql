@@ -1,5 +1,5 @@
 -- Where the time of the newest messages and replies went: means in seconds, over 200 of each, of the last five minutes.
--- No arguments. One row, see times.PARTS; null where there was none. A reply that waits counts with its wait so far; one
+-- No arguments. One row, see delays.PARTS; null where there was none. A reply that waits counts with its wait so far; one
 -- behind an unsettled reply of its lane does not count. Indexes: primary keys, turn_of_conversation, reply_sequence_once.
 SELECT handling.lane, handling.worker, handling.bot, delivering.sender, delivering.platform
   FROM (SELECT avg(extract(epoch FROM free.at - m.received_at))::float AS lane,
