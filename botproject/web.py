@@ -25,8 +25,8 @@ from typing import Any
 
 from conversations.workers.supervisor import die_with_parent
 
-# A read of a body may take so long. Larger: clients that stopped sending hold threads longer. Smaller:
-# slow clients that still send are cut off.
+# A read of a body may take so long. Larger: clients that stopped sending hold threads longer.
+# Smaller: slow clients that still send are cut off.
 BODY_SECONDS = 20.0
 LOOK_SECONDS = 1.0  # between two looks for reads that take too long; larger: they are cut later
 # struct tcp_info, linux/tcp.h: 8 bytes, 9 times u32, then tcpi_last_data_sent in milliseconds.
@@ -37,7 +37,10 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class TimedBody:
-    """The server's body stream. While a read runs, ``reads`` holds its thread and when the request began."""
+    """The server's body stream.
+
+    While a read runs, ``reads`` holds its thread and when the request began.
+    """
 
     def __init__(self, stream: Any, reads: dict[int, float], begun: float) -> None:
         self._stream = stream
@@ -63,7 +66,10 @@ def guarded(application: Application) -> Application:
 
 
 def die_with_main_process() -> None:
-    """End this worker if its main process is killed: it would keep the port, and nobody would stop it."""
+    """End this worker if its main process is killed.
+
+    It would keep the port, and nobody would stop it.
+    """
     parent = multiprocessing.parent_process()
     bind = die_with_parent(parent.pid) if parent and parent.pid else None
     if bind:
@@ -72,7 +78,10 @@ def die_with_main_process() -> None:
 
 @contextlib.contextmanager
 def refusing_for_good() -> Iterator[None]:
-    """End granian's main process if this worker refuses to start: it would start it again for ever."""
+    """End granian's main process if this worker refuses to start.
+
+    It would start it again for ever.
+    """
     try:
         yield
     except SystemExit as refused:
@@ -80,7 +89,8 @@ def refusing_for_good() -> Iterator[None]:
         sys.stderr.flush()
         parent = multiprocessing.parent_process()
         if parent and parent.pid:
-            os.kill(parent.pid, signal.SIGKILL)  # after SIGTERM it would end with the code of success
+            # After SIGTERM it would end with the code of success
+            os.kill(parent.pid, signal.SIGKILL)
         raise SystemExit(1) from None
 
 

@@ -43,7 +43,8 @@ OPTIONS = (
     ),
     Option(name="bot_url", help="URL of an http bot", pattern=URL),
 )
-# Milliseconds. Larger: every message of such a channel waits longer. Smaller: fewer late messages find their place.
+# Milliseconds. Larger: every message of such a channel waits longer. Smaller: fewer late messages
+# find their place.
 SETTLE_MS_MAX = 2000
 # Every channel has it, unless its platform declares a secret of that name.
 BOT_SECRET = Secret(
@@ -70,7 +71,10 @@ def apply(
     active: bool | None = None,
     fresh: bool = False,
 ) -> tuple[Channel, str]:
-    """Create or change the channel of this tenant and name. Return created, changed or unchanged."""
+    """Create or change the channel of this tenant and name.
+
+    Return created, changed or unchanged.
+    """
     owner, _ = Tenant.objects.get_or_create(name=tenant)
     channel = Channel.objects.filter(tenant=owner, name=name).first()
     if channel is not None and (fresh or channel.platform != platform):
@@ -88,7 +92,10 @@ def change(
     api_base: str | None = None,
     active: bool | None = None,
 ) -> str:
-    """Write what differs, with an audit entry: old and new values, of credentials only the names."""
+    """Write what differs, with an audit entry.
+
+    Old and new values, of credentials only the names.
+    """
     created = channel.pk is None
     before = {} if created else _settings_of(channel)
     credentials, options = checked(channel.platform, given)
@@ -120,7 +127,10 @@ def change(
 
 
 def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Split settings into credentials and options. ``WrongSetting`` says what is wrong and what is known."""
+    """Split settings into credentials and options.
+
+    ``WrongSetting`` says what is wrong and what is known.
+    """
     known_secrets, known_options = secrets_of(platform), options_of(platform)
     credentials, options = {}, {}
     for name, value in given.items():
@@ -241,7 +251,10 @@ def _matching(pattern: str, name: str, value: str, help: str) -> str:
 
 
 def _callable(url: str) -> str:
-    """Check a URL for outbound calls. A name that does not resolve now is checked at each connection."""
+    """Check a URL for outbound calls.
+
+    A name that does not resolve now is checked at each connection.
+    """
     if not url:
         return ""
     try:

@@ -42,7 +42,8 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")  # the same id again, in a visito
 REPLY = re.compile(r"[0-9a-f-]{32,36}")  # a reply's idempotency key
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,32})(?:\s+(.*))?", re.DOTALL)
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?")
-RETRY_SECONDS = 2  # Retry-After of a 503; larger: a longer wait after a fault, smaller: more load during one
+# Retry-After of a 503; larger: a longer wait after a fault, smaller: more load during one
+RETRY_SECONDS = 2
 
 View = Callable[[HttpRequest, ChannelConfig], HttpResponse]
 
@@ -56,7 +57,10 @@ class Refused(Exception):
 
 
 def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
-    """Turn what is wrong into an answer: unknown channel 404, foreign origin 403, our own fault 503."""
+    """Turn what is wrong into an answer.
+
+    Unknown channel 404, foreign origin 403, our own fault 503.
+    """
 
     def wrap(view: View) -> Callable[..., HttpResponse]:
         @csrf_exempt  # no cookies are read: there is nothing to forge

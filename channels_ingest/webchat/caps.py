@@ -15,17 +15,21 @@ from django.http import HttpRequest
 from channels_ingest.webhooks.client_address import client_address
 from conversations.contracts import ChannelConfig
 
-# Conversations that an address may begin in an hour, a sixth of them at once. Larger: a script opens
-# more conversations. Smaller: people behind one address (an office) wait.
+# Conversations that an address may begin in an hour, a sixth of them at once. Larger: a script
+# opens more conversations. Smaller: people behind one address (an office) wait.
 NEW_PER_HOUR = 120
-# A visitor may send MESSAGE_BURST messages at once, then one in MESSAGE_SECONDS. A burst that is too
-# small delays people who write many short messages; too large lets one visitor fill a queue.
+# A visitor may send MESSAGE_BURST messages at once, then one in MESSAGE_SECONDS. A burst that is
+# too small delays people who write many short messages; too large lets one visitor fill a queue.
 MESSAGE_SECONDS, MESSAGE_BURST = 1.0, 30
-KEYS = 20_000  # addresses or visitors counted; larger: more memory, smaller: a busy day forgets them sooner
+# Addresses or visitors counted; larger: more memory, smaller: a busy day forgets them sooner
+KEYS = 20_000
 
 
 class Cap:
-    """Allow ``burst`` events of a key at once, then one in ``interval`` seconds. Forget the oldest keys first."""
+    """Allow ``burst`` events of a key at once, then one in ``interval`` seconds.
+
+    Forget the oldest keys first.
+    """
 
     def __init__(self, keys: int = KEYS) -> None:
         self._keys = keys

@@ -10,7 +10,8 @@ from django.http import HttpRequest, HttpResponseBase
 
 from conversations.contracts import ChannelConfig
 
-# An origin goes into a Content-Security-Policy header, so it must hold nothing that ends a directive.
+# An origin goes into a Content-Security-Policy header, so it must hold nothing that ends a
+# directive.
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -37,7 +38,10 @@ def own_origins(request: HttpRequest) -> set[str]:
 
 
 def may_write(channel: ChannelConfig, request: HttpRequest) -> bool:
-    """Check ``Origin``. Browsers send it with every POST, and leave it out in a GET of the same origin."""
+    """Check ``Origin``.
+
+    Browsers send it with every POST, and leave it out in a GET of the same origin.
+    """
     origin = request.headers.get("Origin", "")
     if not origin and request.method == "GET":
         return True
@@ -45,7 +49,10 @@ def may_write(channel: ChannelConfig, request: HttpRequest) -> bool:
 
 
 def add_cors(channel: ChannelConfig, request: HttpRequest, response: HttpResponseBase) -> None:
-    """Let scripts of an allowed origin read the answer. Without cookies, no credentials are needed."""
+    """Let scripts of an allowed origin read the answer.
+
+    Without cookies, no credentials are needed.
+    """
     origin = request.headers.get("Origin", "")
     response.headers["Vary"] = "Origin, Authorization"
     if origin in allowed_origins(channel):

@@ -22,7 +22,8 @@ from conversations.lanes import pauses
 from conversations.postgres import database
 
 # Messages, and replies, in one answer at most. Larger: a page that opens shows more of a long
-# conversation, from a slower query and a larger answer. Smaller: a page that was away polls oftener.
+# conversation, from a slower query and a larger answer. Smaller: a page that was away polls
+# oftener.
 MOST = 200
 CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 OFFERED = """SELECT r.body FROM reply r WHERE r.channel_id = %s AND r.platform_id = %s AND r.platform_id <> ''
@@ -68,7 +69,10 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
-    """Return what came after the cursor ``after``. Anything that is no cursor means from the start."""
+    """Return what came after the cursor ``after``.
+
+    Anything that is no cursor means from the start.
+    """
     match = CURSOR.fullmatch(after)
     message, reply = map(int, match.groups()) if match else (0, 0)
     rows = [Row(*row) for row in database.read(_query(), (message, reply, MOST, channel.id, visitor, visitor))]

@@ -17,8 +17,10 @@ from channels_ingest.formats.signatures import any_same
 from conversations.contracts import ChannelConfig
 
 DAY = 24 * 3600
-ANONYMOUS_SECONDS = 400 * DAY  # life of a token: as long as browsers keep data; shorter: visitors lose their chat
-IDENTIFIED_SECONDS = DAY  # life of a customer's token; the site vouches again at each load of its page
+# Life of a token: as long as browsers keep data; shorter: visitors lose their chat
+ANONYMOUS_SECONDS = 400 * DAY
+# Life of a customer's token; the site vouches again at each load of its page
+IDENTIFIED_SECONDS = DAY
 MAX_ID = 200  # characters of a site's own id
 MAX_TOKEN = 2000  # characters; a longer token is refused without checking its signature
 

@@ -1,4 +1,7 @@
-"""Pages for people, then the API of the pages. Each with or without the last slash, without a redirect."""
+"""Pages for people, then the API of the pages.
+
+Each with or without the last slash, without a redirect.
+"""
 
 from __future__ import annotations
 

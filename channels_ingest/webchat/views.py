@@ -35,7 +35,10 @@ View = Callable[..., HttpResponseBase]
 
 
 def page(view: View) -> View:
-    """Allow GET and HEAD only. Turn a fault of ours (the database is away) into a page that says so."""
+    """Allow GET and HEAD only.
+
+    Turn a fault of ours (the database is away) into a page that says so.
+    """
 
     @require_safe
     @functools.wraps(view)

@@ -1,8 +1,8 @@
-"""What must hold before the product may start.
+"""Checks what must hold before the product may start.
 
-``manage.py check`` runs these, ``check --deploy`` those for the public as well. Checks of the
-database have Django's tag for it; our own ``check`` command adds them whenever it can be reached.
-``refuse_to_start`` is for processes that run no command (web, Celery).
+``manage.py check`` runs these checks, ``check --deploy`` also those for a public installation. Checks
+that ask the database carry Django's tag ``database``; our own ``check`` command adds them whenever the
+database answers. ``refuse_to_start`` is for processes that run no command (web, Celery).
 """
 
 from __future__ import annotations
@@ -27,26 +27,32 @@ from conversations.telemetry import error_places
 
 HINT = "see docs/deploy.md"
 NEEDED = ("SECRET_KEY", "CREDENTIALS_KEYS", "DATABASE_URL", "REDIS_URL")
+# Fewest characters of SECRET_KEY, and fewest different ones. Larger: refuses keys that are strong
+# enough. Smaller: accepts keys that can be guessed.
 SECRET_CHARACTERS = 32
 SECRET_VARIETY = 8
-EVERYBODYS = ("django-insecure", "change", "secret", "example", "default", "password")
+WEAK_SECRETS = ("django-insecure", "change", "secret", "example", "default", "password")  # how defaults begin
 GUARD = "axes.backends.AxesStandaloneBackend"
 MOUNTS = Path("/proc/self/mounts")
-# In memory, a container's own layer, or another machine's (where flock and fsync mean what that machine says).
+# File systems that lose their files (memory, a container's layer), or that belong to another
+# machine, whose flock and fsync may promise less.
 NOT_LASTING = ("tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "nfs", "nfs4", "cifs", "smb3")
 HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
 @register
 def keys_are_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Without its keys the product can neither sign sessions nor read credentials."""
+    """Check that the keys are set: they sign sessions and open credentials."""
     missing = [name for name in NEEDED if not _value(name)]
     return [Error(f"{name} is not set", hint=HINT, id="conversations.E001") for name in missing]
 
 
 @register
 def secret_is_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """It signs sessions and visitors' tokens: a guessed one opens the admin."""
+    """Check the key that signs sessions and visitors' tokens.
+
+    Whoever guesses it can enter the admin.
+    """
     secrets = [_value("SECRET_KEY"), *settings.SECRET_KEY_FALLBACKS]
     if not any(secret and _is_weak(secret) for secret in secrets):
         return []
@@ -56,7 +62,7 @@ def secret_is_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def credentials_keys_are_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """A malformed key would be found out at the first webhook."""
+    """Find a malformed key at start instead of at the first webhook."""
     wrong = [number for number, key in enumerate(settings.CREDENTIALS_KEYS, 1) if not _is_fernet(key)]
     text = "number {} of CREDENTIALS_KEYS is neither a Fernet key nor 64 hex digits"
     hint = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
@@ -70,7 +76,7 @@ def adapters_import(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def bots_import(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """A bot that is half there must not start."""
+    """Check that every ``bots.py`` imports: a bot must be whole or absent."""
     return _errors_of(registry.load_bots, "a bots.py", "conversations.E005")
 
 
@@ -83,14 +89,17 @@ def redis_certificates_are_decided(app_configs: Any, **kwargs: Any) -> list[Chec
 
 @register
 def spool_lasts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """What is accepted into the spool must be there after a restart."""
+    """Check that files in the spool's folder survive a restart."""
     why = _why_no_spool(settings.SPOOL_DIR) if settings.SPOOL_DIR else ""
     return [Error(f"SPOOL_DIR: {why}", hint=HINT, id="conversations.E013")] if why else []
 
 
 @register(Tags.database)
 def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Another host would store directly what comes after lines of this one's spool."""
+    """Check that no other web host is alive.
+
+    It would store newer requests before those in our spool.
+    """
     rows = _rows(connection_budget.WEB_HOSTS) if databases and settings.SPOOL_DIR else []
     others = ", ".join(connection_budget.other_hosts(rows))
     text = f"SPOOL_DIR is for one web host, and another is alive: {others}"
@@ -99,7 +108,7 @@ def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = Non
 
 @register(Tags.database)
 def channels_name_bots(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """A channel whose bot does not exist would answer nobody."""
+    """Find channels whose bot does not exist: they would answer nobody."""
     rows = _rows("SELECT public_id, name, bot FROM channel WHERE active ORDER BY id") if databases else []
     return [error for row in rows for error in _bot_errors(*row)]
 
@@ -108,7 +117,7 @@ def channels_name_bots(app_configs: Any, databases: Sequence[str] | None = None,
 def server_keeps_its_word(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Also asked at every process's first connection."""
+    """Check the server's durability settings, as every process does at its first connection."""
     if not databases or not settings.DATABASE_URL:
         return []
     try:
@@ -117,7 +126,7 @@ def server_keeps_its_word(
     except CoreError as error:
         return [Error(str(error), hint=HINT, id="conversations.E008")]
     except psycopg.Error as error:
-        return [Error(f"the database cannot be asked: {error_places.kind(error)}", id="conversations.E009")]
+        return [Error(f"the database does not answer: {error_places.kind(error)}", id="conversations.E009")]
     return []
 
 
@@ -126,7 +135,7 @@ def server_keeps_its_word(
 
 @register(Tags.security, deploy=True)
 def nothing_local(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """What is right on one's own machine and wrong for the public."""
+    """Find settings that suit a developer's machine and are wrong for a public one."""
     return [Error(text, hint=HINT, id=f"conversations.E{number}") for number, holds, text in _LOCAL_ONLY if holds()]
 
 
@@ -139,7 +148,7 @@ def logins_are_guarded(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Warnings: a private network may be a reason."""
+    """Warn only: in a private network, unencrypted connections may be right."""
     found: list[CheckMessage] = []
     if settings.REDIS_CERTS == "none":
         found.append(
@@ -154,7 +163,7 @@ def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Old and new processes overlap in a deploy: twice the formation has to fit."""
+    """Check that twice the formation fits: old and new processes overlap in a deploy."""
     try:
         needed = connection_budget.of_formation()
         with connect() as connection:
@@ -170,7 +179,7 @@ def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def refuse_to_start() -> None:
-    """For processes that run no command: what plain ``check`` finds without the database ends them, loudly."""
+    """End a process that runs no command, if ``check`` without the database finds an error."""
     failpoint("M1")
     found = [message for check in STATIC for message in check(None)]
     if found:
@@ -189,7 +198,7 @@ STATIC: tuple[Callable[..., list[CheckMessage]], ...] = (
 
 
 def connect() -> psycopg.Connection[Any]:
-    """A short look at the database, whatever its settings are."""
+    """Open a connection for a check, whatever the server's settings are."""
     return psycopg.connect(settings.DATABASE_URL, autocommit=True, connect_timeout=2, application_name="check")
 
 
@@ -220,7 +229,10 @@ _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
 
 
 def _value(name: str) -> Any:
-    """Django raises for an empty SECRET_KEY; a check has to name it."""
+    """Return a setting.
+
+    Django raises for an empty SECRET_KEY, which a check has to report instead.
+    """
     try:
         return getattr(settings, name)
     except ImproperlyConfigured:
@@ -228,7 +240,9 @@ def _value(name: str) -> Any:
 
 
 def _is_weak(secret: str) -> bool:
-    return len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_VARIETY or secret.lower().startswith(EVERYBODYS)
+    return (
+        len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_VARIETY or secret.lower().startswith(WEAK_SECRETS)
+    )
 
 
 def _is_fernet(key: str) -> bool:
@@ -249,12 +263,12 @@ def _bot_errors(public_id: str, name: str, bot: str) -> Iterator[CheckMessage]:
     except UnknownBot as error:
         hint = f"manage.py set_channel {public_id} --bot NAME"
         yield Error(f"channel {name!r}: {error}", hint=hint, id="conversations.E007")
-    except Exception:  # a bots.py that does not import has its own error, E005
+    except Exception:  # E005 reports a bots.py that does not import
         return
 
 
 def _why_no_spool(folder: str) -> str:
-    """Why this folder cannot be one; '' when it can, as far as this machine tells."""
+    """Return why this folder cannot hold the spool, or ''."""
     if not os.path.isabs(folder):
         return "it is not an absolute path"
     if os.environ.get("DYNO"):
@@ -268,25 +282,27 @@ def _why_no_spool(folder: str) -> str:
 
 
 def _filesystem(folder: str) -> str:
-    """The kind of what is mounted there; '' where the machine does not say (macOS)."""
+    """Return the type of a folder's file system, or '' where it is not known (macOS)."""
     try:
         lines = [line.split() for line in MOUNTS.read_text().splitlines()]
     except OSError:
         return ""
     above = [(place, kind) for _, place, kind, *_ in lines if f"{folder}/".startswith(f"{place.rstrip('/')}/")]
-    return sorted(above, key=lambda mount: len(mount[0]))[-1][1] if above else ""  # of two at one place the last
+    return (
+        sorted(above, key=lambda mount: len(mount[0]))[-1][1] if above else ""
+    )  # the last mount at a place hides earlier ones
 
 
 def _errors_of(load: Callable[[], Any], what: str, number: str) -> list[CheckMessage]:
     try:
         load()
-    except Exception as error:  # whatever an import raises
+    except Exception as error:  # an import may raise anything
         return [Error(f"{what} does not import: {error_places.kind(error)}: {error}", id=number)]
     return []
 
 
 def _rows(query: str) -> list[Any]:
-    """No rows before the first migrate, or while the database is away (E009 says so)."""
+    """Read rows. None before the first migrate, or while the database is away (E009 reports it)."""
     try:
         with connect() as connection:
             return connection.execute(query).fetchall()

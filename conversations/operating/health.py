@@ -1,7 +1,8 @@
-"""``GET /healthz/``: 200 when webhooks can be stored; its JSON names the rest. No secrets, no words of people.
+"""``GET /healthz/``: 200 if webhooks can be stored. Its JSON reports the other parts.
 
-Each look runs in a thread of its own, at most once a second, and nobody waits for it longer than
-``WAIT_SECONDS``: a frozen Postgres or Redis costs one thread, and the answer still comes in time.
+It shows no secrets and no words of people. Each part is asked in a thread of its own, at most once a
+second, and a request waits ``WAIT_SECONDS`` for it at most: a frozen Postgres or Redis costs one
+thread, and the answer still comes in time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from conversations.storing import intake, spool
 from conversations.storing.spool_tally import tally
 from conversations.telemetry import error_places, logs
 
+# Age of an answer that is used again. Larger: later news. Smaller: more load by health checks.
 FRESH_SECONDS = 1.0
+# How long a request waits for each part. Larger: the page may exceed a router's own limit. Smaller:
+# a slow part is reported as silent.
 WAIT_SECONDS = {"storing": 1.4, "redis": 0.6, "lanes": 0.9, "spool": 0.1}
 SILENT = "no answer in time"
 # Read-only after a failover or a full plan: then nothing can be stored, though SELECT works.
@@ -32,7 +36,7 @@ CAN_WRITE = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
-    """Storing decides the code; everything else is only named."""
+    """Let storing decide the status code; report the other parts."""
     storing = _storing.result()
     about: dict[str, Any] = {"storing": storing, "redis": _redis.result(), "version": settings.VERSION}
     if storing == "ok":
@@ -65,7 +69,7 @@ class Look:
         return self._answer if done.wait(WAIT_SECONDS[self._name]) else SILENT
 
     def _is_fresh(self) -> bool:
-        """One that has not come back yet is not asked twice."""
+        """Return True also while an answer is awaited, so that a part is not asked twice."""
         asked = self._asked_at > float("-inf")
         return asked and (not self._done.is_set() or time.monotonic() - self._asked_at < FRESH_SECONDS)
 
@@ -78,14 +82,14 @@ class Look:
         try:
             self._answer = self._ask()
         except CoreError as error:
-            self._answer = str(error)  # our own words
-        except Exception as error:  # whatever it is, it is not well
+            self._answer = str(error)  # safe to show: our own words
+        except Exception as error:  # any failure means that this part is not well
             self._answer = error_places.kind(error)
         done.set()
 
 
 def ask_storing() -> str:
-    """Over the connection that webhooks are stored with, and with the key that their identities are made with."""
+    """Ask over the connection that stores webhooks, with the key that makes their identities."""
     intake.writer()
     installation.identity_key()
     (recovering, read_only), *_ = database.read(CAN_WRITE)
@@ -98,14 +102,14 @@ def ask_redis() -> str:
 
 
 def ask_lanes() -> dict[str, Any]:
-    """Ages in seconds, counts, why sending is held, and where the time of the newest messages went."""
+    """Return ages in seconds, counts, why sending is held, and mean delays by part."""
     names = ("workers", "oldest_due_seconds", "oldest_unsent_seconds", "pauses", "quarantined")
     (row, *_) = database.read(sql("read_health"))
     return {**dict(zip(names, row, strict=True)), "held": installation.held(), "part_seconds": delays.read()}
 
 
 def ask_spool() -> dict[str, Any]:
-    """What waits on this host's disk, and why nothing may be added to it."""
+    """Return what waits in this host's spool, and which other hosts forbid adding to it."""
     return {**tally.look(), "other_hosts": spool.other_hosts}
 
 

@@ -1,7 +1,7 @@
-"""``GET /metrics/``: the same numbers as ``/healthz/`` and a few more, for Prometheus, read from SQL at the scrape.
+"""``GET /metrics/``: the numbers of ``/healthz/`` and a few more, for Prometheus.
 
-Opened by ``Authorization: Bearer $METRICS_TOKEN``; without the setting the page does not exist.
-Any web process answers for all: what it says is in the database, not in its memory.
+A request needs ``Authorization: Bearer $METRICS_TOKEN``; without the setting the page is a 404. The
+numbers are read from the database at each scrape, so any web process answers for all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NUMBERS = {
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """404 without a token of ours, 401 with a wrong one."""
+    """Answer 404 if METRICS_TOKEN is not set, 401 if the request's token is wrong."""
     if not settings.METRICS_TOKEN:
         raise Http404
     given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
@@ -48,7 +48,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 class Collector:
-    """One look at the database per scrape; with the database away only that it is."""
+    """Read the database once a scrape. While it is away, report only that."""
 
     def collect(self) -> Iterator[Metric]:
         if spool.is_on():
@@ -69,7 +69,7 @@ class Collector:
 
 
 def of_spool() -> Iterator[Metric]:
-    """The one thing that is not in the database: it is on the disk of the one web host."""
+    """Report the spool, which is on this host's disk and not in the database."""
     about = tally.look()
     yield gauge("spool_waiting", "Accepted requests that wait on the disk", about["count"])
     yield gauge("spool_oldest_seconds", "Age of the oldest of them", about["oldest_seconds"] or 0)
@@ -81,7 +81,7 @@ def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
 
 
 def workers(alive: dict[str, Any]) -> GaugeMetricFamily:
-    """Every kind, so that an alarm sees the one that is missing."""
+    """Report every kind of work, with 0 for a missing one, so that an alarm can see it."""
     family = GaugeMetricFamily("conversations_workers", "Living processes", labels=["kind"])
     for kind in Work:
         family.add_metric([kind], alive.get(kind, 0))
@@ -89,7 +89,7 @@ def workers(alive: dict[str, Any]) -> GaugeMetricFamily:
 
 
 def parts(spent: dict[str, float]) -> GaugeMetricFamily:
-    """Only those that something went through lately."""
+    """Report the parts that a message went through lately."""
     family = GaugeMetricFamily("conversations_part_seconds", "Mean time of the newest messages", labels=["part"])
     for part, seconds in spent.items():
         family.add_metric([part], seconds)

@@ -1,9 +1,9 @@
-"""A migration runs while the version before it serves. ``check`` refuses one that would break or stop that version.
+"""Refuses migrations that would break or stop the running version, which serves while they run.
 
-Refused, on a table that is in use: what renames, drops or rewrites it, what the running version's INSERTs would not
-survive, and what keeps writers out while it reads the whole table. The way round takes two releases: add what is new,
-stop using what is old, drop it in the next one. A migration that does it all the same says why, in its class:
-``safe_because = "no version that runs reads this column since 1.4"``.
+On a table in use, a migration may not rename, drop or rewrite anything, make the running version's
+INSERTs fail, or lock out writers while it reads the whole table. Such a change takes two releases: add
+the new and stop using the old, then drop the old. A migration that is safe all the same says why, in
+its class: ``safe_because = "no version that runs reads this column since 1.4"``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ REWRITES = "rewrites the table, and nobody can use it meanwhile"
 READS = "reads the whole table, and nobody can write meanwhile"
 REFUSES = "refuses rows of the running version, which does not know the column"
 
-# Per statement of RunSQL, without its comments, texts and function bodies.
+# Patterns of refused statements in RunSQL. Comments, string constants and function bodies are
+# removed first.
 SQL = (
     (r"\bRENAME\b", RENAMES),
     (r"^\s*(DROP (TABLE|VIEW|MATERIALIZED|FUNCTION|PROCEDURE|SEQUENCE|TYPE|SCHEMA)|TRUNCATE)\b", DROPS),
@@ -50,7 +51,7 @@ NO_CODE = re.compile(r"(\$\w*\$).*?\1|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOT
 
 @register("migrations")
 def migrations_leave_the_running_version_alone(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """All migrations of the project, applied or not; those of packages are their authors' affair."""
+    """Check all migrations of the project, applied or not, without those of installed packages."""
     if not settings.DATABASE_URL:
         return []
     return [
@@ -61,9 +62,12 @@ def migrations_leave_the_running_version_alone(app_configs: Any, **kwargs: Any) 
 
 
 def refused(migration: Migration, state: ProjectState) -> Iterator[tuple[str, str]]:
-    """What ``migration``, applied to ``state``, must not do, and why. ``state`` is moved on."""
+    """Yield each refused operation of ``migration`` and the reason.
+
+    Applies the migration to ``state``.
+    """
     allowed = bool(getattr(migration, "safe_because", "").strip())
-    fresh: set[str] = set()  # tables that this migration makes are not in use
+    fresh: set[str] = set()  # tables of this migration itself: no version uses them yet
     for operation in migration.operations:
         before = state.clone()
         operation.state_forwards(migration.app_label, state)
@@ -95,7 +99,7 @@ def _is_ours(app_label: str) -> bool:
 
 
 def _parts(operation: Operation) -> list[Operation]:
-    """What reaches the database."""
+    """Return the operations that change the database."""
     if isinstance(operation, operations.SeparateDatabaseAndState):
         return list(operation.database_operations)
     return [operation]
@@ -129,7 +133,7 @@ def _added_field(operation: operations.AddField, app_label: str, before: Project
 
 
 def _is_steady(default: Any) -> bool:
-    """One value for all rows: kept beside the table, not written into it."""
+    """Return True if all rows get one value, which Postgres keeps outside the table."""
     return isinstance(default, Now | models.Value)
 
 
@@ -156,7 +160,7 @@ def _has_index(field: Field[Any, Any]) -> bool:
 
 
 def _same_on_disk(old: Any, new: Any) -> bool:
-    """The same type, or a text that may be longer."""
+    """Return True if the type stays, or a text column gets longer."""
     if old.get("collation") != new.get("collation"):
         return False
     lengths = [re.fullmatch(r"varchar\((\d+)\)", each["type"] or "") for each in (old, new)]

@@ -1,4 +1,4 @@
-"""This process's life, begun and ended by Celery's signals."""
+"""Starts and stops this worker process at Celery's signals."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _process: Process | None = None
 
 
 def current() -> Process:
-    """This process's life. Raises ``RuntimeError`` outside a worker."""
+    """Return this worker process. Raises ``RuntimeError`` outside a worker."""
     if _process is None:
         raise RuntimeError("not a worker process")
     return _process
 
 
 def start(kind: Work) -> Process:
-    """Begin this process's life with the engine of its role."""
+    """Start this process with the engine for its kind of work."""
     global _process
     if _process is None:
         _process = Process(kind)
@@ -54,7 +54,10 @@ _told_to_stop = threading.Event()
 
 @worker_init.connect
 def _begin(**kwargs: Any) -> None:
-    """Celery goes on after an exception here: with a process that takes wakes and can do nothing with them."""
+    """Start, or exit.
+
+    After an exception here Celery would go on and take wakes that nobody serves.
+    """
     try:
         checks.refuse_to_start()
         start(Work(os.environ.get("WORKER_ROLE") or Work.HANDLE))
@@ -65,7 +68,10 @@ def _begin(**kwargs: Any) -> None:
 
 @worker_shutting_down.connect
 def _end(**kwargs: Any) -> None:
-    """On SIGTERM, beside Celery's own shutdown: when all is written, or time is over, the process ends."""
+    """On SIGTERM, stop beside Celery's own shutdown.
+
+    The process ends when all is written or time is up.
+    """
     if _process is not None and not _told_to_stop.is_set():
         _told_to_stop.set()
         threading.Thread(target=_stop_and_exit, args=(_process,), name="stop").start()
@@ -73,7 +79,10 @@ def _end(**kwargs: Any) -> None:
 
 @worker_shutdown.connect
 def _wait_for_end(**kwargs: Any) -> None:
-    """Celery is through; an interpreter that ends would take the threads from the turns that still run."""
+    """Wait after Celery's shutdown.
+
+    The end of the interpreter would cut off turns that still run.
+    """
     while _told_to_stop.is_set():
         time.sleep(1)
 

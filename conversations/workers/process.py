@@ -1,6 +1,6 @@
-"""One life of a worker process: its row, its beat, its role's engine.
+"""One life of a worker process: its Worker row, its heartbeat and the engine for its kind of work.
 
-A process that ends by our own will removes its row. One that only stops beating died: the sweeper sees it.
+A process that stops on purpose deletes its row. The sweeper takes a row without heartbeats for a death.
 """
 
 from __future__ import annotations
@@ -29,15 +29,19 @@ from conversations.postgres.stream import as_json
 
 log = structlog.get_logger(__name__)
 
+# Between two heartbeats. Longer: a death is noticed later. Shorter: more writes, and false deaths
+# of slow processes.
 BEAT_SECONDS = 2.0
-GRACE_SECONDS = 16.0  # for turns and calls that run when we are told to stop; our supervisor kills at 22, Heroku at 30
+# For running turns and calls after SIGTERM. Longer: the supervisor (22 s) or Heroku (30 s) kills us
+# first. Shorter: more turns are cut off and run again.
+GRACE_SECONDS = 16.0
 
 SENDERS = "SELECT count(*) FROM worker WHERE kind = ANY (%(kinds)s) AND NOT dead"
 LEAVE = "DELETE FROM worker WHERE incarnation = %(incarnation)s"
 
 
 class Process:
-    """What this process is: made once, by ``worker.start``."""
+    """This process. ``lifecycle.start`` makes it once."""
 
     def __init__(self, kind: Work) -> None:
         self.kind = kind
@@ -71,9 +75,10 @@ class Process:
     # ------------------------------------------------------------ the row
 
     def announce(self, then: database.Statement | None = None) -> Sequence[database.Row] | None:
-        """Write the lanes in hand into the Worker row, before their turns begin. None: it is not written.
+        """Write the lanes in hand into the Worker row, before their turns begin.
 
-        ``then``: a statement that goes with it, in the same trip; its rows.
+        ``then`` is sent in the same round trip, and its rows are returned. Returns None if the row was
+        not written.
         """
         with self._announcing:
             if self._left:
@@ -91,13 +96,16 @@ class Process:
             return rest[0] if rest else alive
 
     def _running(self) -> list[int]:
-        """Lanes that are handled here; those that are delivered where nothing is handled."""
+        """Return the lanes that this process handles; in a sender, those that it delivers."""
         if self.kind == Work.SEND:
             return self.sender.locks.running() if self.sender else []
         return self.handler.locks.running() if self.handler else []
 
     def _begin_again(self) -> None:
-        """Somebody took us for dead: what we hold is theirs now. Results are written under the old claims."""
+        """Take a new incarnation: the sweeper took us for dead and gave our lanes away.
+
+        Results are still written under the old claims.
+        """
         log.error("taken for dead; a new incarnation begins", kind=self.kind)
         self.incarnation = uuid.uuid4()
         if self.handler is not None:
@@ -107,7 +115,7 @@ class Process:
             self.sender.locks.token = str(self.incarnation)
 
     def beat(self) -> None:
-        """For ever, every ``BEAT_SECONDS``, in a vital thread."""
+        """Write a heartbeat every ``BEAT_SECONDS``, for ever, in a vital thread."""
         while True:
             self.announce()
             if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
@@ -116,14 +124,17 @@ class Process:
             time.sleep(BEAT_SECONDS)
 
     def _replace(self, handler: Handler) -> None:
-        """A turn never ended, and its thread cannot be stopped: the others finish, then another process starts."""
+        """Replace this process.
+
+        A turn never ended, and a thread cannot be stopped. Other turns finish first.
+        """
         log.error("a turn never ended: this process is replaced")
         handler.stop(settings.TURN_SECONDS)
         self.stop()
         os._exit(0)
 
     def leave(self) -> None:
-        """We end by our own will: no suspects."""
+        """Delete our row: a process that stops on purpose leaves no suspects."""
         with self._announcing:
             self._left = True
             try:
@@ -132,7 +143,7 @@ class Process:
                 log.warning("row not removed", error=type(error).__name__)
 
     def stop(self) -> None:
-        """Take nothing new, let what runs end and be committed, write the rest, remove the row."""
+        """Take no new work, let running turns and calls finish and commit, then delete the row."""
         end = time.monotonic() + GRACE_SECONDS
         for engine in (self.sender, self.handler):
             if engine is not None:
@@ -142,7 +153,7 @@ class Process:
 
 
 def _count_senders(last: int) -> int:
-    """How many processes deliver; as many as before while the database is away."""
+    """Count the processes that deliver. While the database is away, return the last count."""
     try:
         return max(1, database.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})[0][0])
     except (psycopg.Error, CoreError):

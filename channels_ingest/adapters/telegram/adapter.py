@@ -123,7 +123,10 @@ class Telegram(Adapter):
         return _outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Json) -> None:
-        """Stop the spinner of a pressed button. An answer that comes too late is refused, which does no harm."""
+        """Stop the spinner of a pressed button.
+
+        An answer that comes too late is refused, which does no harm.
+        """
         callback = entry_data.get("callback_query_id")
         if not callback:
             return
@@ -158,7 +161,10 @@ class Telegram(Adapter):
 
 
 def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
-    """Return method and parameters. Without ``parse_mode``, words of a person are never read as markup."""
+    """Return method and parameters.
+
+    Without ``parse_mode``, words of a person are never read as markup.
+    """
     body, address = reply.body, reply.address
     if address.get("guest_query_id"):
         return _guest_answer(reply, str(address["guest_query_id"]))
@@ -211,7 +217,10 @@ def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
 
 
 def _chat_id(reply: OutboundReply) -> int:
-    """Return the chat to send to. After a migration the address has the new id; ``reply.chat`` stays."""
+    """Return the chat to send to.
+
+    After a migration the address has the new id; ``reply.chat`` stays.
+    """
     try:
         return int(reply.address.get("chat") or reply.chat.partition("@")[0])
     except ValueError:
@@ -265,7 +274,10 @@ def _message_id(result: Any) -> str:
 
 
 def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
-    """Judge a refusal by its status. ``description`` only tells a bad reply from a lost conversation."""
+    """Judge a refusal by its status.
+
+    ``description`` only tells a bad reply from a lost conversation.
+    """
     status, words = answered.status, str(said.get("description", ""))
     details = said["parameters"] if isinstance(said.get("parameters"), dict) else {}
     reason = f"{status} {words}"[:200]

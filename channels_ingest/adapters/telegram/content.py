@@ -48,7 +48,8 @@ RICH_WORDS = {
     "caption": "",
     "credit": "",
 }
-# Members that surround the content. Any other member is content of a kind that this file does not know.
+# Members that surround the content. Any other member is content of a kind that this file does not
+# know.
 ENVELOPE = frozenset({
     "message_id", "message_thread_id", "direct_messages_topic", "from", "sender_chat", "sender_boost_count",
     "sender_business_bot", "sender_tag", "receiver_user", "ephemeral_message_id", "date",
@@ -80,7 +81,10 @@ COMMAND = re.compile(r"/([A-Za-z0-9_]{1,64})(?:@([A-Za-z0-9_]{1,64}))?(?!\S)")
 
 
 def read_content(message: Json) -> dict[str, Any]:
-    """Return the members of ``Entry`` that say what was written: kind, text, attachments, payload, data."""
+    """Return the members of ``Entry`` that say what was written.
+
+    Kind, text, attachments, payload, data.
+    """
     attachments = tuple(_attachments(message))
     data = {name: message[name] for name in PLAIN if name in message}
     kept = {name: message[name] for name in ("entities", "caption_entities") if name in message}
@@ -98,7 +102,7 @@ def read_content(message: Json) -> dict[str, Any]:
 
 
 def read_command(message: Json, words: str) -> tuple[str, str, str]:
-    """Return command, named bot and arguments. The entity decides; old updates have no entities."""
+    """Return command, named bot, arguments. The entity decides; old updates have none."""
     found = COMMAND.match(words)
     first = [entity for entity in _entities(message) if entity.get("offset") == 0]
     marked = any(entity.get("type") == "bot_command" for entity in first)
@@ -141,7 +145,10 @@ def message_key(message: Json, otherwise: str = "") -> str:
 
 
 def replied_to(message: Json) -> str:
-    """Return the key of the answered message. In a topic every message "answers" the topic's creation."""
+    """Return the key of the answered message.
+
+    In a topic every message "answers" the topic's creation.
+    """
     replied = maybe_obj(message, "reply_to_message")
     return message_key(replied) if replied and "forum_topic_created" not in replied else ""
 
@@ -183,7 +190,10 @@ def _words(message: Json, plain: Json) -> str:
 
 
 def _rich_words(value: Any, between: str = "") -> str:
-    """Flatten a rich message: a line for each block, list item and table row; `` | `` between cells."""
+    """Flatten a rich message.
+
+    A line for each block, list item and table row; `` | `` between cells.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -216,7 +226,10 @@ def _entities(message: Json) -> list[Json]:
 
 
 def _attachments(message: Json) -> Iterator[Attachment]:
-    """Yield one attachment at most: a message carries one, some in two forms (venue and location)."""
+    """Yield one attachment at most.
+
+    A message carries one, some in two forms (venue and location).
+    """
     for name in ("photo", *FILES):
         if name in message:
             yield _photo(message) if name == "photo" else _file(name, obj(message, name))

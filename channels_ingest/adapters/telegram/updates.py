@@ -134,7 +134,10 @@ def _edit(message: Json, message_id: str, base: dict[str, Any]) -> Entry:
 
 
 def _migration(message: Json, base: dict[str, Any]) -> Entry:
-    """Telegram reports a migration in both chats: one key, so that the second report is a duplicate."""
+    """Telegram reports a migration in both chats.
+
+    One key, so that the second report is a duplicate.
+    """
     here = base["chat"]
     if "migrate_to_chat_id" in message:
         old, new = here, int_id(message, "migrate_to_chat_id")
@@ -172,7 +175,8 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         target=message_key(message) if message else "",
         delivery_id=update_id,
         data=data,
-        # A button of an inline message has no chat: it goes to the person's private chat with the bot.
+        # A button of an inline message has no chat: it goes to the person's private chat with the
+        # bot.
         **(_place(obj(message, "chat"), message) if message else _place({**user, "type": "private"}, {})),
     )
 
@@ -240,7 +244,10 @@ def _read_join_request(request: Json, update_id: str) -> Iterator[Entry]:
 
 
 def _read_deletions(deletion: Json, update_id: str) -> Iterator[Entry]:
-    """Read deletions in a business account's chat. The chat is private: its id is the customer's."""
+    """Read deletions in a business account's chat.
+
+    The chat is private: its id is the customer's.
+    """
     chat, deleted = obj(deletion, "chat"), deletion.get("message_ids")
     if not isinstance(deleted, list):
         raise Unreadable("message_ids is not a list")
@@ -304,7 +311,10 @@ def _place(chat: Json, message: Json) -> dict[str, Any]:
 
 
 def _author(name: str, message: Json) -> Sender:
-    """Return the author. With ``sender_chat`` (anonymous admin, linked channel), ``from`` is a placeholder."""
+    """Return the author.
+
+    With ``sender_chat`` (anonymous admin, linked channel), ``from`` is a placeholder.
+    """
     if "sender_chat" in message:
         return _chat_sender(obj(message, "sender_chat"))
     if name.endswith("channel_post"):

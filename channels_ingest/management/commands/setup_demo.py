@@ -1,4 +1,7 @@
-"""`manage.py setup_demo`: what `make run` shows: a chat page with the demo bot, and an admin. Only with LOCAL."""
+"""`manage.py setup_demo`:
+
+what `make run` shows: a chat page with the demo bot, and an admin. Only with LOCAL.
+"""
 
 from __future__ import annotations
 

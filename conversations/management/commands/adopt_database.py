@@ -1,8 +1,8 @@
-"""`manage.py adopt_database`: this installation takes a database over that belonged to another one.
+"""`manage.py adopt_database`: take over a database that belonged to another installation.
 
 Until then sending and timers are held, so that a copy of production writes to nobody. With
-`--new-keys` the copy needs none of production's keys: its credentials are emptied, and
-de-duplication begins anew.
+`--new-keys` the copy needs none of production's keys: its credentials are deleted, and
+de-duplication starts from nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--new-keys",
             action="store_true",
-            help="the keys of its credentials are gone: empty all credentials and make a new identity key",
+            help="its keys are lost: delete all credentials and make a new identity key",
         )
 
     def handle(self, *args: Any, yes: bool, new_keys: bool, **options: Any) -> None:
@@ -48,20 +48,22 @@ class Command(BaseCommand):
     def tell(self, row: Installation, new_keys: bool) -> None:
         self.stdout.write(f"was   {row.public_url}   key {row.credentials_fingerprint[:8]}")
         self.stdout.write(f"is    {settings.PUBLIC_URL}   key {crypto.fingerprint()[:8]}")
-        self.stdout.write("Whatever is pending will be sent to the people it is addressed to.")
+        self.stdout.write("All pending replies will be sent to people.")
         if new_keys:
-            self.stdout.write("All credentials of channels and apps will be emptied; de-duplication begins anew.")
+            self.stdout.write(
+                "All credentials of channels and apps will be deleted. De-duplication starts from nothing."
+            )
 
 
 def agreed() -> bool:
     try:
         return input("Take it over? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # nobody is there to ask
+    except EOFError:  # no terminal
         return False
 
 
 def require_readable(new_keys: bool) -> None:
-    """Without the old key nothing opens; taking over would only move the failure to the webhooks."""
+    """Refuse if no key opens the database: its webhooks would fail after the take-over."""
     if new_keys:
         return
     try:

@@ -1,7 +1,7 @@
-"""`manage.py release`: the Procfile's `release:`. Migrations that leave the running version alone, then the checks.
+"""`manage.py release`: the Procfile's `release:`. It migrates beside the running version, then checks.
 
-A migration waits two seconds at most for a lock: while it waits, everything behind it waits as
-well. Needs a connection of its own: behind PgBouncer, one in session mode.
+A migration waits for a lock for two seconds at most, because every later query on that table waits
+behind it. The command needs a connection of its own: behind PgBouncer, one in session mode.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from django.db import OperationalError, connection
 
 from conversations.failpoints import failpoint
 
+# Longest wait for a lock. Longer: the running version stands still longer. Shorter: more tries on a
+# busy table.
 LOCK_TIMEOUT = "2s"
-TRIES = 20
-PAUSE_SECONDS = 3.0
+TRIES = 20  # more: a release on a busy table takes longer before it fails
+PAUSE_SECONDS = 3.0  # between two tries; shorter: less time for the running version to catch up
 
 
 class Command(BaseCommand):
@@ -35,15 +37,15 @@ class Command(BaseCommand):
             self.stdout.write(f"A table is in use; trying again ({number} of {TRIES}).")
             time.sleep(PAUSE_SECONDS)
         else:
-            raise CommandError("The migrations could not get their locks; nothing is half done. Try again.")
+            raise CommandError("The migrations did not get their locks. Nothing was changed. Try again later.")
         call_command("check", databases=["default"], deploy=not settings.LOCAL)
 
     def migrate(self) -> bool:
-        """Whether all are applied; False when one could not get its lock in time."""
+        """Return True if all migrations are applied, False if one did not get its lock in time."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
         try:
-            # Its checks would refuse a channel's wrong bot before the tables are there; `check` follows.
+            # Its checks would read channels before the table exists. `check` follows.
             with connection.execute_wrapper(_at_point):
                 call_command("migrate", interactive=False, skip_checks=True, verbosity=1)
         except OperationalError as error:
@@ -51,13 +53,13 @@ class Command(BaseCommand):
                 return False
             raise
         finally:
-            # The session with its timeout ends here.
+            # End the session: its lock timeout must not outlive the migrations.
             connection.close()
             connection.close_pool()  # type: ignore[attr-defined]
         return True
 
 
 def _at_point(execute: Callable[..., Any], *arguments: Any) -> Any:
-    """Around each statement of the migrations."""
+    """Wrap each statement of the migrations."""
     failpoint("M1")
     return execute(*arguments)

@@ -1,6 +1,6 @@
-"""`manage.py rotate_credentials`: everything sealed, under the newest of CREDENTIALS_KEYS.
+"""`manage.py rotate_credentials`: seal all credentials again, under the newest of CREDENTIALS_KEYS.
 
-Put the new key first, deploy, run this, then drop the old one. It may be run again at any time.
+Put the new key first, deploy, run this command, then remove the old key. It may run again at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.db import models, transaction
 from conversations import crypto, installation
 from conversations.models import App, Channel, Installation
 
-STEP = 100
+STEP = 100  # rows between two lines of progress; larger: fewer lines
 
 
 class Command(BaseCommand):
@@ -25,10 +25,10 @@ class Command(BaseCommand):
         unreadable = [*self.rotate_all(App), *self.rotate_all(Channel)]
         if unreadable:
             raise CommandError(f"no key of CREDENTIALS_KEYS opens {', '.join(unreadable)}; keep the old keys")
-        self.stdout.write(self.style.SUCCESS("All under the newest key; older ones may go."))
+        self.stdout.write(self.style.SUCCESS("All credentials are under the newest key. You may remove older keys."))
 
     def rotate_all(self, model: type[App] | type[Channel]) -> list[str]:
-        """The places of rows that no key opens."""
+        """Return the rows that no key opens."""
         ids = list(model.objects.order_by("pk").values_list("pk", flat=True))
         unreadable = []
         for number, pk in enumerate(ids, 1):
@@ -45,7 +45,7 @@ def rotate_installation() -> None:
         row.identity_key = crypto.rotate(row.identity_key)
     except InvalidToken:
         raise CommandError("no key of CREDENTIALS_KEYS opens the installation's identity key") from None
-    # Otherwise the installation would seem to be another one as soon as the old key is dropped.
+    # Otherwise, without the old key, the database would seem to belong to another installation.
     if row.credentials_fingerprint in crypto.fingerprints():
         row.credentials_fingerprint = crypto.fingerprint()
     row.save()
@@ -54,7 +54,7 @@ def rotate_installation() -> None:
 
 @transaction.atomic
 def rotate_row(model: type[models.Model], pk: int) -> list[str]:
-    """Locked, so that credentials set meanwhile are not overwritten with old ones."""
+    """Lock the row, so that credentials that are set meanwhile are not overwritten."""
     row: Any = model._default_manager.select_for_update().filter(pk=pk).first()
     if row is None:
         return []

@@ -1,9 +1,8 @@
-"""`manage.py run_worker`: one supervised Celery process per role (or several).
+"""`manage.py run_worker`: run one or more Celery processes for each kind of work, supervised.
 
-A role has its own processes and queues, so that slow bots never hold up delivery
-and nothing holds up sweeping. It is supervised also where it is the only one: a
-process that ends by design (after a turn that never ends) must be back in a
-second, and a platform's own restarts back off to minutes.
+Each kind of work has its own processes and queues, so that slow bots hold up neither delivery nor
+sweeping. A single process is supervised too: a process that replaces itself (after a turn that never
+ends) must be back in a second, while a platform's own restarts back off to minutes.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from conversations.waking.queues import queue_names
 from conversations.workers.supervisor import Command as Process
 from conversations.workers.supervisor import exec_supervisor
 
+# Celery threads of a process. More: more wakes taken at once, from fewer other processes. A turn or
+# a call does not run in one.
 TASKS_AT_ONCE = {Work.HANDLE: 4, Work.SEND: 4, Work.SWEEP: 1}
 
 
@@ -41,7 +42,7 @@ class Command(BaseCommand):
 
 
 def chosen_roles(text: str) -> list[Work]:
-    """In the order given, each once."""
+    """Return the roles in the order given, each once. Raises ``CommandError`` for others."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in set(Work)]
     if unknown or not names:
@@ -55,8 +56,9 @@ def processes(role: Work) -> Iterator[Process]:
         yield Process(
             name=process_name,
             argv=celery_command(role, process_name),
-            # Hosts send SIGTERM to every process at once, and we pass ours on: Celery's warm shutdown takes any number
-            # of them. Turns and calls are not its tasks; conversations.workers.lifecycle gives them their time.
+            # Hosts send SIGTERM to every process at once, and we pass ours on: Celery's warm
+            # shutdown takes any number of them. Turns and calls are not its tasks;
+            # conversations.workers.lifecycle gives them their time.
             environment={"WORKER_ROLE": role, "REMAP_SIGTERM": "", "CELERY_SKIP_CHECKS": "1"},
         )
 
