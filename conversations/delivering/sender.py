@@ -400,7 +400,7 @@ class Sender:
 
     def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
         """Hand a step to the committer. Nothing else is done with the lane until it is written."""
-        self.writer.submit(SENDS, step, self._on_commit, about=(lane, step, then))
+        self.writer.submit(SENDS, [step], self._on_commit, about=(lane, step, then))
 
     def _on_commit(self, tickets: list[Ticket[Step, Written]]) -> None:
         """Called by the committer: queue the event, then start calls whose intents are written."""

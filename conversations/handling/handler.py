@@ -248,7 +248,7 @@ class Handler:
             delayed_wake.wake_later(held.id, head.tenant_id, head.release_in)
             self._release([held])
         else:
-            self.writer.submit(RELEASE, head.id, self._on_numbered, about=held)
+            self.writer.submit(RELEASE, [head.id], self._on_numbered, about=held)
 
     def _on_numbered(self, tickets: list[Ticket[int, str]]) -> None:
         """Called by the committer. After an error the lane is released: the sweeper finds it."""
@@ -407,7 +407,7 @@ class Handler:
     # ------------------------------------------------------------ committing
 
     def _commit(self, held: Held, finished: Finished) -> None:
-        self.writer.submit(TURNS, finished, self._on_commit, about=held)
+        self.writer.submit(TURNS, [finished], self._on_commit, about=held)
 
     def _on_commit(self, tickets: list[Ticket[Finished, Committed]]) -> None:
         """Called by the committer after COMMIT.

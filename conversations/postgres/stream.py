@@ -5,10 +5,13 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import psycopg
+
+from conversations.errors import NotStored
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,41 +59,32 @@ class Stream(abc.ABC, Generic[Item, Result]):
         return None
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Ticket(Generic[Item, Result]):
     """One submitted item. The committer's thread owns it until it calls ``done``, then the caller does.
 
     ``done(tickets)`` is called in the committer's thread, once per batch for all tickets that share it.
-    Then ``error`` is set, or ``result`` is.
-
-    ``about``: whatever the caller needs to find again in ``done``.
-    ``size``: bytes that the item keeps in memory.
-    ``failed_lanes``: lanes in which an item of the same request failed; shared by its tickets. Later
-    items of these lanes fail, too: the request is repeated as a whole, and a later item must not be
-    written before an earlier one.
-    ``waits_for_lane``: the last attempt found the lane locked.
+    Each has its ``error`` then, or else its ``result``.
     """
 
-    __slots__ = ("about", "deadline", "done", "error", "failed_lanes", "item", "lane", "owner", "result", "size",
-                 "stream", "tries", "waits_for_lane")  # fmt: skip
+    stream: Stream[Item, Result]
+    item: Item
+    done: Callable[[list[Ticket[Item, Result]]], None]
+    deadline: float  # of the monotonic clock
+    size: int  # bytes that the item keeps in memory
+    # Lanes in which an item of the same request failed; shared by its tickets. Later items of these lanes
+    # fail, too: the request is repeated as a whole, and a later item must not be written before an earlier one.
+    failed_lanes: set[Hashable]
+    about: Any  # whatever the caller needs in ``done``
+    lane: Hashable = field(init=False)
+    owner: Hashable = field(init=False)
+    result: Result = field(init=False)
+    error: Exception | None = field(init=False, default=None)
+    tries: int = field(init=False, default=0)  # in which the database refused this item alone
+    waits_for_lane: bool = field(init=False, default=False)  # the last attempt found the lane locked
 
-    def __init__(
-        self,
-        stream: Stream[Item, Result],
-        item: Item,
-        done: Callable[[list[Ticket[Item, Result]]], None],
-        deadline: float,
-        size: int,
-        failed_lanes: set[Hashable],
-        about: Any,
-    ) -> None:
-        self.stream, self.item, self.done, self.deadline, self.size = stream, item, done, deadline, size
-        self.about = about
-        self.lane, self.owner = stream.lane(item), stream.owner(item)
-        self.failed_lanes = failed_lanes
-        self.result: Result  # set where the item was written
-        self.error: Exception | None = None
-        self.tries = 0
-        self.waits_for_lane = False
+    def __post_init__(self) -> None:
+        self.lane, self.owner = self.stream.lane(self.item), self.stream.owner(self.item)
 
     def takes(self, result: Result | LaneLocked) -> bool:
         """Keep ``result``. Return False where there is none yet, because the lane is locked."""
@@ -102,6 +96,16 @@ class Ticket(Generic[Item, Result]):
     def fail(self, error: Exception) -> None:
         self.error = error
         self.failed_lanes.add(self.lane)
+
+    def fails(self, now: float) -> bool:
+        """Fail if the deadline has passed or an earlier item of the same request and lane failed; True then."""
+        if self.lane in self.failed_lanes:
+            self.fail(NotStored("an earlier item of its lane could not be stored"))
+        elif now >= self.deadline:
+            self.fail(NotStored("its lane was locked, or the database was away, until the deadline"))
+        else:
+            return False
+        return True
 
 
 def as_json(value: Any) -> str:

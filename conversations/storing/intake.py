@@ -84,7 +84,7 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
 
 def _write_status(item: statuses.StatusItem) -> None:
     with contextlib.suppress(Busy, NotStored):
-        writer().submit(statuses.STATUSES, item, lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
+        writer().submit(statuses.STATUSES, [item], lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
 def _write(stream: Stream[Any, Result], items: Sequence[Any], seconds: float, size: int = 0) -> list[Result]:

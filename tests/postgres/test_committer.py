@@ -17,7 +17,7 @@ import pytest
 
 from conversations import concurrency
 from conversations.errors import Busy, CoreError, NotStored
-from conversations.postgres import committer, database, reads
+from conversations.postgres import backlog, committer, database, reads
 from conversations.postgres.stream import LANE_LOCKED, Stream, Ticket
 from tests.kit.stack import wait_until
 
@@ -98,7 +98,7 @@ def submit(
         if len(tickets) == len(items):
             finished.set()
 
-    mine = writer.submit_all(stream, items, done, deadline=time.monotonic() + seconds)
+    mine = writer.submit(stream, items, done, deadline=time.monotonic() + seconds)
 
     def results() -> list[Any]:
         assert finished.wait(seconds + 3), "not answered"
@@ -259,7 +259,7 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
         answers.extend(read([("SELECT 7", ()), ("SELECT %(n)s::int", {"n": 8})]))
         finished.set()
 
-    writer.submit(Notes(), ("a", 1), done)
+    writer.submit(Notes(), [("a", 1)], done)
     assert finished.wait(2)
     assert answers == [[(7,)], [(8,)]]
 
@@ -283,7 +283,7 @@ class Lines(Notes):
 
 def test_a_crowd_of_one_line_stands_in_nobody_elses_way_and_has_its_turn(writer: committer.Committer) -> None:
     stream = Lines()
-    crowd = [(f"a{n % 7}", n) for n in range(1, committer.CROWDED + 20)]
+    crowd = [(f"a{n % 7}", n) for n in range(1, backlog.LARGE_BACKLOG + 20)]
     others = [("b", 101), ("c", 102), ("b", 103)]
     results = [submit(writer, stream, ("x", 100), seconds=20)]
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
@@ -308,15 +308,15 @@ def test_a_lane_whose_line_changes_meanwhile_keeps_its_order(writer: committer.C
     stream = Moved()
     first = submit(writer, stream, ("x", 99), seconds=20)
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
-    crowd = [("a", n) for n in range(1, committer.CROWDED + 5)]
+    crowd = [("a", n) for n in range(1, backlog.LARGE_BACKLOG + 5)]
     results = submit(writer, stream, *crowd, ("a", 100), ("b", 101), seconds=20)
     stream.through.release(3)
     assert set(first() + results()) == {"written"}
     assert stream.taken[1:] == [[("b", 101)], [*crowd, ("a", 100)]]
 
 
-FEW = [(f"{line}{n}", 10 * n + place) for n in range(1, committer.CROWDED) for place, line in enumerate("abcde")]
-ONE_LINE = [("a", n) for n in range(1, committer.CROWDED + 2)]
+FEW = [(f"{line}{n}", 10 * n + place) for n in range(1, backlog.LARGE_BACKLOG) for place, line in enumerate("abcde")]
+ONE_LINE = [("a", n) for n in range(1, backlog.LARGE_BACKLOG + 2)]
 
 
 @pytest.mark.parametrize("batch", [FEW, ONE_LINE], ids=["few of each", "one line"])
@@ -341,9 +341,9 @@ def test_what_is_read_goes_before_what_waits_to_be_written_and_both_go_on(writer
         return lambda tickets: order.extend([word] * len(tickets))
 
     for n in (2, 3):
-        writer.submit(stream, ("x", n), note("written"))
+        writer.submit(stream, [("x", n)], note("written"))
     for _ in range(2):
-        writer.submit(reads.STATEMENTS, ("SELECT 1", ()), note("read"))
+        writer.submit(reads.STATEMENTS, [("SELECT 1", ())], note("read"))
     stream.through.release(2)
     assert first() == ["written"]
     wait_until(lambda: len(order) == 4, 5, "all are answered")

@@ -29,7 +29,7 @@ Original = Callable[..., Any]
 def answer_before_commit(original: Original, stream: Any, items: Any, seconds: float, size: int = 0) -> list[Any]:
     """For ``intake._write``: queue the items, and answer as if they were stored."""
     deadline = time.monotonic() + seconds
-    intake.writer().submit_all(stream, items, lambda tickets: None, deadline=deadline, size=size)
+    intake.writer().submit(stream, items, lambda tickets: None, deadline=deadline, size=size)
     return [("stored", 0, 0)] * len(items)
 
 

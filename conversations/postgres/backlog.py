@@ -1,0 +1,99 @@
+"""Which tickets make the next batch. Pure: no thread, no database, no clock of its own.
+
+**Invariant:** an item that waits holds back the later items of its lane.
+
+Fairness: streams take turns, and a short one gets every second batch. Within a stream, an owner with a
+large backlog is left out of every second batch while other owners wait.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Collection, Hashable
+from typing import Any
+
+from conversations.postgres.stream import Stream, Ticket
+
+# Items of one transaction, at most. Larger: fewer commits under load, but rows stay locked for longer, and a
+# batch that fails costs more, since its items are then written one by one.
+BATCH = 256
+# Items. When more of one owner wait, the other owners' items get the next batch to themselves. Larger: an
+# owner waits longer behind another one's backlog. Smaller: ordinary load is split into more, smaller batches.
+LARGE_BACKLOG = 16
+
+AnyStream = Stream[Any, Any]
+AnyTicket = Ticket[Any, Any]
+
+
+class Backlog:
+    """The tickets that wait, by stream. Owned by the committer's thread."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[AnyStream, collections.deque[AnyTicket]] = {}  # the longest without a batch first
+        self._last_was_short = False
+        self._owners_left_out: set[AnyStream] = set()  # streams whose last batch left a large backlog waiting
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, ticket: AnyTicket) -> None:
+        self._waiting.setdefault(ticket.stream, collections.deque()).append(ticket)
+
+    def requeue(self, tickets: list[AnyTicket]) -> None:
+        """Put tickets of the last batch back, in their order, in front of all others of their stream."""
+        if tickets:
+            self._waiting.setdefault(tickets[0].stream, collections.deque()).extendleft(reversed(tickets))
+
+    def take(self, now: float) -> tuple[list[AnyTicket], list[AnyTicket]]:
+        """Return the tickets of the next batch, and tickets that failed while they waited.
+
+        1. Choose the stream whose turn it is.
+        2. Take its tickets in their order, ``BATCH`` at most. Of a lane that was locked at the last attempt,
+           take only the first, and don't count it: such a lane must not keep others out of the batch.
+        3. Whatever was passed over stays in its place. It closes its lane to the rest of this batch.
+        """
+        if not self._waiting:
+            return [], []
+        stream = self._next_stream()
+        waiting = self._waiting.pop(stream)
+        left_out = self._owners_to_leave_out(stream, waiting)
+        batch: list[AnyTicket] = []
+        failed: list[AnyTicket] = []
+        passed: list[AnyTicket] = []
+        closed: set[Hashable] = set()
+        size = BATCH
+        while waiting and len(batch) < size:
+            ticket = waiting.popleft()
+            if ticket.fails(now):
+                failed.append(ticket)
+            elif ticket.owner in left_out or ticket.lane in closed:
+                closed.add(ticket.lane)  # the later items of a lane can have another owner
+                passed.append(ticket)
+            else:
+                if ticket.waits_for_lane:
+                    closed.add(ticket.lane)
+                    size += 1
+                batch.append(ticket)
+        waiting.extendleft(reversed(passed))
+        if waiting:
+            self._waiting[stream] = waiting
+        return batch, failed
+
+    def _next_stream(self) -> AnyStream:
+        """Return the stream that has waited longest. Short streams alternate with the others."""
+        longest = next(iter(self._waiting))
+        stream = next((each for each in self._waiting if each.short != self._last_was_short), longest)
+        self._last_was_short = stream.short
+        return stream
+
+    def _owners_to_leave_out(self, stream: AnyStream, waiting: Collection[AnyTicket]) -> Collection[Hashable]:
+        """Return the owners with a large backlog if others wait behind them, but not twice in a row."""
+        if len(waiting) <= LARGE_BACKLOG or stream in self._owners_left_out:
+            self._owners_left_out.discard(stream)
+            return ()
+        counts = collections.Counter(ticket.owner for ticket in waiting)
+        large = {owner for owner, count in counts.items() if count > LARGE_BACKLOG}
+        if not large or len(large) == len(counts):
+            return ()
+        self._owners_left_out.add(stream)
+        return large
