@@ -2,8 +2,8 @@
 
 **Invariant:** an item that waits holds back the later items of its lane.
 
-Fairness: streams take turns, and a short one gets every second batch. Within a stream, an owner with a
-large backlog is left out of every second batch while other owners wait.
+Fairness: streams take turns, and a short one gets every second batch. Within a stream, an owner
+with a large backlog is left out of every second batch while other owners wait.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 from conversations.postgres.stream import Stream, Ticket
 
-# Items of one transaction, at most. Larger: fewer commits under load, but rows stay locked for longer, and a
-# batch that fails costs more, since its items are then written one by one.
+# Items of one transaction, at most. Larger: fewer commits under load, but rows stay locked for
+# longer, and a batch that fails costs more, since its items are then written one by one.
 BATCH = 256
-# Items. When more of one owner wait, the other owners' items get the next batch to themselves. Larger: an
-# owner waits longer behind another one's backlog. Smaller: ordinary load is split into more, smaller batches.
+# Items. When more of one owner wait, the other owners' items get the next batch to themselves.
+# Larger: an owner waits longer behind another one's backlog. Smaller: ordinary load is split into
+# more, smaller batches.
 LARGE_BACKLOG = 16
 
 AnyStream = Stream[Any, Any]
@@ -40,7 +41,7 @@ class Backlog:
         self._waiting.setdefault(ticket.stream, collections.deque()).append(ticket)
 
     def requeue(self, tickets: list[AnyTicket]) -> None:
-        """Put tickets of the last batch back, in their order, in front of all others of their stream."""
+        """Put tickets of the last batch back, in their order, in front of their stream."""
         if tickets:
             self._waiting.setdefault(tickets[0].stream, collections.deque()).extendleft(reversed(tickets))
 
@@ -87,7 +88,7 @@ class Backlog:
         return stream
 
     def _owners_to_leave_out(self, stream: AnyStream, waiting: Collection[AnyTicket]) -> Collection[Hashable]:
-        """Return the owners with a large backlog if others wait behind them, but not twice in a row."""
+        """Return the owners with a large backlog if others wait, too; none twice in a row."""
         if len(waiting) <= LARGE_BACKLOG or stream in self._owners_left_out:
             self._owners_left_out.discard(stream)
             return ()

@@ -1,8 +1,8 @@
-"""Many callers, one transaction: the one writer of a process. Shared by storing, handling and delivering.
+"""Writes what many callers submit in few transactions. Storing, handling and delivering use it.
 
-One thread owns one connection. It takes whatever waits and writes it as one batch; while that runs, the
-next batch collects by itself. A batch that fails is written again item by item, in its order, by the same
-statements.
+One thread owns one connection. It takes whatever waits and writes it as one batch; while that runs,
+the next batch collects by itself. A batch that fails is written again item by item, in its order,
+by the same statements.
 
 **Invariant:** an item that waits holds back the later items of its lane.
 """
@@ -29,18 +29,21 @@ from conversations.postgres.stream import LANE_LOCKED, Item, Result, Stream, Tic
 
 log = structlog.get_logger(__name__)
 
-# Items and bytes in memory; more are refused with ``Busy``. Larger: more memory, and longer waits before a
-# request is refused. Smaller: a short interruption of the database refuses requests that could have waited.
+# Items and bytes in memory; more are refused with ``Busy``. Larger: more memory, and longer waits
+# before a request is refused. Smaller: a short interruption of the database refuses requests that
+# could have waited.
 QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
-# Pause before a patient item is tried again. Larger: slower recovery. Smaller: more attempts to connect in vain.
+# Pause before a patient item is tried again. Larger: slower recovery. Smaller: more attempts to
+# connect in vain.
 RECONNECT_SECONDS = 0.2
-# Mean items of the last batches; from here on, a batch waits for more items before it starts. Larger: fewer
-# items share a commit under moderate load. Smaller: single callers wait for company that does not come.
+# Mean items of the last batches; from here on, a batch waits for more items before it starts.
+# Larger: fewer items share a commit under moderate load. Smaller: single callers wait for company
+# that does not come.
 LINGER_FROM = 3
 LINGER_SECONDS = 0.002  # longest such wait, unless ``linger`` says otherwise; it adds to each item's latency
-# Pause before locked lanes are tried again when nothing else waits. Larger: their items wait longer after the
-# lock is released. Smaller: more transactions in vain.
+# Pause before locked lanes are tried again when nothing else waits. Larger: their items wait longer
+# after the lock is released. Smaller: more transactions in vain.
 LOCKED_SECONDS = 0.005
 ANSWER_SECONDS = 0.1  # how long a caller waits past its deadline for a batch that began before it
 TRIES = 4  # of one item that the database refuses; every one but the first writes what ``Stream.mend`` returned
@@ -53,9 +56,9 @@ class Committer:
 
     ``after_batch(tickets)`` is called in its thread after the tickets' own ``done``.
 
-    ``linger``: longest time in seconds that a batch waits for more items under load. Long for independent
-    callers (web requests). Short for turns and replies: a lane comes back as soon as it is written, so each
-    message pays the wait several times.
+    ``linger``: longest time in seconds that a batch waits for more items under load. Long for
+    independent callers (web requests). Short for turns and replies: a lane comes back as soon as it
+    is written, so each message pays the wait several times.
     """
 
     def __init__(
@@ -98,9 +101,9 @@ class Committer:
     ) -> list[Ticket[Item, Result]]:
         """Queue all ``items`` of one request. ``size``: bytes that they keep in memory together.
 
-        Raises ``Busy`` when the queue of an impatient stream is full; then no item is queued. Raises
-        ``NotStored`` while another caller waits for a database that does not answer: one more waiting
-        thread would only be missing elsewhere.
+        Raises ``Busy`` when the queue of an impatient stream is full; then no item is queued.
+        Raises ``NotStored`` while another caller waits for a database that does not answer: one
+        more waiting thread would only be missing elsewhere.
         """
         if not stream.patient:
             self.refuse_if_silent()
@@ -241,7 +244,7 @@ class Committer:
         return tickets
 
     def _write_one_by_one(self, tickets: list[AnyTicket]) -> None:
-        """Write the items of a failed batch alone, in order, and answer each. Requeue those that must wait."""
+        """Write the items of a failed batch alone, in order. Answer each, or requeue it."""
         patient = tickets[0].stream.patient
         waiting: list[AnyTicket] = []
         lanes: set[Hashable] = set()  # of the tickets that wait

@@ -16,27 +16,30 @@ from django.core.exceptions import ImproperlyConfigured
 
 from conversations.contracts import Work
 
-OVERLAP = 2
+OVERLAP = 2  # formations that run at once while a deploy replaces one by the other
+# The part of the server's limit that they may use; the rest is for people, backups and the release
+# command. Larger: these can be refused. Smaller: a larger server is asked for.
 SHARE = 0.9
 DEFAULT_FORMATION = "web=1,worker=1"
-# The lowest of what the server, the role and the database allow; -1 there means no limit.
+# The lowest limit of the server, the role and the database; -1 means none.
 LIMIT = """SELECT least(current_setting('max_connections')::int,
                         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
                         (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))"""
 
-# Where web processes store from, as their connections say (``named``). Behind a PgBouncer: those that used it last.
+# The hosts from which web processes store, read from the names of their connections. Behind a
+# PgBouncer, a session has the name of the client that used it last.
 WEB_HOSTS = """SELECT DISTINCT split_part(application_name, '@', 2) FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
-NAME_BYTES = 63  # of an application_name, in Postgres
+NAME_BYTES = 63  # Postgres cuts a longer application_name
 
 
 def of_formation() -> int:
-    """Connections of all processes of ``FORMATION``. Raises ``ImproperlyConfigured``."""
+    """Return the connections of all processes of ``FORMATION``. Raises ``ImproperlyConfigured``."""
     return sum(_count(number) * of_process(name) for name, number in _formation())
 
 
 def of_process(name: str) -> int:
-    """Connections of one process of the Procfile."""
+    """Return the connections of one process of the Procfile."""
     if name == "web":
         return int(os.environ.get("WEB_CONCURRENCY") or 1) * of_web()
     return sum(
@@ -45,28 +48,29 @@ def of_process(name: str) -> int:
 
 
 def of_web() -> int:
-    """One that stores (reads go through it, see ``database.read_through``), and the ORM's."""
+    """Count one that stores and reads (see ``database.read_through``), and the ORM's."""
     return 1 + settings.ORM_CONNECTIONS
 
 
 def of_role(role: str) -> int:
-    """One that commits and reads; where turns run, one that reads apart, and the bots' own."""
+    """Count one that commits and reads; where turns run, also a reader and the bots' own."""
     return 1 + (1 + settings.BOT_CONNECTIONS if role == Work.HANDLE else 0)
 
 
 def limit(connection: psycopg.Connection[Any]) -> int:
+    """Return how many connections the server allows."""
     row = connection.execute(LIMIT).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def named(name: str) -> str:
-    """What a connection is called: what it does, and on which host."""
+    """Return the application name of a connection: its purpose and its host."""
     return f"{name}@{platform.node()}".encode("ascii", "replace")[:NAME_BYTES].decode()
 
 
 def other_hosts(rows: Iterable[tuple[str]]) -> list[str]:
-    """Of ``WEB_HOSTS``, those that are not this one."""
+    """Return the hosts in the rows of ``WEB_HOSTS`` without this one."""
     return sorted(host for (host,) in rows if named("store") != f"store@{host}")
 
 
@@ -76,9 +80,9 @@ def _formation() -> list[tuple[str, str]]:
 
 
 def _roles(name: str) -> list[str]:
-    """As the Procfile has them; a worker that shares with nobody does everything."""
-    alone = {"sender": Work.SEND, "sweeper": Work.SWEEP, "worker": os.environ.get("WORKER_ROLES") or ",".join(Work)}
-    roles = [role.strip() for role in alone.get(name, "").split(",") if role.strip()]
+    """Return the roles of a process of the Procfile; of a worker, those of ``WORKER_ROLES``."""
+    roles_of = {"sender": Work.SEND, "sweeper": Work.SWEEP, "worker": os.environ.get("WORKER_ROLES") or ",".join(Work)}
+    roles = [role.strip() for role in roles_of.get(name, "").split(",") if role.strip()]
     if not roles or set(roles) - set(Work):
         raise ImproperlyConfigured(f"FORMATION or WORKER_ROLES: {name!r} runs {roles or 'nothing'}")
     return roles

@@ -1,6 +1,7 @@
-"""The core's own connections: plain psycopg, autocommit, one owner each. Django's ORM has its small pool beside them.
+"""The core's own connections: plain psycopg, autocommit, one owner each. The ORM has its own pool.
 
-The three batched streams write through ``conversations.postgres.committer``; ``read`` is the process's one reader.
+Batches are written through ``conversations.postgres.committer``; ``read`` is the one way to read in
+a process.
 """
 
 from __future__ import annotations
@@ -17,19 +18,27 @@ from conversations.failpoints import failpoint
 from conversations.postgres import connection_budget, durability, pipeline
 from conversations.postgres.pipeline import Params, Row, Statement
 
+# For a new connection. Larger: a caller waits longer for a database that is away. Smaller: a busy
+# server, or a distant one, cannot be reached.
 CONNECT_SECONDS = 3
-# What a frozen or lost client may hold up, at most (milliseconds); SET LOCAL, which PgBouncer allows. The last one,
-# where the server has it, is for a client that freezes while it still sends: it is not idle in its transaction.
+# Milliseconds per transaction: for a lock, for a statement, and between two statements. They bound
+# how long a frozen or lost client keeps rows locked. Larger: others wait longer for them. Smaller:
+# slow statements fail. Set inside the transaction (``is_local``), because PgBouncer gives each
+# transaction another session.
 LIMITS = (
     "SELECT set_config('lock_timeout', '500', true), set_config('statement_timeout', '2000', true),"
     " set_config('idle_in_transaction_session_timeout', '2000', true)"
 )
+# The whole transaction, for a client that freezes while it sends: that one is never idle. From
+# Postgres 17 on.
 TRANSACTION_LIMIT = ", set_config('transaction_timeout', '5000', true)"
 TRANSACTION_LIMIT_SINCE = 170_000
-# Statements are prepared once, perhaps while tables are empty: their plans must not be those of empty tables, nor be
-# made anew each time. They look rows up by key, a few at a time: in sql/, LIMIT 1 in a LATERAL, OFFSET 0 in an EXISTS
-# and `id = ANY (ARRAY(...))` beside a join leave the planner no other way; see tests/postgres/test_plans.py.
-# Behind PgBouncer the client knows another process id than the session has: it is handed on, and keeps nothing.
+# Statements are prepared once, perhaps while tables are empty, and keep their generic plan. So that
+# it does not become a scan of a table that grows later, scans are off: all statements look up a few
+# rows by key. In them, LIMIT 1 in a LATERAL, OFFSET 0 in an EXISTS and `id = ANY (ARRAY(...))`
+# beside a join leave the planner no other way; tests/postgres/test_plans.py looks at every plan.
+# Behind PgBouncer, where the client's process id is not the session's, the settings are local to
+# this statement: the session serves other clients as well.
 PLANS = """SELECT set_config(name, value, pg_backend_pid() <> %s)
              FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
                           ('enable_bitmapscan', 'off')) AS ours(name, value)"""
@@ -39,11 +48,11 @@ set_json_loads(msgspec.json.decode)
 
 
 def connect(name: str) -> psycopg.Connection[Row]:
-    """A new autocommit connection. Raises ``psycopg.OperationalError`` within a few seconds."""
+    """Open an autocommit connection. Raises ``psycopg.OperationalError`` within seconds."""
     connection = psycopg.connect(
         settings.DATABASE_URL,
         autocommit=True,
-        client_encoding="utf8",  # whatever a role or the environment says: ``prepared`` writes nothing else
+        client_encoding="utf8",  # whatever a role or the environment says: ``pipeline`` writes UTF-8
         application_name=connection_budget.named(name),
         connect_timeout=CONNECT_SECONDS,
         keepalives_idle=10,
@@ -52,9 +61,9 @@ def connect(name: str) -> psycopg.Connection[Row]:
         tcp_user_timeout=15_000,
     )
     durability.verify_once(connection)
-    if settings.PREPARED_STATEMENTS:  # not behind a PgBouncer that is older
+    if settings.PREPARED_STATEMENTS:  # off behind a PgBouncer older than 1.22
         connection.execute(PLANS, (connection.info.backend_pid,))
-        pipeline.allow(connection)
+        pipeline.allow_preparing(connection)
     else:
         connection.prepare_threshold = None
     return connection
@@ -63,22 +72,22 @@ def connect(name: str) -> psycopg.Connection[Row]:
 def transaction(
     connection: psycopg.Connection[Row], statements: Mapping[str, Statement], point: str = ""
 ) -> dict[str, list[Row]]:
-    """Run ``statements`` in their order as one transaction; the rows of each, by name.
+    """Run ``statements`` in their order as one transaction. Return the rows of each, by name.
 
     BEGIN, the limits, the statements and COMMIT travel together, so that no client round trip lies
     between the first row lock and the commit. Raises the first error; then nothing was written, or,
-    when the connection broke, it is unknown. ``point``: the failpoint before COMMIT.
+    when the connection broke, that is unknown. ``point``: the failpoint before COMMIT.
     """
-    waiting = [("BEGIN", ()), (_limits(connection), ()), *statements.values()]
+    unsent = [("BEGIN", ()), (_limits(connection), ()), *statements.values()]
     answers: list[pipeline.Answer] = []
 
     def send() -> None:
-        answers.extend(pipeline.run_together(connection, waiting))
-        waiting.clear()
+        answers.extend(pipeline.run_together(connection, unsent))
+        unsent.clear()
 
     try:
         failpoint(point, first=send)
-        waiting.append(("COMMIT", ()))
+        unsent.append(("COMMIT", ()))
         send()
     except BaseException:
         if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
@@ -90,20 +99,19 @@ def transaction(
 
 
 def each(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -> list[list[Row] | psycopg.Error]:
-    """Each of ``statements`` in a transaction of its own, all in one trip: its rows, or its error."""
+    """Run each in its own transaction, all in one round trip. Return its rows or its error."""
     if not all(params for _, params in statements):
         return [_alone(connection, *statement) for statement in statements]
     outcomes = pipeline.run(connection, [[statement] for statement in statements])
-    if stale := [place for place, outcome in enumerate(outcomes) if isinstance(outcome, pipeline.STALE)]:
-        anew = pipeline.run(connection, [[statements[place]] for place in stale])  # those did nothing
-        outcomes = [*outcomes]
-        for place, outcome in zip(stale, anew, strict=True):
-            outcomes[place] = outcome
+    if stale := [index for index, outcome in enumerate(outcomes) if isinstance(outcome, pipeline.STALE)]:
+        repeated = pipeline.run(connection, [[statements[index]] for index in stale])  # they did not run
+        for index, outcome in zip(stale, repeated, strict=True):
+            outcomes[index] = outcome
     return [outcome if isinstance(outcome, psycopg.Error) else outcome[0].rows for outcome in outcomes]
 
 
 def _alone(connection: psycopg.Connection[Row], query: str, params: Params) -> list[Row] | psycopg.Error:
-    """Without values it may be several, separated by semicolons."""
+    """Run a statement as it is: without values it may hold several, separated by semicolons."""
     try:
         if params:
             return each(connection, [(query, params)])[0]
@@ -121,7 +129,7 @@ def _limits(connection: psycopg.Connection[Row]) -> str:
 
 
 class Reader:
-    """One connection for reads, shared by a process's threads; opened on demand, replaced when it breaks."""
+    """One connection for reads, shared by threads; opened on demand, replaced when it breaks."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -129,7 +137,7 @@ class Reader:
         self._connection: psycopg.Connection[Row] | None = None
 
     def read(self, statements: Sequence[Statement]) -> list[list[Row]]:
-        """The rows of each; tried once more on a new connection when the old one turns out broken."""
+        """Return the rows of each. Try once more, on a new connection, if the old one is broken."""
         with self._lock:
             for last in (False, True):
                 try:
@@ -149,7 +157,7 @@ class Reader:
 
 
 def rows_of(outcomes: Sequence[list[Row] | psycopg.Error]) -> list[list[Row]]:
-    """Raises the first error."""
+    """Return the rows of each. Raises the first error."""
     rows = []
     for outcome in outcomes:
         if isinstance(outcome, psycopg.Error):
@@ -165,33 +173,33 @@ _run: Run = _reader.read
 
 
 def read(query: str, params: Params = ()) -> list[Row]:
-    """Rows of one statement, through the process's one reader. Raises ``psycopg.Error``."""
+    """Run one statement that reads. Return its rows. Raises ``psycopg.Error``."""
     return _run([(query, params)])[0]
 
 
 def execute(query: str, params: Params = ()) -> list[Row]:
-    """One statement in a transaction of its own, by the same way."""
+    """Run one statement that writes, in its own transaction. Raises ``psycopg.Error``."""
     return _run([(query, params)])[0]
 
 
 def execute_all(statements: Sequence[Statement]) -> list[list[Row]]:
-    """Each in a transaction of its own, one after the other, in one trip; raises the first error."""
+    """Run each in its own transaction, in order, in one round trip. Raises the first error."""
     return _run(statements)
 
 
-def _always_asked() -> None:
-    """A connection of one's own is not shared by waiting threads."""
+def _refuse_nothing() -> None:
+    """Default: this process has its own reader connection, so there is nothing to refuse."""
 
 
-_refuse_if_silent: Callable[[], None] = _always_asked
+_refuse_if_silent: Callable[[], None] = _refuse_nothing
 
 
 def refuse_if_silent() -> None:
-    """Raises ``NotStored`` where somebody waits already for a database that does not answer, as far as is known."""
+    """Raise ``NotStored`` while another thread waits for a database that does not answer."""
     _refuse_if_silent()
 
 
-def read_through(run: Run, refuse_if_silent: Callable[[], None] = _always_asked) -> None:
-    """Let this process read through ``run`` (its committer) instead of a connection of its own."""
+def read_through(run: Run, refuse_if_silent: Callable[[], None] = _refuse_nothing) -> None:
+    """Let this process read through ``run``, of its committer, instead of its own reader."""
     global _run, _refuse_if_silent
     _run, _refuse_if_silent = run, refuse_if_silent

@@ -1,7 +1,8 @@
-"""Postgres must keep what it has confirmed: asked at a process's first connection.
+"""Refuses a Postgres that can lose what it has confirmed.
 
-Not at start, because the web comes up and answers 503 while Postgres is away. What counts is the
-session's value, so a role's or a database's own ``synchronous_commit`` is seen as well.
+Each process checks its first connection, not its start: a web process must start, and answer 503,
+while Postgres is away. The session's values are read, so that a role's or a database's own
+``synchronous_commit`` counts as well.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ import psycopg
 from conversations.errors import UnsafeDatabase
 
 NEEDED = {"fsync": "on", "full_page_writes": "on", "server_encoding": "UTF8"}
-# `local` is as durable as this one Postgres; only `off` answers before the write.
+# ``local`` confirms when this one Postgres has written; only ``off`` confirms before that.
 REFUSED = {"synchronous_commit": "off"}
 QUERY = "SELECT " + ", ".join(f"current_setting('{name}')" for name in (*NEEDED, *REFUSED))
-
 
 _verified = False
 
 
 def verify_once(connection: psycopg.Connection[Any]) -> None:
-    """``verify_server`` for this process's first connection, which is closed when it is refused."""
+    """Verify this process's first connection; close it and raise if the server is unsafe."""
     global _verified
     if _verified:
         return
@@ -35,7 +35,7 @@ def verify_once(connection: psycopg.Connection[Any]) -> None:
 
 
 def verify_server(connection: psycopg.Connection[Any]) -> None:
-    """Raises ``UnsafeDatabase``, naming every setting by which a stored message could be lost."""
+    """Raise ``UnsafeDatabase``, naming each setting by which a stored message could be lost."""
     row = connection.execute(QUERY).fetchone()
     assert row is not None
     values = dict(zip((*NEEDED, *REFUSED), row, strict=True))

@@ -10,14 +10,16 @@ import psycopg
 
 from conversations.postgres.stream import Stream
 
-# A batch that takes longer shows a database that does not answer: other callers are refused at once instead of
-# waiting behind it. Larger: more request threads wait in vain. Smaller: a slow batch refuses webhooks.
+# A batch that takes longer shows a database that does not answer: other callers are refused at once
+# instead of waiting behind it. Larger: more request threads wait in vain. Smaller: a slow batch
+# refuses webhooks.
 SILENT_SECONDS = 2.0
-# The same after a failure, for the batch that tries again. Larger: request threads wait for each such attempt.
-# Smaller: a database that is back but slow is taken for silent.
+# The same after a failure, for the batch that tries again. Larger: request threads wait for each
+# such attempt. Smaller: a database that is back but slow is taken for silent.
 SILENT_AFTER_FAILURE_SECONDS = 0.1
-# Items in a row that waited for a lock in vain: then the whole table is locked, and the rest need not try.
-# Larger: each costs another lock_timeout (500 ms). Smaller: one row locked for long sends back the whole batch.
+# Items in a row that waited for a lock in vain: then the whole table is locked, and the rest need
+# not try. Larger: each costs another lock_timeout (500 ms). Smaller: one row locked for long sends
+# back the whole batch.
 LOCK_WAITS = 2
 
 

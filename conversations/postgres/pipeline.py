@@ -1,10 +1,12 @@
-"""Statements with values: prepared once per connection, sent together, answered together. On psycopg's ``pq`` alone.
+"""Sends many statements in one round trip; each is prepared once per connection.
 
-A cursor is made for one statement at a time: for each it makes objects, looks at what came meanwhile, and sends a
-packet that wakes the server. A batch of ours is always the same few statements, so they are written into libpq's
-pipeline one behind the other, sent at once, and read at once.
+Why this is not psycopg's cursors in pipeline mode (decision 16): a cursor makes objects, looks at
+the socket and wakes the server for each statement; a batch is always the same few statements.
+Storing one message went from 904 to 342 us of CPU, a batch from 2,744 to 1,319 us. Only psycopg's
+public ``pq`` layer is used.
 
-Values travel as text, and Postgres gives them the types that their places ask for; bytes travel as they are.
+Values travel as text, and Postgres gives them the types that their parameters have; bytes travel as
+they are.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import select
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import psycopg
@@ -28,26 +29,26 @@ Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 Statement = tuple[str, Params]
 
-# What is prepared is not what it was: somebody dropped it, or a table that it reads has other columns now. It was not
-# run, and asked again it is prepared anew.
+# Errors that mean that a prepared statement is stale: it was deallocated, or a table that it reads
+# changed. The statement did not run, so it can be prepared under another name and sent again.
 STALE = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
-TEXT, BINARY = 0, 1
-BYTEA = 17  # its oid
-_PLACE = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")
+TEXT, BINARY = 0, 1  # libpq's formats of a value
+BYTEA = 17  # the oid of the type
+_PARAMETER = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")
 _numbers = itertools.count(1)
 
 
-class _Text(NamedTuple):
-    """A statement as Postgres wants it: ``$1`` for the first of ``names``. Its name is the same on all connections."""
+class _Compiled(NamedTuple):
+    """A statement with ``$1``, ``$2`` ... in place of its ``names``, or of its values in order."""
 
-    name: bytes
+    name: bytes  # of the prepared statement; the same on all connections
     text: bytes
     names: tuple[str, ...]
-    by_place: bool
+    is_positional: bool
 
     def values(self, params: Params) -> Sequence[Any]:
-        if self.by_place:
+        if self.is_positional:
             assert not isinstance(params, Mapping)
             return params
         assert isinstance(params, Mapping) or not self.names
@@ -55,66 +56,69 @@ class _Text(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(query: str) -> _Text:
-    """``%(name)s`` or ``%s`` become numbered places; ``%%`` a percent sign."""
+def _compiled(query: str) -> _Compiled:
+    """Turn ``%(name)s`` or ``%s`` into numbered parameters, and ``%%`` into a percent sign."""
     names: dict[str, int] = {}
-    places = itertools.count(1)
+    positions = itertools.count(1)
 
-    def place(match: re.Match[str]) -> str:
+    def numbered(match: re.Match[str]) -> str:
         name, positional, _ = match.groups()
         if positional:
-            return f"${next(places)}"
+            return f"${next(positions)}"
         return f"${names.setdefault(name, len(names) + 1)}" if name else "%"
 
-    text = _PLACE.sub(place, query)
-    return _Text(b"s%d" % next(_numbers), text.encode(), tuple(names), next(places) > 1)
+    text = _PARAMETER.sub(numbered, query)
+    return _Compiled(b"s%d" % next(_numbers), text.encode(), tuple(names), next(positions) > 1)
 
 
 class _Session:
-    """What is known of a connection: which statements it has prepared, how its answers are read."""
+    """State of one connection: its prepared statements, how to wait for it, how to read it."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.prepares = False
-        self.prepared: set[bytes] = set()
-        self.asked: set[bytes] = set()  # and those on their way
-        self.forgotten = 0
+        self.may_prepare = False
+        self.prepared: set[bytes] = set()  # names that the server has confirmed
+        self.requested: set[bytes] = set()  # the same, and those whose PREPARE is on its way
+        self.generation = 0  # part of each name; the next one begins when prepared statements turn out stale
         self.transformer = Transformer(connection)
         self.readable = select.poll()
         self.readable.register(connection.pgconn.socket, select.POLLIN)
-        self.both = select.poll()
-        self.both.register(connection.pgconn.socket, select.POLLIN | select.POLLOUT)
+        self.both_ways = select.poll()
+        self.both_ways.register(connection.pgconn.socket, select.POLLIN | select.POLLOUT)
 
 
-def allow(connection: psycopg.Connection[Any]) -> None:
-    """Statements may be prepared on ``connection``. psycopg's own are not: it drops all of a session's together."""
+def allow_preparing(connection: psycopg.Connection[Any]) -> None:
+    """Let ``run`` prepare statements, and psycopg none: its ROLLBACK would drop ours as well."""
     connection.prepare_threshold = None
-    _session(connection).prepares = True
+    _session(connection).may_prepare = True
 
 
 def _session(connection: psycopg.Connection[Any]) -> _Session:
-    """Kept on the connection itself, so that it goes with it."""
-    known = vars(connection)
-    session: _Session | None = known.get("statements")
+    """Return the session of ``connection``: an attribute of it, so that both end together."""
+    attributes = vars(connection)
+    session: _Session | None = attributes.get("statements")
     if session is None:
-        session = known["statements"] = _Session(connection)
+        session = attributes["statements"] = _Session(connection)
     return session
 
 
 class Answer(NamedTuple):
-    """What a statement returned. ``word``: the server's command tag."""
+    """What a statement returned."""
 
-    word: str
+    word: str  # the server's command tag, such as ``INSERT 0 1``
     rows: list[Row]
 
 
 def run(
     connection: psycopg.Connection[Any], groups: Iterable[Sequence[Statement]]
 ) -> list[list[Answer] | psycopg.Error]:
-    """Send all statements in one go; what each of a group returned, or the group's first error.
+    """Send all statements together. Return for each group its answers, or its first error.
 
-    A group ends where the server commits what is not in a transaction, and where it goes on after an error.
-    Raises ``psycopg.OperationalError`` when the connection breaks: it is closed then, and what was done is unknown.
-    Raises what a value's encoding raises, before anything is sent.
+    A group ends with a Sync: there the server commits statements that are not in a transaction, and
+    there it goes on after an error.
+
+    Raises ``psycopg.OperationalError`` when the connection breaks: it is closed then, and which
+    statements ran is unknown. Raises the error of a value that cannot be encoded before anything is
+    sent.
     """
     encoded = [[_encoded(*statement) for statement in group] for group in groups]
     session, pgconn = _session(connection), connection.pgconn
@@ -122,20 +126,20 @@ def run(
         pgconn.enter_pipeline_mode()
         expected = [_send(pgconn, session, group) for group in encoded]
         _flush(pgconn, session)
-        results = [_results(pgconn, session, statements) for statements in expected]
+        results = [_results(pgconn, session, of_group) for of_group in expected]
         pgconn.exit_pipeline_mode()
     except BaseException:
-        connection.close()  # something may still come that nobody would know
+        connection.close()  # an unread answer would be taken for the answer to a later statement
         raise
-    if session.prepares and any(isinstance(result, STALE) for result in results):
-        session.prepared.clear()  # whoever asks again has them anew, under other names
-        session.forgotten += 1
-    session.asked = set(session.prepared)
-    return [_answers(session, its) for its in results]
+    if session.may_prepare and any(isinstance(result, STALE) for result in results):
+        session.prepared.clear()
+        session.generation += 1
+    session.requested = set(session.prepared)
+    return [_answers(session, of_group) for of_group in results]
 
 
 def run_together(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Answer]:
-    """One group. Raises its first error."""
+    """Send one group and return its answers. Raises its first error."""
     (answers,) = run(connection, [statements])
     if isinstance(answers, psycopg.Error):
         raise answers
@@ -144,7 +148,7 @@ def run_together(connection: psycopg.Connection[Any], statements: Sequence[State
 
 # ---------------------------------------------------------------- sending
 
-_Encoded = tuple[_Text, list[bytes | None], list[int]]
+_Encoded = tuple[_Compiled, list[bytes | None], list[int]]
 
 
 def _encoded(query: str, params: Params) -> _Encoded:
@@ -159,19 +163,23 @@ def _encoded(query: str, params: Params) -> _Encoded:
 
 
 def _send(pgconn: pq.abc.PGconn, session: _Session, group: Sequence[_Encoded]) -> list[Callable[[], object] | None]:
-    """Into libpq's buffer. What is to be done once each of these is answered well; None: its answer is wanted."""
+    """Write a group into libpq's buffer.
+
+    Return an entry per answer to come: for a PREPARE, what to do when it succeeds; for a statement,
+    None.
+    """
     expected: list[Callable[[], object] | None] = []
-    here: set[bytes] = set()  # prepared on the way: what comes before it in its group was answered well, or neither is
+    prepared_here: set[bytes] = set()  # in this group: if the PREPARE fails, the pipeline aborts the statement, too
     for compiled, values, formats in group:
-        name = b"%b_%d" % (compiled.name, session.forgotten)
-        if session.prepares and name not in session.asked:
+        name = b"%b_%d" % (compiled.name, session.generation)
+        if session.may_prepare and name not in session.requested:
             pgconn.send_prepare(name, compiled.text)
             expected.append(functools.partial(session.prepared.add, name))
-            session.asked.add(name)
-            here.add(name)
-        if name in session.prepared or name in here:
+            session.requested.add(name)
+            prepared_here.add(name)
+        if name in session.prepared or name in prepared_here:
             pgconn.send_query_prepared(name, values, formats)
-        else:  # nobody prepares here, or another group does, and it is not known yet whether it can
+        else:  # not allowed to prepare, or another group's PREPARE is on its way and may fail
             pgconn.send_query_params(compiled.text, values, param_formats=formats)
         expected.append(None)
     pgconn.pipeline_sync()
@@ -179,8 +187,9 @@ def _send(pgconn: pq.abc.PGconn, session: _Session, group: Sequence[_Encoded]) -
 
 
 def _flush(pgconn: pq.abc.PGconn, session: _Session) -> None:
+    """Send libpq's buffer. Read meanwhile: a server that cannot write its answers stops reading."""
     while pgconn.flush():
-        for _, event in session.both.poll():
+        for _, event in session.both_ways.poll():
             if event & ~select.POLLOUT:
                 pgconn.consume_input()
 
@@ -191,30 +200,30 @@ def _flush(pgconn: pq.abc.PGconn, session: _Session) -> None:
 def _results(
     pgconn: pq.abc.PGconn, session: _Session, expected: Sequence[Callable[[], object] | None]
 ) -> list[pq.abc.PGresult] | psycopg.Error:
-    """What came back for a group, up to where it ends."""
+    """Read the results of a group, up to its Sync. Return them, or the group's first error."""
     results: list[pq.abc.PGresult] = []
     error: psycopg.Error | None = None
-    for done in expected:
+    for on_success in expected:
         result = _next(pgconn, session)
         if result is None or _next(pgconn, session) is not None:
-            raise psycopg.OperationalError("an answer that was not expected")
+            raise psycopg.OperationalError("the server sent an unexpected answer")
         match result.status:
             case pq.ExecStatus.TUPLES_OK | pq.ExecStatus.COMMAND_OK:
-                if done is not None:
-                    done()
+                if on_success is not None:
+                    on_success()
                 else:
                     results.append(result)
             case pq.ExecStatus.PIPELINE_ABORTED:
-                pass  # what came behind the error
+                pass  # a statement behind the error
             case _:
                 error = error or errors.error_from_result(result)
     end = _next(pgconn, session)
-    if end is not None and end.status == pq.ExecStatus.FATAL_ERROR:  # at the commit: what is checked only there
+    if end is not None and end.status == pq.ExecStatus.FATAL_ERROR:  # of the commit: a deferred constraint
         error = error or errors.error_from_result(end)
         if _next(pgconn, session) is None:
             end = _next(pgconn, session)
     if end is None or end.status != pq.ExecStatus.PIPELINE_SYNC:
-        raise psycopg.OperationalError("an answer that was not expected")
+        raise psycopg.OperationalError("the server sent an unexpected answer")
     return results if error is None else error
 
 
@@ -226,7 +235,7 @@ def _next(pgconn: pq.abc.PGconn, session: _Session) -> pq.abc.PGresult | None:
 
 
 def _answers(session: _Session, results: list[pq.abc.PGresult] | psycopg.Error) -> list[Answer] | psycopg.Error:
-    """Rows that Python cannot hold (a date of the year 10000) are their group's error, and nobody else's."""
+    """Decode a group's results. A value that Python cannot hold (the year 10000) is its error."""
     if isinstance(results, psycopg.Error):
         return results
     try:
@@ -249,6 +258,7 @@ def _rows(session: _Session, result: pq.abc.PGresult) -> list[Row]:
 
 
 def _encode(value: Any) -> tuple[bytes | None, int]:
+    """Return ``value`` as it is sent, and its format."""
     match value:
         case None:
             return None, TEXT
@@ -267,7 +277,9 @@ def _encode(value: Any) -> tuple[bytes | None, int]:
 
 
 def _text(value: str) -> bytes:
-    """Raises ``psycopg.DataError`` for a NUL, where libpq would end, and ``UnicodeError`` for half a pair."""
+    """Raise ``psycopg.DataError`` for a NUL (libpq would cut the text there), ``UnicodeError`` for
+    a lone surrogate.
+    """
     if "\0" in value:
         raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
     return value.encode()
@@ -282,13 +294,17 @@ def _element(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """Where Postgres reads what Python writes."""
-    if not isinstance(value, int | float | Decimal | uuid.UUID | dt.date):
-        raise psycopg.DataError(f"a {type(value).__name__} is no value of a statement")
+    """Return what both Python and Postgres write for ``value``. These types and no others occur."""
+    if not isinstance(value, int | float | uuid.UUID | dt.datetime):
+        raise psycopg.DataError(f"cannot send a {type(value).__name__} as a statement parameter")
     return str(value)
 
 
 def _byte_strings(values: Sequence[bytes]) -> bytes:
-    """A ``bytea[]`` as Postgres sends one: dimensions, whether one is null, oid; length, lowest index; the elements."""
+    """Return a binary ``bytea[]``: dimensions, has nulls, oid; length, lowest index; elements.
+
+    psycopg's own dumper takes longer: 2.0 instead of 0.5 us for one element, 7.3 instead of 3.9 us
+    for 20.
+    """
     head = struct.pack("!iiIii", 1, 0, BYTEA, len(values), 1)
     return head + b"".join(struct.pack("!i", len(value)) + value for value in values)

@@ -1,4 +1,4 @@
-"""Reads that ride with the committer's batches, so that a process needs no second connection for them."""
+"""Reads that ride with the committer's batches, so that they need no second connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Statements(Stream[Statement, list[Row] | psycopg.Error]):
     def write(
         self, connection: psycopg.Connection[Any], items: Sequence[Statement]
     ) -> Sequence[list[Row] | psycopg.Error]:
-        """Return the rows or the error of each: one statement's error says nothing of the committed ones beside it."""
+        """Return the rows or the error of each; an error undoes only its own statement."""
         return database.each(connection, items)
 
 

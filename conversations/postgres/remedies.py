@@ -20,7 +20,7 @@ class Remedy(enum.Enum):
 
 
 def classify(error: Exception, stream: AnyStream, tries: int, disconnected: bool) -> Remedy:
-    """Return the remedy for an error of one item that was written alone for the ``tries``-th time."""
+    """Return the remedy for an item that was refused alone for the ``tries``-th time."""
     wait = Remedy.WAIT if stream.patient else Remedy.FAIL
     match error:
         case psycopg.errors.LockNotAvailable():  # a migration holds the table, for two seconds at most

@@ -1,7 +1,8 @@
-"""Every statement of the core, by name: ``sql("store_messages")`` is the text of ``storing/sql/store_messages.sql``.
+"""Every statement by name: ``sql("store_messages")`` reads ``storing/sql/store_messages.sql``.
 
-A file holds one statement (or one Lua script) and lies beside the code that runs it; its first lines say what it
-does. Names are unique over all folders. All files are read once, when this module is imported.
+A file holds one statement or one Lua script, lies beside the code that runs it, and says in its
+first lines what it does. Names are unique over all folders. All files are read once, when this
+module is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ CORE = Path(__file__).parent.parent
 
 
 def _read(kind: str) -> dict[str, str]:
-    """The files of all folders named ``kind``, by name. Raises ``ValueError`` where two have the same name."""
+    """Return the files of all folders named ``kind``. Raises ``ValueError`` if two share a name."""
     texts: dict[str, str] = {}
     for path in sorted(CORE.glob(f"*/{kind}/*.{kind}")):
         if path.stem in texts:
@@ -26,10 +27,10 @@ LUA = _read("lua")
 
 
 def sql(name: str) -> str:
-    """The statement of this name. Raises ``KeyError``."""
+    """Return the statement of this name. Raises ``KeyError``."""
     return SQL[name]
 
 
 def lua(name: str) -> str:
-    """The Lua script of this name. Raises ``KeyError``."""
+    """Return the Lua script of this name. Raises ``KeyError``."""
     return LUA[name]

@@ -1,4 +1,4 @@
-"""What Postgres cannot hold, replaced: NUL and lone surrogates become U+FFFD."""
+"""Replaces what Postgres cannot store in a text: NUL and lone surrogates become U+FFFD."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ REPLACEMENT = "\ufffd"
 
 
 def storable(text: str) -> bool:
+    """Return True if Postgres can store ``text`` as it is."""
     return _UNSTORABLE.search(text) is None
 
 
 def clean_text(text: str, limit: int | None = None) -> str:
-    """``text`` as it can be stored, cut at ``limit`` characters."""
+    """Return ``text`` as it can be stored, cut to ``limit`` characters."""
     if not storable(text):
         text = _UNSTORABLE.sub(REPLACEMENT, text)
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 def clean_tree(value: Any) -> Any:
-    """Every text of a JSON value cleaned, keys too."""
+    """Return a JSON value with all its texts cleaned, keys too."""
     match value:
         case str():
             return clean_text(value)
@@ -34,7 +35,7 @@ def clean_tree(value: Any) -> Any:
 
 
 def storable_tree(value: Any) -> bool:
-    """Whether ``clean_tree`` would change nothing."""
+    """Return True if ``clean_tree`` would change nothing."""
     match value:
         case str():
             return storable(value)

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class LaneLocked(enum.Enum):
-    """A stream's answer for an item whose lane another transaction has locked: the item has to wait.
+    """The answer for an item whose lane another transaction has locked: the item has to wait.
 
     An enum of one value, so that ``Result | LaneLocked`` is exact and a result needs no wrapper.
     """
@@ -32,10 +32,12 @@ LANE_LOCKED: Final = LaneLocked.LANE_LOCKED
 class Stream(abc.ABC, Generic[Item, Result]):
     """One kind of write; items of several streams never share a batch.
 
-    ``patient``: an item waits in memory until the database takes it, however long that is. An item of
-    another stream has a caller who waits: it fails at its deadline, or when the database is away.
+    ``patient``: an item waits in memory until the database takes it, however long that is. An item
+    of another stream has a caller who waits: it fails at its deadline, or when the database is
+    away.
 
-    ``short``: a batch takes little time and much waits for it, so the stream gets every second batch.
+    ``short``: a batch takes little time and much waits for it, so the stream gets every second
+    batch.
     """
 
     name: str
@@ -48,23 +50,23 @@ class Stream(abc.ABC, Generic[Item, Result]):
 
     @abc.abstractmethod
     def lane(self, item: Item) -> Hashable:
-        """Return the lane of ``item``: items of one lane are written in the order of their submission."""
+        """Return its lane: items of one lane are written in the order of their submission."""
 
     def owner(self, item: Item) -> Hashable:
-        """Return the tenant or channel of ``item``: a large backlog of one owner must not delay the others."""
+        """Return its tenant or channel: a large backlog of one owner must not delay the others."""
         return None
 
     def mend(self, item: Item, error: psycopg.Error) -> Item | None:
-        """Return what to write instead of an item that the database refuses, or None: the item fails."""
+        """Return what to write instead of an item that the database refused; None: it fails."""
         return None
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Ticket(Generic[Item, Result]):
-    """One submitted item. The committer's thread owns it until it calls ``done``, then the caller does.
+    """One submitted item. The committer's thread owns it until ``done``, then the caller does.
 
-    ``done(tickets)`` is called in the committer's thread, once per batch for all tickets that share it.
-    Each has its ``error`` then, or else its ``result``.
+    ``done(tickets)`` is called in the committer's thread, once per batch for all tickets that share
+    it. Each has its ``error`` then, or else its ``result``.
     """
 
     stream: Stream[Item, Result]
@@ -72,8 +74,9 @@ class Ticket(Generic[Item, Result]):
     done: Callable[[list[Ticket[Item, Result]]], None]
     deadline: float  # of the monotonic clock
     size: int  # bytes that the item keeps in memory
-    # Lanes in which an item of the same request failed; shared by its tickets. Later items of these lanes
-    # fail, too: the request is repeated as a whole, and a later item must not be written before an earlier one.
+    # Lanes in which an item of the same request failed; shared by its tickets. Later items of these
+    # lanes fail, too: the request is repeated as a whole, and a later item must not be written
+    # before an earlier one.
     failed_lanes: set[Hashable]
     about: Any  # whatever the caller needs in ``done``
     lane: Hashable = field(init=False)
@@ -98,7 +101,7 @@ class Ticket(Generic[Item, Result]):
         self.failed_lanes.add(self.lane)
 
     def fails(self, now: float) -> bool:
-        """Fail if the deadline has passed or an earlier item of the same request and lane failed; True then."""
+        """Fail, and return True, after the deadline or an earlier failure in this request and lane."""
         if self.lane in self.failed_lanes:
             self.fail(NotStored("an earlier item of its lane could not be stored"))
         elif now >= self.deadline:
