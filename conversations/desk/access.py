@@ -102,6 +102,11 @@ def role(request: HttpRequest, of: Iterable[int]) -> Role:
     return min((roles(request).get(tenant, Role.NOBODY) for tenant in of), default=Role.NOBODY)
 
 
+def highest_role(request: HttpRequest) -> Role:
+    """Return the highest role that this person has in any tenant."""
+    return Role.SUPERUSER if is_superuser(request) else max(roles(request).values(), default=Role.NOBODY)
+
+
 def may(request: HttpRequest, action: str, of: Iterable[int]) -> bool:
     """Return True if this person may do ``action`` in every one of the tenants ``of``."""
     return action in LEAST and role(request, of) >= LEAST[action]
@@ -117,8 +122,7 @@ def may_enter(request: HttpRequest, action: str = "see") -> bool:
     """Return True if this person may open a page that needs ``action``, in one tenant at least."""
     if not (request.user.is_active and getattr(request.user, "is_staff", False)):
         return False
-    highest = Role.SUPERUSER if is_superuser(request) else max(roles(request).values(), default=Role.NOBODY)
-    return highest >= LEAST[action]
+    return highest_role(request) >= LEAST[action]
 
 
 def channels(request: HttpRequest) -> list[Channel]:

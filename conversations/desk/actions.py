@@ -1,8 +1,8 @@
 """The verbs of staff: what a person may do to a conversation, a reply, a pause or a quarantined item.
 
-Each verb is one transaction in one pipeline: lock the lane if it still is what the person saw, do it,
-write the audit entry; after COMMIT, wake. Nothing here is undone by a turn that was computed before:
-the verbs bump the epoch, or take a number.
+Each verb is one transaction in one pipeline: lock the lane if it is still as the person saw it, act, write the audit
+entry; after COMMIT, wake. A turn that was computed before cannot undo a verb, because the verb bumps the epoch or takes
+a number. Callers ask ``access`` first: the names of these functions are the actions of ``access.LEAST``.
 
 **Invariant:** a verb that comes too late changes nothing and raises ``LaneMoved``, which says what is there now.
 """
@@ -28,10 +28,10 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 from conversations.waking import wake
 
-TRIES = 3  # a lane that somebody else holds; each waits for the lock's own timeout
+TRIES = 3  # for a locked lane, each as long as lock_timeout (500 ms); more keep the page waiting longer
 NOTE_CHARACTERS = 2_000
 ANSWER_CHARACTERS = 20_000
-REPLAYS = 64  # of one message
+REPLAYS = 64  # of one message; a limit, because next_replay looks for all of them
 ANYTHING = {"epoch": None, "next_sequence": None, "mode": None, "paused": None}
 
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ class NotAnswered(CoreError):
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """The lane as the page showed it. ``epoch`` changes with every act of a person, ``next_sequence`` with the head."""
+    """The lane as the page showed it. ``epoch`` changes with each act of a person, ``next_sequence`` with the head."""
 
     conversation: int
     epoch: int
@@ -55,11 +55,11 @@ class Seen(Struct, frozen=True, kw_only=True):
     last_sequence: int = 0  # the newest message that the page showed
 
     def lane(self, **more: Any) -> dict[str, Any]:
-        """What must still hold for an act on who answers."""
+        """Return what must still hold for an act on who answers."""
         return {"conversation": self.conversation, "epoch": self.epoch, **more}
 
     def head(self) -> dict[str, Any]:
-        """What must still hold for an act on the message that was next."""
+        """Return what must still hold for an act on the head."""
         return self.lane(next_sequence=self.next_sequence)
 
 
@@ -67,17 +67,17 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def retry(seen: Seen, staff: User) -> None:
-    """The head is tried again at once, with all its attempts."""
+    """Try the head again at once, with all its attempts."""
     _act(seen.head(), staff, "retry", {"retry": _sql("retry")}, subject=f"message {seen.next_sequence}")
 
 
 def skip(seen: Seen, staff: User, note: str) -> None:
-    """The bot never sees the head; the next message is due."""
+    """Pass over the head for good; the next message is due."""
     _pass(seen, staff, "skip", note, status=Message.Status.SKIPPED, statuses=["pending", "parked", "missing"])
 
 
 def park(seen: Seen, staff: User, note: str) -> None:
-    """The head is set aside, to be unparked later; the next message is due."""
+    """Set the head aside, to be unparked later; the next message is due."""
     _pass(seen, staff, "park", note, status=Message.Status.PARKED, statuses=["pending"])
 
 
@@ -91,7 +91,7 @@ def _pass(seen: Seen, staff: User, verb: str, note: str, *, status: str, statuse
 
 
 def unpark(seen: Seen, staff: User, message: Message) -> int:
-    """A parked message comes again, once: at the tail, or in its place where it still blocks the lane. Its number."""
+    """Bring a parked message back, once: at the tail, or in its place where it blocks the lane. Return its number."""
     if message.sequence == seen.next_sequence:
         retry(seen, staff)
         return seen.next_sequence
@@ -101,7 +101,7 @@ def unpark(seen: Seen, staff: User, message: Message) -> int:
 
 
 def replay(staff: User, message: Message, number: int) -> int:
-    """The bot sees a passed message once more, at the tail, as its ``number``-th replay. The copy's own number."""
+    """Put a copy of a passed message at the tail, as its replay ``number``. Return the copy's own number."""
     if not 1 <= number <= REPLAYS:
         raise LaneMoved(f"a message is replayed {REPLAYS} times at most")
     identity = _again(message, f"r:{number}")
@@ -111,7 +111,7 @@ def replay(staff: User, message: Message, number: int) -> int:
 
 
 def next_replay(message: Message) -> int:
-    """The number that the next replay of ``message`` takes: a page that is sent twice replays once."""
+    """Return the number of the next replay of ``message``. A form that is sent twice replays once."""
     identities = {_again(message, f"r:{number}"): number for number in range(1, REPLAYS + 1)}
     found = Message.objects.filter(identity__in=list(identities)).values_list("identity", flat=True)
     taken = {identities[bytes(identity)] for identity in found}
@@ -123,7 +123,7 @@ def _again(message: Message, how: str) -> bytes:
 
 
 def _put_back(staff: User, verb: str, message: Message, statement: Statement) -> int:
-    """A new number at the tail needs no epoch: it goes through the lane."""
+    """Append without looking at the epoch: a new number at the tail goes through the lane."""
     lane = {"conversation": message.conversation_id}
     rows = _act(lane, staff, verb, {"copy": statement}, subject=f"message {message.sequence}")
     return int(rows["copy"][0][1])
@@ -133,12 +133,12 @@ def _put_back(staff: User, verb: str, message: Message, statement: Statement) ->
 
 
 def take_over(seen: Seen, staff: User, reason: str = "") -> None:
-    """A person answers from now on; what the bot has not begun to send becomes drafts."""
+    """Let a person answer from now on; replies that the bot has not begun to send become drafts."""
     _act(seen.lane(mode="bot"), staff, "take_over", _taking_over(staff), reason=reason)
 
 
 def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> None:
-    """A person's reply. Where the bot answers, ``taking_over`` takes over in the same transaction."""
+    """Write a person's reply. ``taking_over``: take over from the bot in the same transaction."""
     bodies = _bodies(seen.conversation, text)
     statement = _sql("answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
     if taking_over:
@@ -174,7 +174,7 @@ def _taking_over(staff: User) -> Statements:
 
 
 def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
-    """The answer in the parts that its platform takes."""
+    """Return the answer in the parts that its platform takes. Raises ``ValueError`` where it is empty or too long."""
     text = clean_text(text.replace("\r\n", "\n").strip())
     if not text:
         raise ValueError("an answer needs words")
@@ -188,18 +188,18 @@ def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
 
 
 def wake_up(conversation_id: int, staff: User) -> None:
-    """Look at it now, whatever was planned. Retry times stay."""
+    """Make the lane due now. Retry times stay."""
     _act({"conversation": conversation_id}, staff, "wake", {"wake": _sql("wake")})
 
 
 def pause(conversation_id: int, staff: User, reason: str) -> None:
-    """The bot stops in this conversation; replies that are written still go out."""
+    """Stop the bot in this conversation; replies that are written still go out."""
     lane = {"conversation": conversation_id, "paused": False}
     _act(lane, staff, "pause", {"pause": _sql("pause", paused=True)}, reason=reason)
 
 
 def resume(conversation_id: int, staff: User) -> None:
-    """The bot goes on where it stopped."""
+    """End a pause of this conversation; the bot goes on where it stopped."""
     lane = {"conversation": conversation_id, "paused": True}
     _act(lane, staff, "resume", {"resume": _sql("pause", paused=False)})
 
@@ -208,19 +208,19 @@ def resume(conversation_id: int, staff: User) -> None:
 
 
 def decide_unknown_reply(reply: Reply, staff: User, *, sent: bool) -> None:
-    """It arrived, or it is sent again with the same key. A bot's reply from before a take-over becomes a draft."""
+    """Mark it as sent, or send it again with the same key; a bot's reply from before a take-over becomes a draft."""
     statement = _sql("decide_reply", reply=reply.pk, sent=sent)
     _act_on_reply(reply, staff, "decide_sent" if sent else "decide_resend", statement)
 
 
 def resend_reply(reply: Reply, staff: User) -> None:
-    """The same words once more, in the name of the person who asks for it, at the tail."""
+    """Send the same words as a new reply of this person, at the tail."""
     statuses = ["parked", "failed", "expired"]
     _act_on_reply(reply, staff, "resend", _sql("resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
 
 
 def cancel_reply(reply: Reply, staff: User, note: str) -> None:
-    """A reply that has not started does not start; one that was refused leaves the list of staff."""
+    """Cancel a reply that has not started, or take a refused one off the list of staff."""
     written = f"set aside by {staff.get_username()}: {_note(note)}"
     statement = _sql("cancel_reply", reply=reply.pk, statuses=["pending", "parked", "failed"], note=written)
     _act_on_reply(reply, staff, "cancel", statement, reason=note)
@@ -235,7 +235,7 @@ def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, re
 
 
 def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -> None:
-    """Handling or sending stops for everybody of a channel, bot or tenant; only staff end it."""
+    """Stop handling or sending of a whole channel, bot or tenant, until staff end it."""
     key = {"scope": scope, "target": target, "stops": stops}
     statement = _sql("start_pause", **key, staff=staff.pk, reason=_note(reason))
     if not _commit({"start": statement})["start"]:
@@ -243,14 +243,14 @@ def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -
 
 
 def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str = "") -> None:
-    """All that the pause stopped goes on; the sweeper brings its lanes."""
+    """End a pause; the sweeper wakes the lanes that it stopped."""
     statement = _sql("end_pause_by_staff", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
     if not _commit({"end": statement})["end"]:
-        raise LaneMoved("it changed meanwhile: this pause ended, or began anew")
+        raise LaneMoved("it changed meanwhile: this pause ended, or another one began")
 
 
 def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
-    """New credentials of a channel, by name; an empty value removes. They end what the old ones stopped."""
+    """Write credentials by name; an empty value removes one. Ends the pause that the old ones caused."""
     with transaction.atomic(durable=True):
         row = Channel.objects.select_for_update().get(pk=channel.pk)
         row.set_credentials(values)
@@ -262,7 +262,7 @@ def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) ->
 
 
 def set_active(channel: Channel, active: bool, staff: User, reason: str) -> None:
-    """A channel that is off stores what comes; its lanes wait."""
+    """Switch a channel on or off. While it is off, messages are stored and lanes wait."""
     with transaction.atomic(durable=True):
         changed = Channel.objects.filter(pk=channel.pk, active=not active).update(active=active)
         if not changed:
@@ -286,14 +286,14 @@ def _note_channel(
 
 
 def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:
-    """Somebody looked at it. The bytes stay."""
+    """Settle a quarantined item; its bytes are kept."""
     statement = _sql("settle_quarantine", item=item.pk, staff=staff.pk, reason=_note(note))
     if not _commit({"settle": statement})["settle"]:
         raise LaneMoved("it changed meanwhile: somebody has settled this item")
 
 
 def note_reading(conversation_id: int, staff: User) -> None:
-    """Reading is audited, once an hour per person and conversation."""
+    """Audit that a person read a conversation, once an hour."""
     _commit({"read": _sql("note_reading", conversation=conversation_id, staff=staff.pk)})
 
 
@@ -343,7 +343,7 @@ def _what_is_there(conversation_id: int) -> str:
 
 
 def _commit(statements: Statements) -> Rows:
-    """One pipeline on this request's connection; a lane that a step holds is waited for, ``TRIES`` times."""
+    """Run one pipeline on this request's connection, up to ``TRIES`` times while the lane is locked."""
     return _patiently(lambda: database.transaction(_own_connection(), statements))
 
 

@@ -1,6 +1,7 @@
-"""For scripts of staff, as JSON: what is stuck, and why a conversation is not moving. The admin's session, its tenants.
+"""JSON for scripts of staff: what is stuck, and why a conversation does not move.
 
-Nothing here writes, and nothing tells what people wrote.
+A script signs in with the admin's session and sees its person's tenants. Nothing is written, and no text of a
+message is shown.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LIMIT = 200
 
 
 class MaySee(permissions.BasePermission):
-    """Staff to whom at least one tenant was given."""
+    """Staff with a role that may see, in one tenant at least (``access.LEAST``)."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         return access.may_enter(django_request(request))
@@ -52,7 +53,7 @@ class Stuck(StaffView):
     def get(self, request: Request) -> Response:
         channels = access.channel_ids(django_request(request))
         around = facts.look_around(channels)
-        return Response(described(facts.find_stuck(channels, around, LIMIT), around))
+        return Response(describe(facts.find_stuck(channels, around, LIMIT), around))
 
 
 class Conversation(StaffView):
@@ -63,11 +64,11 @@ class Conversation(StaffView):
         found = facts.read([conversation_id]).get(conversation_id)
         if found is None or found.channel_id not in channels:
             raise NotFound
-        return Response(described([conversation_id], facts.look_around(channels))[0])
+        return Response(describe([conversation_id], facts.look_around(channels))[0])
 
 
-def described(ids: Sequence[int], around: facts.Around) -> list[dict[str, Any]]:
-    """Each conversation with its channel, mode, pending messages and reasons."""
+def describe(ids: Sequence[int], around: facts.Around) -> list[dict[str, Any]]:
+    """Return each conversation with its channel, mode, pending messages and reasons."""
     found, now = facts.read(ids), timezone.now()
     return [
         {
@@ -76,17 +77,17 @@ def described(ids: Sequence[int], around: facts.Around) -> list[dict[str, Any]]:
             "mode": found[lane].mode,
             "pending": found[lane].pending,
             "oldest_pending_at": found[lane].oldest_pending_at,
-            "reasons": said(reasons.reasons(found[lane], around, now)),
+            "reasons": serialize(reasons.reasons(found[lane], around, now)),
         }
         for lane in ids
         if lane in found
     ]
 
 
-def said(its_reasons: Any) -> Any:
-    return ReasonSerializer(its_reasons, many=True).data
+def serialize(found: Any) -> Any:
+    return ReasonSerializer(found, many=True).data
 
 
 def django_request(request: Request) -> HttpRequest:
-    """Django's own request, in which the session has named the user."""
+    """Return Django's own request, whose user the session names."""
     return request._request

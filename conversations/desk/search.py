@@ -1,7 +1,7 @@
-"""Finding a conversation by what a person of staff has at hand: a name, phone, username, chat, message id or trace.
+"""Finds a conversation by a name, phone, username, chat, message id or trace.
 
-Every way is one index lookup; see ``sql/search.sql``. Nothing is filled beside the rows, so what is
-erased from a contact cannot be found any more.
+Each way is one index lookup, see ``sql/search.sql``. There is no search table beside the rows, so an erased contact
+cannot be found any more.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from django.db import connection
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 
-LIMIT = 200
-WORDS = 5
-WHOLE_WORD_CHARACTERS = 2  # shorter words are found whole: half the world begins with "a"
+LIMIT = 200  # conversations found; more are cut off
+WORDS = 5  # of the search text; the others are ignored
+WHOLE_WORD_CHARACTERS = 2  # words up to this length must match whole: too many names begin with "a"
 TRACE = re.compile("[0-9a-f]{16}")
 PHONE = re.compile(r"[+0-9][0-9 ()./-]{5,30}")
 
 
 def find(text: str, channels: Sequence[int]) -> list[int]:
-    """Ids of conversations in ``channels``, newest first, ``LIMIT`` at most."""
+    """Return ids of conversations in ``channels``, newest first, at most ``LIMIT``."""
     exact = clean_text(text.strip(), 256)
     if not exact:
         return []
@@ -40,7 +40,7 @@ def find(text: str, channels: Sequence[int]) -> list[int]:
 
 
 def tsquery(text: str) -> str:
-    """All words, each by its beginning; a phone by its digits, without the zeros that stand for a country."""
+    """Return a tsquery for all words by their beginnings; for a phone by its digits without leading zeros."""
     if PHONE.fullmatch(text):
         return _term(re.sub("[^0-9]", "", text).lstrip("0") or "0")
     return " & ".join(_term(word) for word in text.lower().split()[:WORDS])

@@ -1,6 +1,6 @@
-"""The page of one conversation: messages with their turns and replies, and what people did, in order.
+"""The timeline of one conversation: messages with their turns and replies, and acts of staff, in order.
 
-``version`` is the cursor of the live page: one indexed query that changes whenever the page would.
+``version`` is the cursor of the live page: one indexed query whose value changes whenever the page does.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from django.db.models import F, Q
 from conversations.models import Audit, Conversation, ConversationState, Message, Reply, Turn
 from conversations.postgres.sql_files import sql
 
-MESSAGES = 40  # a window of the page
-BESIDE = 300  # turns, replies and acts looked at for the newest window
+MESSAGES = 40  # per window; more make the live page slower, fewer need more clicks
+BESIDE = 300  # turns, replies and acts read for a window, each; those beyond are not shown
 
 
 @dataclasses.dataclass(kw_only=True)
 class Block:
-    """One message with what was made of it, or a reply or act that belongs to none."""
+    """One message with its turns and replies; or a reply or an act that belongs to no message."""
 
     key: str
     at: dt.datetime
@@ -35,14 +35,14 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """A part of the page, oldest first. ``older``: what to ask for to read on, None at the beginning."""
+    """A part of the timeline, oldest first. ``older``: ``before`` of the older part, None at the beginning."""
 
     blocks: Sequence[Block]
     older: int | None
 
 
 def version(conversation_id: int) -> str:
-    """Another value for every change of the newest window; '' for a conversation that is gone."""
+    """Return a value that changes with the newest window; '' where the conversation does not exist."""
     with connection.cursor() as cursor:
         cursor.execute(sql("read_version"), {"conversation": conversation_id})
         row = cursor.fetchone()
@@ -70,7 +70,7 @@ def answered(conversation_id: int) -> Answered:
 
 
 def window(lane: Conversation, before: int | None = None) -> Window:
-    """The newest messages, or those before number ``before``."""
+    """Return the newest messages, or those before number ``before``."""
     messages = _messages(lane, before)
     older = messages[0].sequence if len(messages) == MESSAGES and messages[0].sequence != 1 else None
     start = messages[0].received_at if older else None
@@ -81,7 +81,7 @@ def window(lane: Conversation, before: int | None = None) -> Window:
 
 
 def _messages(lane: Conversation, before: int | None) -> list[Message]:
-    """Oldest first; what waits for its number comes last."""
+    """Return messages, oldest first; those that wait for a number come last."""
     numbered = Message.objects.filter(conversation=lane, sequence__isnull=False)
     if before:
         numbered = numbered.filter(sequence__lt=before)
@@ -117,7 +117,7 @@ class _Beside:
         return sorted(blocks, key=lambda block: block.at)
 
     def _turns(self, lane: Conversation) -> list[Turn]:
-        """The newest window reads the end of an index; an older one what belongs to its messages."""
+        """Read the end of an index for the newest window, the turns of the messages for an older one."""
         if self._end is None:
             newest = Turn.objects.raw(sql("read_turns"), {"conversation": lane.pk, "limit": BESIDE})
             return list(newest)[::-1]
@@ -149,7 +149,7 @@ def _block(message: Message, beside: _Beside) -> Block:
 
 
 def _merge(messages: list[Block], alone: list[Block]) -> list[Block]:
-    """What belongs to no message stands before the first message that came after it; messages keep their order."""
+    """Put each block without a message before the first message that came after it."""
     merged: list[Block] = []
     for block in messages:
         while alone and alone[0].at < block.at:

@@ -22,8 +22,8 @@ from conversations.models import Contact, Conversation
 STUCK = 200
 
 
-class Reasoned(Walk):
-    """A list whose rows know why they stand as they stand: one query for all of them."""
+class ConversationList(Walk):
+    """Conversations with the reasons why they do not move, read in one query."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -41,7 +41,7 @@ def explain(request: HttpRequest, lanes: list[Any]) -> facts.Around:
 
 
 def name_of(lane: Conversation) -> str:
-    """Who it is with, as staff know them."""
+    """Return the name under which staff know the person; else their id on the platform."""
     contact: Contact | None = lane.contact
     name = contact.name or contact.username or contact.phone if contact else ""
     return visible(name or lane.user or lane.chat)
@@ -55,7 +55,7 @@ class Lanes(Window):
     change_list_template = "admin/conversations/list.html"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
-        return Reasoned
+        return ConversationList
 
     @admin.display(description="with")
     def person(self, lane: Conversation) -> str:
@@ -80,9 +80,9 @@ class Lanes(Window):
     def oldest(self, lane: Any) -> str:
         return age(lane.facts.oldest_pending_at) if lane.facts else ""
 
-    @admin.display(description="why it stands as it stands")
+    @admin.display(description="why it does not move")
     def reason(self, lane: Any) -> str:
-        """Nothing where nothing waits: what needs a look stands out."""
+        """Empty where nothing waits, so that the others stand out."""
         reason = lane.reasons[0] if lane.reasons else None
         if reason is None or reason.weight == "idle":
             return ""
@@ -91,11 +91,11 @@ class Lanes(Window):
 
 @admin.register(StuckConversation)
 class Stuck(Lanes):
-    """What no machine will move without a person, or what is older than expected; longest so first."""
+    """Conversations that need a person or are older than expected, the longest first."""
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
-            return super().changelist_view(request, extra_context)
+            return self.refuse(request, None, self.action)
         around = facts.look_around(access.channel_ids(request))
         ids = facts.find_stuck(access.channel_ids(request), around, STUCK)
         found = Conversation.objects.select_related("contact", "channel").in_bulk(ids)
@@ -109,14 +109,14 @@ class Stuck(Lanes):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """A stuck conversation's page is the conversation's."""
+        """Redirects to the page of the conversation."""
         lane = self.find(request, object_id)
         return self.redirect(reverse("admin:conversations_conversation_change", args=[lane.pk]))
 
 
 @admin.register(Conversation)
 class Conversations(Lanes):
-    """The list, and the page of one: reason on top, timeline, verbs."""
+    """The list, and the page of one conversation: why it does not move, timeline, verbs."""
 
     list_filter = (filters.ChannelFilter, filters.ModeFilter, filters.StuckFilter, filters.OldestPendingFilter)
     search_fields = ("contact__name",)  # shows the box; ``get_search_results`` answers it
@@ -215,7 +215,7 @@ class Conversations(Lanes):
 
     def do_take_over(self, request: HttpRequest, lane: Conversation) -> str:
         actions.take_over(_seen(request, lane), access.staff_of(request), request.POST.get("note", ""))
-        return "You answer now; what the bot had not begun to send are drafts."
+        return "You answer now. What the bot had not sent yet is a draft."
 
     def do_answer(self, request: HttpRequest, lane: Conversation) -> str:
         taking_over = "take_over" in request.POST
@@ -235,11 +235,11 @@ class Conversations(Lanes):
 
     def do_pause(self, request: HttpRequest, lane: Conversation) -> str:
         actions.pause(lane.pk, access.staff_of(request), request.POST.get("note", ""))
-        return "The bot is paused here; replies that are written still go out."
+        return "The bot is paused here. Replies that are written still go out."
 
     def do_resume(self, request: HttpRequest, lane: Conversation) -> str:
         actions.resume(lane.pk, access.staff_of(request))
-        return "The bot goes on here."
+        return "The bot goes on here, in order."
 
 
 # name -> label, what the verb does, the prompt of its note, whether the note is required
@@ -255,17 +255,17 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
 
 
 def _shown(lane: Conversation) -> dict[str, int]:
-    """What a form on the page says of the lane that it was shown with."""
+    """Return the state of the lane that the forms of a page send back."""
     return {"epoch": lane.epoch, "next_sequence": lane.next_sequence, "last_sequence": lane.last_sequence}
 
 
 def _seen(request: HttpRequest, lane: Conversation) -> actions.Seen:
-    """The lane as the page showed it, not as it is now."""
+    """Return the lane as the page showed it. Raises ``ValueError`` where the form does not say."""
     try:
         epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
         last_sequence = number_in(request, "last_sequence") if "last_sequence" in request.POST else 0
     except ValueError:
-        raise ValueError("the page did not say what it has seen; load it again") from None
+        raise ValueError("the form does not say what the page showed; load it again") from None
     return actions.Seen(conversation=lane.pk, epoch=epoch, next_sequence=next_sequence, last_sequence=last_sequence)
 
 

@@ -1,4 +1,4 @@
-"""Narrowing lists; every filter names only what this person may see."""
+"""Filters of the lists. Each offers only what this person may see."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from conversations.desk.templatetags.desk import visible, words
 from conversations.models import Conversation, Tenant
 from conversations.postgres.sql_files import sql
 
-STUCK = 1000  # those longest so
-CHANNELS = 100  # more than that are searched for, not listed
+STUCK = 1000  # the longest; those beyond are not listed
+CHANNELS = 100  # and tenants, as many; more are not listed, the address takes any id
 AGES = {"60": "over a minute", "600": "over 10 minutes", "3600": "over an hour", "86400": "over a day"}
 PEOPLE = 200  # more of them are not listed; the address takes any id
 PERIODS = {"1": "last hour", "24": "last 24 hours", "168": "last 7 days", "720": "last 30 days"}  # by hours
@@ -97,7 +97,7 @@ class OldestPendingFilter(admin.SimpleListFilter):
 
 
 class OpenFilter(admin.SimpleListFilter):
-    """Open items first: what is settled is asked for."""
+    """Open or settled items."""
 
     title = "settled"
     parameter_name = "settled"

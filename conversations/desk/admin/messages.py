@@ -1,4 +1,4 @@
-"""Messages that were set aside, and the two ways back: unpark (once) and replay."""
+"""Parked messages, and the two verbs that bring one back: unpark (once) and replay."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Message
 
 PREVIEW_CHARACTERS = 120
+UNPARK = "The bot handles the message once more, behind what waits; or in its place, if the conversation waits for it."
+REPLAY = "The bot handles a copy of the message, behind what waits. The person may read its replies twice."
 
 
 class Messages(Window):
@@ -48,7 +50,7 @@ class Messages(Window):
 
 @admin.register(ParkedMessage)
 class ParkedMessages(Messages):
-    """The list of what is parked."""
+    """The list of parked messages."""
 
     list_display = ("message", "person", "where", "preview", "note_shown", "since")
     list_display_links = ("message",)
@@ -60,7 +62,7 @@ class ParkedMessages(Messages):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """A parked message is read in its conversation."""
+        """Redirects to the conversation."""
         return self.redirect(self.after(request, self.find(request, object_id)))
 
     @admin.display(description="message")
@@ -98,11 +100,12 @@ class AllMessages(Messages, Unlisted):
     def buttons(self, request: HttpRequest, row: Message) -> list[Verb]:
         if row.status == Message.Status.PARKED:
             seen = {"epoch": row.conversation.epoch, "next_sequence": row.conversation.next_sequence}
-            return [Verb(name="unpark", label="Unpark", address=self.address("unpark", row), hidden=seen)]
+            return [Verb(name="unpark", label="Unpark", help=UNPARK, address=self.address("unpark", row), hidden=seen)]
         if row.starts_turn and row.status in (Message.Status.HANDLED, Message.Status.SKIPPED):
             number = actions.next_replay(row)
-            label = "Replay: the bot sees it once more" if number == 1 else f"Replay, for the {number}. time"
-            return [Verb(name="replay", label=label, address=self.address("replay", row), hidden={"number": number})]
+            label = "Replay" if number == 1 else f"Replay, number {number}"
+            address = self.address("replay", row)
+            return [Verb(name="replay", label=label, help=REPLAY, address=address, hidden={"number": number})]
         return []
 
     def do_unpark(self, request: HttpRequest, message: Message) -> str:

@@ -1,4 +1,4 @@
-"""The installation itself: its processes, and who did or read what."""
+"""Worker processes, and the audit: who did or read what."""
 
 from __future__ import annotations
 

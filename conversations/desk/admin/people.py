@@ -1,4 +1,4 @@
-"""Contacts: who writes, by which names, in which conversations."""
+"""Contacts: the people who write, their names and their conversations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ from conversations.models import Alias, Contact, Conversation
 
 @admin.register(Contact)
 class Contacts(Window):
-    list_display = ("called", "at_username", "at_phone", "at_email", "speaks", "where", "id_there")
-    list_display_links = ("called",)
+    list_display = (
+        "name_shown",
+        "username_shown",
+        "phone_shown",
+        "email_shown",
+        "language_shown",
+        "where",
+        "platform_user",
+    )
+    list_display_links = ("name_shown",)
     list_filter = (filters.ChannelFilter,)
     list_select_related = ("channel",)
     search_fields = ("name",)  # shows the box; ``get_search_results`` answers it
@@ -47,29 +55,29 @@ class Contacts(Window):
         return super().show(request, row, template, {**context, "lanes": lanes})
 
     @admin.display(description="name")
-    def called(self, row: Contact) -> str:
+    def name_shown(self, row: Contact) -> str:
         return visible(row)
 
     @admin.display(description="username")
-    def at_username(self, row: Contact) -> str:
+    def username_shown(self, row: Contact) -> str:
         return visible(row.username)
 
     @admin.display(description="phone")
-    def at_phone(self, row: Contact) -> str:
+    def phone_shown(self, row: Contact) -> str:
         return visible(row.phone)
 
     @admin.display(description="e-mail")
-    def at_email(self, row: Contact) -> str:
+    def email_shown(self, row: Contact) -> str:
         return visible(row.email)
 
     @admin.display(description="language")
-    def speaks(self, row: Contact) -> str:
+    def language_shown(self, row: Contact) -> str:
         return visible(row.language)
 
     @admin.display(description="channel")
     def where(self, row: Contact) -> str:
         return visible(row.channel)
 
-    @admin.display(description="id there")
-    def id_there(self, row: Contact) -> str:
+    @admin.display(description="id on the platform")
+    def platform_user(self, row: Contact) -> str:
         return visible(row.user)

@@ -1,4 +1,4 @@
-"""The same rows under the names of the lists that staff work through."""
+"""Proxy models: the same rows under the names of the lists that staff work through."""
 
 from __future__ import annotations
 

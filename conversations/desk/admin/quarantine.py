@@ -1,4 +1,4 @@
-"""Authentic bytes that could not become a message: what they say, safely, and that somebody looked."""
+"""Authentic bytes that could not become a message, shown safely, and the verb that settles them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class QuarantineWindow(Window):
 
     @admin.display(description="as text")
     def bytes_shown(self, row: Quarantine) -> str:
-        """What can be read of it; bytes that are no text are shown as such."""
+        """Return the beginning as text; bytes that are not UTF-8 are escaped."""
         body = bytes(row.body)
         text = visible(body[:PREVIEW_BYTES].decode("utf-8", "backslashreplace"))
         return text + (f" … and {len(body) - PREVIEW_BYTES:,} bytes more" if len(body) > PREVIEW_BYTES else "")
@@ -68,8 +68,10 @@ class QuarantineWindow(Window):
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
         if row.settled_at:
             return []
-        return [Verb(name="settle", label="Settle", ask="what it was", address=self.address("settle", row))]
+        help = "The item leaves the open list. Its bytes are kept."
+        address = self.address("settle", row)
+        return [Verb(name="settle", label="Settle", help=help, ask="what it was", address=address)]
 
     def do_settle(self, request: HttpRequest, row: Quarantine) -> str:
         actions.settle_quarantine(row, access.staff_of(request), request.POST.get("note", ""))
-        return "Settled. The bytes stay."
+        return "Settled. The bytes are kept."

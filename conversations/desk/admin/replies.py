@@ -1,4 +1,4 @@
-"""Replies that wait for a decision of staff: unknown, refused, or failed after all."""
+"""Replies that need a decision of staff: outcome unknown, refused by the platform, or failed later."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Replies(Window):
 
 @admin.register(ReplyForStaff)
 class RepliesForStaff(Replies):
-    """The list of what staff must look at."""
+    """The list of replies that staff must look at."""
 
     list_display = ("reply", "person", "where", "preview", "status", "error_shown", "since")
     list_display_links = ("reply",)
@@ -57,7 +57,7 @@ class RepliesForStaff(Replies):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """A reply is read in its conversation."""
+        """Redirects to the conversation."""
         return self.redirect(self.after(request, self.find(request, object_id)))
 
     @admin.display(description="reply")
@@ -101,9 +101,9 @@ class AllReplies(Replies, Unlisted):
         return [self._verb(name, row) for name in BUTTONS.get(row.status, ())]
 
     def _verb(self, name: str, reply: Reply) -> Verb:
-        return Verb(
-            name=name, label=LABELS[name], address=self.address(name, reply), ask="why" if name == "cancel" else ""
-        )
+        label, help = WORDS[name]
+        ask = "why" if name == "cancel" else ""
+        return Verb(name=name, label=label, help=help, address=self.address(name, reply), ask=ask)
 
     def do_sent(self, request: HttpRequest, reply: Reply) -> str:
         actions.decide_unknown_reply(reply, access.staff_of(request), sent=True)
@@ -122,7 +122,13 @@ class AllReplies(Replies, Unlisted):
         return f"Reply {reply.sequence} is set aside."
 
 
-LABELS = {"sent": "It arrived", "again": "Send it again", "resend": "Send again", "cancel": "Set aside"}
+# name -> label, what the verb does
+WORDS = {
+    "sent": ("It arrived", "The reply reached the person; the next one follows."),
+    "again": ("Send it again", "The same reply is sent once more. The person may see it twice."),
+    "resend": ("Send again", "The same words are sent as a new reply, in your name."),
+    "cancel": ("Set aside", "The reply is never sent and leaves the list of open replies."),
+}
 BUTTONS: dict[str, tuple[str, ...]] = {
     Reply.Status.UNKNOWN: ("sent", "again"),
     Reply.Status.PARKED: ("resend", "cancel"),

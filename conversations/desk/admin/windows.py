@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models.expressions import Combinable
@@ -100,7 +99,7 @@ class Window(admin.ModelAdmin):
 
     def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
         """Return the tenants that ``row`` concerns. Its verbs need their role in every one of them."""
-        if row is None or not self.channel_path:
+        if not self.channel_path:
             return ()
         channel = row
         for name in self.channel_path.split("__"):
@@ -109,14 +108,16 @@ class Window(admin.ModelAdmin):
 
     def offers(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what this person is offered here: the actions that they may do, and the buttons of those."""
+        if row is None:
+            return {"may": frozenset(), "verbs": []}
         may = access.allowed(request, self.tenants_of(request, row))
         return {"may": may, "verbs": [verb for verb in self.buttons(request, row) if self.verbs[verb.name] in may]}
 
     def refuse(self, request: HttpRequest, row: Any, action: str) -> HttpResponse:
         """Return a 403 that names the role that is missing."""
-        mine = access.role(request, self.tenants_of(request, row))
+        mine = access.highest_role(request) if row is None else access.role(request, self.tenants_of(request, row))
         words = {"title": "Not allowed", "needed": access.LEAST[action], "mine": mine}
-        response = self.show(request, row, "admin/conversations/refused.html", words)
+        response = Window.show(self, request, None, "admin/conversations/refused.html", words)
         response.status_code = 403
         return response
 
@@ -148,6 +149,8 @@ class Window(admin.ModelAdmin):
         return lookup in {getattr(one, "parameter_name", "") for one in self.list_filter}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            return self.refuse(request, None, self.action)
         words = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
         return super().changelist_view(request, words)
 
@@ -179,7 +182,7 @@ class Window(admin.ModelAdmin):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "row": row,
-            "title": self.title_of(row),
+            "title": "" if row is None else self.title_of(row),
             **self.offers(request, row),
             **context,
         }
@@ -264,7 +267,7 @@ class Unlisted(Window):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
-            raise PermissionDenied
+            return self.refuse(request, None, self.action)
         return HttpResponseRedirect(reverse(self.listed))
 
 

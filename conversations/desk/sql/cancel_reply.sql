@@ -1,4 +1,4 @@
--- A reply that has not started, or that was refused, is set aside for good.
+-- Cancels a reply that has not started, or that was refused.
 -- reply: id; statuses: text[], what it may be; note. Index: reply primary key.
 WITH done AS (
   UPDATE reply r SET status = 'cancelled', settled_at = now(), error = concat_ws('; ', nullif(r.error, ''), %(note)s::text)

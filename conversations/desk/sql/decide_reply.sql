@@ -1,5 +1,5 @@
--- A person decides what became of an unknown reply: it arrived, or it is sent again with the same key.
--- A bot's reply from before a take-over does not start again: it becomes a draft.
+-- Settles an unknown reply as a person decided: it arrived, or it is sent again with the same key.
+-- A bot's reply from before a take-over becomes a draft instead.
 -- reply: id; sent: boolean. Indexes: reply primary key, conversation primary key.
 WITH decided AS (
   UPDATE reply r

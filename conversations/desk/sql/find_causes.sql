@@ -1,4 +1,4 @@
--- What stops many conversations at once, and how many wait for it (counted to 1,000).
+-- Finds what stops many conversations at once, and counts those that wait for it (up to 1,000).
 -- channels: bigint[]. Rows: see facts.Cause. Indexes: pause_once, conversation_due, conversation_send_due, quarantine_open.
 WITH mine AS (SELECT * FROM channel WHERE id = ANY (%(channels)s::bigint[])),
 stops AS (

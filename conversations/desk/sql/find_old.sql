@@ -1,4 +1,4 @@
--- Lanes whose head has been pending for longer than an age; 20,000 lanes with work are looked at.
+-- Finds lanes whose head has been pending for longer than an age, among 20,000 lanes with work at most.
 -- channels: bigint[]; age: interval. Rows: id. Indexes: conversation_due, conversation_for_staff, message_sequence_once.
 WITH busy AS MATERIALIZED (
   (SELECT c.id, c.next_sequence FROM unnest(%s::bigint[]) AS ch(id)

@@ -1,4 +1,4 @@
--- Conversations that no machine will move without a person, or that are older than expected; those longest so first.
+-- Finds conversations that need a person, or are older than expected; the longest first.
 -- channels: bigint[]; stopped: bigint[] of channels whose handling waits for one cause (it is shown once, not per lane);
 -- unsendable: likewise for sending; late: seconds; limit. Rows: id, since.
 -- Indexes: conversation_for_staff, conversation_due, conversation_send_due, message_parked, reply_for_staff.

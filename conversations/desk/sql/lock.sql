@@ -1,6 +1,6 @@
--- Locks one lane for an act of a person, if it still is what the person saw, and leaves its id as app.locked.
--- Every later statement of the act works on app.locked and leaves it empty when it found nothing to do.
--- conversation; epoch, next_sequence, mode, paused: as seen, null for any. Rows: id, tenant; none: it moved.
+-- Locks one lane for an act of a person, if it is still as the person saw it, and leaves its id in app.locked.
+-- The later statements of the act work on app.locked, and empty it where they find nothing to do.
+-- conversation; epoch, next_sequence, mode, paused: as seen, null for any. Rows: id, tenant; no row where the lane moved.
 -- Index: conversation primary key.
 WITH seen AS (
   SELECT c.id, c.channel_id FROM conversation c

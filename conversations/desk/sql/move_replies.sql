@@ -1,4 +1,4 @@
--- Moves next_reply_sequence past what is settled, and says when a sender should look.
+-- Moves next_reply_sequence past settled replies, and sets when a sender should look.
 -- No arguments. Indexes: conversation primary key, reply_sequence_once.
 WITH lane AS (
   SELECT c.id, c.next_reply_sequence, c.last_reply_sequence, c.send_due_at FROM conversation c

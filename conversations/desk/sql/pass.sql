@@ -1,4 +1,4 @@
--- Passes over the head: it is skipped or parked, the next one is due.
+-- Passes over the head: it is skipped or parked, and the next message is due.
 -- status: skipped, parked; note; statuses: text[], what the head may be. Indexes: conversation primary key, message_sequence_once.
 WITH head AS (
   UPDATE message m

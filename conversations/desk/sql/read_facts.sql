@@ -1,5 +1,5 @@
--- All that "why is this conversation not moving?" needs, a lookup per lane and fact. ids: bigint[].
--- Comparing rows, and max(id + 0), leave the planner no other index, whatever the statistics say.
+-- Reads all facts for "why does this conversation not move?", one lookup per lane and fact. ids: bigint[].
+-- Row comparisons and max(id + 0) leave the planner no other index, whatever the statistics say.
 -- passed is the message with which the bot handed over: the newest one that no person skipped or parked since.
 -- Rows: see facts.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation, reply_sequence_once,
 -- message_parked, reply_for_staff, audit_conversation_id.

@@ -1,4 +1,4 @@
--- Changes whenever anything on the page of a conversation does: the cursor of its live timeline.
+-- Computes the cursor of a live timeline: a value that changes whenever the page of the conversation does.
 -- conversation: id. One row: text. Indexes: primary keys, reply_sequence_once, turn_of_conversation, audit_conversation_id.
 SELECT md5(concat_ws(':', c.xmin, (SELECT xmin FROM desk WHERE conversation_id = c.id),
        (SELECT id FROM turn t WHERE (t.conversation_id, t.id) >= (c.id, 0) AND (t.conversation_id, t.id) < (c.id + 1, 0)

@@ -1,4 +1,4 @@
--- Sends a settled reply again, as a person's reply of its own at the tail; the old one needs nobody any more.
+-- Appends a copy of a settled reply as a person's reply; the old one leaves the list of staff.
 -- reply: id; statuses: text[], what it may be; staff: id. Rows: the new number.
 -- Indexes: reply primary key, conversation primary key, reply_sequence_once.
 WITH original AS (

@@ -1,4 +1,4 @@
--- The head is tried again, now, with all its attempts; a head that blocks its lane no longer does.
+-- Makes the head due now, with all its attempts; a blocked lane is unblocked.
 -- No arguments. Indexes: conversation primary key, message_sequence_once.
 WITH head AS (
   UPDATE message m SET status = 'pending', settled_at = NULL, note = ''

@@ -1,4 +1,4 @@
--- Conversations by what a person of staff has at hand; newest first.
+-- Finds conversations by a name, phone, chat, message id, trace or number; newest first.
 -- channels: bigint[]; exact: a chat, user or message id as the platform writes it; words: tsquery as text, or null;
 -- trace: the first bytes of an identity, or null; number: a conversation's id, or null; limit. Rows: id.
 -- Indexes: conversation_once, contact_once, alias_once, conversation_contact, reply_platform_id, message_platform_id,

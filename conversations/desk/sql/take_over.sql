@@ -1,4 +1,4 @@
--- A person answers from now on: the bot's replies that have not started become drafts, and none starts after.
+-- Lets a person answer from now on: replies of the bot that have not started become drafts, and none of them starts later.
 -- No arguments. Indexes: conversation primary key, reply_sequence_once.
 WITH lane AS (
   UPDATE conversation c

@@ -1,4 +1,4 @@
--- The lane is due now, for handling and for delivering, where a machine has anything to do there.
+-- Makes the lane due now, for handling and for delivering, where there is work for a machine.
 -- No arguments. Index: conversation primary key.
 WITH lane AS (
   UPDATE conversation c

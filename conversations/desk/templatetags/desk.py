@@ -1,4 +1,4 @@
-"""How pages of staff show what people and platforms wrote."""
+"""Filters and tags that show texts of people and platforms, times, and the menu."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from conversations import installation
 
 register = template.Library()
 
-# Controls of C0 and C1, and what turns the direction of writing: shown, so that no text looks like another.
+# Control characters, and characters that change the direction of writing. They are shown as symbols, so that no text
+# can look like another.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 @register.filter
 def visible(text: Any) -> str:
-    """``text`` with a symbol for every character that cannot be seen."""
+    """Return ``text`` with a symbol for every invisible character."""
     return _HIDDEN.sub(_symbol, "" if text is None else str(text))
 
 
@@ -31,7 +32,7 @@ def _symbol(match: re.Match[str]) -> str:
 
 @register.filter
 def age(moment: dt.datetime | None) -> str:
-    """How long ago, short: 12 s, 5 min, 3 h, 2 d."""
+    """Return how long ago it was: 12 s, 5 min, 3 h, 2 d."""
     if moment is None:
         return ""
     seconds = max(0, int((timezone.now() - moment).total_seconds()))
@@ -43,7 +44,7 @@ def age(moment: dt.datetime | None) -> str:
 
 @register.filter
 def clock(moment: dt.datetime | None) -> str:
-    """The time of day; with the date where it was not today."""
+    """Return the time of day, with the date where it was not today."""
     if moment is None:
         return ""
     local = timezone.localtime(moment)
@@ -53,13 +54,13 @@ def clock(moment: dt.datetime | None) -> str:
 
 @register.filter
 def seconds_between(ended: dt.datetime, started: dt.datetime) -> str:
-    """How long it took."""
+    """Return the time between, in seconds."""
     return f"{max(0.0, (ended - started).total_seconds()):.2f} s"
 
 
 @register.simple_tag
 def why_held() -> str:
-    """Why nothing is sent to people from this installation; '' when it is."""
+    """Return why this installation sends nothing to people, '' where it does."""
     return installation.held()
 
 
@@ -77,11 +78,11 @@ def pretty(value: Any) -> str:
 
 @register.filter
 def words(verb: str) -> str:
-    """``take_over`` as it is read."""
+    """Return ``take_over`` as words."""
     return verb.replace("_", " ")
 
 
-# ---------------------------------------------------------------- the menu, and what stands still
+# ---------------------------------------------------------------- the menu
 
 MENU = {
     "Work": ("Conversation", "StuckConversation", "ParkedMessage", "ReplyForStaff", "Quarantine", "Contact"),
@@ -93,7 +94,7 @@ Group = dict[str, Any]
 
 @register.simple_tag
 def menu(app_list: list[Group]) -> list[Group]:
-    """The admin's apps, ours in the order of the day's work, the others after them."""
+    """Return the menu: our pages in the order of a day's work, then those of other apps."""
     ours = [app for app in app_list if app["app_label"] == "conversations"]
     models = {model["object_name"]: model for app in ours for model in app["models"]}
     groups = [{"name": name, "models": [models[one] for one in names if one in models]} for name, names in MENU.items()]

@@ -1,4 +1,4 @@
-"""What stands on the first page of the admin."""
+"""The counts on the first page of the admin."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from conversations.models import Quarantine
 
 register = template.Library()
 
-COUNTED = 100
+COUNTED = 100  # counts stop here and read "100 or more"; a larger one makes the page slower
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Overview:
-    """Counts go as far as ``COUNTED``: nobody works through more in one sitting."""
+    """What needs a person now, each count up to ``COUNTED``."""
 
     around: facts.Around
     stuck: int
@@ -34,7 +34,7 @@ class Overview:
 
 @register.simple_tag(takes_context=True)
 def overview(context: Any) -> Overview | None:
-    """What needs a person now; None for somebody who may see nothing."""
+    """Return what needs a person now, None for somebody who may see nothing."""
     request = context["request"]
     if not access.may_enter(request):
         return None

@@ -254,6 +254,9 @@ def test_a_word_that_is_no_role_allows_nothing(shop: Scene, anna: User) -> None:
 
 def test_a_refusal_says_which_role_is_missing(shop: Scene) -> None:
     client = entered(person_with(Role.READ_ONLY, shop))
+    page = client.get(reverse("admin:conversations_worker_changelist"))
+    assert page.status_code == 403
+    assert "This needs the role <b>superuser</b>. Your role here is <b>read-only</b>." in page.content.decode()
     answer = client.post(address_of("conversations_conversation_take_over", shop), FORM)
     assert answer.status_code == 403
     text = " ".join(answer.content.decode().split())

@@ -1,5 +1,5 @@
-// The live page of a conversation: asks one small address whether anything changed (1 s in front, 10 s hidden),
-// and replaces only the parts that did. What somebody is writing in, or has opened, is left alone.
+// The live page of a conversation. It asks one small address whether anything changed (every 1 s, or 10 s while hidden)
+// and replaces only the parts that did. A part in which somebody types, chooses or has opened something stays.
 "use strict";
 
 const FRONT_MS = 1000;
@@ -17,7 +17,7 @@ function bodyOf(html) {
   return new DOMParser().parseFromString(html, "text/html").body;
 }
 
-// Children with the same key and the same words stay as they are, so that nothing flickers or loses its place.
+// Keep children with the same key and content, so that nothing flickers or scrolls away.
 function renew(target, fresh) {
   const there = new Map([...target.children].map((node) => [node.dataset.key, node]));
   let place = target.firstElementChild;
@@ -43,7 +43,7 @@ function sameWords(one, other) {
   return one.className === other.className && plain(one) === plain(other);
 }
 
-// The forms give back what the page shows: a stale page gets a clear answer instead of a wrong act.
+// Forms send back what the page shows, so that the server can refuse an act on a stale page.
 function showSeen(fresh) {
   const seen = fresh.querySelector(".seen");
   if (!seen) return;
