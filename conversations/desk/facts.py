@@ -1,7 +1,7 @@
 """The facts about conversations that do not move, from rows alone.
 
-``read`` fetches those of many lanes in one query, ``look_around`` what stops many at once, ``find_stuck`` which
-lanes need a person.
+``read`` fetches the facts of many lanes in one query, ``look_around`` what stops many lanes at
+once, ``find_stuck`` the lanes that need a person.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from django.db import connection
 from conversations import installation
 from conversations.postgres.sql_files import sql
 
-LATE_SECONDS = 30  # due for longer than this is older than expected
-COUNTED = 1000  # conversations that wait for one cause are counted so far
+# A lane that has been due for longer is late. Longer: fewer false alarms, later true ones.
+LATE_SECONDS = 30
+# Conversations that wait for one cause are counted up to this. More: exact for larger backlogs,
+# slower.
+COUNTED = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """A row of ``read_facts.sql``: one lane with its head, its first unsettled reply, its people."""
+    """A row of ``read_facts.sql``:
+
+    one lane with its head, its first unsettled reply, its people.
+    """
 
     id: int
     channel_id: int
@@ -73,7 +79,7 @@ class Facts:
 
     @property
     def pending(self) -> int:
-        """Numbered messages that are not passed."""
+        """Numbered messages that the lane has not passed."""
         return self.last_sequence - self.next_sequence + 1
 
     @property
@@ -100,7 +106,7 @@ class Cause:
 
     @property
     def text(self) -> str:
-        """What stands still and why, in one sentence."""
+        """What is stopped and why, in one sentence."""
         return f"{self._subject()}{f': {self.reason}' if self.reason else ''}"
 
     @property
@@ -122,7 +128,10 @@ class Cause:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Around:
-    """What stops many conversations, which kinds of process live, and why nothing is sent from here ('' when it is)."""
+    """What stops many conversations, which kinds of process live, why sending is held ('':
+
+    it is not).
+    """
 
     causes: Sequence[Cause] = ()
     kinds: frozenset[str] = frozenset()
@@ -133,19 +142,19 @@ class Around:
 
 
 def read(ids: Sequence[int]) -> dict[int, Facts]:
-    """The facts of these lanes, by id."""
+    """Return the facts of these lanes, by id."""
     return {row["id"]: Facts(**row) for row in _rows("read_facts", ids=list(ids))}
 
 
 def look_around(channels: Sequence[int]) -> Around:
-    """What stands still in these channels."""
+    """Return what stops these channels, which kinds of process live, and whether sending is held."""
     causes = [Cause(**row) for row in _rows("find_causes", channels=list(channels))]
     kinds = frozenset(row["kind"] for row in _rows("living_kinds"))
     return Around(causes=causes, kinds=kinds, held=installation.held())
 
 
 def find_stuck(channels: Sequence[int], around: Around, limit: int) -> list[int]:
-    """Ids of the conversations that need a person, or are older than expected; those longest so first."""
+    """Return ids of conversations that need a person or are late, longest first."""
     values = {
         "channels": list(channels),
         "stopped": _channels_of(around, "handling"),

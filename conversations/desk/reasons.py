@@ -1,4 +1,4 @@
-"""Why is this conversation not moving? The answer in plain words, made of facts. Pure: it reads and decides nothing."""
+"""Why a conversation is not moving, in sentences made of facts. Reads and decides nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ NOBODY = "nobody has taken it yet"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """One sentence. ``weight``: stuck (a person is needed), waits, person (a person answers), flows, idle."""
+    """One sentence.
+
+    ``weight``: stuck (a person is needed), waits, person (a person answers), flows, idle.
+    """
 
     text: str
     weight: str
@@ -24,7 +27,10 @@ class Reason:
 
 
 def reasons(facts: Facts, around: Around, now: dt.datetime) -> list[Reason]:
-    """Why this lane stands as it stands: handling first, then delivering, then what was set aside."""
+    """Return the reasons:
+
+    about handling, delivering, the last parked message, the last refused reply.
+    """
     found = [_handling(facts, around, now), _delivering(facts, around, now), _parked(facts), _refused(facts)]
     return [reason for reason in found if reason] or [Reason(text="Nothing is waiting here.", weight="idle")]
 
@@ -123,7 +129,10 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
 
 
 def _parked(facts: Facts) -> Reason | None:
-    """What blocks the lane, or made it a person's, was named already."""
+    """Name the last parked message, unless it blocks the lane or made it a person's:
+
+    then it was named.
+    """
     named = facts.next_sequence if facts.blocked else facts.next_sequence - 1 if facts.mode == "human" else None
     if facts.parked_sequence in (None, named):
         return None
