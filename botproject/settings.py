@@ -1,7 +1,7 @@
-"""Settings in the order of the flow: who we are, storing, wakes, handling, delivering, people, logs.
+"""All settings, in the order of the flow: installation, storing, wakes, handling, people, logs.
 
-Read from the environment; what is missing and needed fails loudly (``conversations.operating.checks``).
-A value that nobody changes is a constant beside its use, not a setting.
+They are read from the environment. ``conversations.operating.checks`` refuses to start without those
+that are needed. A value that nobody changes is a constant beside its use, not a setting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conversations.waking.queues import MAINTENANCE, queue_names
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / ".data"))
 
-# `make run` writes its variables down, so that a second terminal finds the same servers.
+# `make run` stores its variables in a file, so that a second terminal finds the same servers.
 if "DATABASE_URL" not in os.environ and (DATA_DIR / "local.env").exists():
     for line in (DATA_DIR / "local.env").read_text().splitlines():
         name, _, value = line.partition("=")
@@ -37,11 +37,11 @@ SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 CREDENTIALS_KEYS = env.list("CREDENTIALS_KEYS", default=[])
 DEBUG = env.bool("DEBUG", default=False)
 LOCAL = env.bool("LOCAL", default=False)  # `make run` and tests: plain http on this machine
-# Review apps have no address of their own choosing: Heroku names it.
+# Heroku chooses the address of a review app.
 _HEROKU = env("HEROKU_APP_DEFAULT_DOMAIN_NAME", default="")
 PUBLIC_URL = env("PUBLIC_URL", default=f"https://{_HEROKU}" if _HEROKU else "http://127.0.0.1:8000").rstrip("/")
 ALLOW_PRIVATE_OUTBOUND = env.bool("ALLOW_PRIVATE_OUTBOUND", default=False)
-# A copy of production must not write to people; these platform user ids may be written to all the same.
+# Platform user ids that a copy of production may write to.
 SEND_ONLY_TO = env.list("SEND_ONLY_TO", default=[])
 
 ALLOWED_HOSTS = [urlsplit(PUBLIC_URL).hostname or "localhost", *env.list("EXTRA_HOSTS", default=[])]
@@ -145,7 +145,7 @@ ADAPTERS = {
 
 # ---------------------------------------------------------------- wakes: Celery on Redis or RabbitMQ, a lossy doorbell
 REDIS_URL = env("REDIS_URL", default="")
-# Heroku's Redis has a self-signed certificate: REDIS_CERTS=none accepts it, knowingly. Never silent.
+# Heroku's Redis has a self-signed certificate: REDIS_CERTS=none accepts it, and `check --deploy` warns.
 REDIS_CERTS = env("REDIS_CERTS", default="required")
 REDIS_TLS = {"ssl_cert_reqs": ssl.CERT_NONE if REDIS_CERTS == "none" else ssl.CERT_REQUIRED}
 
@@ -159,9 +159,9 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_CONSUMER = "conversations.waking.consumer:Consumer"
 CELERY_BROKER_POOL_LIMIT = 1
-CELERY_BROKER_HEARTBEAT = 10  # RabbitMQ's: finds out a broker that froze
+CELERY_BROKER_HEARTBEAT = 10  # seconds; RabbitMQ only: finds a broker that froze
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "ack_emulation": False,  # a wake is a hint: none is kept for the case that its worker dies
+    "ack_emulation": False,  # a wake is a hint: it may be lost with its worker
     "socket_timeout": 10,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
@@ -169,7 +169,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "retry_on_timeout": True,
     "priority_steps": [0],
 }
-# RabbitMQ's queues that outlive a node; Redis knows one kind only.
+# Quorum queues survive the loss of a RabbitMQ node. Redis has one kind of queue.
 _KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else None
 CELERY_TASK_QUEUES = [
     Queue(name, Exchange(name), routing_key=name, queue_arguments=_KIND) for kind in Work for name in queue_names(kind)
@@ -178,15 +178,15 @@ CELERY_TASK_DEFAULT_QUEUE = MAINTENANCE
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True
-# Failures of hot tasks are kept too, as type and place (conversations.telemetry.error_reports).
+# Store failures of frequent tasks too, as type and place (conversations.telemetry.error_reports).
 CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_CREATE_MISSING_QUEUES = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
-# Nobody gives orders to a worker through Redis. The subscription for them, once it is cut, is connected again by
-# redis-py and then read for ever, by the thread that takes wakes.
+# No remote orders to workers: after a cut, redis-py connects their subscription again, and the thread that
+# takes wakes would read it for ever.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
@@ -199,7 +199,7 @@ CELERY_TIMEZONE = "UTC"
 
 # ---------------------------------------------------------------- handling
 TURN_SECONDS = env.float("TURN_SECONDS", default=60.0)
-# Started when they are needed; a turn that waits for somebody else holds one.
+# Most turns of a process at once. More: more slow bots at once, and more memory. Threads start when needed.
 TURN_THREADS = env.int("TURN_THREADS", default=256)
 
 # ---------------------------------------------------------------- people
@@ -212,7 +212,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static" if LOCAL else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True
 if LOCAL:
-    STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # whitenoise complains about a folder that is not there
+    STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # whitenoise warns about a missing folder
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
@@ -234,7 +234,7 @@ SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_HSTS_SECONDS = 31_536_000 if PUBLIC_URL.startswith("https://") else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = bool(SECURE_HSTS_SECONDS)
-SECURE_SSL_REDIRECT = False  # a redirected webhook is a lost webhook; the router speaks https
+SECURE_SSL_REDIRECT = False  # a redirect loses a webhook; the router redirects people
 SILENCED_SYSTEM_CHECKS = ["security.W008"]  # the line above
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_ROUTER", default=False) else None
 SECURE_REFERRER_POLICY = "same-origin"
@@ -252,7 +252,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# Workers have no pages: what only pages need is neither installed nor imported there.
+# Workers serve no pages: they neither install nor import what only pages need.
 if WORKER_ROLE:
     _PAGES = (
         "conversations.desk",
@@ -272,7 +272,7 @@ if WORKER_ROLE:
 # ---------------------------------------------------------------- logs and errors
 SENTRY_DSN = env("SENTRY_DSN", default="")
 VERSION = (env("VERSION", default="") or env("HEROKU_SLUG_COMMIT", default="") or "unknown")[:40]
-# Opens /metrics/ to `Authorization: Bearer ...`; without it the page does not exist.
+# Token for /metrics/ (`Authorization: Bearer ...`). Without it the page is a 404.
 METRICS_TOKEN = env("METRICS_TOKEN", default="")
 LOG_LEVEL = env("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env("LOG_FORMAT", default="json")

@@ -1,4 +1,4 @@
-"""The bot that ships with the core: ``echo`` says what it was told. For a first look, and for tests."""
+"""The bot ``echo`` answers each text with the same text, for a first look and for tests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from conversations.turns import Incoming, Turn
 
 @bot("echo")
 def echo(turn: Turn) -> None:
-    """A text comes back as it was; of anything else the person reads what arrived."""
-    turn.reply(turn.message.text or described(turn.message))
+    """Repeat a text. Name anything else."""
+    turn.reply(turn.message.text or describe(turn.message))
 
 
-def described(message: Incoming) -> str:
+def describe(message: Incoming) -> str:
     if message.kind == Kind.BUTTON:
         return f"Got a button: {message.payload}"
     if message.attachments:

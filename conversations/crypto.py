@@ -1,7 +1,7 @@
-"""Secrets at rest and keyed hashes: MultiFernet from ``cryptography``, BLAKE2b from the standard library.
+"""Encrypts secrets (MultiFernet) and makes keyed hashes (BLAKE2b).
 
-A sealed value carries the place that it belongs to, so that a row pasted into another
-channel does not open there.
+A sealed value contains the place that it belongs to. Copied into another channel's row, it does not
+open.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def _fernet() -> MultiFernet:
 
 
 def read_key(key: str) -> Fernet:
-    """A Fernet key, or the 64 hex digits that hosts generate. Raises ``ValueError`` for anything else."""
+    """Read a Fernet key or 64 hex digits, as hosts generate them.
+
+    Raises ``ValueError`` otherwise.
+    """
     return Fernet(base64.urlsafe_b64encode(bytes.fromhex(key)) if len(key) == 2 * KEY_BYTES else key)
 
 
@@ -43,12 +46,12 @@ def unseal(token: str, place: str) -> str:
 
 
 def rotate(token: str) -> str:
-    """The same value under the newest key."""
+    """Encrypt a sealed value again, under the newest key."""
     return _fernet().rotate(token.encode()).decode()
 
 
 def keyed_hash(key: bytes, *parts: str | bytes) -> bytes:
-    """16 bytes that only the holder of ``key`` can make; parts are length-prefixed, so no two lists meet."""
+    """Hash ``parts`` to 16 bytes under ``key``. Length prefixes keep different lists apart."""
     digest = hashlib.blake2b(key=key, digest_size=IDENTITY_BYTES)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -58,10 +61,13 @@ def keyed_hash(key: bytes, *parts: str | bytes) -> bytes:
 
 
 def fingerprint() -> str:
-    """Names the newest credentials key without giving it away; '' when there is none."""
+    """Return a name of the newest credentials key that does not reveal it; '' if there is none."""
     return next(iter(fingerprints()), "")
 
 
 def fingerprints() -> list[str]:
-    """One name per key, newest first: during a rotation a database belongs to any of them."""
+    """Return a name of each key, newest first.
+
+    During a rotation a database may belong to any of them.
+    """
     return [hashlib.sha256(b"fingerprint:" + key.encode()).hexdigest()[:32] for key in settings.CREDENTIALS_KEYS]

@@ -1,9 +1,9 @@
 """Errors that cross a module's border.
 
 CoreError
-├── Busy             the process has more to do than it may queue: answer 503, come back
+├── Busy             the process may not queue more work: answer 503, the caller tries again
 ├── NotStored        storing failed for a reason of ours: answer 503
-├── LaneMoved        a compare-and-set found another state: what was computed is void
+├── LaneMoved        the lane changed since it was read: the computed result is void
 ├── BadOutput        a bot wrote something that cannot be stored
 ├── UnknownBot       no bot of that name is registered
 ├── UnknownPlatform  no adapter of that name is registered
@@ -25,11 +25,11 @@ class Busy(CoreError):
 
 
 class NotStored(CoreError):
-    """The database could not take it now; nothing was stored."""
+    """The database did not store it."""
 
 
 class LaneMoved(CoreError):
-    """The lane was moved by somebody else since it was read."""
+    """Somebody else changed the lane since it was read."""
 
 
 class BadOutput(CoreError):
@@ -45,8 +45,11 @@ class UnknownPlatform(CoreError):
 
 
 class WrongKeys(CoreError):
-    """``CREDENTIALS_KEYS`` are not those that sealed what this database holds."""
+    """``CREDENTIALS_KEYS`` do not open what this database holds."""
 
 
 class UnsafeDatabase(CoreError, psycopg.OperationalError):
-    """A setting of Postgres breaks the promise. Handled like a database that is away: 503, and tried again."""
+    """A setting of Postgres breaks the promise.
+
+    Handled like a database that is away: 503, and tried again.
+    """

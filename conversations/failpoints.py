@@ -1,4 +1,4 @@
-"""Named points at which a test can stop, kill or break a process. Off, and impossible to switch on, in production.
+"""Named points where a test can stop, kill or break a process. Production cannot switch them on.
 
 ``FAILPOINTS`` (read by settings only where ``LOCAL`` is set) is a list ``point=action[:argument][@hit][!]`` joined by
 ``;``. ``@hit``: only that hit, from 1. ``!``: once in all lives of the process. Actions:
@@ -7,7 +7,7 @@
     stop    SIGSTOP to oneself                      drop    our connections to Postgres and Redis are cut
     sleep   this thread sleeps ``argument`` s       exit    SystemExit
 
-What was done is written to ``failpoints.txt`` in ``DATA_DIR``, before it is done: a line ``point action pid``.
+Before each action, a line ``point action pid`` is written to ``failpoints.txt`` in ``DATA_DIR``.
 
     W1  signature verified, before BEGIN            W2  after INSERT, before COMMIT
     W3  after COMMIT, before publishing             W4  stored and handed to the publishing thread, before the answer
@@ -43,7 +43,7 @@ from django.conf import settings
 
 
 class Word(NamedTuple):
-    """What ``FAILPOINTS`` says of a point."""
+    """The instruction of ``FAILPOINTS`` for one point."""
 
     action: str
     argument: str
@@ -69,7 +69,7 @@ _points = _read(settings.FAILPOINTS)
 
 
 def failpoint(point: str, first: Callable[[], object] = lambda: None) -> None:
-    """Nothing, unless a test asked for ``point``. ``first`` is done before the action, and only then."""
+    """Act if a test asked for ``point``, else do nothing. ``first`` runs only before an action."""
     if _points and point in _points:
         _act(point, _points[point], first)
 

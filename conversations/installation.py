@@ -1,8 +1,7 @@
-"""Which installation this is: its identity key, and whether this process may write to people.
+"""Reads the identity key of this installation, and decides whether this process may write to people.
 
-The database remembers the ``PUBLIC_URL`` and the credentials key that it belongs to. A process
-started with others (a copy of production on staging) holds all sending and timers until
-``manage.py adopt_database``.
+The database stores the ``PUBLIC_URL`` and the credentials key that it belongs to. A process with other
+values (a copy of production on staging) holds all sending and timers until ``adopt_database``.
 """
 
 from __future__ import annotations
@@ -18,14 +17,18 @@ from conversations.concurrency import Fresh
 from conversations.errors import CoreError, WrongKeys
 from conversations.postgres import database
 
+# Age of the answer. Larger: sending begins later after adopt_database. Smaller: more reads.
 HELD_SECONDS = 2.0
 PLACE = "installation"
-UNKNOWN = "the database cannot be asked whose it is"
+UNKNOWN = "the database does not answer whose it is"
 
 
 @functools.cache
 def identity_key() -> bytes:
-    """The key of de-duplication, read once per process. Raises ``WrongKeys``, or psycopg's errors."""
+    """Return the key of de-duplication, read once per process.
+
+    Raises ``WrongKeys`` or psycopg's errors.
+    """
     rows = database.read("SELECT identity_key FROM installation")
     if not rows:
         raise WrongKeys("this database has no identity key: run manage.py migrate")
@@ -36,25 +39,28 @@ def identity_key() -> bytes:
 
 
 def held() -> str:
-    """Why sending and timers are held; '' when they are not. At most ``HELD_SECONDS`` old, never raises."""
+    """Return why sending and timers are held, or ''. At most ``HELD_SECONDS`` old. Never raises."""
     return _held()
 
 
 def may_send_to(user: str, chat: str) -> bool:
-    """Whether a reply may go out. ``SEND_ONLY_TO`` lets those it names through, and nobody else."""
+    """Return True if a reply may be sent.
+
+    If ``SEND_ONLY_TO`` is set, only to the ids that it lists.
+    """
     if settings.SEND_ONLY_TO:
         return user in settings.SEND_ONLY_TO or chat in settings.SEND_ONLY_TO
     return not held()
 
 
 def forget() -> None:
-    """Ask again at the next call: in tests, and where this process has just changed the row."""
+    """Read again at the next call. For tests, and after this process has changed the row."""
     _held.forget()
     identity_key.cache_clear()
 
 
 def _ask(before: str) -> str:
-    """What held before goes on while the database is away."""
+    """Read why sending is held. While the database is away, keep the last answer."""
     try:
         rows = database.read("SELECT public_url, credentials_fingerprint FROM installation")
     except (psycopg.Error, CoreError):
@@ -66,7 +72,7 @@ _held = Fresh(_ask, HELD_SECONDS, first=UNKNOWN)
 
 
 def reason(public_url: str, fingerprint: str) -> str:
-    """Why a database that belongs to these two is not ours; '' when it is."""
+    """Return why a database with this URL and key is not ours; '' if it is."""
     if public_url != settings.PUBLIC_URL:
         return f"this database belongs to {public_url}, not to {settings.PUBLIC_URL}: adopt_database takes over"
     if fingerprint not in crypto.fingerprints():

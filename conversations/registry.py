@@ -1,4 +1,4 @@
-"""The one place where the core meets adapters, bots and channels; nobody imports them directly.
+"""Finds adapters, bots and channels for the core, which imports none of them directly.
 
 Adapters come from ``settings.ADAPTERS`` (platform -> dotted path), bots from ``bots.py`` of any
 installed app, channels from the database with a cache of ``CHANNEL_SECONDS``.
@@ -25,9 +25,14 @@ from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, UnknownBot, UnknownPlatform
 from conversations.postgres import database
 
+# Age of a cached channel. Larger: changes of settings take effect later. Smaller: more reads.
 CHANNEL_SECONDS = 1.0
-WAIT_SECONDS = 0.1  # for others who read a channel, before a look whether the database answers at all
-SPOOL_SECONDS = 600.0  # how old a channel may be while Postgres is away and this host's spool takes its webhooks
+# A thread that waits for another's read checks this often whether the database answers. Larger: it
+# waits longer behind a silent database.
+WAIT_SECONDS = 0.1
+# Age of a channel while Postgres is away and this host's spool stores its webhooks. Larger: a
+# revoked secret is accepted longer. Smaller: webhooks of quiet channels are refused sooner.
+SPOOL_SECONDS = 600.0
 
 _bots: dict[str, Callable[..., Any]] = {}
 _channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
@@ -39,7 +44,7 @@ _loading = threading.Lock()
 
 @functools.cache
 def adapter(platform: str) -> Adapter:
-    """The adapter of ``platform``, made once per process. Raises ``UnknownPlatform``."""
+    """Return the adapter of ``platform``, made once per process. Raises ``UnknownPlatform``."""
     path = settings.ADAPTERS.get(platform)
     if path is None:
         raise UnknownPlatform(f"no adapter for {platform!r}; known: {', '.join(sorted(settings.ADAPTERS))}")
@@ -50,7 +55,10 @@ def adapter(platform: str) -> Adapter:
 
 
 def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a bot: ``@bot("orders") def orders(turn): ...`` in any installed app's ``bots.py``."""
+    """Register a bot:
+
+    ``@bot("orders") def orders(turn): ...`` in any installed app's ``bots.py``.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         there = _bots.get(name)
@@ -64,7 +72,7 @@ def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 @functools.cache
 def load_bots() -> None:
-    """Import every ``bots.py`` once. An error in one is raised: a bot that is half there must not start."""
+    """Import every ``bots.py`` once. Raises its error: a bot must be whole or absent."""
     for config in apps.get_app_configs():
         name = f"{config.name}.bots"
         if importlib.util.find_spec(name) is not None:
@@ -72,7 +80,7 @@ def load_bots() -> None:
 
 
 def find_bot(name: str) -> Callable[..., Any]:
-    """The function of a bot. Raises ``UnknownBot`` with the names that exist."""
+    """Return a bot's function. Raises ``UnknownBot`` with the names that exist."""
     load_bots()
     try:
         return _bots[name]
@@ -89,12 +97,15 @@ def bot_names() -> list[str]:
 
 
 def channel(channel_id: int) -> ChannelConfig | None:
-    """A channel by its number; at most twice ``CHANNEL_SECONDS`` old."""
+    """Return a channel by its id; at most twice ``CHANNEL_SECONDS`` old."""
     return _cached(("id", channel_id), "c.id = %s", channel_id)
 
 
 def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig | None:
-    """A channel by what stands in its webhook's URL; None for an unknown one. ``platform`` None: whichever it has."""
+    """Return a channel by the public id in its webhook's URL, or None.
+
+    ``platform`` None: any platform.
+    """
     if not public_id.isascii() or "\0" in public_id or len(public_id) > 40:
         return None
     found = _cached(("public", public_id), "c.public_id = %s", public_id)
@@ -102,7 +113,7 @@ def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig 
 
 
 def forget_channels() -> None:
-    """Drop the cache, in tests and where a process has just changed a channel."""
+    """Empty the cache. For tests, and after this process has changed a channel."""
     _channels.clear()
 
 
@@ -115,7 +126,7 @@ def _cached(key: tuple[str, str | int], where: str, value: str | int) -> Channel
     known = _channels.get(key)
     age = time.monotonic() - known[0] if known is not None else float("inf")
     if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and _loading.locked())):
-        return known[1]  # while one thread reads it again, the others need not stand still
+        return known[1]  # another thread is reading it: use the old one
     try:
         return _loaded(key, where, value)
     except (psycopg.Error, CoreError):
@@ -125,7 +136,7 @@ def _cached(key: tuple[str, str | int], where: str, value: str | int) -> Channel
 
 
 def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
-    """Read once, however many ask. Who waits behind a database that does not answer would only hold a thread."""
+    """Read a channel once for all threads that ask. Raises if the database is silent."""
     while not _loading.acquire(timeout=WAIT_SECONDS):
         database.refuse_if_silent()
     try:
@@ -157,12 +168,12 @@ def _open(row: tuple[Any, ...]) -> ChannelConfig:
 
 
 def describe(config: ChannelConfig) -> bytes:
-    """A channel without its credentials, for logs and child processes."""
+    """Return a channel as JSON, without credentials, for child processes."""
     return msgspec.json.encode(msgspec.structs.replace(config, credentials={}))
 
 
 def key_lives() -> dict[str, float | None]:
-    """Seconds for which each platform's idempotency keys live; None: for ever."""
+    """Return the life of each platform's idempotency keys in seconds; None: for ever."""
     config = ChannelConfig(id=0, public_id="", platform="", tenant_id=0)
     lives = {platform: adapter(platform).key_life(config) for platform in settings.ADAPTERS}
     return {platform: None if life == float("inf") else life for platform, life in lives.items()}

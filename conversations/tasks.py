@@ -23,5 +23,5 @@ def send(conversation_ids: list[int], probe: bool = False) -> None:
 
 @shared_task(name="conversations.maintain", ignore_result=False)
 def maintain() -> dict[str, int]:
-    """Partitions, retention, search: what is due is done; the counts are kept as the task's result."""
+    """Do what is due for partitions, retention and search. The counts are the task's result."""
     return maintenance.run()

@@ -1,7 +1,7 @@
-"""A turn: the bot handling one message. What a bot may see and do, and how it is run.
+"""A turn: a bot handles one message. Defines what a bot sees and does, and runs it.
 
-A bot is a plain function ``def f(turn)``, or ``async def``. It runs outside any transaction. What it
-says and remembers is data until the turn's one COMMIT; calls that it makes to other systems can repeat.
+A bot is a function ``def f(turn)`` or ``async def f(turn)``. It runs outside any transaction. Its
+replies and its state become rows in the turn's one COMMIT. Its calls to other systems may repeat.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text, storable, storable_tree
 from conversations.telemetry import error_places
 
-REPLIES = 100
+REPLIES = 100  # of one turn; more is a failed turn: a bot in a loop must not fill the lane
+# JSON of a conversation's state; more is a failed turn. Larger: each turn reads and may write more.
 STATE_BYTES = 64 * 1024
 
 
 class Incoming(Struct, frozen=True):
-    """The message of a turn. ``late``: its place in the platform's order had passed."""
+    """The message of a turn. ``late``: it came after later messages were handled."""
 
     id: int
     sequence: int
@@ -58,7 +59,7 @@ class Person(Struct, frozen=True):
 
 
 class Task(Struct, frozen=True):
-    """Everything that a turn needs, as data: it can be handed to another process."""
+    """The input of a turn, as data: another process can run it."""
 
     conversation_id: int
     channel_id: int
@@ -71,7 +72,10 @@ class Task(Struct, frozen=True):
 
 
 class Output(Struct, frozen=True):
-    """What a turn came to. ``error_type``: it failed, and nothing else counts."""
+    """The result of a turn.
+
+    If ``error_type`` is set, it failed, and the other fields do not count.
+    """
 
     state: dict[str, Any] | None = None
     replies: tuple[ReplyBody, ...] = ()
@@ -83,7 +87,7 @@ class Output(Struct, frozen=True):
 
 
 class Turn:
-    """What a bot holds: ``message``, ``contact``, ``state`` and a few verbs."""
+    """The bot's view of a turn: ``message``, ``contact``, ``state`` and a few verbs."""
 
     def __init__(self, task: Task) -> None:
         self.message = task.message
@@ -103,7 +107,10 @@ class Turn:
         choices: Iterable[Choice | tuple[str, str] | str] = (),
         media: Attachment | str | Sequence[Attachment | str] = (),
     ) -> None:
-        """Say something. ``choices``: buttons, as ``(id, title)`` or a title alone; ``media``: URLs or attachments."""
+        """Add a reply.
+
+        ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are URLs or attachments.
+        """
         pieces = [media] if isinstance(media, str | Attachment) else list(media)
         attachments = [Attachment(kind="file", url=piece) if isinstance(piece, str) else piece for piece in pieces]
         for attachment in attachments[:-1]:
@@ -112,20 +119,26 @@ class Turn:
         self._replies.append(ReplyBody(text=str(text), choices=tuple(map(_choice, choices)), media=last))
 
     def hand_over(self, reason: str = "") -> None:
-        """Let a person answer from the next message on; what this turn says still goes out."""
+        """Let a person answer from the next message on. This turn's replies are still sent."""
         self._handed_over = str(reason)
 
     def history(self, n: int = 10) -> list[dict[str, Any]]:
-        """The last ``n`` messages and replies before this one, oldest first: ``{"by", "text", "at"}``."""
+        """Return the last ``n`` messages and replies before this one, oldest first:
+
+        ``{"by", "text", "at"}``.
+        """
         values = {"id": self.conversation_id, "before": self.message.sequence, "n": max(0, min(n, 200))}
         return [{"by": by, "text": text, "at": at} for by, text, at in database.read(sql("fetch_history"), values)]
 
     def log(self, *words: Any) -> None:
-        """Note something for the timeline in the admin. It stays in the database; logs never hold it."""
+        """Add a note to the timeline in the admin.
+
+        It is stored in the database and never logged.
+        """
         self._log.append(clean_text(" ".join(map(str, words)), 1000))
 
     def output(self) -> Output:
-        """What the turn came to. Raises ``BadOutput`` for what cannot be stored."""
+        """Return the result. Raises ``BadOutput`` if it cannot be stored."""
         _check(self.state, self._replies)
         return Output(
             state=self.state, replies=tuple(self._replies), handed_over=self._handed_over, log=tuple(self._log[:50])
@@ -165,26 +178,31 @@ def _storable(body: ReplyBody) -> bool:
 
 
 def run(function: Callable[[Turn], Any], task: Task) -> Output:
-    """Run a bot on a task, in this thread. Never raises: a failure is an ``Output`` with its error."""
+    """Run a bot on a task, in this thread.
+
+    Never raises: a failure is an ``Output`` with its error.
+    """
     turn = Turn(task)
     try:
         answer = function(turn)
         if inspect.isawaitable(answer):
             asyncio.run(_await(answer))
         return turn.output()
-    except BaseException as error:  # a bot that calls exit() fails, too; it does not end the worker
+    # Also SystemExit: a bot that calls exit() must not end the worker
+    except BaseException as error:
         return failed(error)
     finally:
         _give_back()
 
 
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
-    """The same for ``async def`` bots, on the process's one event loop."""
+    """Run an ``async def`` bot, on the process's one event loop. Never raises."""
     turn = Turn(task)
     try:
         await function(turn)
         return turn.output()
-    except BaseException as error:  # SystemExit in a task would end the loop, and with it every other bot
+    # Also SystemExit, which would end the loop and every other bot on it
+    except BaseException as error:
         return failed(error)
     finally:
         given = asyncio.get_running_loop().create_task(sync_to_async(_give_back)())
@@ -192,20 +210,20 @@ async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
         given.add_done_callback(_giving_back.discard)
 
 
-_giving_back: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+_giving_back: set[asyncio.Task[None]] = set()  # the loop keeps only weak references to tasks
 
 
 def _give_back() -> None:
-    """A bot's own connections go back to the small pool, at the end of the turn at the latest."""
+    """Return the bot's own connections to the small pool."""
     with contextlib.suppress(Exception):
         connections.close_all()
 
 
 def failed(error: BaseException) -> Output:
-    """An error as type, place and, for the database only, its words."""
+    """Return an error as type, place and words. The words go into the database only."""
     try:
         words = clean_text(str(error), 2000)
-    except Exception:  # the words of an error are its class's own code
+    except Exception:  # str() of an error runs its class's own code
         words = ""
     return Output(error_type=error_places.kind(error), error_place=error_places.place(error), error_text=words)
 

@@ -1,4 +1,7 @@
-"""`make run`: servers, tables, the demo, then the Procfile's web and worker, until Ctrl-C."""
+"""`make run`:
+
+start servers, create tables and the demo, run web and worker of the Procfile until Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,12 @@ from conversations.workers.supervisor import PR_SET_PDEATHSIG, Command, Supervis
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROCESSES = ("web", "worker")
+# Wait for the pages to answer; smaller: a slow machine reports a failure that is none
 UP_SECONDS = 60.0
 
 
 class Refused(RuntimeError):
-    """This run cannot begin; the text says what to do."""
+    """This run cannot start. The text says what to do."""
 
 
 def main() -> int:
@@ -79,7 +83,7 @@ def prepare_database(directory: Path) -> None:
 
 
 def manage(*arguments: str) -> None:
-    """Its words are shown only when it fails."""
+    """Run a command of `manage.py`. Show its output only if it fails."""
     result = subprocess.run(
         [sys.executable, CHECKOUT / "manage.py", *arguments],
         cwd=CHECKOUT,
@@ -123,7 +127,7 @@ def procfile() -> dict[str, str]:
 
 
 def announce(supervisor: Supervisor, port: int, box: str) -> None:
-    """The box comes when the pages do: before, it would scroll away and promise too much."""
+    """Show the box with addresses when the pages answer. Earlier, it would scroll away."""
     deadline = time.monotonic() + UP_SECONDS
     while time.monotonic() < deadline:
         if answers(port):
@@ -179,7 +183,7 @@ def report_other_data(servers: Servers) -> None:
 
 
 def end_leftovers(directory: Path) -> None:
-    """Processes of a run that was killed; the servers themselves are reused."""
+    """Kill processes of a run that was killed. Its servers are used again."""
     mark = f"{RUN_MARK}={directory}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -188,7 +192,7 @@ def end_leftovers(directory: Path) -> None:
 
 
 def stop_with_parent() -> None:
-    """Linux: when make is killed, stop in order, as for Ctrl-C."""
+    """On Linux, stop in order when make is killed, as after Ctrl-C."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

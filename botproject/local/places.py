@@ -1,4 +1,4 @@
-"""Directories and files of the local servers, reachable by the user that runs them.
+"""Makes directories and files for the local servers that their user can reach.
 
 Postgres refuses to run as root, so root runs it as `nobody`, who must be able to
 reach its data and its programs. Below a directory that others may not enter
@@ -22,7 +22,7 @@ UNPRIVILEGED = "nobody"
 
 
 def server_user() -> str | None:
-    """Who runs Postgres, where it may not be us."""
+    """Return the user that runs Postgres, or None for ourselves."""
     return UNPRIVILEGED if os.geteuid() == 0 else None
 
 
@@ -32,7 +32,7 @@ def others_may_enter(folder: Path) -> bool:
 
 
 def make_room(directory: Path, name: str) -> Path:
-    """`directory/name`, or where it really is, for a server and its data."""
+    """Return the folder for a server and its data: `directory/name` or where that link leads."""
     place = directory / name
     make_folder(directory)
     if server_user() is None or others_may_enter(directory):
@@ -43,14 +43,14 @@ def make_room(directory: Path, name: str) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Ours, listable by nobody else, but root's servers may pass through it."""
+    """Make a folder that others cannot list. Servers that root started may pass through it."""
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_uid == os.geteuid():
         folder.chmod(0o711 if server_user() else 0o700)
 
 
 def move_outside(place: Path) -> None:
-    """Leave a link at `place`; what was there comes along."""
+    """Move a folder below OUTSIDE with its content, and leave a link at `place`."""
     real = OUTSIDE / secrets.token_hex(8)
     make_folder(OUTSIDE)
     if place.is_dir() and not place.is_symlink():
@@ -61,7 +61,7 @@ def move_outside(place: Path) -> None:
 
 
 def remove_room(place: Path) -> None:
-    """Delete a server's room for good (private servers of tests)."""
+    """Delete a server's folder (for private servers of tests)."""
     shutil.rmtree(place.resolve(), ignore_errors=True)
     if place.is_symlink():
         place.unlink()
@@ -74,7 +74,7 @@ def give_to(user: str | None, path: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read, in one step."""
+    """Replace a file atomically. Only its owner may read it."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -85,7 +85,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def keep_secret(path: Path) -> str:
-    """A password that is made once and then kept."""
+    """Return the password in a file, generated at the first call."""
     with contextlib.suppress(FileNotFoundError):
         if known := path.read_text().strip():
             return known
@@ -95,7 +95,7 @@ def keep_secret(path: Path) -> str:
 
 @contextlib.contextmanager
 def readable_copy(text: str, folder: Path, user: str | None) -> Iterator[Path]:
-    """A short-lived private file for `user`."""
+    """Make a temporary file that only `user` may read."""
     path = folder / f".{secrets.token_hex(8)}"
     write_private(path, text)
     give_to(user, path)

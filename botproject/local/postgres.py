@@ -1,4 +1,4 @@
-"""A Postgres of our own: its data, its password, its process."""
+"""One local Postgres: its data, its password and its process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from botproject.local.places import (
 )
 from botproject.local.processes import RUN_MARK, Server, ServerFailed
 
-# The promise stands on the first three; the rest keeps a developer's machine quiet.
+# The first three keep what was committed. The others suit a developer's machine.
 SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -55,7 +55,7 @@ class Postgres(Server):
 
     @property
     def data(self) -> Path:
-        """One directory per major version: another version's data is left alone."""
+        """Return the data directory of this major version. Other versions' data stays untouched."""
         return self.room / str(self._binary.version)
 
     @property
@@ -85,7 +85,7 @@ class Postgres(Server):
                 stderr=log,
                 cwd="/",
                 env=clean_environment(),
-                # Ctrl-C must not stop the server before those who use it.
+                # Ctrl-C must not stop the server before its clients.
                 start_new_session=True,
                 **as_user(self._user),
             )
@@ -99,7 +99,10 @@ class Postgres(Server):
         return row is not None and Path(row[0]) == self.data
 
     def _initialise(self) -> None:
-        """Into a fresh directory that is renamed when complete: a killed initdb leaves no half."""
+        """Run initdb in a new directory and rename it when complete.
+
+        A killed initdb leaves nothing.
+        """
         fresh = self.room / f"{self._binary.version}.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -143,7 +146,7 @@ class Postgres(Server):
         return self._copied_folder(binary)
 
     def _copied_folder(self, binary: Binary) -> Path:
-        """The programs, where the server's user can run them: a venv may be below a 0700 folder."""
+        """Return the programs' folder, copied if the server's user cannot reach it (a venv in a 0700 home)."""
         package = binary.bundle[0]
         stamp = binary.path.stat()
         copy = self.room / f"programs-{stamp.st_mtime_ns:x}-{stamp.st_size:x}"

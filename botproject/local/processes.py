@@ -1,4 +1,4 @@
-"""One server process: started, found again after a killed run, stopped, killed."""
+"""Starts one server process, finds it again after a killed run, stops or kills it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pathlib import Path
 from botproject.local.places import make_room, write_private
 
 READY_SECONDS = 120.0
-# A crashed Postgres frees its shared memory and its port only when its last child is gone.
+# Longest time for new tries to start. A crashed Postgres frees its memory and port only with its
+# last child. Smaller: such a start fails.
 RETRY_SECONDS = 20.0
 STOP_SECONDS = 20.0
 PAUSE_SECONDS = 0.02
 LONGEST_LOG = 20 << 20
-# In the environment of every process of a run: how those that outlive a killed run are found.
+# A variable of every process of a run. It marks processes that outlive a killed run.
 RUN_MARK = "LOCAL_RUN"
 
 
 class ServerFailed(RuntimeError):
-    """A server did not come up or did not go."""
+    """A server did not start or did not stop."""
 
 
 class Server(ABC):
@@ -33,7 +34,7 @@ class Server(ABC):
     name: str
     graceful = signal.SIGTERM
     immediate = signal.SIGKILL
-    # Words in its log after which another try may succeed.
+    # Words in its log after which a new try may succeed.
     passing_troubles: tuple[str, ...] = ()
 
     def __init__(self, directory: Path) -> None:
@@ -53,14 +54,14 @@ class Server(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make the data directory if there is none."""
+        """Create the data directory if it is missing."""
 
     @abstractmethod
     def launch(self) -> subprocess.Popen[bytes]: ...
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether a server with our data listens on our port."""
+        """Return True if a server with our data listens on our port."""
 
     @property
     @abstractmethod
@@ -68,7 +69,7 @@ class Server(ABC):
 
     @property
     def pid(self) -> int | None:
-        """The process that has our data open, whoever started it."""
+        """Return the process that uses our data, whoever started it, or None."""
         if self._process and self._process.poll() is None:
             return self._process.pid
         pid = first_number(self.pid_file)
@@ -78,7 +79,7 @@ class Server(ABC):
         return self.pid is not None
 
     def start(self) -> None:
-        """Up and answering when this returns: reused if it still runs, else started."""
+        """Use the running server or start one. It answers when this returns."""
         if self.alive():
             if self.answers():
                 return
@@ -93,7 +94,7 @@ class Server(ABC):
         self._end(self.immediate)
 
     def kill(self) -> None:
-        """As a crash: SIGKILL."""
+        """Kill the server, as a crash would."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -110,7 +111,7 @@ class Server(ABC):
             time.sleep(0.1)
 
     def _start_once(self) -> bool:
-        """False if it ended before it answered."""
+        """Start the server. Return False if it ended before it answered."""
         self._settle_port()
         self.pid_file.unlink(missing_ok=True)
         self._cut_log()
@@ -125,7 +126,7 @@ class Server(ABC):
         return False
 
     def _settle_port(self) -> None:
-        """Keep the port, so that addresses stay good, unless somebody else took it."""
+        """Keep the port, so that addresses stay valid, unless another process took it."""
         if self._known_port() != self.port:
             write_private(self._port_file, f"{self.port}\n")
         elif not port_is_free(self.port) and not self._process:
@@ -185,7 +186,10 @@ def exists(pid: int) -> bool:
 
 
 def works_in(pid: int, folder: Path) -> bool:
-    """Whether this process is the server of `folder`: a pid in a file may long be another's."""
+    """Return True if this process is the server of `folder`.
+
+    The pid in a file may belong to another by now.
+    """
     if not exists(pid):
         return False
     if not Path("/proc/self").exists():
@@ -197,7 +201,7 @@ def works_in(pid: int, folder: Path) -> bool:
 
 
 def lsof_cwd(pid: int) -> Path | None:
-    """macOS has no /proc."""
+    """Return a process's directory on macOS, which has no /proc."""
     command = ["lsof", "-a", "-p", str(pid), "-d", "cwd", "-Fn"]
     answer = subprocess.run(command, capture_output=True, text=True)
     names = [line[1:] for line in answer.stdout.splitlines() if line.startswith("n")]

@@ -1,11 +1,11 @@
-"""Postgres and Valkey for this machine: found or started, kept alive, stopped.
+"""Starts, watches and stops Postgres and Valkey on this machine.
 
     with local_servers(Path(".data")) as servers:      # make run
         servers.database_url, servers.redis_url
     with private_servers() as servers:                 # a test that breaks them
         servers.postgres.kill(); servers.postgres.start()
 
-A URL that is given is used as it is, and nothing is started for it.
+For a URL that is given, no server is started.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Say = Callable[[str], None]
 
 
 class AlreadyRunning(RuntimeError):
-    """Another run has these servers."""
+    """Another run uses these servers."""
 
 
 @dataclass
 class Servers:
-    """The pair; a server whose URL was given is None."""
+    """Both servers. One whose URL was given is None."""
 
     database_url: str
     redis_url: str
@@ -56,7 +56,7 @@ class Servers:
             server.stop()
 
     def watch(self, say: Say) -> None:
-        """Start again what dies, from a thread of its own."""
+        """Restart a server that dies, in a thread of its own."""
         threading.Thread(target=self._watch, args=(say,), name="servers", daemon=True).start()
 
     def _watch(self, say: Say) -> None:
@@ -77,7 +77,7 @@ def local_servers(
     wait_seconds: float = 0.0,
     say: Say = lambda text: None,
 ) -> Iterator[Servers]:
-    """The servers of `directory`, for one run at a time; `servers.json` there tells others.
+    """Run the servers of `directory`, for one run at a time. `servers.json` tells others their addresses.
 
     Another run may take `wait_seconds` to end (it is stopping).
     """
@@ -92,7 +92,7 @@ def local_servers(
 
 @contextlib.contextmanager
 def private_servers(settings: Mapping[str, str] | None = None) -> Iterator[Servers]:
-    """A pair of one's own in a temporary directory, gone afterwards."""
+    """Run two servers in a temporary directory, which is deleted afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="servers-"))
     try:
         with local_servers(directory, settings=settings) as servers:
@@ -119,7 +119,10 @@ def start(directory: Path, database_url: str, redis_url: str, settings: Mapping[
 
 @contextlib.contextmanager
 def only_run(directory: Path, wait_seconds: float, say: Say = lambda text: None) -> Iterator[None]:
-    """Keep a second run out: it would stop the servers of the first. The lock ends with its process."""
+    """Keep a second run out.
+
+    It would stop the servers of the first. The lock ends with its process.
+    """
     make_folder(directory)
     deadline = time.monotonic() + wait_seconds
     with (directory / "lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""A Valkey (or Redis) of our own: its data, its password, its process."""
+"""One local Valkey (or Redis): its data, its password and its process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ save ""
 maxmemory-policy noeviction
 daemonize no
 """
-# A title would overwrite the environment, in which a test run's guard looks for its mark. Redis 6.0 does not know it.
+# A title would overwrite the environment, in which a test run's guard looks for its mark. Redis 6.0
+# does not know it.
 NO_TITLE, NO_TITLE_SINCE = "set-proc-title no\n", 7
 
 
@@ -40,7 +41,10 @@ class Valkey(Server):
 
     @property
     def data(self) -> Path:
-        """By program and version: an older one can't read a newer one's file."""
+        """Return the data directory of this program and version.
+
+        Older ones cannot read newer files.
+        """
         return self.room / f"{self._binary.path.name}-{self._binary.version}"
 
     @property
@@ -62,14 +66,14 @@ class Valkey(Server):
                 stdout=log,
                 stderr=log,
                 cwd=self.data,
-                # Ctrl-C must not stop the server before those who use it.
+                # Ctrl-C must not stop the server before its clients.
                 start_new_session=True,
             )
 
     def answers(self) -> bool:
         try:
             with self._client() as client:
-                # Refused while the server still reads its file.
+                # Fails while the server still loads its file.
                 client.exists("ready")
                 return bool(client.config_get("dir") == {"dir": str(self.data)})
         except redis.RedisError:
@@ -84,7 +88,7 @@ class Valkey(Server):
         return redis.Redis.from_url(self.url, socket_timeout=5, retry=once, decode_responses=True)
 
     def _write_configuration(self) -> Path:
-        """A file, not arguments: those would show the password to every user."""
+        """Write a configuration file: arguments would show the password to every user."""
         path, more = self.room / "valkey.conf", NO_TITLE if self._binary.version >= NO_TITLE_SINCE else ""
         words = {"port": self.port, "password": self.password, "data": self.data, "pid_file": self.pid_file}
         write_private(path, CONFIGURATION.format(**words) + more)

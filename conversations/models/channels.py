@@ -1,4 +1,4 @@
-"""Who the installation serves, and through which bot accounts."""
+"""Tenants, their channels (bot accounts), and pauses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conversations.contracts import Work
 
 
 def new_public_id() -> str:
-    """192 random bits: it stands in a webhook's URL and must not be guessed.
+    """Return 192 random bits: a webhook's URL contains them and must not be guessed.
 
     No dash comes first: a command would take it for an option.
     """
@@ -56,7 +56,7 @@ class TenantStaff(models.Model):
 
 
 class SealedCredentials(models.Model):
-    """Credentials encrypted field by field; written, never shown."""
+    """Credentials, encrypted field by field. People can write them, never read them."""
 
     sealed = models.JSONField(default=dict, db_default={}, blank=True)
 
@@ -67,11 +67,14 @@ class SealedCredentials(models.Model):
         raise NotImplementedError
 
     def open_credentials(self) -> dict[str, str]:
-        """Every credential in clear. Raises ``cryptography.fernet.InvalidToken`` for another key."""
+        """Decrypt all credentials.
+
+        Raises ``cryptography.fernet.InvalidToken`` if no key opens them.
+        """
         return {name: crypto.unseal(token, self.place()) for name, token in self.sealed.items()}
 
     def set_credentials(self, values: Mapping[str, str]) -> None:
-        """Seal ``values`` beside those that are there; an empty value removes its name. Does not save."""
+        """Encrypt and add ``values``; an empty value removes its name. Does not save the row."""
         sealed = dict(self.sealed)
         for name, value in values.items():
             sealed.pop(name, None)
@@ -131,7 +134,7 @@ class Channel(SealedCredentials):
 
 
 class Pause(models.Model):
-    """Something fails for everybody, or was stopped: one row with the cause, no row when all is well."""
+    """A failure that concerns everybody, or a stop by staff. Without either there is no row."""
 
     class Scope(models.TextChoices):
         BOT = "bot"  # target: the bot's name
@@ -149,15 +152,15 @@ class Pause(models.Model):
     failures = models.IntegerField(db_default=0)
     first_conversation = models.BigIntegerField(null=True)
     several = models.BooleanField(db_default=False)  # failures in two conversations or more
-    by_staff = models.BooleanField(db_default=False)  # ended by staff only
-    since = models.DateTimeField(null=True)  # null: still counting
+    by_staff = models.BooleanField(db_default=False)  # only staff may end it
+    since = models.DateTimeField(null=True)  # null: failures are counted, nothing is stopped
     probe_at = models.DateTimeField(null=True)
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         db_table = "pause"
         constraints = [
-            # One row says why; counting and stopping are the same row.
+            # One row both counts failures and says why something is stopped.
             models.UniqueConstraint(fields=["scope", "target", "stops"], name="pause_once"),
         ]
 

@@ -1,4 +1,4 @@
-"""What came in, and what was made of it."""
+"""Webhook requests, the messages in them, and the turns of bots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class Receipt(models.Model):
 
 
 class ReceiptBody(models.Model):
-    """The raw body, in a table partitioned by day. ``headers`` never holds a signature or a token."""
+    """The raw body, in a table partitioned by day.
+
+    ``headers`` never holds a signature or a token.
+    """
 
     pk = models.CompositePrimaryKey("received_at", "receipt_id")
     receipt_id = models.BigIntegerField()
@@ -42,9 +45,9 @@ class Quarantine(models.Model):
     receipt_id = models.BigIntegerField(null=True)
     entry = models.IntegerField(db_default=0)  # place in the batch, from 0
     reason = models.TextField()
-    body = models.BinaryField()  # its own copy
+    body = models.BinaryField()  # a copy: the receipt's body is deleted earlier
     fingerprint = models.BinaryField()  # keyed hash of reason and bytes
-    seen = models.IntegerField(db_default=1)  # how often the same bytes came
+    seen = models.IntegerField(db_default=1)  # how many times these bytes came
     created_at = models.DateTimeField(db_default=Now())
     settled_at = models.DateTimeField(null=True)
 
@@ -62,7 +65,7 @@ class Message(models.Model):
 
     class Status(models.TextChoices):
         WAITING = "waiting"  # no number yet; release gives it one
-        PENDING = "pending"  # numbered, not handled; processing moves it on
+        PENDING = "pending"  # numbered, not handled yet; a turn moves it on
         HANDLED = "handled"  # its turn committed, or it needs none
         PARKED = "parked"  # set aside after its last attempt or by staff; unpark replays it at the tail
         SKIPPED = "skipped"  # passed over by staff or by a person who answered
@@ -76,7 +79,7 @@ class Message(models.Model):
     starts_turn = models.BooleanField(db_default=True)
     status = models.CharField(max_length=8, choices=Status, db_default=Status.PENDING)
     text = models.TextField(db_default="")
-    payload = models.JSONField(null=True)  # the rest of the entry, without what is empty
+    payload = models.JSONField(null=True)  # the rest of the entry, without empty fields
     sender = models.JSONField(null=True)  # in groups: who wrote it
     platform_id = models.TextField(db_default="")
     delivery_id = models.TextField(db_default="")
@@ -90,7 +93,8 @@ class Message(models.Model):
     received_at = models.DateTimeField(db_default=Now())
     settled_at = models.DateTimeField(null=True)
     note = models.TextField(db_default="")  # why it was parked, skipped or is missing
-    # What indexes ask for: were it `status`, a message that is marked handled would be written into all of them again.
+    # Partial indexes ask for these columns and not for `status`: otherwise each mark `handled`
+    # would write the message into all indexes again.
     parked = models.GeneratedField(
         expression=ExpressionWrapper(Q(status="parked"), output_field=models.BooleanField()),
         output_field=models.BooleanField(),
@@ -110,7 +114,7 @@ class Message(models.Model):
                 | (~Q(status="waiting") & Q(sequence__isnull=False, sequence__gte=1)),
                 name="numbered_unless_waiting",
             ),
-            # Status and time of settling cannot disagree.
+            # A settled status has a time of settling, and no other status has one.
             models.CheckConstraint(
                 condition=Q(status__in=["waiting", "pending"], settled_at__isnull=True)
                 | Q(status__in=["handled", "parked", "skipped", "missing"], settled_at__isnull=False),
@@ -134,7 +138,10 @@ class Message(models.Model):
 
 
 class Turn(models.Model):
-    """One attempt of the bot at one message. Error texts of the team's own code stay here, never in logs."""
+    """One attempt of the bot at one message.
+
+    Error texts of the team's own code stay here, never in logs.
+    """
 
     class Outcome(models.TextChoices):
         COMMITTED = "committed"
@@ -166,7 +173,10 @@ class Turn(models.Model):
 
 
 class Once(models.Model):
-    """The stored result of an effect that a bot makes once per message. No code writes this table yet."""
+    """The stored result of an effect that a bot makes once per message.
+
+    No code writes this table yet.
+    """
 
     message = models.ForeignKey(Message, on_delete=models.PROTECT, db_index=False)
     name = models.TextField()

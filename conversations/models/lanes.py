@@ -1,4 +1,7 @@
-"""The lane: the unit of order. Its row is narrow, locked first, and written only by compare-and-set."""
+"""The lane, the unit of order.
+
+Its row is narrow, locked first, and written only by compare-and-set.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +31,24 @@ class Conversation(models.Model):
     next_sequence = models.BigIntegerField(db_default=1)
     last_reply_sequence = models.BigIntegerField(db_default=0)
     next_reply_sequence = models.BigIntegerField(db_default=1)
-    epoch = models.BigIntegerField(db_default=0)  # bumped by every act of a person; older turns are void
+    # Raised by every act of staff: turns that began before are void
+    epoch = models.BigIntegerField(db_default=0)
     attempts = models.SmallIntegerField(db_default=0)  # of the head
     not_before = models.DateTimeField(null=True)  # retry time of the head
     paused_at = models.DateTimeField(null=True)
     blocked = models.BooleanField(db_default=False)  # head parked under policy block
-    suspect = models.BooleanField(db_default=False)  # its last worker died: next turn in a child process
+    # Its worker died: the next turn runs in a child process
+    suspect = models.BooleanField(db_default=False)
     last_key = models.BigIntegerField(null=True)  # greatest order key or external number released
     gap_since = models.DateTimeField(null=True)
-    wait_until = models.DateTimeField(null=True)  # earliest end of what waits: window, base or gap
-    cancelled_through = models.BigIntegerField(db_default=0)  # bot replies up to here never start
+    # When the first wait (window, base or gap) is over
+    wait_until = models.DateTimeField(null=True)
+    # Bot replies up to this number are never sent
+    cancelled_through = models.BigIntegerField(db_default=0)
     unreachable_since = models.DateTimeField(null=True)  # the person blocked us
     last_sent_at = models.DateTimeField(null=True)
-    due_at = models.DateTimeField(null=True)  # handling: when a machine should look
-    send_due_at = models.DateTimeField(null=True)  # delivering: likewise
+    due_at = models.DateTimeField(null=True)  # when the sweeper looks for work in handling
+    send_due_at = models.DateTimeField(null=True)  # the same for delivering
     address = models.JSONField(db_default={})
     created_at = models.DateTimeField(db_default=Now())
 
@@ -63,8 +70,8 @@ class Conversation(models.Model):
             ),
         ]
         indexes = [
-            # serves desk/sql/search.sql: groups, and private chats with an id of their own; a person's other lanes are
-            # found by conversation_once, and do not pay for this one
+            # serves desk/sql/search.sql: groups, and private chats with an id of their own; a
+            # person's other lanes are found by conversation_once, and do not pay for this one
             models.Index(fields=["contact"], condition=~Q(chat=F("user")), name="conversation_contact"),
             # serves sweeping/sql/claim_due.sql
             models.Index(fields=["channel", "due_at"], condition=Q(due_at__isnull=False), name="conversation_due"),
@@ -79,7 +86,7 @@ class Conversation(models.Model):
 
 
 class ConversationState(models.Model):
-    """What the bot remembers. Written only by turns, in the turn's own transaction."""
+    """The bot's memory. Only turns write it, in their own transaction."""
 
     conversation = models.OneToOneField(Conversation, on_delete=models.PROTECT, primary_key=True)
     state = models.JSONField(db_default={})
@@ -92,7 +99,7 @@ class ConversationState(models.Model):
 
 
 class Timer(models.Model):
-    """Something that a bot wants to be reminded of; when due it becomes a message of its lane."""
+    """A bot's reminder. When it is due it becomes a message of its lane."""
 
     conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, db_index=False)
     name = models.TextField()
@@ -108,7 +115,10 @@ class Timer(models.Model):
 
 
 class Desk(models.Model):
-    """What people write about a conversation; it never touches the lane's row."""
+    """Notes of staff about a conversation, in a row of their own.
+
+    Writing them never locks the lane.
+    """
 
     conversation = models.OneToOneField(Conversation, on_delete=models.PROTECT, primary_key=True)
     assignee = models.ForeignKey("auth.User", on_delete=models.SET_NULL, null=True, blank=True)

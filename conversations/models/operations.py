@@ -1,4 +1,4 @@
-"""The installation itself: its one key, its processes, who did what."""
+"""The installation: its identity key, its processes, and the audit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from django.db.models.functions import Now
 
 
 class Installation(models.Model):
-    """One row. Its key is made at the first migrate and never changed: another would re-open de-duplication."""
+    """One row.
+
+    Its key is made at the first migrate and never changes: de-duplication depends on it.
+    """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     identity_key = models.TextField()  # sealed
@@ -25,7 +28,7 @@ class Installation(models.Model):
 
 
 class Worker(models.Model):
-    """One life of a process. A row that stays behind, without a beat, is a death."""
+    """One life of a process. A row without heartbeats is the row of a dead process."""
 
     incarnation = models.UUIDField(primary_key=True)
     kind = models.CharField(max_length=10)  # handle, send, sweep
@@ -33,7 +36,7 @@ class Worker(models.Model):
     pid = models.IntegerField(db_default=0)
     version = models.TextField(db_default="")
     started_at = models.DateTimeField(db_default=Now())
-    beat = models.BigIntegerField(db_default=0)  # a count, not a time: clocks are never compared
+    beat = models.BigIntegerField(db_default=0)  # a count, not a time: clocks of machines differ
     beat_at = models.DateTimeField(db_default=Now())  # for people to read
     dead = models.BooleanField(db_default=False)
     running = models.JSONField(db_default=[])  # conversation ids of the batch in hand
@@ -52,7 +55,8 @@ class Audit(models.Model):
     tenant_id = models.BigIntegerField(null=True)  # null: before 0.2, or the whole installation
     subject = models.TextField(db_default="")
     reason = models.TextField(db_default="")
-    changes = models.JSONField(null=True)  # setting -> [old, new]; null for a credential, whose values are secret
+    # Setting -> [old, new]; null for a credential, whose values are secret
+    changes = models.JSONField(null=True)
 
     class Meta:
         db_table = "audit"

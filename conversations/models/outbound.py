@@ -1,4 +1,4 @@
-"""What goes out, and what platforms say of it."""
+"""Replies, and what platforms report about them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Reply(models.Model):
         PERSON = "person"
 
     class Status(models.TextChoices):
-        PENDING = "pending"  # outbox commits an intent, or take-over cancels
-        SENDING = "sending"  # a sender committed its intent; only its result moves it
+        PENDING = "pending"  # a sender commits an intent, or a take-over cancels it
+        SENDING = "sending"  # a sender committed its intent; only the result changes this
         SENT = "sent"  # the platform has it
         UNKNOWN = "unknown"  # it may have been taken; staff decide (unknown_policy ask)
-        PARKED = "parked"  # refused for good, or failed too often
+        PARKED = "parked"  # refused for good, or failed in every attempt
         CANCELLED = "cancelled"  # a draft now: a person took over before it started
         EXPIRED = "expired"  # valid_until passed
         FAILED = "failed"  # the platform took it and later said that it failed
@@ -65,7 +65,7 @@ class Reply(models.Model):
                 condition=Q(external_key__isnull=False),
                 name="reply_external_key_once",
             ),
-            # Who sends is known exactly while it is being sent.
+            # A reply names its sender while it is being sent, and only then.
             models.CheckConstraint(
                 condition=(Q(status="sending") & Q(claimed_by__isnull=False))
                 | (~Q(status="sending") & Q(claimed_by__isnull=True)),
@@ -73,7 +73,8 @@ class Reply(models.Model):
             ),
         ]
         indexes = [
-            # serves delivering/sql/find_claimed.sql: a sender looks for rows in its name; the sweeper for the dead's
+            # serves delivering/sql/find_claimed.sql: a sender looks for rows in its name; the
+            # sweeper for the dead's
             models.Index(fields=["claimed_by"], condition=Q(status="sending"), name="reply_claimed"),
             # serves statuses and the search by platform message id
             models.Index(fields=["channel", "platform_id"], condition=~Q(platform_id=""), name="reply_platform_id"),
@@ -88,7 +89,10 @@ class Reply(models.Model):
 
 
 class Status(models.Model):
-    """What a platform said of one of our replies: unordered, upgrade-only, kept until its reply is known."""
+    """A platform's report about a reply.
+
+    They come unordered, only raise a reply's status, and may come first.
+    """
 
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
     platform_id = models.TextField()
@@ -100,13 +104,16 @@ class Status(models.Model):
         db_table = "status"
         verbose_name_plural = "statuses"
         constraints = [
-            # A platform repeats itself; we keep one of each.
+            # Platforms repeat statuses; each is stored once.
             models.UniqueConstraint(fields=["channel", "platform_id", "status"], name="status_once"),
         ]
 
 
 class Bucket(models.Model):
-    """What a platform told us to wait for (Retry-After), shared by all senders and kept over FLUSHALL."""
+    """A wait that a platform asked for (Retry-After).
+
+    All senders share it, and it survives FLUSHALL.
+    """
 
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
     key = models.TextField()
@@ -116,6 +123,6 @@ class Bucket(models.Model):
     class Meta:
         db_table = "bucket"
         constraints = [
-            # One bucket, one time.
+            # A bucket has one row.
             models.UniqueConstraint(fields=["channel", "key"], name="bucket_once"),
         ]

@@ -1,4 +1,4 @@
-"""The people who write, and every platform id that leads to them."""
+"""People who write to us, and the platform ids that lead to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Contact(models.Model):
     class Meta:
         db_table = "contact"
         constraints = [
-            # One person of a channel is one contact, however many webhooks meet.
+            # A person has one contact per channel, also when webhooks come at the same time.
             models.UniqueConstraint(fields=["channel", "user"], name="contact_once"),
         ]
 
@@ -30,7 +30,7 @@ class Contact(models.Model):
 
 
 class Alias(models.Model):
-    """Another platform id that leads to a person or chat: the lane and its state survive a change."""
+    """Another platform id of a person or chat, so that the lane and its state survive a change."""
 
     class Of(models.TextChoices):
         USER = "user"
@@ -39,7 +39,7 @@ class Alias(models.Model):
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
     of = models.CharField(max_length=4, choices=Of)
     value = models.TextField(db_collation="C")  # the id as the platform now says it
-    known_as = models.TextField(db_collation="C")  # the id under which the lane was made
+    known_as = models.TextField(db_collation="C")  # the id that the lane was created with
 
     class Meta:
         db_table = "alias"

@@ -1,4 +1,4 @@
-"""Keep named commands running: one readable log, restart what dies, stop all in time.
+"""Keeps commands running: one readable log, a restart after each death, and one stop in time.
 
 Used by `manage.py run_worker` (which turns itself into it, see `exec_supervisor`) and by
 `make run`. It is our own because no other one does all of this: it restarts with a growing
@@ -30,12 +30,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import BinaryIO
 
+# From SIGTERM to SIGKILL. Longer: a host (Heroku: 30 s) kills first. Shorter: turns are cut off.
 STOP_SECONDS = 22.0
+# Shortest and longest wait before a restart; it doubles each time. Longer: a process is missing longer.
+# Shorter: a broken one keeps the CPU busy.
 BACKOFF_SECONDS = (0.2, 5.0)
-# A process that lived this long begins again with the shortest wait.
-STEADY_SECONDS = 10.0
-POLL_SECONDS = 0.1
-LONGEST_LINE = 1 << 20
+STEADY_SECONDS = 10.0  # a process that ran longer is restarted after the shortest wait
+POLL_SECONDS = 0.1  # between two looks for dead processes; longer: they are restarted later
+LONGEST_LINE = 1 << 20  # bytes; a longer line is passed on in pieces
 READ_BYTES = 1 << 16
 COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)
 
@@ -45,7 +47,7 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" el
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What to keep running. `environment` is added to our own."""
+    """A command to keep running. `environment` is added to our own."""
 
     name: str
     argv: Sequence[str]
@@ -53,7 +55,7 @@ class Command:
 
 
 class LineWriter:
-    """Writes lines from its own thread: a reader that stalls never stalls the children.
+    """Writes lines in its own thread, so that a reader that stalls does not stall the children.
 
     Nothing is dropped: what the reader has not taken yet waits in memory.
     """
@@ -80,7 +82,7 @@ class LineWriter:
 
     def _run(self) -> None:
         while lines := self._take():
-            # A reader that went away (`make run | head`) must not stop the work.
+            # A closed reader (`make run | head`) must not stop the work.
             with suppress(OSError, ValueError):
                 self._stream.write(lines)
                 self._stream.flush()
@@ -100,7 +102,7 @@ class Child:
         self.command = command
         self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
-        self.predecessor = {"PREDECESSOR_PID": ""}  # tells the next process who died before it; ours is not its own
+        self.predecessor = {"PREDECESSOR_PID": ""}  # tells the next process which one died before it
         self._started_at = 0.0
         self._start_at = 0.0
         self._wait_seconds = BACKOFF_SECONDS[0]
@@ -109,7 +111,7 @@ class Child:
         return self.process is None and time.monotonic() >= self._start_at
 
     def start(self) -> BinaryIO:
-        """Start it; returns its output (stdout and stderr together)."""
+        """Start the command. Return its output (stdout and stderr together)."""
         self._started_at = time.monotonic()
         self.process = subprocess.Popen(
             self.command.argv,
@@ -126,10 +128,10 @@ class Child:
         return self.process.stdout  # type: ignore[return-value]
 
     def reap(self) -> int | None:
-        """The exit code if it has ended since the last look; decides when it starts again."""
+        """Return the exit code of a process that has ended, and plan its restart; else None."""
         if self.process is None or self.process.poll() is None:
             return None
-        # What it left behind (its own workers) would hold its port.
+        # Its own children would keep its port.
         self._signal(signal.SIGKILL)
         self.predecessor = {"PREDECESSOR_PID": str(self.process.pid)}
         code, self.process = self.process.returncode, None
@@ -167,7 +169,7 @@ class Output:
         os.set_blocking(stream.fileno(), False)
 
     def read(self) -> tuple[list[bytes], bool]:
-        """Whole lines that have come, and whether there may be more."""
+        """Return complete lines, and whether more may come."""
         try:
             data = os.read(self.stream.fileno(), READ_BYTES)
         except BlockingIOError:
@@ -204,7 +206,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> int:
-        """0 if all ended in time after the stop, 1 if some had to be killed."""
+        """Run until the stop. Return 0 if all ended in time, 1 if some had to be killed."""
         previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         try:
             while not self._stopping:
@@ -219,11 +221,11 @@ class Supervisor:
         self._stopping = True
 
     def say(self, text: str) -> None:
-        """A line of our own in the log."""
+        """Write a line of our own to the log."""
         self._writer.write(self._own_prefix + f"* {text}\n".encode())
 
     def write(self, text: str) -> None:
-        """As it is, without a prefix."""
+        """Write text without a prefix."""
         self._writer.write(text.encode())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -244,7 +246,7 @@ class Supervisor:
             self._selector.register(stream, selectors.EVENT_READ, Output(child, stream))
 
     def _turn(self) -> None:
-        """Pass on what has been written, note who died."""
+        """Pass on output, and report processes that ended."""
         for key, _ in self._selector.select(POLL_SECONDS):
             self._pass_on(key.data)
         for child in self._children:
@@ -264,7 +266,7 @@ class Supervisor:
         self._writer.write(child.prefix + f"* {text}\n".encode())
 
     def _end(self) -> int:
-        """One SIGTERM each, then wait, then SIGKILL."""
+        """Send SIGTERM to each child, wait, then kill the others."""
         for child in self._children:
             child.terminate()
         in_time = self._wait_for_all(self._stop_seconds)
@@ -285,7 +287,7 @@ class Supervisor:
         return not running
 
     def _drain(self) -> None:
-        """The last words of processes that have ended."""
+        """Pass on the last output of processes that have ended."""
         while ready := self._selector.select(0):
             for key, _ in ready:
                 self._pass_on(key.data)
@@ -312,7 +314,7 @@ def ending(code: int, *, restarts: bool) -> str:
 
 
 def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """A function for the child, before exec: the kernel kills it when its parent dies."""
+    """Return a function that the child runs before exec: the kernel then kills it when its parent dies."""
     if _prctl is None:
         return None
 
@@ -326,7 +328,7 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 
 
 def exec_supervisor(commands: Iterable[Command]) -> None:
-    """Become a supervisor of `commands`: the caller's imports are freed with its process image."""
+    """Replace this process by a supervisor of `commands`, which frees the memory of our imports."""
     listed = [{"name": each.name, "argv": list(each.argv), "environment": dict(each.environment)} for each in commands]
     sys.stdout.flush()
     # -I: the folder of this file must not shadow the standard library.

@@ -1,4 +1,4 @@
-"""``add_channel``: a bot account on a platform, ready for its webhooks."""
+"""``add_channel``: add a bot account on a platform."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from channels_ingest import channel_setup
 
 
 def add_settings(parser: CommandParser) -> None:
-    """Arguments that ``add_channel`` and ``set_channel`` share."""
+    """Add the arguments that ``add_channel`` and ``set_channel`` share."""
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="VALUE may be env:NAME, or - for standard input"
     )
-    parser.add_argument("--bot", help="who answers; default: echo")
-    parser.add_argument("--api-base", metavar="URL", help="where outbound calls go instead of the platform")
+    parser.add_argument("--bot", help="the bot that answers; default: echo")
+    parser.add_argument("--api-base", metavar="URL", help="URL for outbound calls instead of the platform's")
 
 
 def read_settings(pairs: list[str]) -> dict[str, str]:
-    """``KEY=VALUE`` pairs, with what VALUE stands for."""
+    """Read ``KEY=VALUE`` pairs. VALUE may be ``env:NAME`` or ``-``."""
     for pair in pairs:
         if "=" not in pair:
             raise channel_setup.WrongSetting(f"--set takes KEY=VALUE, not {pair!r}")

@@ -1,4 +1,4 @@
-"""``apply_channels``: channels as a file under version control. Doing it twice changes nothing.
+"""``apply_channels``: create or change channels as a TOML file says. A second run changes nothing.
 
     [[channel]]
     tenant = "acme"            # default: "default"; tenant and name say which channel it is
@@ -11,7 +11,7 @@
     token = "env:TELEGRAM_TOKEN"
     settle_ms = 0
 
-A channel that the file does not name is left as it is.
+Channels that the file does not name stay as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KNOWN = frozenset({"tenant", "name", "platform", "bot", "active", "api_base", "s
 
 
 class Command(BaseCommand):
-    help = "Make the channels of a TOML file be there, as it says."
+    help = "Create or change channels as a TOML file says."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)

@@ -1,4 +1,4 @@
-"""``list_channels``: what there is, without any secret's value."""
+"""``list_channels``: list all channels, without values of secrets."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from conversations import registry
 
 
 class Command(BaseCommand):
-    help = "Register a channel's webhook with its platform, at PUBLIC_URL. Prints what the platform then says of it."
+    help = "Register a channel's webhook with its platform, under PUBLIC_URL. Prints what the platform then reports."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("public_id")

@@ -1,4 +1,4 @@
-"""``set_channel``: other settings for a channel that is there."""
+"""``set_channel``: change the settings of a channel."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def find_channel(public_id: str) -> Channel:
 
 
 class Command(BaseCommand):
-    help = "Change a channel's credentials and options; an empty VALUE takes one away."
+    help = "Change a channel's credentials and options; an empty VALUE removes a setting."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("public_id")
         add_settings(parser)
-        parser.add_argument("--active", choices=("yes", "no"), help="no: stored, and its lanes wait")
+        parser.add_argument("--active", choices=("yes", "no"), help="no: its messages are stored and wait")
 
     def handle(self, *args: Any, **options: Any) -> None:
         channel = find_channel(options["public_id"])

@@ -1,6 +1,6 @@
-"""`manage.py setup_demo`:
+"""`manage.py setup_demo`: create what `make run` shows, a chat page with the demo bot and an admin.
 
-what `make run` shows: a chat page with the demo bot, and an admin. Only with LOCAL.
+It needs LOCAL.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Command(BaseCommand):
 
 
 def follow_port() -> None:
-    """`make run PORT=8001` is still the same installation; one with a public name is not."""
+    """Keep the installation when `make run` changes its port, but not when it has a public name."""
     row = Installation.objects.get()
     if row.public_url != settings.PUBLIC_URL and is_here(row.public_url) and is_here(settings.PUBLIC_URL):
         Installation.objects.update(public_url=settings.PUBLIC_URL)
@@ -47,7 +47,7 @@ def is_here(url: str) -> bool:
 
 
 def make_admin() -> None:
-    """Its password is generated once; one that is given is set."""
+    """Create the admin account. Generate its password once, or set the given one."""
     rights = {"is_staff": True, "is_superuser": True}
     admin, created = get_user_model().objects.get_or_create(username="admin", defaults=rights)
     given = os.environ.get("ADMIN_PASSWORD", "")
@@ -57,7 +57,7 @@ def make_admin() -> None:
 
 
 def kept_password(path: Path) -> str:
-    """From its file, which only its owner may read; made if it is not there."""
+    """Read the password from its file, which only its owner may read. Create the file first."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
