@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 
 from conversations.desk import actions
 from conversations.models import Channel, Contact, Conversation, Message, Reply, Tenant
+from tests.kit.rows import add_lane, add_messages, add_replies
 
 _numbers = itertools.count(1)
 
@@ -35,15 +38,20 @@ def make_lane(
     channel = channel or make_channel()
     user = f"u{next(_numbers)}"
     contact = Contact.objects.create(channel=channel, user=user, name=name)
-    lane = Conversation.objects.create(
-        channel=channel, chat=user, user=user, contact=contact, **_counters(messages, replies, fields)
-    )
-    for sequence, status in enumerate(messages.split(), 1):
-        make_message(lane, sequence, status)
-    for sequence, word in enumerate(replies.split(), 1):
-        make_reply(lane, sequence, word)
-    lane.refresh_from_db()
-    return lane
+    statuses, words = messages.split(), [word.rpartition(":") for word in replies.split()]
+    made = add_lane(_ask, channel.pk, user, contact.pk)
+    add_messages(_ask, made, [f"words {n}" for n in range(1, len(statuses) + 1)], statuses, due=False)
+    authors = [author or "bot" for author, _, _ in words]
+    texts = [f"reply {n}" for n in range(1, len(words) + 1)]
+    add_replies(_ask, made, texts, [status for _, _, status in words], authors, due=False)
+    Conversation.objects.filter(pk=made).update(**_counters(messages, replies, fields))
+    return Conversation.objects.get(pk=made)
+
+
+def _ask(statement: str, values: Mapping[str, Any]) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def _counters(messages: str, replies: str, fields: dict[str, Any]) -> dict[str, Any]:

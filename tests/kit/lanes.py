@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import psycopg
 import redis
 from kombu import Connection, Producer
 
 from conversations.contracts import Work
 from conversations.waking import queues, wake
+from tests.kit.rows import add_lane, add_messages
 from tests.kit.stack import Process, Stack, state, wait_until
 
 BOTS = {"EXTRA_APPS": "tests.bots_app"}
@@ -25,20 +25,6 @@ BOTS = {"EXTRA_APPS": "tests.bots_app"}
 ADD_CHANNEL = """INSERT INTO channel (public_id, platform, tenant_id, name, bot, active, sealed, options, api_base)
                  VALUES (%(public_id)s, 'web', %(tenant)s, %(public_id)s, %(bot)s, true, '{}', %(options)s, '')
                  RETURNING id"""
-ADD_LANE = """INSERT INTO conversation AS c (channel_id, chat, "user") VALUES (%s, %s, %s)
-              ON CONFLICT (channel_id, chat, "user") DO UPDATE SET chat = c.chat RETURNING id"""
-ADD_MESSAGES = """
-WITH lane AS (
-  UPDATE conversation
-     SET last_sequence = last_sequence + %(n)s,
-         due_at = CASE WHEN next_sequence <= last_sequence THEN due_at
-                  ELSE lane_due_at(mode, paused_at, blocked, next_sequence, last_sequence + %(n)s, not_before,
-                                   wait_until, now() + interval '3 s') END
-   WHERE id = %(lane)s RETURNING last_sequence - %(n)s AS before)
-INSERT INTO message (conversation_id, sequence, identity, content_hash, kind, starts_turn, text, status, settled_at)
-SELECT %(lane)s, before + t.place, decode(md5(gen_random_uuid()::text), 'hex'), '', %(kind)s, %(starts_turn)s, t.text,
-       %(status)s::text, CASE WHEN %(status)s::text <> 'pending' THEN now() END
-  FROM lane, unnest(%(texts)s::text[]) WITH ORDINALITY AS t(text, place)"""
 
 
 @dataclass(frozen=True)
@@ -58,11 +44,6 @@ class Lanes:
         self.stack = stack
         self._wakes = Producer(Connection(stack.servers.redis_url).channel(), serializer="json")
 
-    def _ask(self, sql: str, values: dict[str, Any]) -> list[Any]:
-        with psycopg.connect(self.stack.servers.database_url, autocommit=True) as connection:
-            cursor = connection.execute(sql, values)
-            return cursor.fetchall() if cursor.description else []
-
     # ------------------------------------------------------------ filling
 
     def channel(self, bot: str = "obedient", *, tenant: int | None = None, **options: Any) -> int:
@@ -73,7 +54,7 @@ class Lanes:
             "bot": bot,
             "options": msgspec.json.encode(options).decode(),
         }
-        return int(self._ask(ADD_CHANNEL, values)[0][0])
+        return int(self.stack.ask(ADD_CHANNEL, values)[0][0])
 
     def tenant(self) -> int:
         return int(self.stack.query("INSERT INTO tenant (name) VALUES (%s) RETURNING id", secrets.token_hex(4))[0][0])
@@ -89,16 +70,8 @@ class Lanes:
         woken: bool = True,
     ) -> int:
         """Messages at the tail of a person's lane; the lane."""
-        lane = int(self.stack.query(ADD_LANE, channel, user, user)[0][0])
-        values = {
-            "lane": lane,
-            "n": len(texts),
-            "texts": list(texts),
-            "kind": kind,
-            "starts_turn": starts_turn,
-            "status": status,
-        }
-        self._ask(ADD_MESSAGES, values)
+        lane = add_lane(self.stack.ask, channel, user)
+        add_messages(self.stack.ask, lane, texts, [status] * len(texts), kind=kind, starts_turn=starts_turn)
         if woken:
             self.wake(lane)
         return lane

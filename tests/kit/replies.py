@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.kit.doubles import Double
 from tests.kit.platforms import GENERIC_SECRET
+from tests.kit.rows import add_lane, add_replies
 from tests.kit.stack import Channel, Stack, wait_until
 
 LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
@@ -38,20 +39,8 @@ class Scene:
 
     def say(self, channel: Channel, chat: str | int, *texts: str, author: str = "bot") -> int:
         """Replies at the tail of a lane, due now; the lane."""
-        rows = self.stack.query(
-            """INSERT INTO conversation AS c (channel_id, chat, "user", address) VALUES (%s, %s, %s, '{}')
-               ON CONFLICT (channel_id, chat, "user") DO UPDATE SET chat = c.chat RETURNING id""",
-            channel.id, str(chat), str(chat),
-        )  # fmt: skip
-        lane = int(rows[0][0])
-        self.stack.query(
-            """WITH lane AS (UPDATE conversation SET last_reply_sequence = last_reply_sequence + %s, send_due_at = now()
-                              WHERE id = %s RETURNING id, channel_id, last_reply_sequence)
-               INSERT INTO reply (conversation_id, channel_id, sequence, author, body)
-               SELECT lane.id, channel_id, last_reply_sequence - %s + t.place, %s, jsonb_build_object('text', t.words)
-                 FROM lane, unnest(%s::text[]) WITH ORDINALITY AS t(words, place)""",
-            len(texts), lane, len(texts), author, list(texts),
-        )  # fmt: skip
+        lane = add_lane(self.stack.ask, channel.id, str(chat))
+        add_replies(self.stack.ask, lane, texts, authors=[author] * len(texts))
         return lane
 
     def shown(self, chat: str | int) -> list[str]:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -287,6 +287,9 @@ class Stack:
     # ------------------------------------------------------------ looking inside
 
     def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        return self.ask(sql, params)
+
+    def ask(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.servers.database_url, autocommit=True) as connection:
             cursor = connection.execute(sql, params)
             return cursor.fetchall() if cursor.description else []
