@@ -320,9 +320,9 @@ def _mutants(results: Sequence[Json]) -> Iterator[str]:
             for bug in bugs
         ]
         yield (
-            f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at {commits}. Each is a few words"
-            " replaced in the running product (`tests/chaos/mutants/planted.py`); the case that must find it passes"
-            " without it. What found it are the invariants of `tests/chaos/invariants`.\n\n"
+            f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at {commits}. Each replaces"
+            " a function, a constant or a part of a statement (`tests/chaos/mutants/planted.py`); the case that must"
+            " find it passes without it. What found it are the invariants of `tests/chaos/invariants`.\n\n"
             + _table(("bug", "", "case", "found by", "seconds"), rows)
             + (f"\n\nNot run: {', '.join(result['not_run'])}." if result["not_run"] else "")
         )
