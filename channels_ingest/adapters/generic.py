@@ -16,7 +16,7 @@ import msgspec
 
 from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.adapters.reading import Json, any_id, bigint, maybe_list, maybe_text, moment, number, obj, text
-from channels_ingest.formats.signatures import sign_webhook, verify_webhook
+from channels_ingest.formats.signatures import sign_webhook, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_json, read_object, split_array, split_object
 from channels_ingest.outbound import http
 from conversations.contracts import (
@@ -87,17 +87,7 @@ class Generic(Adapter):
     )
 
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
-        headers = request.headers
-        try:
-            return verify_webhook(
-                channel.secrets("secret"),
-                headers.get("webhook-id", ""),
-                headers.get("webhook-timestamp", ""),
-                headers.get("webhook-signature", ""),
-                request.body,
-            )
-        except ValueError:  # a secret that is not base64
-            return False
+        return verify_request(channel.secrets("secret"), request.headers, request.body)
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         delivery_id = request.headers.get("webhook-id", "")

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")  # ASCII only: int() also takes "１２３" and "1_000"
 # Largest distance of a timestamp from our clock. With a larger one, a captured request can be
@@ -51,6 +51,15 @@ def sign_webhook(secret: str, message_id: str, timestamp: str, body: bytes) -> s
     signed = f"{message_id}.{timestamp}.".encode() + body
     digest = hmac.new(webhook_key(secret), signed, hashlib.sha256).digest()
     return "v1," + base64.b64encode(digest).decode()
+
+
+def verify_request(secrets: Iterable[str], headers: Mapping[str, str], body: bytes) -> bool:
+    """Return True if a request has a right signature of Standard Webhooks. Never raises."""
+    message_id, timestamp, given = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
+    try:
+        return verify_webhook(secrets, message_id, timestamp, given, body)
+    except ValueError:  # a secret that is not base64
+        return False
 
 
 def verify_webhook(secrets: Iterable[str], message_id: str, timestamp: str, header: str, body: bytes) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from channels_ingest.adapters.generic import signed_headers
 from channels_ingest.adapters.reading import checked_id, maybe_list, maybe_obj, maybe_text, obj, text
-from channels_ingest.formats.signatures import verify_webhook
+from channels_ingest.formats.signatures import verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
 from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
@@ -87,13 +87,7 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
     """Return True if the channel's bot signed these bytes. Constant time, never raises."""
-    webhook_id, timestamp, signature = (
-        request.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
-    )
-    try:
-        return verify_webhook(channel.secrets("secret"), webhook_id, timestamp, signature, request.body)
-    except ValueError:
-        return False
+    return verify_request(channel.secrets("secret"), request.headers, request.body)
 
 
 def read_late(body: bytes) -> LateReply:

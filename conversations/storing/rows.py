@@ -76,9 +76,9 @@ class ContactRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """Authentic bytes that are not a message, for staff."""
+    """Authentic bytes that are not a message, for staff, as ``quarantine.sql`` reads them."""
 
-    place: int  # of the entry in its request
+    entry: int  # its place in the request
     reason: str
     body: bytes
     fingerprint: bytes

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import psycopg
 
 from conversations.failpoints import failpoint
@@ -139,7 +140,7 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
     def _remember(
         self, items: Mapping[int, StoreItem], found: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
     ) -> None:
-        """Remember lanes and contacts as stored, but not ``stale`` contacts (rows locked elsewhere)."""
+        """Remember lanes and contacts as stored, without ``stale`` contacts (locked elsewhere)."""
         now = time.monotonic()
         if now >= self._forget_at or len(self._lanes) > REMEMBERED:
             self._lanes.clear()
@@ -196,14 +197,7 @@ def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
 
 
 def _quarantine_row(receipt: Receipt, entry: Quarantined) -> dict[str, Any]:
-    return {
-        "channel_id": receipt.channel.id,
-        "receipt_id": receipt.id,
-        "entry": entry.place,
-        "reason": entry.reason,
-        "body": entry.body,
-        "fingerprint": entry.fingerprint,
-    }
+    return {"channel_id": receipt.channel.id, "receipt_id": receipt.id, **msgspec.structs.asdict(entry)}
 
 
 def _bodies(receipts: Iterable[Receipt]) -> dict[str, Any]:
