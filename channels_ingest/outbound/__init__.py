@@ -1,4 +1,4 @@
-"""Calls out. Of the core it may import only ``conversations.contracts`` (an import contract).
+"""Calls out. An import contract allows it two modules of the core: contracts and concurrency.
 
 http.py        one call, and the only map from HTTP status to outcome
 addresses.py   the guard against SSRF: where a call may go
