@@ -40,7 +40,7 @@ thread.join() if {code} == 0 else threading.Event().wait()
 # ---------------------------------------------------------------- stages
 
 
-def test_what_came_while_it_was_on_its_way_goes_together_in_its_order() -> None:
+def test_items_that_arrive_during_a_trip_share_the_next_one_in_order() -> None:
     trips: list[list[int]] = []
     free = threading.Semaphore(0)
 

@@ -152,7 +152,7 @@ def test_words_of_visitors_never_run(desk: Page, visitor: Page, stack: Stack) ->
     desk.get_by_text("⟦U+202E⟧").first.wait_for()
 
 
-def test_losing_the_server_is_said_and_over_when_it_ends(desk: Page, visitor: Page, stack: Stack) -> None:
+def test_the_page_shows_a_lost_server_and_clears_it_afterwards(desk: Page, visitor: Page, stack: Stack) -> None:
     say(visitor, "hello")
     visitor.locator(".theirs").first.wait_for()
     open_newest(desk, stack)

@@ -183,7 +183,7 @@ def test_what_was_not_sent_survives_a_reload(page: Page, stack: Stack, echo: Cha
     assert page.locator(".fate").count() == 0
 
 
-def test_offline_is_said_and_over_at_once_when_it_ends(page: Page, stack: Stack, echo: Channel) -> None:
+def test_the_page_shows_offline_and_clears_it_at_once(page: Page, stack: Stack, echo: Channel) -> None:
     page.goto(address(stack, echo))
     say(page, "before")
     wait_for_replies(page, 1)

@@ -96,7 +96,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG)
-def test_what_cannot_be_is_refused_with_what_can(arguments: tuple[str, ...], words: str) -> None:
+def test_a_wrong_option_is_refused_and_the_possible_values_are_named(arguments: tuple[str, ...], words: str) -> None:
     with pytest.raises(CommandError, match=words):
         run("add_channel", *arguments, "--name", "x")
     assert not Channel.objects.exists()

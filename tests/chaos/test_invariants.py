@@ -276,7 +276,7 @@ def test_a_second_showing_of_a_reply_in_doubt_is_admitted_without_keys_only() ->
     assert found_by("I12", run.evidence())
 
 
-def test_a_sorry_that_is_said_twice_does_not_look_like_disorder() -> None:
+def test_a_sorry_text_sent_twice_is_not_taken_for_disorder() -> None:
     run = Teller()
     for number in (2, 5):
         run.reply(number).update(text="sorry", author="system")
@@ -346,7 +346,7 @@ def test_a_counterexample_tells_of_one_message_in_the_order_of_time() -> None:
     assert "turn 999" in story
 
 
-def test_attempts_begin_anew_where_a_person_hands_back() -> None:
+def test_attempts_start_again_at_zero_after_a_hand_back() -> None:
     assert whole._since_the_last_first([1, 1, 2, 3, 4, 5]) == [1, 2, 3, 4, 5]
     assert whole._since_the_last_first([1, 2, 4, 5]) == [1, 2, 4, 5]
     assert whole._since_the_last_first([2, 3]) == []

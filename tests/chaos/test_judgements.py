@@ -53,18 +53,18 @@ def call(text: str, second: float) -> dict[str, Any]:
         ([turn(1, "paused"), turn(2, "failed")], 1),
     ],
 )
-def test_an_attempt_without_a_failure_before_it_is_said(turns: Any, wrong: int) -> None:
+def test_an_attempt_without_a_failure_before_it_is_reported(turns: Any, wrong: int) -> None:
     assert len(found("I27", evidence(messages=[message()], turns=turns))) == wrong
 
 
-def test_a_turn_committed_while_a_person_answers_is_said() -> None:
+def test_a_turn_committed_while_a_person_answers_is_reported() -> None:
     audits = [{"lane": 1, "verb": "take_over", "at": 10.0}, {"lane": 1, "verb": "hand_back", "at": 20.0}]
     for ended, wrong in ((9.0, 0), (10.1, 0), (12.0, 1), (25.0, 0)):
         turns = [turn(1, "committed", ended=ended)]
         assert len(found("I26", evidence(messages=[message()], turns=turns, audits=audits))) == wrong, ended
 
 
-def test_an_older_reply_that_begins_to_go_out_after_a_take_over_is_said() -> None:
+def test_an_older_reply_sent_after_a_take_over_is_reported() -> None:
     audits = [{"lane": 1, "verb": "take_over", "at": 10.0}]
     for second, wrong in ((9.0, 0), (12.0, 0), (14.0, 1)):
         replies, calls = [reply(1, "a"), reply(2, "b", created=11.0)], [call("a", second), call("b", 15.0)]
@@ -72,7 +72,7 @@ def test_an_older_reply_that_begins_to_go_out_after_a_take_over_is_said() -> Non
         assert len(found("I26", seen)) == wrong, second
 
 
-def test_a_second_showing_without_a_doubt_is_said() -> None:
+def test_a_reply_shown_twice_after_a_certain_outcome_is_reported() -> None:
     lane = {**LANE, "ch": "plain", "u": "100001"}
     calls = [{**call("a", second), "account": "1:plain", "chat": "100001", "key": ""} for second in (1.0, 2.0)]
     for error, attempts, wrong in (("", 1, 1), ("no answer: ReadTimeoutError", 1, 0), ("HTTP 500", 2, 0)):
@@ -83,7 +83,7 @@ def test_a_second_showing_without_a_doubt_is_said() -> None:
         assert len(found("I12", seen)) == wrong, (error, attempts)
 
 
-def test_a_sorry_text_that_overtakes_is_said() -> None:
+def test_a_sorry_text_that_overtakes_is_reported() -> None:
     replies = [reply(1, "a"), reply(2, "sorry", author="system")]
     for order, wrong in ((["a", "sorry"], 0), (["sorry", "a"], 1)):
         seen = evidence(messages=[message()], replies=replies, calls=[call(text, n) for n, text in enumerate(order)])
@@ -91,7 +91,7 @@ def test_a_sorry_text_that_overtakes_is_said() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "wrong"), [(0.02, 1), (0.9, 0)])
-def test_a_message_that_is_late_for_no_window_is_said(seconds: float, wrong: int) -> None:
+def test_a_late_message_without_a_settle_window_is_reported(seconds: float, wrong: int) -> None:
     of = {"ch": "window", "external_sequence": None}
     rows = [message(id=1, order_key=2, sequence=1, late=False, received=10.0, **of),
             message(id=2, order_key=1, sequence=2, late=True, received=10.0 + seconds, **of)]  # fmt: skip
@@ -131,7 +131,7 @@ def release(key: str, owner: str, second: float) -> list[str]:
         ([*hold(A, "x", 1), '2 [0 127.0.0.1:5] "FLUSHALL"', *hold(A, "y", 3)], 0),
     ],
 )
-def test_a_lock_that_another_takes_or_removes_is_said(monitor: LockMonitor, lines: list[str], wrong: int) -> None:
+def test_a_lock_that_another_owner_takes_is_reported(monitor: LockMonitor, lines: list[str], wrong: int) -> None:
     for line in lines:
         monitor.see(line)
     assert len(monitor.faults) == wrong, monitor.faults

@@ -115,7 +115,7 @@ SELECT x FROM two WHERE CASE WHEN x > 1 THEN true END ORDER BY x"""
         (Ordered("x"), "x"),
     ],
 )
-def test_a_part_of_a_statement_is_found_by_what_it_is(part: Part, was: str) -> None:
+def test_a_part_of_a_statement_is_found_in_any_layout(part: Part, was: str) -> None:
     one_line = " ".join(STATEMENT.partition("\n")[2].split())
     for text in (STATEMENT, one_line):
         assert f"<{was}>" in changed(text, part, "<{}>")
@@ -146,12 +146,12 @@ def test_a_part_that_is_not_there_once_is_not_found(part: Part) -> None:
         Lua("no_such_script", ""),
     ],
 )
-def test_a_seam_that_is_not_there_is_said(edit: Any) -> None:
+def test_a_missing_seam_is_refused(edit: Any) -> None:
     with pytest.raises(NotApplied):
         edit.apply()
 
 
-def test_an_unknown_bug_is_said() -> None:
+def test_an_unknown_mutant_is_refused() -> None:
     with pytest.raises(NotApplied, match="no such mutant"):
         mutants.apply("none")
 

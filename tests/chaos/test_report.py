@@ -54,7 +54,7 @@ def test_figures_are_counted_bounded_and_sorted(folder: Path) -> None:
     assert "| F2 | a host is gone | 2 | 6.0 | 8.0 | 8.0 | 15 s |\n| F10 | restart | 1 |" in words
 
 
-def test_each_time_and_what_was_most_is_told(folder: Path) -> None:
+def test_the_report_shows_each_recovery_time_and_the_largest_values(folder: Path) -> None:
     fault = {**RUN["faults"][0], "committed_s": 0.5, "usual_s": 2.5}  # type: ignore[index]
     most = {"messages_waiting": 1200, "connections": 31}
     kept(folder, "all", faults=[fault, {**fault, "usual_s": None}], most=most, usual_p99_s=0.25)

@@ -64,7 +64,7 @@ def test_when_calls_of_many_channels_end_no_more_begin_than_there_is_room_for() 
     assert calls.free_slots(1000) == CALLS_WHEN_BUSY, "for others there is room"
 
 
-def test_a_full_line_takes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_refuses_the_next_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulkhead, "WAITING_LANES", 2)
     calls: Bulkhead[str] = Bulkhead()
     assert [calls.enqueue(1, name) for name in ("a", "b", "c")] == [0, 1, -1]

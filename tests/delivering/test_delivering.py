@@ -401,7 +401,7 @@ def test_results_outlive_a_database_that_is_away_and_nothing_is_sent_twice(broke
 
 
 @pytest.mark.slow
-def test_a_sender_told_to_stop_leaves_nothing_in_its_name(broken: Scene) -> None:
+def test_a_stopping_sender_leaves_no_claimed_reply(broken: Scene) -> None:
     channel, ask = broken.generic(), broken.telegram(unknown_policy="ask")
     with broken.senders("") as started:
         broken.double.script({"do": "accept_then_hang", "seconds": 28, "times": 2})
@@ -417,7 +417,7 @@ def test_a_sender_told_to_stop_leaves_nothing_in_its_name(broken: Scene) -> None
 
 
 @pytest.mark.slow
-def test_a_sender_told_to_stop_lets_go_of_lanes_that_only_wait(broken: Scene) -> None:
+def test_a_stopping_sender_releases_lanes_that_only_wait(broken: Scene) -> None:
     """Else nobody could take them until their locks expire."""
     narrow = broken.telegram(limits="channel:1/2s,chat:1000/1s,group:1000/1s")
     with broken.senders("") as started, redis.Redis.from_url(broken.stack.servers.redis_url) as client:

@@ -65,7 +65,7 @@ def test_successes_in_a_row_after_a_failure_make_the_channels_heads_due(own_data
     assert Reply.objects.get(conversation=elsewhere, sequence=1).not_before > timezone.now()
 
 
-def test_a_failure_between_them_and_too_short_a_quiet_begin_anew(own_database: str) -> None:
+def test_a_failure_or_too_short_a_quiet_time_starts_the_streak_again(own_database: str) -> None:
     channel = make_channel()
     waiting(channel)
     fail(channel)

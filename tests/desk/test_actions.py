@@ -141,7 +141,7 @@ def test_replay_does_not_hurry_a_head_that_waits(anna: User) -> None:
     assert lane.due_at == later
 
 
-def test_what_is_still_next_is_not_replayed(anna: User) -> None:
+def test_a_message_that_is_still_next_is_not_replayed(anna: User) -> None:
     lane = make_lane("pending")
     with pytest.raises(LaneMoved):
         actions.replay(anna, message(lane, 1), 1)

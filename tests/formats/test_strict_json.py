@@ -83,7 +83,7 @@ def test_reads_what_the_standard_library_writes(value: Any, ascii_only: bool) ->
 
 
 @given(pairs=st.lists(st.tuples(st.text(max_size=3), JSON), max_size=6))
-def test_a_key_that_comes_twice_is_never_taken(pairs: list[tuple[str, Any]]) -> None:
+def test_a_duplicate_key_is_never_accepted(pairs: list[tuple[str, Any]]) -> None:
     raw = ("{" + ",".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in pairs) + "}").encode()
     if len({key for key, _ in pairs}) == len(pairs):
         assert read_json(raw) == dict(pairs)

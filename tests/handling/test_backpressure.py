@@ -99,7 +99,7 @@ def test_lanes_that_never_get_on_are_waited_for_once(handler: Handler, monkeypat
     third.join(5)
 
 
-def test_a_lane_whose_failure_cannot_be_written_is_let_go(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_whose_failure_cannot_be_written_is_released(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its text cannot be split, and the database goes away just then."""
     errors = iter([ValueError("split"), psycopg.OperationalError("away")])
 

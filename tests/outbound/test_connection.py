@@ -73,7 +73,7 @@ def test_a_kept_connection_on_which_bytes_arrived_is_not_written_to(serve: Serve
     assert server.connections == 2
 
 
-def test_a_connection_that_rested_too_long_is_opened_anew(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_idle_too_long_is_opened_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(always(OK))
     call(server)
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
@@ -194,12 +194,12 @@ def test_the_cap_itself_is_allowed(serve: Serve, more: int, complete: bool) -> N
 
 
 @pytest.mark.parametrize("row", NO_ANSWERS, ids=lambda row: row.name)
-def test_what_is_no_answer_is_unknown(serve: Serve, row: Row) -> None:
+def test_a_malformed_response_is_an_unknown_outcome(serve: Serve, row: Row) -> None:
     assert failure(serve(always(row.answer, times=1))) == Unknown(reason="no answer: ProtocolError")
 
 
 @pytest.mark.parametrize("row", ENDLESS, ids=lambda row: row.name)
-def test_what_goes_on_for_ever_beside_the_body_is_cut_and_its_status_stands(serve: Serve, row: Row) -> None:
+def test_an_endless_response_is_cut_off_and_its_status_stands(serve: Serve, row: Row) -> None:
     server = serve(always(row.answer, times=1))
     answered = call(server)
     assert (answered.status, answered.body, answered.complete) == row.ours

@@ -114,7 +114,7 @@ def test_429_of_a_group_makes_the_group_wait(double: Double) -> None:
 
 
 @pytest.mark.parametrize("adapter", [Telegram(), Generic()])
-def test_nobody_listening_is_surely_not_taken(adapter: Any) -> None:
+def test_a_refused_connection_is_a_failure_not_an_unknown_outcome(adapter: Any) -> None:
     closed = channel(adapter.platform, f"http://127.0.0.1:{free_port()}")
     assert adapter.send(closed, reply()) == Failed(reason="no connection: ConnectionRefusedError")
 
@@ -141,7 +141,7 @@ def test_a_body_of_one_byte_a_second_ends_at_the_deadline(double: Double, monkey
     assert ending == Unknown(reason="an answer that is not Telegram's")
 
 
-def test_a_reused_connection_that_the_platform_closed_is_opened_anew(double: Double) -> None:
+def test_a_reused_connection_that_the_platform_closed_is_opened_again(double: Double) -> None:
     telegram, ours = Telegram(), channel("telegram", double.url)
     double.script({"do": "ok"}, {"do": "accept_then_cut"})
     endings = [telegram.send(ours, reply()) for _ in range(3)]

@@ -281,7 +281,7 @@ class Lines(Notes):
         assert self.through.acquire(timeout=20)
 
 
-def test_a_crowd_of_one_line_stands_in_nobody_elses_way_and_has_its_turn(writer: committer.Committer) -> None:
+def test_a_tenant_with_a_large_backlog_delays_no_other_tenant_and_is_served_too(writer: committer.Committer) -> None:
     stream = Lines()
     crowd = [(f"a{n % 7}", n) for n in range(1, backlog.LARGE_BACKLOG + 20)]
     others = [("b", 101), ("c", 102), ("b", 103)]
@@ -304,7 +304,7 @@ class Moved(Lines):
         return "before" if item[1] < 100 else "after"
 
 
-def test_a_lane_whose_line_changes_meanwhile_keeps_its_order(writer: committer.Committer) -> None:
+def test_a_lane_that_changes_its_tenant_meanwhile_keeps_its_order(writer: committer.Committer) -> None:
     stream = Moved()
     first = submit(writer, stream, ("x", 99), seconds=20)
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
@@ -320,7 +320,7 @@ ONE_LINE = [("a", n) for n in range(1, backlog.LARGE_BACKLOG + 2)]
 
 
 @pytest.mark.parametrize("batch", [FEW, ONE_LINE], ids=["few of each", "one line"])
-def test_where_nobody_stands_behind_a_crowd_all_go_at_once(
+def test_a_large_backlog_without_other_tenants_is_written_in_one_batch(
     writer: committer.Committer, batch: list[tuple[str, int]]
 ) -> None:
     stream = Lines()
@@ -359,7 +359,7 @@ class Refusing(Notes):
         raise NotStored("not today")
 
 
-def test_what_could_not_be_written_is_not_kept_until_the_collector_comes(writer: committer.Committer) -> None:
+def test_an_item_that_failed_is_freed_without_the_garbage_collector(writer: committer.Committer) -> None:
     """Requests of megabytes, each answered 503 while the database is away."""
     body = Bytes(b"x")
     gone = weakref.ref(body)

@@ -121,7 +121,7 @@ def test_what_is_prepared_stays_through_errors_and_what_is_run_beside_it(own_dat
         assert database.each(connection, [ask]) == [[(1,)]]
 
 
-def test_statements_that_somebody_dropped_are_prepared_anew(own_database: str) -> None:
+def test_deallocated_statements_are_prepared_again(own_database: str) -> None:
     ask, other = ("SELECT %(n)s::int", {"n": 1}), ("SELECT 1 + %(n)s::int", {"n": 1})
     with database.connect("test") as connection:
         database.each(connection, [ask, other])

@@ -133,7 +133,7 @@ def test_a_settle_window_brings_messages_into_the_platforms_order(settling: Chan
     assert lane(user, "wait_until") is None
 
 
-def test_what_comes_below_the_greatest_key_whose_window_is_over_goes_with_it_and_what_is_above_waits(
+def test_messages_up_to_the_greatest_key_with_an_expired_window_are_released_the_others_wait(
     settling: ChannelConfig,
 ) -> None:
     user = new_user()

@@ -113,7 +113,7 @@ def test_copies_that_come_together_are_written_once_and_counted_each(
     assert len(rows("SELECT 1 FROM receipt_body")) == 4
 
 
-def test_a_conflict_that_comes_twice_together_is_one_each_time(channel: ChannelConfig) -> None:
+def test_two_conflicts_in_one_request_are_set_aside_once_each(channel: ChannelConfig) -> None:
     user = new_user()
     accept(channel, entry(user, "first", key="m:1"))
     accept(channel, entry(user, "other", key="m:1"), entry(user, "other", key="m:1"), entry(user, "first", key="m:1"))

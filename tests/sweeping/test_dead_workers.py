@@ -54,7 +54,7 @@ def test_lanes_that_a_sender_took_since_its_last_beat_are_free_and_due_when_it_i
     assert (locked, due) == ({others}, {told, taken})
 
 
-def test_what_is_held_back_or_much_hides_no_lane_of_a_dead_sender(
+def test_lanes_of_a_dead_sender_are_found_behind_held_or_many_replies(
     own_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_workers, "PER_CHANNEL", 2)

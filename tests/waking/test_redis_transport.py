@@ -163,7 +163,7 @@ def test_wakes_that_are_refused_at_once_do_not_take_each_other(channel: Any) -> 
     assert max(depths) - min(depths) < 30
 
 
-def test_what_came_while_its_queue_was_left_out_is_found(channel: Any) -> None:
+def test_a_wake_that_arrives_while_its_queue_is_left_out_is_found_later(channel: Any) -> None:
     listen(channel)
     [tag] = [tag for tag, queue in taken(channel).items() if queue == "other"]
     channel.basic_ack(tag)

@@ -159,7 +159,7 @@ def test_while_a_queue_rests_its_wake_grows_and_other_queues_have_theirs(
     assert [take(broker), take(broker), take(broker, OTHER_QUEUE)] == [[1], [2, 3, 4, 5], [9]]
 
 
-def test_a_wake_that_stands_in_line_goes_as_soon_as_the_line_has_gone(
+def test_a_wake_that_waits_for_a_full_queue_is_published_once_the_queue_is_short(
     broker: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was counted since the line was measured says nothing of those that were taken."""

@@ -299,7 +299,7 @@ def test_an_empty_conversation(visitor: Visitor) -> None:
     assert (seen["items"], seen["busy"], seen["mode"], seen["cursor"]) == ([], False, "bot", "0.0")
 
 
-def test_what_was_said_comes_once_in_order_and_then_304(visitor: Visitor) -> None:
+def test_a_poll_returns_each_message_once_in_order_and_then_304(visitor: Visitor) -> None:
     visitor.say("one")
     assert visitor.poll().json()["busy"] is True
     finish()

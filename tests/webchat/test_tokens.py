@@ -33,7 +33,7 @@ def test_a_token_opens_no_other_channel() -> None:
 
 
 @pytest.mark.parametrize("forged", ["", "x", "é", "a:b:c", "\x00", "v:guess", "x" * 100_000])
-def test_what_is_not_ours_is_nobody(forged: str) -> None:
+def test_a_forged_token_belongs_to_no_visitor(forged: str) -> None:
     assert tokens.read(CHANNEL, forged) is None
 
 

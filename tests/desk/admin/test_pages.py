@@ -366,7 +366,7 @@ def test_the_live_page_answers_304_until_something_changes(chief: Client, anna: 
         assert chief.get(address, {"cursor": cursor}).status_code == 304
 
 
-def test_what_has_not_changed_costs_one_query(chief: Client) -> None:
+def test_an_unchanged_live_page_costs_one_query(chief: Client) -> None:
     """Besides who asks and whether they may: session, person, lane."""
     lane = make_lane("pending", "sent")
     address = reverse("admin:conversations_conversation_live", args=[lane.pk])
