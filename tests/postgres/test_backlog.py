@@ -231,3 +231,15 @@ def test_after_a_failed_item_the_later_ones_of_its_request_and_lane_fail(small: 
     for one in (later, beside, another):
         small.put(one)
     assert small.take(0.0) == ([beside, another], [later])
+
+
+def test_a_short_stream_gets_every_second_batch_and_no_more(small: Backlog) -> None:
+    one, other, short = STREAMS
+    for number in range(4 * BATCH):
+        small.put(ticket(short, (f"lane {number}", number, "A")))
+    taken = [small.take(0.0)[0][0].stream]
+    for stream in (one, other):
+        for number in range(2 * BATCH):
+            small.put(ticket(stream, (f"lane {number}", number, "A")))
+    taken += [small.take(0.0)[0][0].stream for _ in range(7)]
+    assert taken == [short, one, short, other, short, one, short, other]

@@ -264,6 +264,23 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
     assert answers == [[(7,)], [(8,)]]
 
 
+def test_a_locked_lane_is_no_result_in_the_committers_own_thread(writer: committer.Committer) -> None:
+    """That thread cannot wait for the lane: nobody else would write the batch that unlocks it."""
+    stream, outcomes, finished = Notes(), [], threading.Event()
+    stream.held = {"a"}
+
+    def done(tickets: list[Ticket[Any, Any]]) -> None:
+        try:
+            outcomes.append(writer.write(stream, ("a", 1)))
+        except NotStored as error:
+            outcomes.append(error)
+        finished.set()
+
+    writer.submit(Notes(), [("b", 2)], done)
+    assert finished.wait(5)
+    assert [type(outcome) for outcome in outcomes] == [NotStored]
+
+
 class Lines(Notes):
     """Notes whose line is their lane's first letter. A batch waits until it is let through; what each held is kept."""
 

@@ -7,6 +7,7 @@ import gc
 import uuid
 import weakref
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -63,7 +64,8 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(connection: psycopg.C
     """At a NUL libpq would end the text, in silence."""
     connection.execute("CREATE TEMP TABLE heard (words text)")
     insert = "INSERT INTO heard VALUES (%(words)s)"
-    no_values = [(value, psycopg.DataError) for value in ("a\0b", {}, set(), memoryview(b"x"), [{}], object())]
+    unknown = ("a\0b", {}, set(), memoryview(b"x"), [{}], object(), Decimal(1), dt.date(2026, 11, 29))
+    no_values = [(value, psycopg.DataError) for value in unknown]
     for words, error in [("half \ud800", UnicodeError), *no_values]:
         with pytest.raises(error):
             pipeline.run_together(connection, [(insert, {"words": "fine"}), (insert, {"words": words})])
