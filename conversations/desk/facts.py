@@ -25,10 +25,7 @@ COUNTED = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """A row of ``read_facts.sql``:
-
-    one lane with its head, its first unsettled reply, its people.
-    """
+    """A row of ``read_facts.sql``: one lane, its head, its first unsettled reply, its people."""
 
     id: int
     channel_id: int
@@ -128,9 +125,9 @@ class Cause:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Around:
-    """What stops many conversations, which kinds of process live, why sending is held ('':
+    """What stops many conversations, and which kinds of process live.
 
-    it is not).
+    ``held``: why nothing is sent from here; '' if it is sent.
     """
 
     causes: Sequence[Cause] = ()

@@ -27,10 +27,7 @@ class Reason:
 
 
 def reasons(facts: Facts, around: Around, now: dt.datetime) -> list[Reason]:
-    """Return the reasons:
-
-    about handling, delivering, the last parked message, the last refused reply.
-    """
+    """Return a lane's reasons: handling, delivering, the last parked message and refused reply."""
     found = [_handling(facts, around, now), _delivering(facts, around, now), _parked(facts), _refused(facts)]
     return [reason for reason in found if reason] or [Reason(text="Nothing is waiting here.", weight="idle")]
 
@@ -129,10 +126,7 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
 
 
 def _parked(facts: Facts) -> Reason | None:
-    """Name the last parked message, unless it blocks the lane or made it a person's:
-
-    then it was named.
-    """
+    """Name the last parked message, unless ``_blocked`` or ``_human`` has named it."""
     named = facts.next_sequence if facts.blocked else facts.next_sequence - 1 if facts.mode == "human" else None
     if facts.parked_sequence in (None, named):
         return None
