@@ -14,8 +14,8 @@ from typing import Any
 
 from conversations.postgres.stream import Stream, Ticket
 
-# Items of one transaction, at most. Larger: fewer commits under load, but rows stay locked for
-# longer, and a batch that fails costs more, since its items are then written one by one.
+# Items of one transaction, at most. Larger: rows stay locked for longer, and a batch that fails
+# costs more, since its items are then written one by one. Smaller: more commits under load.
 BATCH = 256
 # Items. When more of one owner wait, the other owners' items get the next batch to themselves.
 # Larger: an owner waits longer behind another one's backlog. Smaller: ordinary load is split into
@@ -49,9 +49,11 @@ class Backlog:
         """Return the tickets of the next batch, and tickets that failed while they waited.
 
         1. Choose the stream whose turn it is.
-        2. Take its tickets in their order, ``BATCH`` at most. Of a lane that was locked at the last attempt,
-           take only the first, and don't count it: such a lane must not keep others out of the batch.
-        3. Whatever was passed over stays in its place. It closes its lane to the rest of this batch.
+        2. Take its tickets in their order, ``BATCH`` at most. Of a lane that was locked at the last
+           attempt, take only the first, and don't count it: such a lane must not keep others out of
+           the batch.
+        3. Leave passed tickets where they were. Nothing else of their lanes joins this batch: it
+           would overtake them.
         """
         if not self._waiting:
             return [], []
@@ -61,18 +63,18 @@ class Backlog:
         batch: list[AnyTicket] = []
         failed: list[AnyTicket] = []
         passed: list[AnyTicket] = []
-        closed: set[Hashable] = set()
+        closed_lanes: set[Hashable] = set()
         size = BATCH
         while waiting and len(batch) < size:
             ticket = waiting.popleft()
             if ticket.fails(now):
                 failed.append(ticket)
-            elif ticket.owner in left_out or ticket.lane in closed:
-                closed.add(ticket.lane)  # the later items of a lane can have another owner
+            elif ticket.owner in left_out or ticket.lane in closed_lanes:
+                closed_lanes.add(ticket.lane)  # the later items of a lane can have another owner
                 passed.append(ticket)
             else:
                 if ticket.waits_for_lane:
-                    closed.add(ticket.lane)
+                    closed_lanes.add(ticket.lane)
                     size += 1
                 batch.append(ticket)
         waiting.extendleft(reversed(passed))
@@ -88,7 +90,10 @@ class Backlog:
         return stream
 
     def _owners_to_leave_out(self, stream: AnyStream, waiting: Collection[AnyTicket]) -> Collection[Hashable]:
-        """Return the owners with a large backlog if others wait, too; none twice in a row."""
+        """Return the owners with a large backlog, if others wait, too.
+
+        Of a stream, owners are never left out of two batches in a row, so everybody makes progress.
+        """
         if len(waiting) <= LARGE_BACKLOG or stream in self._owners_left_out:
             self._owners_left_out.discard(stream)
             return ()

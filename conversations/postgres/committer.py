@@ -29,24 +29,30 @@ from conversations.postgres.stream import LANE_LOCKED, Item, Result, Stream, Tic
 
 log = structlog.get_logger(__name__)
 
-# Items and bytes in memory; more are refused with ``Busy``. Larger: more memory, and longer waits
-# before a request is refused. Smaller: a short interruption of the database refuses requests that
-# could have waited.
+# Items, and bytes of items, that wait in memory, at most; more are refused with ``Busy``. Larger:
+# more memory, and longer waits before a request is refused. Smaller: a short interruption of the
+# database refuses requests that could have waited.
 QUEUED_ITEMS = 5_000
 QUEUED_BYTES = 128 * 1024 * 1024
-# Pause before a patient item is tried again. Larger: slower recovery. Smaller: more attempts to
-# connect in vain.
+# Seconds until an item of a patient stream is tried again. Larger: slower recovery. Smaller: more
+# attempts to connect in vain.
 RECONNECT_SECONDS = 0.2
-# Mean items of the last batches; from here on, a batch waits for more items before it starts.
-# Larger: fewer items share a commit under moderate load. Smaller: single callers wait for company
-# that does not come.
+# If recent batches had so many items on average, the next one waits for more before it starts.
+# Larger: fewer items share a commit under moderate load. Smaller: single callers wait for others
+# that do not come.
 LINGER_FROM = 3
-LINGER_SECONDS = 0.002  # longest such wait, unless ``linger`` says otherwise; it adds to each item's latency
-# Pause before locked lanes are tried again when nothing else waits. Larger: their items wait longer
-# after the lock is released. Smaller: more transactions in vain.
+# Seconds of that wait, at most, unless ``linger`` says otherwise. Larger: each item is written
+# later. Smaller: fewer items share a commit.
+LINGER_SECONDS = 0.002
+# Seconds until locked lanes are tried again when nothing else waits. Larger: their items wait
+# longer after the lock is released. Smaller: more transactions in vain.
 LOCKED_SECONDS = 0.005
-ANSWER_SECONDS = 0.1  # how long a caller waits past its deadline for a batch that began before it
-TRIES = 4  # of one item that the database refuses; every one but the first writes what ``Stream.mend`` returned
+# Seconds that a caller waits past its deadline for a batch that began before it. Larger: its
+# request is answered later. Smaller: more callers get NotStored for an item that is stored.
+ANSWER_SECONDS = 0.1
+# Attempts to write one item alone before it fails. After a refusal, ``Stream.mend`` gives another
+# version of it. Larger: a bad item delays the others for longer. Smaller: fewer versions are tried.
+TRIES = 4
 
 SILENCE = "the database does not answer"
 
@@ -101,9 +107,10 @@ class Committer:
     ) -> list[Ticket[Item, Result]]:
         """Queue all ``items`` of one request. ``size``: bytes that they keep in memory together.
 
-        Raises ``Busy`` when the queue of an impatient stream is full; then no item is queued.
-        Raises ``NotStored`` while another caller waits for a database that does not answer: one
-        more waiting thread would only be missing elsewhere.
+        ``done`` is called when tickets are finished, see ``Ticket``. For a stream that is not
+        patient, raises ``Busy`` when the queue is full, and ``NotStored`` while another caller
+        waits for a database that does not answer (so that not every thread of the process ends up
+        waiting). Then no item is queued.
         """
         if not stream.patient:
             self.refuse_if_silent()
@@ -116,8 +123,8 @@ class Committer:
         failed_lanes: set[Hashable] = set()
         sizes = itertools.chain([size], itertools.repeat(0))
         tickets = [
-            Ticket(stream, item, done, deadline, its, failed_lanes, about)
-            for item, its in zip(items, sizes, strict=False)
+            Ticket(stream, item, done, deadline, item_size, failed_lanes, about)
+            for item, item_size in zip(items, sizes, strict=False)
         ]
         for ticket in tickets:
             self._queue.put(ticket)
@@ -162,6 +169,7 @@ class Committer:
             del items
 
     def _write_here(self, stream: Stream[Item, Result], items: Sequence[Item]) -> list[Result]:
+        """Write for a caller in the committer's own thread, which cannot wait for itself."""
         results: list[Result] = []
         for result in stream.write(self._open(), items):
             if result is LANE_LOCKED:
@@ -170,7 +178,7 @@ class Committer:
         return results
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Write what is queued, then end the thread."""
+        """Let the thread write what is queued and end. Wait for it ``timeout`` seconds at most."""
         self._stopping = True
         self._queue.put(None)
         self._thread.join(timeout)
@@ -178,6 +186,7 @@ class Committer:
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:
+        """Write one batch after the other, until ``stop`` was called and nothing waits."""
         while not (self._stopping and not self._backlog and self._queue.empty()):
             self._collect()
             batch, failed = self._backlog.take(time.monotonic())
@@ -247,23 +256,23 @@ class Committer:
         """Write the items of a failed batch alone, in order. Answer each, or requeue it."""
         patient = tickets[0].stream.patient
         waiting: list[AnyTicket] = []
-        lanes: set[Hashable] = set()  # of the tickets that wait
+        waiting_lanes: set[Hashable] = set()  # their later items must wait, too
         self._liveness.lock_waits = 0
-        for number, ticket in enumerate(tickets):
+        for index, ticket in enumerate(tickets):
             if patient and (self._disconnected() or self._liveness.lock_waits >= LOCK_WAITS):
-                waiting.extend(tickets[number:])
+                waiting.extend(tickets[index:])
                 break
             if not patient and self._liveness.silent():  # a locked table: each item would wait for it
                 ticket.fail(NotStored(SILENCE))
-            elif ticket.lane in lanes or not self._write_alone(ticket):
-                lanes.add(ticket.lane)
+            elif ticket.lane in waiting_lanes or not self._write_alone(ticket):
+                waiting_lanes.add(ticket.lane)
                 waiting.append(ticket)
                 continue
             self._answer([ticket])
         self._requeue(waiting)
 
     def _write_alone(self, ticket: AnyTicket) -> bool:
-        """Return True where the ticket is finished, written or not; False where it has to wait."""
+        """Return True if the ticket is finished, written or failed; False if it has to wait."""
         if ticket.fails(time.monotonic()):
             return True
         while True:
@@ -275,7 +284,10 @@ class Committer:
                 return remedy is Remedy.FAIL
 
     def _apply_remedy(self, ticket: AnyTicket, error: Exception) -> Remedy:
-        """Do what ``classify`` says about an item that could not be written alone."""
+        """Do what ``classify`` says about an item that could not be written alone.
+
+        Return the remedy; FAIL instead of MEND if the stream has nothing else to write.
+        """
         ticket.tries += 1
         ticket.waits_for_lane = False
         remedy = classify(error, ticket.stream, ticket.tries, self._disconnected())
@@ -296,6 +308,7 @@ class Committer:
         return remedy
 
     def _write(self, tickets: list[AnyTicket]) -> Sequence[Any]:
+        """Write tickets of one stream in one transaction; note whether the database answered."""
         stream = tickets[0].stream
         try:
             results = stream.write(self._open(), [ticket.item for ticket in tickets])
@@ -306,6 +319,7 @@ class Committer:
         return results
 
     def _open(self) -> psycopg.Connection[Any]:
+        """Return the connection; connect first if there is none. Raises ``psycopg.Error``."""
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(self.name)
         return self._connection
@@ -314,22 +328,22 @@ class Committer:
         return self._connection is None or self._connection.closed or self._connection.broken
 
     def _requeue(self, tickets: list[AnyTicket]) -> None:
-        """Let ``tickets`` ride in the next batch of their stream; pause if nothing else waits."""
+        """Put ``tickets`` into the next batch of their stream; pause if nothing else waits."""
         if tickets:
             if self._queue.empty() and not self._backlog:
                 time.sleep(LOCKED_SECONDS)
             self._backlog.requeue(tickets)
 
     def _answer(self, tickets: list[AnyTicket]) -> None:
-        """Call the callers of finished tickets back, each once."""
+        """Call ``done`` for finished tickets: once per caller, with all tickets of that caller."""
         if not tickets:
             return
         with self._counting:
             self._queued_items -= len(tickets)
             self._queued_bytes -= sum(ticket.size for ticket in tickets)
-        together: dict[Callable[[list[AnyTicket]], None], list[AnyTicket]] = {}
+        by_callback: dict[Callable[[list[AnyTicket]], None], list[AnyTicket]] = {}
         for ticket in tickets:
-            together.setdefault(ticket.done, []).append(ticket)
-        for done, tickets_of_it in together.items():
-            done(tickets_of_it)
+            by_callback.setdefault(ticket.done, []).append(ticket)
+        for done, finished in by_callback.items():
+            done(finished)
         self._after_batch(tickets)

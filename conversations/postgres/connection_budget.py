@@ -16,11 +16,13 @@ from django.core.exceptions import ImproperlyConfigured
 
 from conversations.contracts import Work
 
-OVERLAP = 2  # formations that run at once while a deploy replaces one by the other
-# The part of the server's limit that they may use; the rest is for people, backups and the release
-# command. Larger: these can be refused. Smaller: a larger server is asked for.
+# Formations that run at once: a deploy starts the new one before it stops the old one. Smaller:
+# during a deploy, connections can be refused.
+OVERLAP = 2
+# The part of the server's limit that all formations may use; the rest is for people, backups and
+# the release command. Larger: these can be refused. Smaller: a larger server is needed.
 SHARE = 0.9
-DEFAULT_FORMATION = "web=1,worker=1"
+DEFAULT_FORMATION = "web=1,worker=1"  # where FORMATION is not set
 # The lowest limit of the server, the role and the database; -1 means none.
 LIMIT = """SELECT least(current_setting('max_connections')::int,
                         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
@@ -30,12 +32,12 @@ LIMIT = """SELECT least(current_setting('max_connections')::int,
 # PgBouncer, a session has the name of the client that used it last.
 WEB_HOSTS = """SELECT DISTINCT split_part(application_name, '@', 2) FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
-NAME_BYTES = 63  # Postgres cuts a longer application_name
+NAME_BYTES = 63  # Postgres cuts a longer application_name; we cut alike, to recognise our own
 
 
 def of_formation() -> int:
     """Return the connections of all processes of ``FORMATION``. Raises ``ImproperlyConfigured``."""
-    return sum(_count(number) * of_process(name) for name, number in _formation())
+    return sum(_as_number(number) * of_process(name) for name, number in _formation())
 
 
 def of_process(name: str) -> int:
@@ -43,17 +45,23 @@ def of_process(name: str) -> int:
     if name == "web":
         return int(os.environ.get("WEB_CONCURRENCY") or 1) * of_web()
     return sum(
-        of_role(role) * _count(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1") for role in _roles(name)
+        of_role(role) * _as_number(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1") for role in _roles(name)
     )
 
 
 def of_web() -> int:
-    """Count one that stores and reads (see ``database.read_through``), and the ORM's."""
+    """Return the connections of a web process.
+
+    One stores and reads (see ``database.read_through``), the others are the ORM's.
+    """
     return 1 + settings.ORM_CONNECTIONS
 
 
 def of_role(role: str) -> int:
-    """Count one that commits and reads; where turns run, also a reader and the bots' own."""
+    """Return the connections of a worker process of this role.
+
+    One commits and reads. Where turns run, there are a reader and the bots' connections as well.
+    """
     return 1 + (1 + settings.BOT_CONNECTIONS if role == Work.HANDLE else 0)
 
 
@@ -75,12 +83,16 @@ def other_hosts(rows: Iterable[tuple[str]]) -> list[str]:
 
 
 def _formation() -> list[tuple[str, str]]:
+    """Return name and number (still a text) of each process of ``FORMATION``."""
     pairs = [part.strip().partition("=") for part in (os.environ.get("FORMATION") or DEFAULT_FORMATION).split(",")]
     return [(name.strip(), number.strip() or "1") for name, _, number in pairs if name]
 
 
 def _roles(name: str) -> list[str]:
-    """Return the roles of a process of the Procfile; of a worker, those of ``WORKER_ROLES``."""
+    """Return the roles of a process of the Procfile; of a worker, those of ``WORKER_ROLES``.
+
+    Raises ``ImproperlyConfigured`` for a name or role that we do not know.
+    """
     roles_of = {"sender": Work.SEND, "sweeper": Work.SWEEP, "worker": os.environ.get("WORKER_ROLES") or ",".join(Work)}
     roles = [role.strip() for role in roles_of.get(name, "").split(",") if role.strip()]
     if not roles or set(roles) - set(Work):
@@ -88,7 +100,8 @@ def _roles(name: str) -> list[str]:
     return roles
 
 
-def _count(number: str) -> int:
+def _as_number(number: str) -> int:
+    """Return a number of processes. Raises ``ImproperlyConfigured``."""
     if not number.isdigit():
         raise ImproperlyConfigured(f"FORMATION: {number!r} is not a number of processes")
     return int(number)

@@ -18,27 +18,28 @@ from conversations.failpoints import failpoint
 from conversations.postgres import connection_budget, durability, pipeline
 from conversations.postgres.pipeline import Params, Row, Statement
 
-# For a new connection. Larger: a caller waits longer for a database that is away. Smaller: a busy
-# server, or a distant one, cannot be reached.
+# Seconds to open a connection, at most. Larger: a caller waits longer for a database that is away.
+# Smaller: a busy server, or a distant one, cannot be reached.
 CONNECT_SECONDS = 3
-# Milliseconds per transaction: for a lock, for a statement, and between two statements. They bound
-# how long a frozen or lost client keeps rows locked. Larger: others wait longer for them. Smaller:
-# slow statements fail. Set inside the transaction (``is_local``), because PgBouncer gives each
-# transaction another session.
+# Limits of a transaction in milliseconds: of a wait for a lock, of a statement, and of the time
+# between two statements. They bound how long a frozen or lost client keeps rows locked. Larger:
+# others wait longer for these rows. Smaller: slow statements fail. They are set inside the
+# transaction (the ``true`` of set_config), because PgBouncer may give each one another session.
 LIMITS = (
     "SELECT set_config('lock_timeout', '500', true), set_config('statement_timeout', '2000', true),"
     " set_config('idle_in_transaction_session_timeout', '2000', true)"
 )
-# The whole transaction, for a client that freezes while it sends: that one is never idle. From
-# Postgres 17 on.
+# Limit of the whole transaction in milliseconds, for a client that freezes while it sends: the
+# limits above do not see it. Larger: its rows stay locked for longer. Smaller: large batches fail.
+# Postgres has this setting since version 17.
 TRANSACTION_LIMIT = ", set_config('transaction_timeout', '5000', true)"
 TRANSACTION_LIMIT_SINCE = 170_000
-# Statements are prepared once, perhaps while tables are empty, and keep their generic plan. So that
-# it does not become a scan of a table that grows later, scans are off: all statements look up a few
-# rows by key. In them, LIMIT 1 in a LATERAL, OFFSET 0 in an EXISTS and `id = ANY (ARRAY(...))`
-# beside a join leave the planner no other way; tests/postgres/test_plans.py looks at every plan.
-# Behind PgBouncer, where the client's process id is not the session's, the settings are local to
-# this statement: the session serves other clients as well.
+# Settings for the plans of prepared statements. A statement is prepared once, perhaps while its
+# tables are empty, and keeps its generic plan. Every statement looks up a few rows by key; scans
+# are off so that no plan scans a table that grows later. In the statements, LIMIT 1 in a LATERAL,
+# OFFSET 0 in an EXISTS and `id = ANY (ARRAY(...))` beside a join leave the planner no other way;
+# tests/postgres/test_plans.py looks at every plan. Behind PgBouncer (the process id that the client
+# knows is not the session's) the settings end with this statement: others use the session, too.
 PLANS = """SELECT set_config(name, value, pg_backend_pid() <> %s)
              FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
                           ('enable_bitmapscan', 'off')) AS ours(name, value)"""
@@ -55,6 +56,7 @@ def connect(name: str) -> psycopg.Connection[Row]:
         client_encoding="utf8",  # whatever a role or the environment says: ``pipeline`` writes UTF-8
         application_name=connection_budget.named(name),
         connect_timeout=CONNECT_SECONDS,
+        # A lost server is given up after 25 s without traffic, or 15 s after an unanswered packet.
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
@@ -99,7 +101,10 @@ def transaction(
 
 
 def each(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -> list[list[Row] | psycopg.Error]:
-    """Run each in its own transaction, all in one round trip. Return its rows or its error."""
+    """Run each statement in its own transaction, all in one round trip.
+
+    Return the rows or the error of each. A prepared statement that turned out stale is sent again.
+    """
     if not all(params for _, params in statements):
         return [_alone(connection, *statement) for statement in statements]
     outcomes = pipeline.run(connection, [[statement] for statement in statements])
@@ -111,7 +116,10 @@ def each(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -
 
 
 def _alone(connection: psycopg.Connection[Row], query: str, params: Params) -> list[Row] | psycopg.Error:
-    """Run a statement as it is: without values it may hold several, separated by semicolons."""
+    """Run one statement. Without values it may hold several, separated by semicolons.
+
+    A pipeline cannot send such a text, so it goes through a cursor of psycopg.
+    """
     try:
         if params:
             return each(connection, [(query, params)])[0]
@@ -125,6 +133,7 @@ def _alone(connection: psycopg.Connection[Row], query: str, params: Params) -> l
 
 
 def _limits(connection: psycopg.Connection[Row]) -> str:
+    """Return the statement that sets the limits which this server knows."""
     return LIMITS + TRANSACTION_LIMIT if connection.info.server_version >= TRANSACTION_LIMIT_SINCE else LIMITS
 
 
@@ -137,16 +146,16 @@ class Reader:
         self._connection: psycopg.Connection[Row] | None = None
 
     def read(self, statements: Sequence[Statement]) -> list[list[Row]]:
-        """Return the rows of each. Try once more, on a new connection, if the old one is broken."""
+        """Return the rows of each statement. If the connection breaks, try again on a new one."""
         with self._lock:
-            for last in (False, True):
+            for is_last_try in (False, True):
                 try:
                     if self._connection is None or self._connection.closed:
                         self._connection = connect(self.name)
                     return rows_of(each(self._connection, statements))
                 except psycopg.OperationalError:
                     self.close()
-                    if last:
+                    if is_last_try:
                         raise
         raise AssertionError("unreachable")
 
@@ -157,7 +166,7 @@ class Reader:
 
 
 def rows_of(outcomes: Sequence[list[Row] | psycopg.Error]) -> list[list[Row]]:
-    """Return the rows of each. Raises the first error."""
+    """Return the rows of each outcome of ``each``. Raises the first error."""
     rows = []
     for outcome in outcomes:
         if isinstance(outcome, psycopg.Error):
@@ -169,7 +178,7 @@ def rows_of(outcomes: Sequence[list[Row] | psycopg.Error]) -> list[list[Row]]:
 Run = Callable[[Sequence[Statement]], list[list[Row]]]
 
 _reader = Reader("reader")
-_run: Run = _reader.read
+_run: Run = _reader.read  # how this process reads; ``read_through`` replaces it
 
 
 def read(query: str, params: Params = ()) -> list[Row]:
@@ -183,7 +192,10 @@ def execute(query: str, params: Params = ()) -> list[Row]:
 
 
 def execute_all(statements: Sequence[Statement]) -> list[list[Row]]:
-    """Run each in its own transaction, in order, in one round trip. Raises the first error."""
+    """Run each statement in its own transaction, in order, in one round trip.
+
+    Return the rows of each. Raises the first error.
+    """
     return _run(statements)
 
 
@@ -200,6 +212,9 @@ def refuse_if_silent() -> None:
 
 
 def read_through(run: Run, refuse_if_silent: Callable[[], None] = _refuse_nothing) -> None:
-    """Let this process read through ``run``, of its committer, instead of its own reader."""
+    """Let this process read through its committer instead of a connection of its own.
+
+    ``run``: see ``reads.reader``. ``refuse_if_silent``: ``Committer.refuse_if_silent``.
+    """
     global _run, _refuse_if_silent
     _run, _refuse_if_silent = run, refuse_if_silent

@@ -13,12 +13,13 @@ import psycopg
 
 from conversations.errors import UnsafeDatabase
 
+# Settings of the server with the only value that is accepted, and with the value that is refused.
 NEEDED = {"fsync": "on", "full_page_writes": "on", "server_encoding": "UTF8"}
 # ``local`` confirms when this one Postgres has written; only ``off`` confirms before that.
 REFUSED = {"synchronous_commit": "off"}
 QUERY = "SELECT " + ", ".join(f"current_setting('{name}')" for name in (*NEEDED, *REFUSED))
 
-_verified = False
+_verified = False  # True once a connection of this process was found safe
 
 
 def verify_once(connection: psycopg.Connection[Any]) -> None:
@@ -39,10 +40,10 @@ def verify_server(connection: psycopg.Connection[Any]) -> None:
     row = connection.execute(QUERY).fetchone()
     assert row is not None
     values = dict(zip((*NEEDED, *REFUSED), row, strict=True))
-    wrong = [f"{name} is {values[name]}" for name in values if not _holds(name, values[name])]
+    wrong = [f"{name} is {values[name]}" for name in values if not _is_safe(name, values[name])]
     if wrong:
         raise UnsafeDatabase(f"this Postgres can lose what it has confirmed: {', '.join(wrong)}")
 
 
-def _holds(name: str, value: str) -> bool:
+def _is_safe(name: str, value: str) -> bool:
     return value != REFUSED[name] if name in REFUSED else value == NEEDED[name]

@@ -33,14 +33,17 @@ Statement = tuple[str, Params]
 # changed. The statement did not run, so it can be prepared under another name and sent again.
 STALE = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
-TEXT, BINARY = 0, 1  # libpq's formats of a value
-BYTEA = 17  # the oid of the type
-_PARAMETER = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")
-_numbers = itertools.count(1)
+TEXT, BINARY = 0, 1  # libpq's numbers for the formats of a value
+BYTEA = 17  # Postgres's number (oid) for the type bytea
+_PARAMETER = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")  # %(name)s, %s or %%
+_statement_numbers = itertools.count(1)  # make the names of prepared statements unique in the process
 
 
 class _Compiled(NamedTuple):
-    """A statement with ``$1``, ``$2`` ... in place of its ``names``, or of its values in order."""
+    """A statement with ``$1``, ``$2`` ... where the query had parameters.
+
+    ``names``: those of its parameters, in the order of their numbers; none if they are positional.
+    """
 
     name: bytes  # of the prepared statement; the same on all connections
     text: bytes
@@ -48,6 +51,7 @@ class _Compiled(NamedTuple):
     is_positional: bool
 
     def values(self, params: Params) -> Sequence[Any]:
+        """Return the values in the order of their numbers."""
         if self.is_positional:
             assert not isinstance(params, Mapping)
             return params
@@ -56,7 +60,7 @@ class _Compiled(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(query: str) -> _Compiled:
+def _compile(query: str) -> _Compiled:
     """Turn ``%(name)s`` or ``%s`` into numbered parameters, and ``%%`` into a percent sign."""
     names: dict[str, int] = {}
     positions = itertools.count(1)
@@ -68,7 +72,7 @@ def _compiled(query: str) -> _Compiled:
         return f"${names.setdefault(name, len(names) + 1)}" if name else "%"
 
     text = _PARAMETER.sub(numbered, query)
-    return _Compiled(b"s%d" % next(_numbers), text.encode(), tuple(names), next(positions) > 1)
+    return _Compiled(b"s%d" % next(_statement_numbers), text.encode(), tuple(names), next(positions) > 1)
 
 
 class _Session:
@@ -77,23 +81,26 @@ class _Session:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.may_prepare = False
         self.prepared: set[bytes] = set()  # names that the server has confirmed
-        self.requested: set[bytes] = set()  # the same, and those whose PREPARE is on its way
-        self.generation = 0  # part of each name; the next one begins when prepared statements turn out stale
+        self.requested: set[bytes] = set()  # ``prepared``, and names whose PREPARE is on its way
+        self.generation = 0  # part of each name; counted up when a statement is stale, so that all get new names
         self.transformer = Transformer(connection)
         self.readable = select.poll()
         self.readable.register(connection.pgconn.socket, select.POLLIN)
-        self.both_ways = select.poll()
-        self.both_ways.register(connection.pgconn.socket, select.POLLIN | select.POLLOUT)
+        self.readable_or_writable = select.poll()
+        self.readable_or_writable.register(connection.pgconn.socket, select.POLLIN | select.POLLOUT)
 
 
 def allow_preparing(connection: psycopg.Connection[Any]) -> None:
-    """Let ``run`` prepare statements, and psycopg none: its ROLLBACK would drop ours as well."""
+    """Let ``run`` prepare statements, and psycopg none.
+
+    At a ROLLBACK psycopg would deallocate all statements of the connection, ours as well.
+    """
     connection.prepare_threshold = None
     _session(connection).may_prepare = True
 
 
 def _session(connection: psycopg.Connection[Any]) -> _Session:
-    """Return the session of ``connection``: an attribute of it, so that both end together."""
+    """Return the state of ``connection``. It is an attribute of it, so that both end together."""
     attributes = vars(connection)
     session: _Session | None = attributes.get("statements")
     if session is None:
@@ -113,20 +120,20 @@ def run(
 ) -> list[list[Answer] | psycopg.Error]:
     """Send all statements together. Return for each group its answers, or its first error.
 
-    A group ends with a Sync: there the server commits statements that are not in a transaction, and
-    there it goes on after an error.
+    A group ends with a Sync (a message of the protocol): there the server commits statements that
+    are not in a transaction. After an error it skips the rest of the group and goes on there.
 
     Raises ``psycopg.OperationalError`` when the connection breaks: it is closed then, and which
     statements ran is unknown. Raises the error of a value that cannot be encoded before anything is
     sent.
     """
-    encoded = [[_encoded(*statement) for statement in group] for group in groups]
+    encoded = [[_encode_statement(*statement) for statement in group] for group in groups]
     session, pgconn = _session(connection), connection.pgconn
     try:
         pgconn.enter_pipeline_mode()
         expected = [_send(pgconn, session, group) for group in encoded]
         _flush(pgconn, session)
-        results = [_results(pgconn, session, of_group) for of_group in expected]
+        results = [_read_results(pgconn, session, entries) for entries in expected]
         pgconn.exit_pipeline_mode()
     except BaseException:
         connection.close()  # an unread answer would be taken for the answer to a later statement
@@ -135,7 +142,7 @@ def run(
         session.prepared.clear()
         session.generation += 1
     session.requested = set(session.prepared)
-    return [_answers(session, of_group) for of_group in results]
+    return [_decode(session, result) for result in results]
 
 
 def run_together(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[Answer]:
@@ -151,12 +158,13 @@ def run_together(connection: psycopg.Connection[Any], statements: Sequence[State
 _Encoded = tuple[_Compiled, list[bytes | None], list[int]]
 
 
-def _encoded(query: str, params: Params) -> _Encoded:
-    compiled = _compiled(query)
+def _encode_statement(query: str, params: Params) -> _Encoded:
+    """Return the statement, its values and their formats as libpq takes them."""
+    compiled = _compile(query)
     values: list[bytes | None] = []
     formats: list[int] = []
     for value in compiled.values(params):
-        encoded, format_ = _encode(value)
+        encoded, format_ = _encode_value(value)
         values.append(encoded)
         formats.append(format_)
     return compiled, values, formats
@@ -169,7 +177,7 @@ def _send(pgconn: pq.abc.PGconn, session: _Session, group: Sequence[_Encoded]) -
     None.
     """
     expected: list[Callable[[], object] | None] = []
-    prepared_here: set[bytes] = set()  # in this group: if the PREPARE fails, the pipeline aborts the statement, too
+    prepared_here: set[bytes] = set()  # in this group: if such a PREPARE fails, the statement is aborted as well
     for compiled, values, formats in group:
         name = b"%b_%d" % (compiled.name, session.generation)
         if session.may_prepare and name not in session.requested:
@@ -187,25 +195,28 @@ def _send(pgconn: pq.abc.PGconn, session: _Session, group: Sequence[_Encoded]) -
 
 
 def _flush(pgconn: pq.abc.PGconn, session: _Session) -> None:
-    """Send libpq's buffer. Read meanwhile: a server that cannot write its answers stops reading."""
+    """Send libpq's buffer, and read meanwhile: a server that cannot write answers stops reading."""
     while pgconn.flush():
-        for _, event in session.both_ways.poll():
-            if event & ~select.POLLOUT:
+        for _, event in session.readable_or_writable.poll():
+            if event & ~select.POLLOUT:  # readable, or an error
                 pgconn.consume_input()
 
 
 # ---------------------------------------------------------------- reading
 
 
-def _results(
+def _read_results(
     pgconn: pq.abc.PGconn, session: _Session, expected: Sequence[Callable[[], object] | None]
 ) -> list[pq.abc.PGresult] | psycopg.Error:
-    """Read the results of a group, up to its Sync. Return them, or the group's first error."""
+    """Read the results of a group, up to its Sync. Return them, or the group's first error.
+
+    ``expected``: what ``_send`` returned. libpq gives each result, and then None.
+    """
     results: list[pq.abc.PGresult] = []
     error: psycopg.Error | None = None
     for on_success in expected:
-        result = _next(pgconn, session)
-        if result is None or _next(pgconn, session) is not None:
+        result = _next_result(pgconn, session)
+        if result is None or _next_result(pgconn, session) is not None:
             raise psycopg.OperationalError("the server sent an unexpected answer")
         match result.status:
             case pq.ExecStatus.TUPLES_OK | pq.ExecStatus.COMMAND_OK:
@@ -217,25 +228,29 @@ def _results(
                 pass  # a statement behind the error
             case _:
                 error = error or errors.error_from_result(result)
-    end = _next(pgconn, session)
+    end = _next_result(pgconn, session)
     if end is not None and end.status == pq.ExecStatus.FATAL_ERROR:  # of the commit: a deferred constraint
         error = error or errors.error_from_result(end)
-        if _next(pgconn, session) is None:
-            end = _next(pgconn, session)
+        if _next_result(pgconn, session) is None:
+            end = _next_result(pgconn, session)
     if end is None or end.status != pq.ExecStatus.PIPELINE_SYNC:
         raise psycopg.OperationalError("the server sent an unexpected answer")
     return results if error is None else error
 
 
-def _next(pgconn: pq.abc.PGconn, session: _Session) -> pq.abc.PGresult | None:
+def _next_result(pgconn: pq.abc.PGconn, session: _Session) -> pq.abc.PGresult | None:
+    """Wait for the next result. Return None at the end of a statement's results."""
     while pgconn.is_busy():
         session.readable.poll()
         pgconn.consume_input()
     return pgconn.get_result()
 
 
-def _answers(session: _Session, results: list[pq.abc.PGresult] | psycopg.Error) -> list[Answer] | psycopg.Error:
-    """Decode a group's results. A value that Python cannot hold (the year 10000) is its error."""
+def _decode(session: _Session, results: list[pq.abc.PGresult] | psycopg.Error) -> list[Answer] | psycopg.Error:
+    """Return the answers of a group, or its error.
+
+    A value that Python cannot hold (a date in the year 10000) is an error of its group.
+    """
     if isinstance(results, psycopg.Error):
         return results
     try:
@@ -247,6 +262,7 @@ def _answers(session: _Session, results: list[pq.abc.PGresult] | psycopg.Error) 
 
 
 def _rows(session: _Session, result: pq.abc.PGresult) -> list[Row]:
+    """Return the rows of a result as tuples of Python values."""
     count = result.ntuples
     if not count:
         return []
@@ -257,27 +273,32 @@ def _rows(session: _Session, result: pq.abc.PGresult) -> list[Row]:
 # ---------------------------------------------------------------- values
 
 
-def _encode(value: Any) -> tuple[bytes | None, int]:
-    """Return ``value`` as it is sent, and its format."""
+def _encode_value(value: Any) -> tuple[bytes | None, int]:
+    """Return ``value`` as it is sent, and its format. A list becomes an array.
+
+    Raises ``psycopg.DataError`` or ``UnicodeError`` for a value that cannot be sent.
+    """
     match value:
         case None:
             return None, TEXT
         case str():
-            return _text(value), TEXT
+            return _encode_text(value), TEXT
         case bytes():
             return value, BINARY
         case list() | tuple():
             if value and isinstance(value[0], bytes):
-                return _byte_strings(value), BINARY
-            return _text("{" + ",".join(map(_element, value)) + "}"), TEXT
+                return _encode_bytea_array(value), BINARY
+            return _encode_text("{" + ",".join(map(_array_element, value)) + "}"), TEXT
         case bool():
             return (b"t" if value else b"f"), TEXT
         case _:
-            return _written(value).encode(), TEXT
+            return _as_text(value).encode(), TEXT
 
 
-def _text(value: str) -> bytes:
-    """Raise ``psycopg.DataError`` for a NUL (libpq would cut the text there), ``UnicodeError`` for
+def _encode_text(value: str) -> bytes:
+    """Return ``value`` as UTF-8.
+
+    Raises ``psycopg.DataError`` for a NUL, where libpq would cut the text, and ``UnicodeError`` for
     a lone surrogate.
     """
     if "\0" in value:
@@ -285,26 +306,30 @@ def _text(value: str) -> bytes:
     return value.encode()
 
 
-def _element(value: Any) -> str:
+def _array_element(value: Any) -> str:
+    """Return ``value`` as it stands in the text of an array. Texts are quoted."""
     if value is None:
         return "NULL"
     if not isinstance(value, str):
-        return _written(value)
+        return _as_text(value)
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _written(value: Any) -> str:
-    """Return what both Python and Postgres write for ``value``. These types and no others occur."""
+def _as_text(value: Any) -> str:
+    """Return a number, UUID or datetime as text: Python writes it as Postgres reads it.
+
+    Raises ``psycopg.DataError`` for any other type, whose text Postgres might misread.
+    """
     if not isinstance(value, int | float | uuid.UUID | dt.datetime):
         raise psycopg.DataError(f"cannot send a {type(value).__name__} as a statement parameter")
     return str(value)
 
 
-def _byte_strings(values: Sequence[bytes]) -> bytes:
+def _encode_bytea_array(values: Sequence[bytes]) -> bytes:
     """Return a binary ``bytea[]``: dimensions, has nulls, oid; length, lowest index; elements.
 
     psycopg's own dumper takes longer: 2.0 instead of 0.5 us for one element, 7.3 instead of 3.9 us
     for 20.
     """
-    head = struct.pack("!iiIii", 1, 0, BYTEA, len(values), 1)
-    return head + b"".join(struct.pack("!i", len(value)) + value for value in values)
+    header = struct.pack("!iiIii", 1, 0, BYTEA, len(values), 1)
+    return header + b"".join(struct.pack("!i", len(value)) + value for value in values)

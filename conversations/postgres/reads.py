@@ -12,7 +12,9 @@ from conversations.postgres.committer import Committer
 from conversations.postgres.database import Row, Statement
 from conversations.postgres.stream import Stream
 
-READ_SECONDS = 2.5  # until a read fails; longer: a request thread waits longer while the database is away
+# Seconds until a read fails. Larger: request threads wait longer while the database is away.
+# Smaller: a short failure of Postgres fails more reads.
+READ_SECONDS = 2.5
 
 
 class Statements(Stream[Statement, list[Row] | psycopg.Error]):
@@ -23,7 +25,7 @@ class Statements(Stream[Statement, list[Row] | psycopg.Error]):
     short = True
 
     def lane(self, item: Statement) -> Hashable:
-        return id(item)
+        return id(item)  # a lane of its own: reads need no order
 
     def write(
         self, connection: psycopg.Connection[Any], items: Sequence[Statement]
@@ -36,7 +38,7 @@ STATEMENTS = Statements()
 
 
 def reader(committer: Committer) -> database.Run:
-    """Return a function for ``database.read_through``."""
+    """Return a function for ``database.read_through`` that reads on ``committer``'s connection."""
 
     def run(statements: Sequence[Statement]) -> list[list[Row]]:
         return database.rows_of(committer.write_all(STATEMENTS, statements, timeout=READ_SECONDS))

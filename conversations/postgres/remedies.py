@@ -20,7 +20,10 @@ class Remedy(enum.Enum):
 
 
 def classify(error: Exception, stream: AnyStream, tries: int, disconnected: bool) -> Remedy:
-    """Return the remedy for an item that was refused alone for the ``tries``-th time."""
+    """Return the remedy for an item that was refused alone for the ``tries``-th time.
+
+    ``disconnected``: the connection is lost, so the error says nothing about the item.
+    """
     wait = Remedy.WAIT if stream.patient else Remedy.FAIL
     match error:
         case psycopg.errors.LockNotAvailable():  # a migration holds the table, for two seconds at most

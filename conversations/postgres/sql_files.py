@@ -13,7 +13,10 @@ CORE = Path(__file__).parent.parent
 
 
 def _read(kind: str) -> dict[str, str]:
-    """Return the files of all folders named ``kind``. Raises ``ValueError`` if two share a name."""
+    """Return the files ``*.<kind>`` of all folders named ``kind``, by name without extension.
+
+    Raises ``ValueError`` if two share a name: callers name a file without its folder.
+    """
     texts: dict[str, str] = {}
     for path in sorted(CORE.glob(f"*/{kind}/*.{kind}")):
         if path.stem in texts:

@@ -16,7 +16,7 @@ def storable(text: str) -> bool:
 
 
 def clean_text(text: str, limit: int | None = None) -> str:
-    """Return ``text`` as it can be stored, cut to ``limit`` characters."""
+    """Return ``text`` as it can be stored, cut to ``limit`` characters with "…" as the last."""
     if not storable(text):
         text = _UNSTORABLE.sub(REPLACEMENT, text)
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
@@ -35,7 +35,7 @@ def clean_tree(value: Any) -> Any:
 
 
 def storable_tree(value: Any) -> bool:
-    """Return True if ``clean_tree`` would change nothing."""
+    """Return True if ``clean_tree`` would change no text in a JSON value."""
     match value:
         case str():
             return storable(value)

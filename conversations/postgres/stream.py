@@ -36,8 +36,8 @@ class Stream(abc.ABC, Generic[Item, Result]):
     of another stream has a caller who waits: it fails at its deadline, or when the database is
     away.
 
-    ``short``: a batch takes little time and much waits for it, so the stream gets every second
-    batch.
+    ``short``: a batch takes little time and many callers wait for it, so the stream gets every
+    second batch.
     """
 
     name: str
@@ -46,18 +46,21 @@ class Stream(abc.ABC, Generic[Item, Result]):
 
     @abc.abstractmethod
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Result | LaneLocked]:
-        """Write ``items`` in one transaction. Return one result per item, in their order."""
+        """Write ``items`` in one transaction. Return one result per item, in their order.
+
+        ``LANE_LOCKED`` for an item: it was not written and has to be given to ``write`` again.
+        """
 
     @abc.abstractmethod
     def lane(self, item: Item) -> Hashable:
-        """Return its lane: items of one lane are written in the order of their submission."""
+        """Return the item's lane: items of one lane are written in the order of submission."""
 
     def owner(self, item: Item) -> Hashable:
-        """Return its tenant or channel: a large backlog of one owner must not delay the others."""
+        """Return the tenant or channel, so that its large backlog does not delay other owners."""
         return None
 
     def mend(self, item: Item, error: psycopg.Error) -> Item | None:
-        """Return what to write instead of an item that the database refused; None: it fails."""
+        """Return what to write instead of an item that the database refused, or None: it fails."""
         return None
 
 
@@ -72,8 +75,8 @@ class Ticket(Generic[Item, Result]):
     stream: Stream[Item, Result]
     item: Item
     done: Callable[[list[Ticket[Item, Result]]], None]
-    deadline: float  # of the monotonic clock
-    size: int  # bytes that the item keeps in memory
+    deadline: float  # time of the monotonic clock after which the item fails
+    size: int  # bytes in memory; the first ticket of a request counts for all of them
     # Lanes in which an item of the same request failed; shared by its tickets. Later items of these
     # lanes fail, too: the request is repeated as a whole, and a later item must not be written
     # before an earlier one.
@@ -83,25 +86,26 @@ class Ticket(Generic[Item, Result]):
     owner: Hashable = field(init=False)
     result: Result = field(init=False)
     error: Exception | None = field(init=False, default=None)
-    tries: int = field(init=False, default=0)  # in which the database refused this item alone
+    tries: int = field(init=False, default=0)  # attempts to write this item alone that were refused
     waits_for_lane: bool = field(init=False, default=False)  # the last attempt found the lane locked
 
     def __post_init__(self) -> None:
         self.lane, self.owner = self.stream.lane(self.item), self.stream.owner(self.item)
 
     def takes(self, result: Result | LaneLocked) -> bool:
-        """Keep ``result``. Return False where there is none yet, because the lane is locked."""
+        """Keep ``result`` and return True. Return False if it says that the lane is locked."""
         self.waits_for_lane = result is LANE_LOCKED
         if result is not LANE_LOCKED:
             self.result = result
         return not self.waits_for_lane
 
     def fail(self, error: Exception) -> None:
+        """Fail with ``error``, and so close the lane to later items of the request."""
         self.error = error
         self.failed_lanes.add(self.lane)
 
     def fails(self, now: float) -> bool:
-        """Fail, and return True, after the deadline or an earlier failure in this request and lane."""
+        """Fail and return True if the deadline is over, or an earlier item of the lane failed."""
         if self.lane in self.failed_lanes:
             self.fail(NotStored("an earlier item of its lane could not be stored"))
         elif now >= self.deadline:

@@ -32,11 +32,12 @@ from conversations.waking import wake
 
 log = structlog.get_logger(__name__)
 
-# Longest time from the request to COMMIT. With a longer one, platforms give up on us first; with a
-# shorter one, a short failure of Postgres refuses more requests.
+# Seconds from the start of a request to its COMMIT, at most; then it goes to the spool or gets a
+# 503. Larger: platforms give up on us first. Smaller: a short failure of Postgres refuses more
+# requests.
 ANSWER_SECONDS = 2.5
-# A batch waits so long for more requests, because a batch costs as much as ten of its messages. A
-# longer wait makes every answer slower; a shorter one makes more batches.
+# Seconds that a batch waits for more requests under load, at most: a batch costs as much as ten of
+# its messages. Larger: every answer is slower. Smaller: more batches, each with fewer requests.
 LINGER_SECONDS = 0.01
 CONFLICT = "conflict: the same message again, with other content"
 
@@ -52,13 +53,17 @@ def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookReq
     if not spool.is_on():
         store([ParsedRequest(channel, parsed, request)], seconds)
     else:
-        kept = msgspec.structs.replace(request, headers=kept_headers(request))
-        _store_or_spool(ParsedRequest(channel, parsed, kept), seconds)
+        without_secrets = msgspec.structs.replace(request, headers=kept_headers(request))
+        _store_or_spool(ParsedRequest(channel, parsed, without_secrets), seconds)
     failpoint("W4")
 
 
 def _store_or_spool(request: ParsedRequest, seconds: float) -> None:
-    """Append to the spool while it has lines, or when storing fails; ``spool`` explains why."""
+    """Append to the spool while it has lines, or when storing fails.
+
+    Stored directly, the request would overtake an earlier one of the same person that is still in
+    the spool; the docstring of ``spool`` has the whole argument.
+    """
     if spool.has_lines() and spool.append(request, only_behind=True):
         return
     try:
@@ -69,7 +74,11 @@ def _store_or_spool(request: ParsedRequest, seconds: float) -> None:
 
 
 def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) -> None:
-    """Store requests in their order. Returns after COMMIT; raises ``Busy`` or ``NotStored``."""
+    """Store requests in their order. Returns after COMMIT; raises ``Busy`` or ``NotStored``.
+
+    1. Store the entries. 2. Quarantine those whose identity is stored with other content. 3. Join
+    the statuses to their replies; those of unknown replies are written once more later.
+    """
     until = time.monotonic() + seconds
     items = [item for each in requests for item in make_items(each)]
     size = sum(len(each.request.body) for each in requests)
@@ -77,18 +86,22 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     conflicts = [item for item, (verdict, *_) in zip(items, results, strict=True) if verdict == "conflict"]
     updates = [(each.channel, thing) for each in requests for thing in each.parsed if isinstance(thing, StatusUpdate)]
     _write(STORE, [as_quarantined(item, CONFLICT) for item in conflicts], until - time.monotonic())
-    joined = _write(statuses.STATUSES, updates, until - time.monotonic())
-    unknown = [update for update, word in zip(updates, joined, strict=True) if word == "kept"]
+    outcomes = _write(statuses.STATUSES, updates, until - time.monotonic())
+    unknown = [update for update, outcome in zip(updates, outcomes, strict=True) if outcome == "kept"]
     statuses.write_again(_write_status, unknown)
 
 
 def _write_status(item: statuses.StatusItem) -> None:
+    """Queue one status, for nobody who waits: if it is refused, it was kept at its first write."""
     with contextlib.suppress(Busy, NotStored):
         writer().submit(statuses.STATUSES, [item], lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
 def _write(stream: Stream[Any, Result], items: Sequence[Any], seconds: float, size: int = 0) -> list[Result]:
-    """Write ``items`` and return their results after COMMIT. Raises ``Busy`` or ``NotStored``."""
+    """Write ``items`` and return their results after COMMIT. Raises ``Busy`` or ``NotStored``.
+
+    ``size``: bytes that the items keep in memory.
+    """
     try:
         return writer().write_all(stream, items, seconds, size)
     except psycopg.Error as error:
@@ -96,25 +109,28 @@ def _write(stream: Stream[Any, Result], items: Sequence[Any], seconds: float, si
 
 
 def _wake(tickets: list[Ticket[Any, Any]]) -> None:
-    """Publish wakes for the lanes of a batch, after its requests are answered."""
+    """Publish wakes for the lanes (conversations) of a batch, after its requests are answered.
+
+    So no request waits for Redis. A wake that is lost costs time only: the sweeper finds the lane.
+    """
     lanes: dict[int, list[int]] = {}
-    lines: list[logs.Line] = []
+    log_lines: list[logs.Line] = []
     for ticket in tickets:
         if ticket.stream is STORE and ticket.error is None and ticket.result[0] == "stored":
             _, lane, tenant_id = ticket.result
             lanes.setdefault(tenant_id, []).append(lane)
-            lines.append({"conversation": lane, "trace": ticket.item.row.identity[:16]})
+            log_lines.append({"conversation": lane, "trace": ticket.item.row.identity[:16]})
     for tenant_id, ids in lanes.items():
         wake.handle(ids, tenant_id)
-    logs.together(log, "stored", lines)
+    logs.together(log, "stored", log_lines)
 
 
 @functools.cache
 def writer() -> committer.Committer:
     """Return this process's one committer for storing. It is made at the first use, after any fork.
 
-    The process reads through it as well.
+    From then on the process reads through it, too, and needs no second connection.
     """
-    made = committer.Committer("store", after_batch=_wake, linger=LINGER_SECONDS)
-    database.read_through(reads.reader(made), made.refuse_if_silent)
-    return made
+    storing = committer.Committer("store", after_batch=_wake, linger=LINGER_SECONDS)
+    database.read_through(reads.reader(storing), storing.refuse_if_silent)
+    return storing

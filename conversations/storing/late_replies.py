@@ -21,8 +21,12 @@ from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_js
 from conversations.storing import intake
 from conversations.waking import wake
 
-STORE_SECONDS = 2.5  # until COMMIT, else the bot is answered 503
-PART = "\x1f"  # between a key and the number of a part; no key holds it, because keys are printable
+# Seconds until COMMIT, at most; then the bot is answered 503 and must repeat its request. Larger: a
+# request thread is busy for longer while the database is away. Smaller: more replies are refused.
+STORE_SECONDS = 2.5
+# Stands between a reply's key and the number of a part in the part's key. Keys are printable, so no
+# bot can send a key that looks like that of a part.
+PART = "\x1f"
 
 
 class LateReply(Struct, frozen=True):
@@ -37,7 +41,11 @@ class LateReply(Struct, frozen=True):
 
 
 class LateItem(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A reply and its parts, as ``store_late_replies.sql`` reads them."""
+    """A reply and its parts, as ``store_late_replies.sql`` reads them.
+
+    ``ord``: index in the batch. ``message_id``: the message of the turn. ``parts``: key and body of
+    each.
+    """
 
     ord: int = -1
     channel_id: int
@@ -48,7 +56,8 @@ class LateItem(msgspec.Struct, kw_only=True, omit_defaults=True):
 def store(channel: ChannelConfig, late: LateReply) -> bool:
     """Store a reply and wake its lane. Return False if its turn is not one of this channel.
 
-    Raises ``Busy`` or ``NotStored``, also while its turn is not committed: the bot comes again.
+    A text that is too long for the platform becomes several parts. Raises ``Busy`` or
+    ``NotStored``, also while the turn is not committed yet: the bot has to repeat its request.
     """
     split = registry.adapter(channel.platform).split
     bodies = [part for body in late.bodies for part in split(body)]
@@ -70,6 +79,7 @@ class LateStream(Stream[LateItem, tuple[str, int]]):
     patient = False
 
     def lane(self, item: LateItem) -> Hashable:
+        """Return the turn's message: its conversation is known only to the statement."""
         return item.message_id
 
     def write(

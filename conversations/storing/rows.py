@@ -11,11 +11,12 @@ from conversations import crypto, installation
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
 
+# The headers that are stored; others may hold a signature or a token.
 KEPT_HEADERS = frozenset(
     {"content-type", "user-agent", "content-length", "webhook-id", "webhook-timestamp", "x-request-id"}
 )
-# Longest id in bytes; an entry with a longer one is quarantined. Two ids share an index entry, and
-# Postgres takes at most 2,704 bytes there.
+# Bytes of an id, at most; an entry with a longer one is quarantined. Two ids share an index entry,
+# and Postgres takes 2,704 bytes there: with a larger limit, it could refuse the whole message.
 ID_BYTES = 1_000
 
 
@@ -28,7 +29,12 @@ class ParsedRequest(NamedTuple):
 
 
 class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One entry as ``store_messages.sql`` reads it; ``ord`` is its place in the batch."""
+    """One entry as ``store_messages.sql`` reads it.
+
+    ``ord``: its index in the batch. ``entry``: its index in the request. ``user``: '' if all people
+    of a group share one lane. ``identity``, ``content_hash``: hexadecimal; the same identity is the
+    same message, and other content under it is a conflict.
+    """
 
     ord: int = -1
     channel_id: int
@@ -78,28 +84,35 @@ class ContactRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Quarantined(msgspec.Struct, frozen=True):
     """Authentic bytes that are not a message, for staff, as ``quarantine.sql`` reads them."""
 
-    entry: int  # its place in the request
+    entry: int  # its index in the request
     reason: str
     body: bytes
-    fingerprint: bytes
+    fingerprint: bytes  # of index, reason and bytes; a repetition is only counted
 
 
 class Receipt:
-    """One request while it is being stored; shared by its items."""
+    """One request while it is being stored; shared by its items.
+
+    ``noted``, ``quarantined``: how many of its entries are not messages. ``id`` is 0 until the
+    committer's thread gives it one.
+    """
 
     __slots__ = ("body", "channel", "headers", "id", "kept", "noted", "quarantined")
 
     def __init__(self, channel: ChannelConfig, request: WebhookRequest) -> None:
-        self.id = 0  # the committer's thread gives it
+        self.id = 0
         self.channel = channel
         self.body = request.body
         self.headers = {name: clean_text(value) for name, value in kept_headers(request).items()}
         self.noted = self.quarantined = 0
-        self.kept = False  # True: its body is in receipt_body
+        self.kept = False  # True once its body is in the table receipt_body
 
 
 class StoreItem:
-    """What the committer writes for one entry; without ``row``, a receipt and quarantined bytes."""
+    """What the committer writes for one entry.
+
+    Without ``row`` there is no message to store, only a receipt and quarantined bytes.
+    """
 
     __slots__ = ("aliases", "contact", "lane", "quarantine", "receipt", "row")
 
@@ -122,7 +135,10 @@ def kept_headers(request: WebhookRequest) -> dict[str, str]:
 
 
 def make_items(request: ParsedRequest) -> list[StoreItem]:
-    """Return at least one item: one per entry, and a last one if something is quarantined."""
+    """Return one item per entry, and a last one if something is quarantined.
+
+    Without either, return one item all the same: the receipt must be stored before the answer 2xx.
+    """
     channel, parsed, _ = request
     receipt = Receipt(channel, request.request)
     items: list[StoreItem] = []
@@ -130,15 +146,15 @@ def make_items(request: ParsedRequest) -> list[StoreItem]:
     for place, thing in enumerate(parsed):
         match thing:
             case Entry():
-                problem = _unusable(thing)
+                problem = _find_problem(thing)
                 if problem:
-                    quarantine.append(_quarantined(place, problem, receipt.body))
+                    quarantine.append(_make_quarantined(place, problem, receipt.body))
                 else:
-                    items.append(_item(channel, thing, receipt, place))
+                    items.append(_make_item(channel, thing, receipt, place))
             case StatusUpdate() | Note():
                 receipt.noted += 1
             case Unusable():
-                quarantine.append(_quarantined(place, thing.reason, thing.raw or receipt.body))
+                quarantine.append(_make_quarantined(place, thing.reason, thing.raw or receipt.body))
     receipt.quarantined = len(quarantine)
     if quarantine or not items:
         items.append(StoreItem(receipt, quarantine=quarantine))
@@ -149,16 +165,20 @@ def as_quarantined(item: StoreItem, reason: str) -> StoreItem:
     """Return an item that quarantines the request of ``item`` instead of storing its message."""
     assert item.row is not None
     item.receipt.quarantined += 1
-    return StoreItem(item.receipt, quarantine=[_quarantined(item.row.entry, reason, item.receipt.body)])
+    return StoreItem(item.receipt, quarantine=[_make_quarantined(item.row.entry, reason, item.receipt.body)])
 
 
-def _quarantined(place: int, reason: str, body: bytes) -> Quarantined:
+def _make_quarantined(place: int, reason: str, body: bytes) -> Quarantined:
+    """Return the row for an entry. ``place``: its index in the request."""
     reason = clean_text(reason, 500)
     return Quarantined(place, reason, body, crypto.keyed_hash(installation.identity_key(), str(place), reason, body))
 
 
-def _unusable(entry: Entry) -> str:
-    """Return why an entry can never be stored, or ''. Ids are never repaired, only refused."""
+def _find_problem(entry: Entry) -> str:
+    """Return why an entry can never be stored, or ''.
+
+    Ids are refused and not repaired: a repaired one could be the id of somebody else.
+    """
     sender = entry.sender
     indexed = (entry.chat, sender.user, entry.new_chat, *sender.aliases)
     if not all(map(storable, (*indexed, entry.key, entry.platform_id, entry.delivery_id))):
@@ -168,13 +188,17 @@ def _unusable(entry: Entry) -> str:
     return ""
 
 
-def _item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: int) -> StoreItem:
+def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: int) -> StoreItem:
+    """Return the message, lane, contact and aliases of an entry that can be stored.
+
+    In a group each person has a lane of their own, unless ``group_lane`` is "chat".
+    """
     sender = entry.sender
-    one_lane = entry.group and channel.options.get("group_lane") == "chat"
+    is_one_lane = entry.group and channel.options.get("group_lane") == "chat"
     lane = LaneRow(
         channel_id=channel.id,
         chat=entry.chat,
-        user="" if one_lane else sender.user,
+        user="" if is_one_lane else sender.user,
         sender_user=sender.user,
         is_group=entry.group,
     )
@@ -187,10 +211,14 @@ def _item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: int) ->
         email=clean_text(sender.email, 320),
         language=clean_text(sender.language, 35),
     )
-    return StoreItem(receipt, _message(channel, entry, lane, place), lane, contact, _aliases(channel, entry))
+    return StoreItem(receipt, _make_row(channel, entry, lane, place), lane, contact, _aliases(channel, entry))
 
 
-def _message(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -> MessageRow:
+def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -> MessageRow:
+    """Return the message. Both hashes are made from the entry as it came, before texts are cleaned.
+
+    A settle window (a wait in which late messages are sorted) needs the platform's order key.
+    """
     key = installation.identity_key()
     settle_ms = int(channel.options.get("settle_ms") or 0) if entry.order_key is not None else 0
     return MessageRow(
@@ -200,7 +228,7 @@ def _message(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) ->
         sender_user=lane.sender_user,
         is_group=lane.is_group,
         identity=crypto.keyed_hash(key, str(channel.id), entry.chat, entry.kind.value, entry.key).hex(),
-        content_hash=crypto.keyed_hash(key, entry.kind.value, entry.text, _content(entry)).hex(),
+        content_hash=crypto.keyed_hash(key, entry.kind.value, entry.text, _content_besides_text(entry)).hex(),
         kind=entry.kind.value,
         starts_turn=entry.starts_turn,
         text=clean_text(entry.text),
@@ -216,6 +244,7 @@ def _message(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) ->
     )
 
 
+# Fields of an entry that have a column of their own; the others go into the column payload.
 _IN_COLUMNS = frozenset(
     {"kind", "chat", "sender", "key", "starts_turn", "text", "platform_id", "delivery_id", "order_key", "sequence",
      "address", "group", "channel_ref"}
@@ -223,7 +252,10 @@ _IN_COLUMNS = frozenset(
 
 
 def _payload(entry: Entry) -> dict[str, Any] | None:
-    """Return what has no column of its own; ``replaced`` in it: characters had to be replaced."""
+    """Return the fields that have no column of their own, or None.
+
+    ``replaced`` among them says that Postgres could not store some characters as they came.
+    """
     rest = {name: value for name, value in msgspec.to_builtins(entry).items() if name not in _IN_COLUMNS}
     if not storable_tree(rest):
         rest = {**clean_tree(rest), "replaced": True}
@@ -232,17 +264,21 @@ def _payload(entry: Entry) -> dict[str, Any] | None:
     return rest or None
 
 
-def _content(entry: Entry) -> bytes:
-    """Return what is compared besides the text: attachments and a button's payload."""
+def _content_besides_text(entry: Entry) -> bytes:
+    """Return attachments and a button's payload as bytes for the content hash.
+
+    A message with the same identity is a duplicate only if they are the same, too.
+    """
     if not entry.attachments and not entry.payload:
         return b""
     return repr((entry.attachments, entry.payload)).encode("utf-8", "surrogatepass")
 
 
 def _aliases(channel: ChannelConfig, entry: Entry) -> list[dict[str, Any]]:
-    """Return other ids that lead to the same lane.
+    """Return other ids that lead to the same lane, as ``add_aliases.sql`` reads them.
 
-    Where a chat has the id of its person, an alias of the person is also one of the chat.
+    In a private chat that has the id of its person, an alias of the person is one of the chat, too.
+    A chat that moved keeps its lane under its new id.
     """
     user = entry.sender.user
     kinds = ("user", "chat") if entry.chat == user else ("user",)

@@ -62,17 +62,28 @@ from conversations.failpoints import failpoint
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.spool_format import STORED, Line, make_line, read_line
 
-# Longest wait for the log's flock, which others hold to write a line or to store the last few. With
-# a longer one, requests wait longer behind a stopped process before they are answered 503.
+# Seconds that a request waits for the log's flock, at most; others hold it to write a line or to
+# store the last few. Larger: requests wait longer behind a stopped process before they get a 503.
+# Smaller: requests are refused while a slow disk writes the lines before theirs.
 LOCK_SECONDS = 1.0
-LOCK_AGAIN_SECONDS = 0.002  # between two attempts to take it
-CHUNK_LINES = 256  # that the drainer reads and stores at once
-CHUNK_BYTES = 4 * 1024 * 1024  # the same in bytes; one longer line is a chunk by itself
-BLOCK = 64 * 1024  # bytes read at once in search of the last newline
+# Seconds between two attempts to take the flock. Larger: requests wait longer after it is free.
+# Smaller: waiting costs more CPU.
+LOCK_AGAIN_SECONDS = 0.002
+# Lines, and bytes of lines, that the drainer reads and stores at once. Larger: fewer transactions,
+# more memory, and more lines are stored one by one if one of them fails. Smaller: slower draining.
+# A line of more than CHUNK_BYTES is a chunk by itself.
+CHUNK_LINES = 256
+CHUNK_BYTES = 4 * 1024 * 1024
+# Bytes read at once, from the end of the log, in search of the last newline. Usually the first read
+# finds it. Larger: each append reads more. Smaller: more reads behind a long torn line.
+BLOCK = 64 * 1024
 
-other_hosts: list[str] = []  # hosts with living web processes, as the drainer saw them last
+# Other hosts with living web processes, as this process saw them last. While there are any, nothing
+# is appended: they cannot see this host's spool, and would store directly what belongs behind it.
+other_hosts: list[str] = []
 
-_appending = threading.Lock()  # lets one thread of this process at a time ask for the flock
+# One thread of this process at a time tries to take the flock: the others wait without polling.
+_appending = threading.Lock()
 
 
 def is_on() -> bool:
@@ -90,6 +101,7 @@ def has_lines() -> bool:
 
 
 def path(name: str) -> Path:
+    """Return the path of ``log``, ``drain`` or ``bad``."""
     return Path(settings.SPOOL_DIR, name)
 
 
@@ -99,7 +111,8 @@ def path(name: str) -> Path:
 def append(request: ParsedRequest, *, only_behind: bool = False) -> bool:
     """Return True once the request is on the disk. Raises ``NotStored``.
 
-    With ``only_behind``, returns False and writes nothing if the log is empty.
+    ``only_behind``: append only behind other lines; if the log is empty, return False and write
+    nothing.
     """
     if other_hosts:
         raise NotStored(f"the spool is for one host, and {', '.join(other_hosts)} is alive")
@@ -111,6 +124,7 @@ def append(request: ParsedRequest, *, only_behind: bool = False) -> bool:
 
 
 def _append(line: bytes, only_behind: bool) -> bool:
+    """Write the line under the flock, and fsync without it, so that fsyncs can overlap."""
     prepare(settings.SPOOL_DIR)
     with _open("log") as log:
         with _lock(log):
@@ -125,7 +139,10 @@ def _append(line: bytes, only_behind: bool) -> bool:
 
 
 def _cut_torn_end(log: int) -> int:
-    """Cut off what follows the last whole line. Return where that line ends."""
+    """Cut off what follows the last whole line. Return where that line ends.
+
+    A torn line is left by a process that died while it wrote; its request was not answered.
+    """
     size = end = os.fstat(log).st_size
     while end:
         start = max(0, end - BLOCK)
@@ -139,6 +156,7 @@ def _cut_torn_end(log: int) -> int:
 
 
 def _write(log: int, line: bytes, end: int) -> None:
+    """Write the whole line at ``end``, or nothing: after an error its bytes are cut off again."""
     written = 0
     try:
         while written < len(line):
@@ -150,12 +168,15 @@ def _write(log: int, line: bytes, end: int) -> None:
 
 @functools.cache
 def prepare(folder: str) -> None:
-    """Make the folder and its files, durably. Raises ``OSError``."""
+    """Make the folder and its files. Raises ``OSError``.
+
+    Both folders are synced: else a power cut could take away the log with the lines in it.
+    """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for name in ("log", "drain", "bad"):
         os.close(os.open(Path(folder, name), os.O_RDWR | os.O_CREAT, 0o600))
-    for made in (Path(folder), Path(folder).parent):
-        descriptor = os.open(made, os.O_RDONLY)
+    for to_sync in (Path(folder), Path(folder).parent):
+        descriptor = os.open(to_sync, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -164,6 +185,7 @@ def prepare(folder: str) -> None:
 
 @contextlib.contextmanager
 def _open(name: str, flags: int = os.O_RDWR) -> Iterator[int]:
+    """Yield a descriptor of the file, closed at the end of the block; closing ends its flock."""
     descriptor = os.open(path(name), flags)
     try:
         yield descriptor
@@ -191,6 +213,7 @@ def _lock(log: int) -> Iterator[None]:
 
 
 def _flock(descriptor: int) -> bool:
+    """Try to take the file's flock. Return False if somebody else holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -203,14 +226,17 @@ def _flock(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def drainer() -> Iterator[bool]:
-    """Yield True if this process is the one that drains, until the end of the block."""
+    """Yield True if this process may drain the log until the end of the block, else False."""
     prepare(settings.SPOOL_DIR)
     with _open("drain") as descriptor:
         yield _flock(descriptor)
 
 
 def read(offset: int) -> tuple[list[Line], int, bool]:
-    """Return a chunk of waiting lines from ``offset`` on, the next offset, and True at the end."""
+    """Return a chunk of waiting lines from ``offset`` on, the next offset, and True at the end.
+
+    A torn line counts as the end: somebody is writing it, or the next ``append`` cuts it off.
+    """
     lines: list[Line] = []
     size = 0
     with path("log").open("rb") as log:
@@ -227,7 +253,7 @@ def read(offset: int) -> tuple[list[Line], int, bool]:
 
 
 def mark(lines: Sequence[Line]) -> None:
-    """Mark lines as stored. A mark that is lost with the machine only costs a duplicate."""
+    """Mark lines as stored, without fsync: if a mark is lost, its line is stored as a duplicate."""
     with _open("log") as log:
         for line in lines:
             os.pwrite(log, STORED, line.offset)
@@ -247,7 +273,7 @@ def truncate() -> None:
 
 
 def set_aside(line: Line) -> None:
-    """Keep a line that nobody can open in the file ``bad``, and mark it as stored."""
+    """Keep a line that cannot be opened in the file ``bad``, for people; mark it as stored."""
     with _open("bad", os.O_WRONLY | os.O_APPEND) as bad:
         os.write(bad, line.sealed + b"\n")
         os.fsync(bad)

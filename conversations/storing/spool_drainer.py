@@ -1,8 +1,8 @@
 """Stores what the spool holds. Each web process has the thread; one at a time is the drainer.
 
-``spool`` says what must hold. A line that cannot be stored now holds back later lines of its
-channel, and of no other. A line that can never be stored is quarantined. If the database refuses
-even that, the line waits; if it cannot be opened, it is kept for people.
+The docstring of ``spool`` says which order must hold. A line that cannot be stored now holds back
+later lines of its channel, and of no other. A line that can never be stored is quarantined. If the
+database refuses even that, the line waits. A line that cannot be opened is kept for people.
 """
 
 from __future__ import annotations
@@ -25,16 +25,25 @@ from conversations.storing.spool_format import Line, unseal
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 0.2  # between two looks at the log; longer: requests stay in the spool for longer
-AGAIN_SECONDS = 0.5  # until the next pass while the database is away or a line has to wait
-STORE_SECONDS = 10.0  # longest time to store one chunk of lines before they are stored one by one
-# Longest time to store the last few lines, while requests wait to append. With a longer one they
-# may be refused, see ``spool.LOCK_SECONDS``; with a shorter one, a busy log is seldom emptied.
+# Seconds between two looks at the spool's log. Larger: requests stay in it for longer. Smaller:
+# more looks at an empty file.
+LOOK_SECONDS = 0.2
+# Seconds until the next pass over the log, while the database is away or a line has to wait.
+# Larger: the spool is empty later. Smaller: more attempts in vain.
+AGAIN_SECONDS = 0.5
+# Seconds to store one chunk of lines, at most; then its lines are stored one by one. Larger: one
+# line that waits for a lock holds up the others for longer. Smaller: a slow database gets a
+# transaction per line, and is slower still.
+STORE_SECONDS = 10.0
+# Seconds to store the last few lines, at most, while requests wait to append. Larger: these
+# requests may be refused, see ``spool.LOCK_SECONDS``. Smaller: a busy log is seldom emptied.
 LAST_SECONDS = 0.5
-# A line that the database refuses for so long, while it answers, is quarantined. A longer time
-# holds its channel back for longer; with a shorter one, a passing fault quarantines good lines.
+# Seconds for which a database that answers may refuse a line; then the line is quarantined. Larger:
+# its channel is held back for longer. Smaller: a passing fault quarantines good lines.
 PATIENCE_SECONDS = 60.0
-HOSTS_SECONDS = 10.0  # between two looks for web processes of other hosts
+# Seconds between two checks for web processes on other hosts. Larger: such a process may store new
+# messages before earlier ones in this spool for longer. Smaller: more queries.
+HOSTS_SECONDS = 10.0
 
 
 Pair = tuple[Line, ParsedRequest]
@@ -45,16 +54,20 @@ class Away(Exception):
 
 
 def start() -> None:
-    """Start the thread, at the start of a web process: lines of a former process must not wait."""
+    """Start the draining thread of a web process.
+
+    At its start, not at the first request: a former process may have left lines.
+    """
     if spool.is_on():
         vital_thread("drain", _run)
 
 
 def _run() -> None:
-    hosts_at = 0.0
+    """Drain for ever. No error ends the thread: it would end the web process."""
+    next_hosts_check = 0.0
     while True:
-        if time.monotonic() >= hosts_at:
-            hosts_at = time.monotonic() + HOSTS_SECONDS
+        if time.monotonic() >= next_hosts_check:
+            next_hosts_check = time.monotonic() + HOSTS_SECONDS
             look_for_other_hosts()
         try:
             drain()
@@ -66,7 +79,7 @@ def _run() -> None:
 def look_for_other_hosts() -> None:
     """Update ``spool.other_hosts``. While the database is away, the last answer stays."""
     try:
-        intake.writer()
+        intake.writer()  # from now on ``database.read`` goes through it
         spool.other_hosts[:] = connection_budget.other_hosts(database.read(connection_budget.WEB_HOSTS))
     except (psycopg.Error, CoreError):
         return
@@ -77,12 +90,13 @@ def look_for_other_hosts() -> None:
 def drain() -> None:
     """Drain the log until it is empty, unless another process is the drainer.
 
-    The place in the log is remembered only while the flock is held.
+    How far the log is stored is remembered only while the flock is held: without it, another
+    process may drain and truncate the log.
     """
     if not spool.has_lines():
         return
-    with spool.drainer() as mine:
-        if not mine:
+    with spool.drainer() as is_drainer:
+        if not is_drainer:
             return
         drainer = Drainer()
         while spool.has_lines():
@@ -95,51 +109,59 @@ def drain() -> None:
 
 
 class Drainer:
-    """What the drainer remembers while it holds the flock."""
+    """Drains the log, and remembers how far, while this process holds the flock."""
 
     def __init__(self) -> None:
-        self._begin = 0  # offset; every line before it is stored
+        self._stored_until = 0  # offset; every line before it is stored
         self._refused_since: dict[int, float] = {}  # monotonic clock, by the line's offset
-        self._pace = 0.002  # seconds per line, as measured last
+        self._seconds_per_line = 0.002  # a guess until the first chunk is measured
 
     def run(self) -> bool:
-        """Make one pass over the log. Return True if it is empty, False if lines have to wait."""
+        """Make one pass over the log. Return True if it is empty, False if lines have to wait.
+
+        New lines are appended meanwhile. Once so few are left that they are stored quickly (in half
+        of ``LAST_SECONDS``, since the estimate may be wrong), the log is closed and emptied.
+        """
         _check_database()
         waiting: set[int] = set()  # ids of channels whose later lines are held back
-        at = self._begin
+        offset = self._stored_until
         while True:
-            lines, after, is_last = spool.read(at)
+            lines, next_offset, is_last = spool.read(offset)
             if is_last and waiting:
                 self._store(lines, waiting)
                 return False
-            if is_last and len(lines) * self._pace < LAST_SECONDS / 2 and self._finish(at):
+            if is_last and len(lines) * self._seconds_per_line < LAST_SECONDS / 2 and self._finish(offset):
                 return True
             began = time.monotonic()
             self._store(lines, waiting)
             if lines:
-                self._pace = (time.monotonic() - began) / len(lines)
-            at = after
+                self._seconds_per_line = (time.monotonic() - began) / len(lines)
+            offset = next_offset
             if not waiting:
-                self._begin = at
+                self._stored_until = offset
 
-    def _finish(self, at: int) -> bool:
+    def _finish(self, offset: int) -> bool:
         """Store the last lines and truncate, while nobody appends. Return False if too many."""
         with spool.closed():
-            lines, _, is_last = spool.read(at)
+            lines, _, is_last = spool.read(offset)
             if not is_last or not self._store_together(self._open(lines), LAST_SECONDS):
                 return False
             spool.truncate()
         return True
 
     def _store(self, lines: Sequence[Line], waiting: set[int]) -> None:
+        """Store the lines of channels that are not in ``waiting``; add channels that have to wait.
+
+        Raises ``Away``: while the database is away, no line is to blame.
+        """
         opened = self._open(lines)
-        free = [pair for pair in opened if pair[1].channel.id not in waiting]
-        if not self._store_together(free, STORE_SECONDS):
+        not_held_back = [pair for pair in opened if pair[1].channel.id not in waiting]
+        if not self._store_together(not_held_back, STORE_SECONDS):
             _check_database()
-            self._store_one_by_one(free, waiting)
+            self._store_one_by_one(not_held_back, waiting)
 
     def _store_together(self, pairs: Sequence[Pair], seconds: float) -> bool:
-        """Store all of them in one go. Return False if that failed."""
+        """Store all requests at once and mark their lines. Return False if that failed."""
         if not pairs:
             return True
         try:
@@ -152,6 +174,7 @@ class Drainer:
         return True
 
     def _open(self, lines: Sequence[Line]) -> list[Pair]:
+        """Decrypt the lines. Set aside those that cannot be opened: they must not stop others."""
         opened = []
         for line in lines:
             try:
@@ -162,6 +185,7 @@ class Drainer:
         return opened
 
     def _store_one_by_one(self, pairs: Sequence[Pair], waiting: set[int]) -> None:
+        """Store each request by itself. A refused one puts its channel into ``waiting``."""
         for line, request in pairs:
             if request.channel.id in waiting:
                 continue
@@ -175,16 +199,19 @@ class Drainer:
             spool.mark([line])
 
     def _give_up(self, line: Line, request: ParsedRequest, error: Exception) -> bool:
-        """Quarantine a line that was refused for ``PATIENCE_SECONDS``. Return True if done."""
+        """Quarantine a line that was refused for ``PATIENCE_SECONDS``. Return True if that is done.
+
+        Later lines of its channel may then be stored. ``error``: why it was refused.
+        """
         since = self._refused_since.setdefault(line.offset, time.monotonic())
         log.warning("a spooled request is refused", channel=request.channel.id, error=type(error).__name__)
         if time.monotonic() - since < PATIENCE_SECONDS:
             return False
-        aside = Unusable(reason=f"the database refused it, from the spool: {error}", raw=request.request.body)
+        unusable = Unusable(reason=f"the database refused it, from the spool: {error}", raw=request.request.body)
         try:
-            intake.store([request._replace(parsed=[aside])])
-        except Exception as again:
-            log.error("a spooled request cannot even be set aside", error=type(again).__name__)
+            intake.store([request._replace(parsed=[unusable])])
+        except Exception as refusal:
+            log.error("a spooled request cannot even be set aside", error=type(refusal).__name__)
             return False
         return True
 

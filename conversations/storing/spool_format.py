@@ -25,9 +25,10 @@ from conversations.contracts import (
 )
 from conversations.storing.rows import ParsedRequest
 
-WAITS, STORED = b"+", b"-"  # the marks
-PLACE = "spool"  # a value that is sealed for another place does not open here
+WAITS, STORED = b"+", b"-"  # the mark is the first byte of a line, and is changed in place
+PLACE = "spool"  # sealed into each value, so that one encrypted for another use does not open here
 
+# What an adapter parses, by the class name that ``seal`` writes beside the values.
 _KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in (Entry, StatusUpdate, Note, Unusable)}
 
 
@@ -40,16 +41,21 @@ class Line(NamedTuple):
 
 
 def make_line(request: ParsedRequest) -> bytes:
+    """Return the request as a waiting line of now."""
     return b"%b%013d %b\n" % (WAITS, time.time() * 1000, seal(request))
 
 
 def read_line(offset: int, line: bytes) -> Line:
-    head, _, sealed = line[1:-1].partition(b" ")
-    return Line(offset, int(head) / 1000 if head.isdigit() else 0.0, sealed)
+    """Split a whole line that begins at ``offset``. Never fails: bad lines must not stop others."""
+    milliseconds, _, sealed = line[1:-1].partition(b" ")
+    return Line(offset, int(milliseconds) / 1000 if milliseconds.isdigit() else 0.0, sealed)
 
 
 def seal(request: ParsedRequest) -> bytes:
-    """Encrypt everything that storing needs, without credentials. Text may hold lone surrogates."""
+    """Encrypt everything that storing needs, without credentials.
+
+    ``json``, not ``msgspec.json``: an untrusted text may hold lone surrogates.
+    """
     channel, parsed, incoming = request
     value = {
         "channel": msgspec.to_builtins(msgspec.structs.replace(channel, credentials={})),
@@ -60,7 +66,10 @@ def seal(request: ParsedRequest) -> bytes:
 
 
 def unseal(line: Line) -> ParsedRequest:
-    """Return the same request, value by value, unchecked. Any exception can come of a bad line."""
+    """Return the request that ``seal`` was given; its values are not validated again.
+
+    Raises any exception if the line is bad.
+    """
     value = json.loads(crypto.unseal(line.sealed.decode(), PLACE))
     incoming = {**value["request"], "body": base64.b64decode(value["request"]["body"])}
     parsed = [_make(_KINDS[name], fields) for name, fields in value["parsed"]]
@@ -68,12 +77,16 @@ def unseal(line: Line) -> ParsedRequest:
 
 
 def _make(kind: Any, fields: Mapping[str, Any]) -> Any:
-    """Return a struct of ``kind``. Fields that only another version of ours knows are left out."""
-    made = {name: _READERS[kind, name](value) if (kind, name) in _READERS else value for name, value in fields.items()}
-    return kind(**{name: made[name] for name in kind.__struct_fields__ if name in made})
+    """Return a struct of the class ``kind``.
+
+    Fields that it does not have are dropped: another version of this code may have written them.
+    """
+    values = {name: _TYPES[kind, name](value) if (kind, name) in _TYPES else value for name, value in fields.items()}
+    return kind(**{name: values[name] for name in kind.__struct_fields__ if name in values})
 
 
-_READERS: Mapping[tuple[Any, str], Any] = {
+# For fields whose type JSON does not have: what makes the field's type of the JSON value.
+_TYPES: Mapping[tuple[Any, str], Any] = {
     (Entry, "kind"): Kind,
     (Entry, "sender"): lambda value: _make(Sender, value),
     (Entry, "attachments"): lambda value: tuple(_make(Attachment, attachment) for attachment in value),

@@ -9,18 +9,28 @@ from typing import Any
 from conversations.storing import spool
 from conversations.storing.spool_format import STORED, read_line
 
-HEAD_BYTES = 64  # at the head of the log; other bytes there mean that it is a new log
+# Bytes at the start of the log that identify it: they hold the time and random bytes of the first
+# line. If they differ from the last look, the log was emptied and filled again.
+HEAD_BYTES = 64
 
 
 class Tally:
-    """Counts the lines that wait. It reads a line twice: when it is new, and when it is stored."""
+    """Counts the lines that wait; remembers how far it has read.
+
+    It reads each line only twice, when it is new and when it is stored, since a spool can be large.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._forget(b"")
 
-    def _forget(self, head: bytes) -> None:
-        self._head, self._first, self._end, self._count = head, 0, 0, 0
+    def _forget(self, start: bytes) -> None:
+        """Begin with a new log. ``start``: its first bytes, without the mark.
+
+        ``_first``: offset of the first line that may wait. ``_end``: offset up to which lines are
+        counted. ``_count``: lines between them.
+        """
+        self._start, self._first, self._end, self._count = start, 0, 0, 0
 
     def look(self) -> dict[str, Any]:
         """Return ``count``, ``oldest_seconds`` (None if empty) and ``bad`` (lines not opened)."""
@@ -34,16 +44,20 @@ class Tally:
             return {"count": self._count, "oldest_seconds": age, "bad": _count_bad()}
 
     def _count_new(self, log: Any) -> None:
-        head = log.read(HEAD_BYTES)[1:]  # without the mark, which changes
-        if head != self._head:  # the log was emptied and filled again
-            self._forget(head)
+        """Add the whole lines that were appended since the last look."""
+        start = log.read(HEAD_BYTES)[1:]  # without the mark, which changes
+        if start != self._start:  # the log was emptied and filled again
+            self._forget(start)
         log.seek(self._end)
         while (line := log.readline()).endswith(b"\n"):
             self._end += len(line)
             self._count += 1
 
     def _skip_stored(self, log: Any) -> float | None:
-        """Return the time of the first line that waits."""
+        """Subtract the stored lines before the first that waits. Return its time, or None.
+
+        Stored lines behind it stay in the count until it is stored as well.
+        """
         log.seek(self._first)
         while self._first < self._end:
             line = log.readline()
@@ -55,6 +69,7 @@ class Tally:
 
 
 def _count_bad() -> int:
+    """Return how many lines could not be opened and were kept for people."""
     try:
         return spool.path("bad").read_bytes().count(b"\n")
     except FileNotFoundError:

@@ -20,10 +20,13 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 
-# Until a status of an unknown reply is written once more: longer than a sender's transaction takes.
-# With a shorter time, the second write can come before the sender's COMMIT as well.
+# Seconds until a status is written a second time, if its reply was unknown at the first. Larger:
+# staff see "delivered" later. Smaller: the second write, too, can come before the COMMIT of the
+# sender's transaction, which makes the reply's id known.
 AGAIN_SECONDS = 3.0
-WAITING = 10_000  # statuses that wait for that; further ones are written only once
+# Statuses in memory that wait for their second write; further ones are written only once. Larger:
+# more memory. Smaller: under load, more replies never show that they were delivered.
+WAITING = 10_000
 
 StatusItem = tuple[ChannelConfig, StatusUpdate]
 
@@ -35,9 +38,10 @@ class StatusStream(Stream[StatusItem, str]):
     patient = False
 
     def lane(self, item: StatusItem) -> Hashable:
-        return item[0].id, item[1].platform_id or item[1].key
+        return item[0].id, item[1].platform_id or item[1].key  # as in ``_values``
 
     def mend(self, item: StatusItem, error: psycopg.Error) -> StatusItem | None:
+        """Drop the platform's error text: what the status says must not be lost with it."""
         channel, update = item
         return (channel, msgspec.structs.replace(update, error="")) if update.error else None
 
@@ -48,11 +52,11 @@ class StatusStream(Stream[StatusItem, str]):
             "apply": (sql("apply_statuses"), values),
         }
         rows = database.transaction(connection, statements)["apply"]
-        return [LANE_LOCKED if word == "busy" else word for _, word in rows]
+        return [LANE_LOCKED if outcome == "busy" else outcome for _, outcome in rows]
 
 
 def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:
-    """Return a status as the statements read it.
+    """Return a status as the statements read it. ``place``: its index in the batch.
 
     A platform that reports our own key has no id: there the key is the reply's platform id.
     """
@@ -71,8 +75,9 @@ STATUSES = StatusStream()
 def write_again(write: Callable[[StatusItem], None], unknown: Sequence[StatusItem]) -> None:
     """Write statuses whose reply is unknown once more, after ``AGAIN_SECONDS``.
 
-    The result of the reply may be in a transaction that is not committed yet: the sender did not
-    see the status, and the status did not see the reply's id.
+    The sender may be writing the reply's platform id in a transaction that is not committed yet:
+    then the sender did not see the status, and the status did not see the id. ``write`` queues one
+    status and returns.
     """
     timer = _timer()
     for item in unknown:
@@ -82,4 +87,5 @@ def write_again(write: Callable[[StatusItem], None], unknown: Sequence[StatusIte
 
 @functools.cache
 def _timer() -> Timer:
+    """Return this process's timer. It starts a thread, so it is made after any fork."""
     return Timer("statuses")

@@ -21,13 +21,15 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 from conversations.storing.rows import ContactRow, LaneRow, MessageRow, Quarantined, Receipt, StoreItem, as_quarantined
 
-# Lanes that a process remembers as stored, with their contacts, before it forgets all of them. With
-# fewer, more batches look them up again; with more, the process takes more memory.
+# Lanes (conversations) that a process remembers as stored, with their contacts; one more, and it
+# forgets all of them. Larger: more memory. Smaller: more batches look them up again.
 REMEMBERED = 100_000
-# It also forgets them after this time, because another process may have written another name since.
-# With a longer time, an outdated name stays for longer; a shorter one costs more look-ups.
+# Seconds after which it forgets them as well, because another process may have written another name
+# meanwhile. Larger: an outdated name stays for longer. Smaller: more look-ups.
 REMEMBER_SECONDS = 60.0
-BLOCK = 1000  # receipt ids fetched at once, see receipt_block in migrations/sql/schema.sql
+# Receipt ids fetched at once. It must be the increment of the sequence receipt_block (in
+# migrations/sql/schema.sql), or two processes give the same id.
+BLOCK = 1000
 
 Statements = dict[str, database.Statement]
 
@@ -35,7 +37,8 @@ Statements = dict[str, database.Statement]
 class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
     """One transaction per batch. Results: verdict, lane id, tenant id.
 
-    Verdicts: stored, duplicate, conflict, aside (there was no message to store).
+    Verdicts: stored, duplicate, conflict (the identity of a stored message, with other content),
+    aside (there was no message to store).
     """
 
     name = "store"
@@ -45,9 +48,10 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         self._lanes: dict[LaneRow, None] = {}
         self._contacts: dict[tuple[int, str], ContactRow] = {}
         self._forget_at = 0.0
-        self._receipt_ids = iter(range(0))
+        self._receipt_ids = iter(range(0))  # what is left of the fetched block
 
     def lane(self, item: StoreItem) -> Hashable:
+        """Return the person's lane. Without a message, the order within the request is enough."""
         return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else id(item.receipt)
 
     def owner(self, item: StoreItem) -> Hashable:
@@ -62,6 +66,7 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
     def write(
         self, connection: psycopg.Connection[Any], items: Sequence[StoreItem]
     ) -> Sequence[tuple[str, int, int] | LaneLocked]:
+        """Store the firsts. A twin gets its first's verdict, with duplicate instead of stored."""
         self._number_receipts(connection, items)
         firsts, twins = _split_twins(items)
         results = database.transaction(connection, self._statements(items, firsts, twins), point="W2")
@@ -77,25 +82,31 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         return [self._result(item, found.get(place)) for place, item in enumerate(items)]
 
     def _result(self, item: StoreItem, found: tuple[str, int] | None) -> tuple[str, int, int] | LaneLocked:
+        """Return an item's result. ``found``: verdict and lane id, or None without a message."""
         if found is None:
             return ("aside", 0, 0)
-        word, lane = found
-        return LANE_LOCKED if word == "busy" else (word, lane, item.receipt.channel.tenant_id)
+        verdict, lane = found
+        return LANE_LOCKED if verdict == "busy" else (verdict, lane, item.receipt.channel.tenant_id)
 
     def _statements(
         self, items: Sequence[StoreItem], firsts: Mapping[int, StoreItem], twins: Mapping[int, int]
     ) -> Statements:
+        """Return the statements of a batch, by name, in the order in which they must run.
+
+        Lanes and contacts are inserted before any lane is locked, and contacts are updated last:
+        all transactions lock rows in this order, so that they cannot deadlock.
+        """
         statements: Statements = {}
-        rows = [self._place(item.row, place, item) for place, item in firsts.items() if item.row]
+        rows = [self._fill_in(item.row, place, item) for place, item in firsts.items() if item.row]
         if rows:
             lanes = as_json([*dict.fromkeys(item.lane for item in firsts.values() if item.lane)])
             statements |= self._unseen(firsts.values())
             statements["lock"] = (sql("lock_lanes"), {"items": lanes})
         receipts = {item.receipt.id: item.receipt for item in items}
-        again: dict[int, list[int]] = collections.defaultdict(list)
+        firsts_of_twins: dict[int, list[int]] = collections.defaultdict(list)  # by receipt id
         for place, first in twins.items():
-            again[items[place].receipt.id].append(first)
-        counts = [_counts(receipt, again.get(receipt.id, ())) for receipt in receipts.values()]
+            firsts_of_twins[items[place].receipt.id].append(first)
+        counts = [_counts(receipt, firsts_of_twins.get(receipt.id, ())) for receipt in receipts.values()]
         values = {"items": as_json(rows), "receipts": as_json(counts)}
         statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
@@ -104,12 +115,16 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
             statements["changed"] = (sql("update_contacts"), statements["contacts"][1])
         return statements | self._quarantine(items)
 
-    def _place(self, row: MessageRow, place: int, item: StoreItem) -> MessageRow:
+    def _fill_in(self, row: MessageRow, place: int, item: StoreItem) -> MessageRow:
+        """Add to a row what is known only now: its index in the batch and its receipt's id."""
         row.ord, row.receipt_id = place, item.receipt.id
         return row
 
     def _unseen(self, items: Collection[StoreItem]) -> Statements:
-        """Return statements for contacts and lanes that are not remembered: usually none."""
+        """Return statements that insert aliases, and contacts and lanes that are not remembered.
+
+        Usually there are none: most messages come from people who wrote before.
+        """
         statements: Statements = {}
         contacts = {(i.contact.channel_id, i.contact.sender_user): i.contact for i in items if i.contact}
         changed = [contact for key, contact in contacts.items() if self._contacts.get(key) != contact]
@@ -140,7 +155,10 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
     def _remember(
         self, items: Mapping[int, StoreItem], found: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
     ) -> None:
-        """Remember lanes and contacts as stored, without ``stale`` contacts (locked elsewhere)."""
+        """Remember lanes and contacts as stored, so that later batches need not insert them again.
+
+        ``stale``: channel and user of contacts that were locked elsewhere and are not up to date.
+        """
         now = time.monotonic()
         if now >= self._forget_at or len(self._lanes) > REMEMBERED:
             self._lanes.clear()
@@ -149,7 +167,7 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         for place, item in items.items():
             if item.lane is None or item.contact is None:
                 continue
-            if found[place][0] == "busy":  # locked elsewhere, deleted, or it has another id now
+            if found[place][0] == "busy":  # the lane is locked, deleted, or has another id
                 self._lanes.pop(item.lane, None)
                 continue
             self._lanes[item.lane] = None
@@ -158,11 +176,13 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
                 self._contacts[key] = item.contact
 
     def _number_receipts(self, connection: psycopg.Connection[Any], items: Sequence[StoreItem]) -> None:
+        """Give each new receipt its id; a receipt keeps it when its batch is written again."""
         for item in items:
             if not item.receipt.id:
                 item.receipt.id = next(self._receipt_ids, 0) or self._next_block(connection)
 
     def _next_block(self, connection: psycopg.Connection[Any]) -> int:
+        """Fetch the next block of receipt ids. Return its first id and keep the others."""
         row = connection.execute("SELECT nextval('receipt_block')").fetchone()
         assert row is not None
         self._receipt_ids = iter(range(row[0] + 1, row[0] + BLOCK))
@@ -170,9 +190,10 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
 
 
 def _split_twins(items: Sequence[StoreItem]) -> tuple[dict[int, StoreItem], dict[int, int]]:
-    """Return the items to write by their places, and for each twin's place the place of its first.
+    """Return the items to write by their index, and for each twin's index the index of its first.
 
-    A twin ends as its first does. An item with aliases is always written.
+    The first is the earliest of the equal items; its twins share its outcome. An item with aliases
+    is always written, because its aliases have to be stored.
     """
     firsts: dict[int, StoreItem] = {}
     twins: dict[int, int] = {}
@@ -187,6 +208,7 @@ def _split_twins(items: Sequence[StoreItem]) -> tuple[dict[int, StoreItem], dict
 
 
 def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
+    """Return a receipt as ``store_messages.sql`` reads it. ``twins``: indexes of their firsts."""
     return {
         "id": receipt.id,
         "channel_id": receipt.channel.id,
@@ -201,7 +223,7 @@ def _quarantine_row(receipt: Receipt, entry: Quarantined) -> dict[str, Any]:
 
 
 def _bodies(receipts: Iterable[Receipt]) -> dict[str, Any]:
-    """Return the bodies that are not in receipt_body yet."""
+    """Return ids, headers and bodies of receipts whose body is not in receipt_body yet."""
     new = [receipt for receipt in receipts if receipt.body and not receipt.kept]
     return {
         "ids": [receipt.id for receipt in new],

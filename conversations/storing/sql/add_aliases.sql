@@ -1,7 +1,7 @@
 -- Remembers other ids of a person or chat, so that the lane stays the same when the platform
--- changes its id. Both ids of an alias get one root: what the id in use is known as; for a new id,
--- what the other id leads to.
--- items: json list of {channel_id, of, value, known_as}. Returns no rows.
+-- changes an id. Both ids of an item lead to one root. It is the root of known_as, or known_as
+-- itself if a contact or conversation has it; else the same of value; else known_as.
+-- items: json list of {channel_id, of, value, known_as}; of: user or chat. Returns no rows.
 -- Indexes: alias_once, contact_once, conversation_once.
 WITH items AS (
   SELECT i.*, (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as) AS root_of_known,

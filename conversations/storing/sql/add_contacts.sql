@@ -1,4 +1,5 @@
--- Inserts people that are not in the table, in key order, before any row is locked.
+-- Inserts people that are not in the table: in key order and before any row is locked, so that
+-- transactions that insert the same people cannot deadlock.
 -- items: json list of rows.ContactRow. Returns no rows. Indexes: contact_once, alias_once.
 WITH items AS (
   SELECT i.*, coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = 'user'

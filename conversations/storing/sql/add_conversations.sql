@@ -1,4 +1,5 @@
--- Inserts lanes that are not in the table, in key order, before any row is locked.
+-- Inserts lanes that are not in the table: in key order and before any row is locked, so that
+-- transactions that insert the same lanes cannot deadlock.
 -- items: json list of rows.LaneRow. Returns no rows. Indexes: conversation_once, contact_once,
 -- alias_once.
 INSERT INTO conversation (channel_id, chat, "user", contact_id, is_group)

@@ -1,6 +1,6 @@
--- Keeps statuses and joins them to their replies. A status only upgrades a reply; one that names a
--- reply whose outcome is unknown settles it. A statement of its own, as in store_messages: its
--- snapshot shows what others wrote while they held the lanes.
+-- Keeps statuses and joins them to their replies. A status only upgrades a reply. If we do not know
+-- whether a reply was sent, its status settles that, and the lane goes on. It is not one statement
+-- with the locking: its snapshot must show what others wrote while they held the lanes.
 -- items: as in lock_status_lanes. Rows: ord, and joined, kept (no such reply yet) or busy (lane
 -- locked elsewhere).
 -- Indexes: status_once, reply_platform_id.

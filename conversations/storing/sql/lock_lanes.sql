@@ -1,6 +1,6 @@
--- Locks the lanes of a batch in id order, without waiting, and keeps their ids in the transaction
--- as app.locked. A lane that is locked elsewhere is left out: its items come again with the next
--- batch.
+-- Locks the lanes of a batch in id order, without waiting, and puts their ids into app.locked, a
+-- setting of the transaction that store_messages reads. A lane that another transaction has locked
+-- is left out: its items are written with the next batch.
 -- items: json list of rows.LaneRow. Returns one row, ignored. Indexes: conversation_once,
 -- alias_once, primary key.
 WITH wanted AS MATERIALIZED (

@@ -1,5 +1,5 @@
--- Locks the lanes of the turns that late replies name, in id order, without waiting, and keeps
--- their ids as app.locked.
+-- Locks the lanes of the turns that late replies name, in id order, without waiting, and puts their
+-- ids into app.locked, a setting of the transaction that store_late_replies reads.
 -- items: json list of late_replies.LateItem. Returns one row, ignored. Index: primary keys.
 WITH locked AS MATERIALIZED (
   SELECT c.id FROM conversation c

@@ -1,5 +1,5 @@
--- Locks the lanes of the replies that statuses name, in id order, without waiting, and keeps their
--- ids as app.locked.
+-- Locks the lanes of the replies that statuses name, in id order, without waiting, and puts their
+-- ids into app.locked, a setting of the transaction that apply_statuses reads.
 -- items: json list of {ord, channel_id, platform_id, status, error}. Returns one row, ignored.
 -- Index: reply_platform_id.
 WITH locked AS MATERIALIZED (

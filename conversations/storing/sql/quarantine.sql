@@ -1,5 +1,5 @@
--- Quarantines one entry with its own copy of the bytes. The same entry with the same bytes again
--- only counts.
+-- Quarantines one entry with its own copy of the bytes. If the same entry with the same bytes is
+-- there already, only its counter (seen) grows.
 -- channel_id, receipt_id, entry, reason, body, fingerprint. Returns no rows. Index:
 -- quarantine_once.
 INSERT INTO quarantine AS q (channel_id, receipt_id, entry, reason, body, fingerprint)

@@ -1,7 +1,8 @@
--- Gives late replies of http bots the next numbers of their lanes, which lock_late_replies holds. A
--- reply whose key is stored already is a duplicate. In a lane where a person answers, the replies
--- are drafts: numbered and cancelled; the head of the replies moves past them if nothing is before
--- them.
+-- Stores late replies of http bots with the next numbers of their lanes, which lock_late_replies
+-- has locked. A reply whose key is stored already is a duplicate. In a lane where a person answers,
+-- the replies are drafts: numbered and cancelled. If no earlier reply waits, the head (the next
+-- reply to send) moves past them. send_due_at is 3 s ahead: normally the wake is faster, and the
+-- sweeper finds the lane only if the wake was lost.
 -- items: json list of late_replies.LateItem. Rows: ord, verdict, conversation id. Verdicts: stored,
 -- duplicate, unknown (no such turn), early (its turn is not committed), busy (lane locked
 -- elsewhere).

@@ -1,13 +1,15 @@
 -- Stores a batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
 -- leaves out duplicates, numbers the rest in the order of the batch, moves the lanes' counters and
--- due_at. A statement of its own: its snapshot shows what another batch committed before we got the
--- locks. It also counts per receipt, and keeps the raw body of a receipt that brought something
--- new.
+-- due_at. It is not one statement with the locking: its snapshot must show what another batch
+-- committed before we got the locks. It also counts the outcomes per receipt, and keeps the raw
+-- body of a receipt that brought something new. due_at is 3 s ahead: normally the wake is faster,
+-- and the sweeper finds the lane only if the wake was lost.
 -- items: json list of rows.MessageRow; receipts: json list of {id, channel_id, noted, quarantined,
 -- twins}: totals, and for each twin (see store_stream) the ord of its first; ids bigint[], headers
 -- json list, bodies bytea[]: receipts whose body is not kept yet.
--- Rows: ord, verdict (stored, duplicate, conflict, busy), conversation id; then null, '', id of
--- each receipt whose body was kept. Indexes: conversation_once, alias_once, message_identity_once.
+-- Rows: ord, verdict, conversation id; then null, '', id of each receipt whose body was kept.
+-- Verdicts: stored, duplicate, conflict (a stored identity with other content), busy (the lane is
+-- not held). Indexes: conversation_once, alias_once, message_identity_once.
 WITH items AS MATERIALIZED (
   SELECT i.*,
          coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id
@@ -37,7 +39,7 @@ twins AS MATERIALIZED (
   -- Later copies of a message within this batch; the first copy is stored.
   SELECT n.ord, f.content_hash = n.content_hash AS same FROM mine n JOIN fresh f ON f.identity = n.identity AND f.ord <> n.ord),
 ordered AS (
-  -- waits: the platform's order has to be awaited, or something in this lane waits already.
+  -- waits: an earlier message may still come, by the platform's order, or the lane waits already.
   SELECT f.*, bool_or(i.external_sequence IS NOT NULL OR (coalesce(i.settle_ms, 0) > 0 AND i.order_key IS NOT NULL) OR f.wait_until IS NOT NULL)
               OVER (PARTITION BY f.conversation_id ORDER BY f.ord) AS waits
     FROM fresh f JOIN items i USING (ord)),

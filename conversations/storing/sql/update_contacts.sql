@@ -1,6 +1,7 @@
--- Updates name, username, phone, e-mail and language of contacts where a webhook says something
--- new. A contact that is locked elsewhere waits for the person's next message.
--- items: json list of rows.ContactRow. Rows: channel and user of locked contacts. Indexes:
+-- Updates name, username, phone, e-mail and language of contacts where a webhook brings a new
+-- value. A contact that another transaction has locked is left out, and updated with the person's
+-- next message.
+-- items: json list of rows.ContactRow. Rows: channel and user of contacts left out. Indexes:
 -- contact_once, alias_once.
 WITH fresh AS (
   SELECT DISTINCT ON (i.channel_id, i.sender_user COLLATE "C") i.*,
