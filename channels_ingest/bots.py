@@ -13,7 +13,7 @@ from conversations.turns import Turn
 
 @bot("http")
 def http(turn: Turn) -> None:
-    """Post the turn; say the replies and keep the state that come back."""
+    """Post the turn to the bot's URL; take replies, state and hand-over from its answer."""
     channel = registry.channel(turn.channel_id)
     if channel is None:
         raise protocol.BotFailed("the channel is gone")

@@ -1,7 +1,8 @@
 """Sets a channel up: checks what a person typed, then writes the row.
 
 ``add_channel``, ``set_channel`` and ``apply_channels`` share it. A setting that the adapter declares as
-a secret is a credential. Any other setting is an option, of all channels (below) or of the platform.
+a secret is a credential. Any other setting is an option, of all channels (below) or of the
+platform.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from conversations.errors import UnknownBot, UnknownPlatform
 from conversations.lanes import pauses
 from conversations.models import Audit, Channel, Tenant
 
+# The pattern of a setting that is a URL. Such a setting must also pass the guard against SSRF.
 URL = "https?://.+"
 # Options that every channel has.
 OPTIONS = (
@@ -43,10 +45,10 @@ OPTIONS = (
     ),
     Option(name="bot_url", help="URL of an http bot", pattern=URL),
 )
-# Milliseconds. Larger: every message of such a channel waits longer. Smaller: fewer late messages
-# find their place.
+# Largest value of ``settle_ms``, in milliseconds. Larger: a channel may make each of its messages
+# wait longer. Smaller: more messages that arrive late are handled out of order.
 SETTLE_MS_MAX = 2000
-# Every channel has it, unless its platform declares a secret of that name.
+# Every channel has this secret, unless its platform declares one of that name.
 BOT_SECRET = Secret(
     name="secret",
     help="whsec_ and base64; signs requests to an http bot and its late replies",
@@ -71,9 +73,10 @@ def apply(
     active: bool | None = None,
     fresh: bool = False,
 ) -> tuple[Channel, str]:
-    """Create or change the channel of this tenant and name.
+    """Create the channel of this tenant and name, or change it.
 
-    Return created, changed or unchanged.
+    Return it with created, changed or unchanged. With ``fresh`` it must not exist yet, so that
+    ``add_channel`` never changes a channel. Raises ``WrongSetting``.
     """
     owner, _ = Tenant.objects.get_or_create(name=tenant)
     channel = Channel.objects.filter(tenant=owner, name=name).first()
@@ -92,9 +95,10 @@ def change(
     api_base: str | None = None,
     active: bool | None = None,
 ) -> str:
-    """Write what differs, with an audit entry.
+    """Write the settings that differ, with an audit entry; return created, changed or unchanged.
 
-    Old and new values, of credentials only the names.
+    None leaves a setting as it is. The audit entry holds old and new values, but of credentials
+    only the names.
     """
     created = channel.pk is None
     before = {} if created else _settings_of(channel)
@@ -106,7 +110,7 @@ def change(
     }
     channel.options = {**channel.options, **options}
     channel.bot = _known_bot(bot) if bot is not None else channel.bot
-    channel.api_base = _callable(api_base) if api_base is not None else channel.api_base
+    channel.api_base = _checked_url(api_base) if api_base is not None else channel.api_base
     channel.active = channel.active if active is None else active
     changes = {**dict.fromkeys(credentials), **_differences(before, _settings_of(channel))}
     if not created and not changes:
@@ -145,7 +149,10 @@ def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], di
 
 
 def secrets_of(platform: str) -> dict[str, Secret]:
-    """Return every secret that a channel of ``platform`` takes, with the previous ones of a rotation."""
+    """Return the secrets that a channel of ``platform`` takes, by the name of the setting.
+
+    A secret that rotates has a second name, ``<name>_previous``, for its old value.
+    """
     declared: list[Secret] = list(_adapter(platform).secrets)
     if all(secret.name != BOT_SECRET.name for secret in declared):
         declared.append(BOT_SECRET)
@@ -157,13 +164,14 @@ def secrets_of(platform: str) -> dict[str, Secret]:
 
 
 def options_of(platform: str) -> dict[str, Option]:
+    """Return the options of all channels and those of ``platform``, by name."""
     return {option.name: option for option in (*OPTIONS, *_adapter(platform).options)}
 
 
 def missing(platform: str, present: Iterable[str]) -> list[str]:
     """Return the required secrets that a channel does not have."""
-    there = set(present)
-    return [secret.name for secret in _adapter(platform).secrets if secret.required and secret.name not in there]
+    found = set(present)
+    return [secret.name for secret in _adapter(platform).secrets if secret.required and secret.name not in found]
 
 
 def generated(platform: str, given: Mapping[str, str]) -> dict[str, str]:
@@ -173,6 +181,7 @@ def generated(platform: str, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _generate(secret: Secret) -> str:
+    """Return 32 random bytes as a secret: as base64 if it has a prefix, else safe for URLs."""
     if secret.prefix:
         return secret.prefix + base64.b64encode(secrets.token_bytes(32)).decode()
     return secrets.token_urlsafe(32)
@@ -195,7 +204,10 @@ def config(channel: Channel) -> ChannelConfig:
 
 
 def read_value(value: str) -> str:
-    """Return the typed value, the variable of ``env:NAME``, or for ``-`` a line of standard input."""
+    """Return the typed value, the variable of ``env:NAME``, or for ``-`` a line of standard input.
+
+    With the latter two, a secret need not stand on the command line.
+    """
     if value == "-":
         return sys.stdin.readline().rstrip("\r\n")
     if not value.startswith("env:"):
@@ -207,14 +219,17 @@ def read_value(value: str) -> str:
 
 
 def _settings_of(channel: Channel) -> dict[str, Any]:
+    """Return a channel's settings without credentials, for the audit entry."""
     return {"bot": channel.bot, "api_base": channel.api_base, "active": channel.active, **channel.options}
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return name -> [old, new] for each setting that differs; a missing one equals ''."""
     return {name: [before.get(name), value] for name, value in after.items() if value != before.get(name, "")}
 
 
 def _adapter(platform: str) -> Any:
+    """Return a platform's adapter. Raises ``WrongSetting`` if there is none."""
     try:
         return registry.adapter(platform)
     except UnknownPlatform as error:
@@ -222,6 +237,7 @@ def _adapter(platform: str) -> Any:
 
 
 def _known_bot(name: str) -> str:
+    """Return ``name`` if there is such a bot. Raises ``WrongSetting``."""
     try:
         registry.find_bot(name)
     except UnknownBot as error:
@@ -230,30 +246,32 @@ def _known_bot(name: str) -> str:
 
 
 def _credential(secret: Secret, name: str, value: str) -> str:
-    _matching(secret.pattern, name, value, secret.help)
-    return _callable(value) if secret.pattern == URL else value
+    """Return a credential's value, checked. One that is a URL must be allowed to be called."""
+    _check_pattern(secret.pattern, name, value, secret.help)
+    return _checked_url(value) if secret.pattern == URL else value
 
 
 def _option(option: Option, value: str) -> Any:
-    _matching(option.pattern, option.name, value, option.help)
+    """Return an option's value, checked, and as an integer if the option is a number."""
+    _check_pattern(option.pattern, option.name, value, option.help)
     if option.name == "settle_ms" and int(value) > SETTLE_MS_MAX:
         raise WrongSetting(f"settle_ms is at most {SETTLE_MS_MAX}")
     if option.pattern == URL:
-        _callable(value)
+        _checked_url(value)
     return int(value) if option.number and value else value
 
 
-def _matching(pattern: str, name: str, value: str, help: str) -> str:
+def _check_pattern(pattern: str, name: str, value: str, help: str) -> str:
     """Check a value against its pattern. An empty value removes the setting."""
     if "\0" in value or (value and pattern and not re.fullmatch(pattern, value)):
         raise WrongSetting(f"{name} cannot be that; it is: {help}")
     return value
 
 
-def _callable(url: str) -> str:
-    """Check a URL for outbound calls.
+def _checked_url(url: str) -> str:
+    """Return ``url`` if outbound calls may go there. Raises ``WrongSetting``.
 
-    A name that does not resolve now is checked at each connection.
+    A name that does not resolve now is accepted: it is checked again at each connection.
     """
     if not url:
         return ""

@@ -46,7 +46,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     help: str
     pattern: str = ".*"
-    number: bool = False
+    number: bool = False  # stored as an integer
 
 
 class NotRegistered(Exception):
@@ -66,10 +66,10 @@ class Adapter(abc.ABC):
     text_unit: ClassVar[cut.Unit] = cut.Unit.UTF16
     max_choices: ClassVar[int] = 0  # in one message; 0: no limit
     choice_bytes: ClassVar[int] = 0  # of a choice's id; a longer one goes shortened; 0: no limit
-    window_seconds: ClassVar[float] = math.inf  # after the person's last message we may write
+    window_seconds: ClassVar[float] = math.inf  # for so long after a person's message we may write
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
-    read_timeout_seconds: ClassVar[float] = 30.0
-    shakes_hands: ClassVar[bool] = False  # answers GET
+    read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
+    shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET
 
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None:
         """Return the answer to a GET that checks our URL; None if it is another GET."""
@@ -125,6 +125,10 @@ class Adapter(abc.ABC):
         return self.caption_size
 
     def _shorter_text(self, body: ReplyBody) -> list[ReplyBody]:
+        """Split the text into parts that fit. The last part has choices and media.
+
+        Text that is too long for the media's caption goes ahead of the media.
+        """
         if not self.text_size:
             return [body]
         *head, last = cut.split(body.text, self.text_size, self.text_unit)
@@ -134,7 +138,10 @@ class Adapter(abc.ABC):
         return [*(ReplyBody(text=part) for part in head), tail]
 
     def _more_choices(self, parts: list[ReplyBody]) -> Iterator[ReplyBody]:
-        """Put the choices beyond ``max_choices`` into further parts."""
+        """Put the choices beyond ``max_choices`` into further parts.
+
+        Their text is '…', because platforms refuse buttons without text.
+        """
         *head, last = parts
         yield from head
         step = self.max_choices or max(len(last.choices), 1)

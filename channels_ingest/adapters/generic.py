@@ -38,8 +38,11 @@ from conversations.contracts import (
     WebhookRequest,
 )
 
-BATCH = "messages.batch"
-MAX_ITEMS = 10_000  # of a batch; a larger one is quarantined as a whole
+BATCH = "messages.batch"  # the type of a request with many items
+# Most items of a batch; a larger batch is quarantined as a whole. Larger: one request takes a thread
+# and memory for longer. Smaller: senders must split their batches.
+MAX_ITEMS = 10_000
+# Type of an event -> ``StatusUpdate.status``.
 STATUSES = {
     "message.sent": "sent",
     "message.delivered": "delivered",
@@ -56,7 +59,7 @@ class Event(Struct, frozen=True):
     data: Json
     timestamp: Any
     delivery_id: str  # the request's webhook-id
-    place: int  # in its batch
+    index: int  # its position in the batch; 0 for a single event
 
 
 class Generic(Adapter):
@@ -90,6 +93,7 @@ class Generic(Adapter):
         return verify_request(channel.secrets("secret"), request.headers, request.body)
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
+        """Read one event, or the items of a batch one by one."""
         delivery_id = request.headers.get("webhook-id", "")
         try:
             members = split_object(request.body)
@@ -104,6 +108,7 @@ class Generic(Adapter):
         return float(channel.options.get("key_life_s") or FOREVER)
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        """Post the reply to ``outbound_url``, or to ``api_base`` if the channel has one."""
         url = channel.api_base or channel.credentials.get("outbound_url", "")
         if not url or not channel.secrets("secret"):
             return Rejected(reason="the channel has no outbound_url or no secret", scope=Scope.CHANNEL)
@@ -153,17 +158,18 @@ def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Pars
     items = split_array(split_object(members.get("data", b"{}")).get("messages", b"null"))
     if len(items) > MAX_ITEMS:
         raise Unreadable(f"a batch of more than {MAX_ITEMS} items")
-    for place, raw in enumerate(items):
+    for index, raw in enumerate(items):
         try:
             item = read_object(raw)
         except Unreadable as error:
-            yield Unusable(reason=f"item {place}: {error}", raw=raw)
+            yield Unusable(reason=f"item {index}: {error}", raw=raw)
             continue
         event = {"type": item.get("type", "message.created"), "data": item}
-        yield _read_one(event, item.get("timestamp", timestamp), delivery_id, place, raw)
+        yield _read_one(event, item.get("timestamp", timestamp), delivery_id, index, raw)
 
 
-def _read_one(event: Json, timestamp: Any, delivery_id: str, place: int, raw: bytes) -> Parsed:
+def _read_one(event: Json, timestamp: Any, delivery_id: str, index: int, raw: bytes) -> Parsed:
+    """Read one event. A type that we do not know is noted, a bad value quarantined."""
     try:
         kind = maybe_text(event, "type")
         if kind not in READERS:
@@ -171,12 +177,13 @@ def _read_one(event: Json, timestamp: Any, delivery_id: str, place: int, raw: by
         data = obj(event, "data")
         if data.get("timestamp") is not None:
             timestamp = data["timestamp"]
-        return READERS[kind](Event(type=kind, data=data, timestamp=timestamp, delivery_id=delivery_id, place=place))
+        return READERS[kind](Event(type=kind, data=data, timestamp=timestamp, delivery_id=delivery_id, index=index))
     except Unreadable as error:
         return Unusable(reason=str(error), raw=raw)
 
 
 def _message(event: Event) -> Entry:
+    """Read a message. Its text may be missing only beside attachments."""
     data = event.data
     attachments = tuple(map(_attachment, maybe_list(data, "attachments")))
     message_id = any_id(data, "message_id")
@@ -194,6 +201,7 @@ def _message(event: Event) -> Entry:
 
 
 def _edit(event: Event) -> Entry:
+    """Read an edit. Without ``edit_id``, message and time tell one edit from another."""
     message_id = any_id(event.data, "message_id")
     edit_id = any_id(event.data, "edit_id") if "edit_id" in event.data else f"{message_id}:{event.timestamp}"
     attachments = tuple(map(_attachment, maybe_list(event.data, "attachments")))
@@ -211,6 +219,7 @@ def _edit(event: Event) -> Entry:
 
 
 def _deletion(event: Event) -> Entry:
+    """Read a deletion. A message is deleted once, so its id is enough for the key."""
     message_id = any_id(event.data, "message_id")
     return Entry(
         kind=Kind.DELETE,
@@ -223,11 +232,16 @@ def _deletion(event: Event) -> Entry:
 
 
 def _button(event: Event) -> Entry:
+    """Read a press of a button.
+
+    The same button may be pressed again, so without ``event_id`` the request and the position in
+    its batch tell one press from another.
+    """
     button = obj(event.data, "button")
-    payload, known = text(button, "id"), "event_id" in event.data
+    payload, has_id = text(button, "id"), "event_id" in event.data
     return Entry(
         kind=Kind.BUTTON,
-        key=f"b:{any_id(event.data, 'event_id')}" if known else f"d:{event.delivery_id}:{event.place}",
+        key=f"b:{any_id(event.data, 'event_id')}" if has_id else f"d:{event.delivery_id}:{event.index}",
         starts_turn=True,
         text=maybe_text(button, "title") or payload,
         payload=payload,
@@ -238,6 +252,7 @@ def _button(event: Event) -> Entry:
 
 
 def _status(event: Event) -> StatusUpdate:
+    """Read what the receiver says of a reply of ours: ``outbound_id`` is the reply's key."""
     outbound_id = any_id(event.data, "outbound_id")
     return StatusUpdate(
         platform_id=outbound_id,
@@ -322,6 +337,7 @@ def _attachment(item: Json) -> Attachment:
 
 
 def _event(reply: OutboundReply) -> dict[str, Any]:
+    """Return the ``message.reply`` event that carries a reply."""
     thread = reply.address.get("thread_id")
     return {
         "type": "message.reply",

@@ -10,8 +10,10 @@ from channels_ingest.formats.strict_json import Unreadable
 
 Json = Mapping[str, Any]
 
-MAX_ID = 256  # characters of a platform's id; an entry with a longer one is quarantined
-BIGINT = range(-(2**63), 2**63)  # what a Postgres bigint holds
+# Longest id of a platform, in characters; an entry with a longer one is quarantined. Larger: larger
+# indexes. Smaller: more entries in quarantine.
+MAX_ID = 256
+BIGINT = range(-(2**63), 2**63)  # the values that a Postgres bigint holds
 
 
 def obj(parent: Json, name: str) -> Json:
@@ -51,7 +53,7 @@ def maybe_text(parent: Json, name: str) -> str:
 
 
 def text_id(parent: Json, name: str, what: str = "") -> str:
-    """Return an id that must be text."""
+    """Return an id that must be text. ``what`` names it in the error, else ``name``."""
     return checked_id(text(parent, name), what or name)
 
 
@@ -85,7 +87,7 @@ def bigint(value: Any) -> int | None:
 
 
 def number(parent: Json, name: str) -> float:
-    """Return a member that must be a number between -1e15 and 1e15."""
+    """Return a member that must be a number between -1e15 and 1e15 (so not NaN or infinite)."""
     value: Any = parent.get(name)
     if type(value) not in (int, float) or not -1e15 < value < 1e15:
         raise Unreadable(f"{name} is not a number")

@@ -56,6 +56,7 @@ class Web(Adapter):
         return False
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
+        """Return nothing: there is no webhook."""
         return []
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:

@@ -22,8 +22,13 @@ from conversations.postgres.storable_text import storable_tree
 from conversations.storing.late_replies import LateReply
 from conversations.turns import Turn
 
-READ_SECONDS = 30.0  # for the answer; a bot that needs longer answers `later` and posts its replies
-MAX_REPLIES = 100  # in one answer; with more, the turn fails
+# Seconds that a bot has for its answer. Larger: a slow bot holds a thread for longer. Smaller: more
+# turns fail. A bot that needs longer answers ``later`` and posts its replies.
+READ_SECONDS = 30.0
+# Most replies in one answer; with more, the turn fails. Larger: a faulty bot can send a person more
+# messages. Smaller: a bot must put more into each reply.
+MAX_REPLIES = 100
+# All members that an answer may have. Another one, perhaps misspelt, fails the turn.
 ANSWER_KEYS = frozenset({"replies", "state", "hand_over", "later"})
 
 
@@ -91,7 +96,10 @@ def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
 
 
 def read_late(body: bytes) -> LateReply:
-    """Read a reply that a bot posts after its turn. Raises ``Unreadable``."""
+    """Read a reply that a bot posts after its turn. Raises ``Unreadable``.
+
+    A turn's number has at most 18 digits, which fit a bigint.
+    """
     data = obj(read_object(body), "data")
     turn, key = text(data, "turn"), checked_id(text(data, "key"), "key")
     number = turn.removeprefix("turn_")
@@ -108,7 +116,7 @@ def read_late(body: bytes) -> LateReply:
 
 
 def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
-    """Make a reply of each attachment; text and choices go with the last."""
+    """Make a reply of each attachment; text and choices go with the last one."""
     try:
         media = msgspec.convert(reply["attachments"], list[Attachment])
     except msgspec.ValidationError:
@@ -119,6 +127,7 @@ def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
 
 
 def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the known members of an answer, checked. Raises ``Unreadable``."""
     if answer.keys() - ANSWER_KEYS:
         raise Unreadable("it has unknown members")
     replies = maybe_list(answer, "replies")

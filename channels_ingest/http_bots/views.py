@@ -20,6 +20,11 @@ def late_reply(request: HttpRequest, public_id: str) -> HttpResponse:
 
 
 def _receive(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Verify and store a late reply, then answer 200.
+
+    A reply that can never be stored is quarantined and answered 200 too: to post it again would not
+    help.
+    """
     if request.method != "POST":
         return exchange.not_allowed()
     channel = registry.channel_by_public_id(None, public_id)

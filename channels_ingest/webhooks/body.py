@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-# Longest time for a whole body, checked between two reads. A longer one lets slow clients hold more
-# threads; a shorter one refuses large bodies over slow links.
+# Longest time for a whole body, in seconds, checked between two reads. Larger: slow clients hold
+# more threads. Smaller: large bodies over slow links are refused.
 READ_SECONDS = 20.0
-CHUNK = 64 * 1024  # bytes of one read
+# Most bytes of one read. Larger: the time is checked less often. Smaller: more reads for a body.
+CHUNK = 64 * 1024
 
 
 class BodyError(Exception):
@@ -46,6 +47,10 @@ def read(environ: Mapping[str, Any], cap: int) -> bytes:
 
 
 def _read_stated(stream: Any, stated: str, cap: int) -> bytes:
+    """Read a body whose length a header states. Raises ``Cut`` if fewer bytes come.
+
+    The first 19 digits decide, because ``int`` refuses numbers of thousands of digits.
+    """
     if not (stated.isascii() and stated.isdigit()):
         raise BodyError("Content-Length is not a number")
     length = int(stated[:19])
@@ -58,6 +63,10 @@ def _read_stated(stream: Any, stated: str, cap: int) -> bytes:
 
 
 def _read_chunks(stream: Any, cap: int) -> bytes:
+    """Read a chunked body, which the server decodes, up to its end.
+
+    One byte more than ``cap`` is read, to tell a body of exactly that size from a larger one.
+    """
     body = _read_up_to(stream, cap + 1)
     if len(body) > cap:
         raise TooLarge
@@ -82,6 +91,7 @@ def _read_up_to(stream: Any, length: int) -> bytes:
 
 
 def _chunk(stream: Any, wanted: int) -> bytes:
+    """Read at most ``CHUNK`` bytes. Raises ``Cut`` if the connection broke."""
     try:
         return stream.read(min(wanted, CHUNK))
     except OSError:

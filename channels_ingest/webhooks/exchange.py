@@ -24,7 +24,9 @@ from conversations.errors import Busy, CoreError, UnknownPlatform
 log = logging.getLogger(__name__)
 failed_attempts = FailedAttempts()
 
-RETRY_AFTER_SECONDS = 2  # after a 503, for platforms that read the header
+# Seconds in the header ``Retry-After`` of a 503. Larger: messages come later after a short fault of
+# ours. Smaller: more requests while it lasts.
+RETRY_AFTER_SECONDS = 2
 
 
 def answer(platform: str, receive: Callable[[], HttpResponse]) -> HttpResponse:
@@ -49,6 +51,7 @@ def read(request: HttpRequest) -> WebhookRequest:
 
 
 def as_value(request: HttpRequest, body: bytes) -> WebhookRequest:
+    """Return the request as our value: adapters do not know Django."""
     return WebhookRequest(
         method=request.method or "",
         url=settings.PUBLIC_URL + request.get_full_path(),
@@ -65,29 +68,36 @@ def _headers(environ: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
-def respond(said: Answer) -> HttpResponse:
-    response = HttpResponse(said.body, status=said.status, content_type=said.content_type)
-    for name, value in said.headers.items():
+def respond(given: Answer) -> HttpResponse:
+    """Return an adapter's answer as Django's response."""
+    response = HttpResponse(given.body, status=given.status, content_type=given.content_type)
+    for name, value in given.headers.items():
         response[name] = value
     return response
 
 
 def refuse(request: HttpRequest) -> HttpResponse:
-    """Return the one answer for an unknown channel, a wrong signature and a missing secret."""
+    """Return the one answer for an unknown channel, a wrong signature and a missing secret.
+
+    An address that failed too often is told to wait instead.
+    """
     if failed_attempts.count(client_address(request)):
         return come_again(429, failed_attempts.SECONDS)
     return HttpResponse(b"unauthorized\n", status=401, content_type="text/plain")
 
 
 def not_allowed(methods: str = "POST") -> HttpResponse:
+    """Answer 405: only ``methods`` are allowed here."""
     return HttpResponse(status=405, headers={"Allow": methods})
 
 
 def come_again(status: int = 503, seconds: int = RETRY_AFTER_SECONDS) -> HttpResponse:
+    """Answer with ``Retry-After``, so that the platform sends the request again."""
     return HttpResponse(status=status, headers={"Retry-After": str(seconds)})
 
 
 def find_adapter(platform: str) -> Adapter | None:
+    """Return the platform's adapter, or None if there is no such platform."""
     try:
         return registry.adapter(platform)
     except UnknownPlatform:
@@ -96,7 +106,11 @@ def find_adapter(platform: str) -> Adapter | None:
 
 @functools.cache
 def decoy(platform: str) -> ChannelConfig:
-    """Return a channel that nobody has: to verify a request against it takes as long as any."""
+    """Return a channel that does not exist, with a random secret in base64.
+
+    A request for an unknown channel is verified against it. The refusal then takes as long as for a
+    known channel, so that nobody can find out by time which channels exist.
+    """
     secret = "whsec_" + secrets.token_urlsafe(24).replace("-", "A").replace("_", "B")
     names = [secret_.name for secret_ in getattr(find_adapter(platform), "secrets", ())]
     return ChannelConfig(id=0, public_id="", platform=platform, tenant_id=0, credentials=dict.fromkeys(names, secret))

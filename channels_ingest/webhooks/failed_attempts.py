@@ -9,9 +9,15 @@ import time
 class FailedAttempts:
     """Failures per address in the current window of this process."""
 
-    SECONDS = 10  # length of a window, and what ``Retry-After`` says
-    FAILURES = 600  # per address and window; further ones are answered 429, so a flood costs less
-    ADDRESSES = 4096  # remembered at most; one more begins a new window, which bounds the memory
+    # Length of a window in seconds, also sent as ``Retry-After``. Larger: an address over the limit
+    # is refused for longer. Smaller: it may fail more often.
+    SECONDS = 10
+    # Failures of an address in one window; further ones are answered 429. Larger: a flood is told
+    # later to wait. Smaller: senders that share an address are told sooner.
+    FAILURES = 600
+    # Addresses counted in one window; one more begins a new window. Larger: more memory. Smaller: a
+    # flood from many addresses resets the counts sooner.
+    ADDRESSES = 4096
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -20,13 +20,16 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
+# Threads of a web process; pages get half of them. Larger: more requests at once, more memory.
+# Smaller: requests wait for a thread sooner.
 THREADS = int(os.environ.get("WEB_THREADS") or 64)
-# Longest wait of a page for a thread before it is answered 503. The wait itself holds a thread, so
-# a longer one takes threads from webhooks.
+# Seconds that a page waits for a thread before it is answered 503. The wait itself holds a thread.
+# Larger: fewer threads for webhooks. Smaller: more pages are refused under load.
 WAIT_SECONDS = 0.1
-MACHINES = ("/webhooks/", "/bots/")  # what platforms and http bots call
-NOT_PAGES = (*MACHINES, "/healthz")
-CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # what chat pages call
+MACHINES = ("/webhooks/", "/bots/")  # beginnings of paths that platforms and http bots call
+NOT_PAGES = (*MACHINES, "/healthz")  # these never wait behind pages
+CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # paths that chat pages call
+# Status -> WSGI's status line: 404 -> "404 Not Found".
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
@@ -35,7 +38,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Front:
-    """The first entry of ``settings.MIDDLEWARE``."""
+    """The first entry of ``settings.MIDDLEWARE``: decides which requests skip the others."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
@@ -48,12 +51,15 @@ class Front:
 
 @functools.cache
 def page_threads() -> threading.BoundedSemaphore:
-    """Return the threads that pages may take: half of this process's."""
+    """Return the semaphore of the threads that pages may take: half of this process's."""
     return threading.BoundedSemaphore(max(1, THREADS // 2))
 
 
 def on_page_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
-    """Call ``answer`` if a thread for pages is free; else answer 503."""
+    """Call ``answer`` if a thread for pages is free; else answer 503.
+
+    This keeps the other half of the threads for webhooks.
+    """
     threads = page_threads()
     if not threads.acquire(timeout=WAIT_SECONDS):
         return HttpResponse(status=503, headers={"Retry-After": "2"})
@@ -71,6 +77,7 @@ def call_chat(request: HttpRequest) -> HttpResponse:
 
 @functools.cache
 def _security() -> SecurityMiddleware:
+    """Return Django's security middleware. Only its ``process_response`` is used."""
     return SecurityMiddleware(call_view)
 
 
@@ -87,14 +94,16 @@ def call_view(request: HttpRequest) -> HttpResponse:
 
 @functools.lru_cache(maxsize=4096)
 def _resolve(path: str) -> ResolverMatch:
+    """Find a path's view. Cached, because the same webhook URLs are called all the time."""
     return resolve(path)
 
 
 def ahead_of(application: Application) -> Application:
-    """Do the same one step earlier, in WSGI: Django's handler costs more than our views.
+    """Return a WSGI application that does the same before Django's handler.
 
-    Its signals and wrappers can be left out because these views answer every exception themselves
-    and use none of the database connections that the signals open and close.
+    The handler costs more CPU than our views. Its signals and wrappers can be left out because
+    these views answer every exception themselves and use none of the database connections that the
+    signals open and close.
     """
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

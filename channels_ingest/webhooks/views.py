@@ -27,23 +27,28 @@ def webhook(request: HttpRequest, platform: str, public_id: str) -> HttpResponse
 
 
 def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpResponse:
+    """Verify, parse and store a request, then answer it.
+
+    The look-up of the channel may read the database: its seconds count against the time for
+    storing.
+    """
     adapter = exchange.find_adapter(platform)
     if request.method != "POST":
         return _shake_hands(request, adapter, platform, public_id)
     began = time.monotonic()
     channel = registry.channel_by_public_id(platform, public_id)
-    spent = time.monotonic() - began
+    lookup_seconds = time.monotonic() - began
     if adapter is None:
         return exchange.refuse(request)
     incoming = exchange.read(request)
     if not adapter.verify(channel or exchange.decoy(platform), incoming) or channel is None:
         return exchange.refuse(request)
-    intake.accept(channel, _parse(adapter, channel, incoming), incoming, spent=spent)
+    intake.accept(channel, _parse(adapter, channel, incoming), incoming, spent=lookup_seconds)
     return exchange.respond(adapter.answer(channel, incoming))
 
 
 def _shake_hands(request: HttpRequest, adapter: Adapter | None, platform: str, public_id: str) -> HttpResponse:
-    """Answer a GET that checks our URL, on a platform that has such a thing."""
+    """Answer a GET by which some platforms check our URL. Other methods are refused."""
     if adapter is None or not getattr(adapter, "shakes_hands", False):
         return exchange.not_allowed()
     if request.method != "GET":
