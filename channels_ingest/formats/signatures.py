@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterable, Mapping
 
 TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")  # ASCII only: int() also takes "１２３" and "1_000"
-# Largest distance of a timestamp from our clock. With a larger one, a captured request can be
-# replayed for longer; with a smaller one, senders whose clocks differ are refused.
+# Largest distance of a timestamp from our clock, in seconds. Larger: a captured request can be
+# replayed for longer. Smaller: senders whose clocks differ are refused.
 WINDOW_SECONDS = 300
-MAX_SIGNATURES = 16  # compared per header; without it a long header would take our CPU
+# Signatures of a header that are compared; the rest is ignored. Larger: a long header takes more CPU.
+# Smaller: a sender that rotates several secrets is refused.
+MAX_SIGNATURES = 16
 
 
 def same(given: str, wanted: str) -> bool:
@@ -23,7 +25,10 @@ def same(given: str, wanted: str) -> bool:
 
 
 def any_same(given: str, wanted: Iterable[str]) -> bool:
-    """Return True if ``given`` is one of ``wanted``. All are compared; '' never matches."""
+    """Return True if ``given`` is one of ``wanted``; '' never matches.
+
+    All are compared, so that the time does not tell which one matched.
+    """
     found = False
     for value in wanted:
         found |= same(given, value) and bool(value)
@@ -65,10 +70,10 @@ def verify_request(secrets: Iterable[str], headers: Mapping[str, str], body: byt
 def verify_webhook(secrets: Iterable[str], message_id: str, timestamp: str, header: str, body: bytes) -> bool:
     """Return True if any ``v1`` signature in ``header`` is right, for any secret, in the window."""
     given = header.split(" ")[:MAX_SIGNATURES]
-    known = message_id.isascii() and timestamp.isascii()
+    is_ascii = message_id.isascii() and timestamp.isascii()
     found = False
     for secret in secrets:
-        wanted = sign_webhook(secret, message_id if known else "", timestamp if known else "", body)
+        wanted = sign_webhook(secret, message_id if is_ascii else "", timestamp if is_ascii else "", body)
         for signature in given:
             found |= same(signature, wanted)
-    return found and known and bool(message_id) and fresh(timestamp)
+    return found and is_ascii and bool(message_id) and fresh(timestamp)

@@ -25,8 +25,12 @@ from typing import Any
 
 import msgspec
 
-MAX_DEPTH = 50  # levels of objects and arrays
-MAX_VALUES = 10_000  # members and items in all
+# Most levels of objects and arrays. Larger: readers that descend come closer to the limit of the
+# stack. Smaller: deep but honest content goes to quarantine.
+MAX_DEPTH = 50
+# Most members and items in all. Larger: a request takes more memory and CPU. Smaller: large but
+# honest content goes to quarantine.
+MAX_VALUES = 10_000
 BOM = b"\xef\xbb\xbf"
 ESCAPED_COLON = b"\\u003"  # \u003a in a string is a colon that the raw bytes don't show
 
@@ -94,7 +98,7 @@ def split_array(raw: bytes) -> list[bytes]:
 
 
 def _pieces(raw: bytes, brackets: str) -> list[tuple[str, bytes]]:
-    """Return names and bytes of members, or '' and bytes of items, found by the scanner."""
+    """Return the pieces that ``_scan_pieces`` finds. Raises ``Unreadable``."""
     try:
         return list(_scan_pieces(raw.decode("utf-8", "surrogateescape"), *brackets))
     except RecursionError:
@@ -107,54 +111,66 @@ def _pieces(raw: bytes, brackets: str) -> list[tuple[str, bytes]]:
 
 
 def _scan_pieces(text: str, opening: str, closing: str) -> Iterator[tuple[str, bytes]]:
-    place, name = _expect(text, 0, opening), ""
-    if text[_skip(text, place) :][:1] == closing:
-        place, separator = _expect(text, place, closing), closing
+    """Yield name ('' in an array) and bytes of each value of the object or array in ``text``."""
+    index, name = _expect(text, 0, opening), ""
+    if text[_skip(text, index) :][:1] == closing:
+        index, separator = _expect(text, index, closing), closing
     else:
         separator = ","
     while separator == ",":
         if opening == "{":
-            name, place = _name(text, _skip(text, place))
-        start = _skip(text, place)
+            name, index = _name(text, _skip(text, index))
+        start = _skip(text, index)
         _, end = _scan(text, start)
         yield name, text[start:end].encode("utf-8", "surrogateescape")
-        place = _skip(text, end) + 1
-        separator = text[place - 1 : place]
+        index = _skip(text, end) + 1
+        separator = text[index - 1 : index]
         if separator not in (",", closing):
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, place - 1)
-    if text[place:].strip(" \t\r\n"):
-        raise json.JSONDecodeError("Extra data", text, place)
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, index - 1)
+    if text[index:].strip(" \t\r\n"):
+        raise json.JSONDecodeError("Extra data", text, index)
 
 
-def _name(text: str, place: int) -> tuple[str, int]:
-    name, end = _scan(text, place)
+def _name(text: str, index: int) -> tuple[str, int]:
+    """Read a member's name and its colon. Return the name and the index behind the colon."""
+    name, end = _scan(text, index)
     if not isinstance(name, str):
-        raise json.JSONDecodeError("Expecting property name", text, place)
+        raise json.JSONDecodeError("Expecting property name", text, index)
     return name, _expect(text, end, ":")
 
 
-def _expect(text: str, place: int, char: str) -> int:
-    place = _skip(text, place)
-    if text[place : place + 1] != char:
-        raise json.JSONDecodeError(f"Expecting '{char}'", text, place)
-    return place + 1
+def _expect(text: str, index: int, char: str) -> int:
+    """Return the index behind ``char``, which must be next after white space."""
+    index = _skip(text, index)
+    if text[index : index + 1] != char:
+        raise json.JSONDecodeError(f"Expecting '{char}'", text, index)
+    return index + 1
 
 
-def _skip(text: str, place: int) -> int:
-    return _space(text, place).end()  # type: ignore[union-attr]
+def _skip(text: str, index: int) -> int:
+    """Return the index behind white space."""
+    return _space(text, index).end()  # type: ignore[union-attr]
 
 
 def _refuse_floods(raw: bytes) -> None:
-    """Raise ``Unreadable`` before decoding if there are many more keys than allowed."""
+    """Raise ``Unreadable`` if there are many more keys than allowed.
+
+    This is a cheap guess before decoding, which would take the memory for them all.
+    """
     if len(raw) > MAX_VALUES and raw.count(b'":') - raw.count(b'\\":') > 3 * MAX_VALUES:
         raise Unreadable("JSON has too many keys")
 
 
 def _shows_every_key(raw: bytes, value: Any) -> bool:
+    """Return True if no repeated key was dropped: body and value have as many colons.
+
+    An escaped colon stands in the value only. It would hide a dropped key, so it is never True.
+    """
     return ESCAPED_COLON not in raw and raw.count(b":") == _encode(value).count(b":")
 
 
 def _read_slowly(raw: bytes) -> Any:
+    """Read with the standard library, which shows repeated keys and says what is wrong."""
     try:
         text = raw.decode("utf-8")
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
@@ -169,6 +185,7 @@ def _read_slowly(raw: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return pairs as a dict. Raises ``Unreadable`` if a key comes twice: which one counts?"""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise Unreadable("JSON has a key twice")
@@ -176,10 +193,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
+    """Refuse NaN and Infinity, which are not JSON."""
     raise Unreadable(f"JSON has {name}")
 
 
 def _finite(text: str) -> float:
+    """Read a float. Raises ``Unreadable`` for one so large that it would become infinity."""
     number = float(text)
     if not math.isfinite(number):
         raise Unreadable("JSON has a number that is too large")

@@ -14,8 +14,8 @@ import regex
 GRAPHEME = regex.compile(r"\X")
 # Where a part may end, best first: behind a paragraph, a line, a sentence, a space.
 BORDERS = tuple(map(regex.compile, (r"\n[ \t]*\n\s*", r"\r?\n", r"[.!?…。！？]+[\"')\]»”]*\s+", r"\s+")))
-# A part must be filled to this share, else the next kind of border is tried. A larger share gives
-# fewer parts with worse borders.
+# Share of the limit that a part must fill, else the next kind of border is tried. Larger: fewer parts
+# with worse borders. Smaller: more, shorter parts with better borders.
 FILLED = 0.5
 
 
@@ -37,17 +37,22 @@ def size(text: str, unit: Unit) -> int:
 
 
 def split(text: str, limit: int, unit: Unit = Unit.UTF16) -> list[str]:
-    """Return ``text`` in parts of at most ``limit`` units; empty text gives one empty part."""
+    """Return ``text`` in parts of at most ``limit`` units.
+
+    Empty text gives one empty part; white space alone gives one part of white space.
+    """
     if fits(text, limit, unit):
         return [text]
     return [part for part in _parts(text, limit, unit) if part.strip()] or [text[: _end(text, limit, unit)]]
 
 
 def fits(text: str, limit: int, unit: Unit = Unit.UTF16) -> bool:
+    """Return True if ``text`` has at most ``limit`` units. No character is less than a unit."""
     return len(text) <= limit and size(text, unit) <= limit
 
 
 def _parts(text: str, limit: int, unit: Unit) -> Iterator[str]:
+    """Yield the parts of ``text``, also those of white space alone."""
     while not fits(text, limit, unit):
         end = _end(text, limit, unit)
         yield text[:end]
@@ -56,7 +61,7 @@ def _parts(text: str, limit: int, unit: Unit) -> Iterator[str]:
 
 
 def _end(text: str, limit: int, unit: Unit) -> int:
-    """Return where the first part ends."""
+    """Return where the first part ends: at the best kind of border that fills it enough."""
     longest = _longest(text, limit, unit)
     window = text[:longest]
     for border in BORDERS:
@@ -81,15 +86,17 @@ def _longest(text: str, limit: int, unit: Unit) -> int:
 
 
 def _graphemes(text: str, limit: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of graphemes, from about twice ``limit`` characters at most.
+    """Yield start and end of graphemes, of at most twice ``limit`` + 64 characters.
 
-    The bound limits the work for a grapheme with thousands of combining marks.
+    The bound limits the work for a grapheme with thousands of combining marks. The 64 let a small
+    limit still see whole graphemes.
     """
     for match in GRAPHEME.finditer(text, 0, min(len(text), 2 * limit + 64)):
         yield match.span()
 
 
 def _by_character(text: str, limit: int, unit: Unit) -> int:
+    """Return how many characters fit, at least one, so that splitting always ends."""
     end = used = 0
     for end, char in enumerate(text):  # noqa: B007
         used += size(char, unit)

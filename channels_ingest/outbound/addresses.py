@@ -13,15 +13,18 @@ import socket
 import urllib.parse
 from typing import NamedTuple
 
+# IPv6 addresses that wrap an IPv4 address, for translation between both.
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Not public, though older Pythons say so: IETF protocol assignments, IPv6 site-local.
 NOT_PUBLIC = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/10"))
-# A URL with one of these is refused. Other characters that a path cannot hold are percent-encoded.
-UNREADABLE = re.compile(r"^ |[\x00-\x1f\x7f]")
+# A URL with a leading space or a control character is refused: ``urlsplit`` drops some of them
+# silently. Other characters that a path cannot hold are percent-encoded.
+REFUSED = re.compile(r"^ |[\x00-\x1f\x7f]")
+# Host and port of a URL; a user or a password does not match.
 AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%[\w.~-]+)?)\]|(?P<name>[^\s:@%\[\]\\]+))(?::(?P<port>[0-9]*))?")
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
-PATH_SAFE = "/:@!$&'()*+,;=~"
-STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
+PATH_SAFE = "/:@!$&'()*+,;=~"  # characters of a path that stay as they are
+STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")  # a % that begins no encoded byte
 
 
 class AddressRefused(Exception):
@@ -41,7 +44,7 @@ class Target(NamedTuple):
 def check_url(url: str, allow_private: bool) -> Target:
     """Read an https URL, or an http URL if ``allow_private``. Raises ``AddressRefused``."""
     try:
-        target = None if UNREADABLE.search(url) else _read_url(url)
+        target = None if REFUSED.search(url) else _read_url(url)
     except ValueError:
         target = None
     if target is None:
@@ -52,7 +55,10 @@ def check_url(url: str, allow_private: bool) -> Target:
 
 
 def _read_url(url: str) -> Target | None:
-    """Return None or raise ``ValueError`` for another scheme, credentials, or a bad host."""
+    """Return where a URL leads.
+
+    Return None or raise ``ValueError`` for another scheme, credentials, or a bad host.
+    """
     parts = urllib.parse.urlsplit(url)
     found = AUTHORITY.fullmatch(parts.netloc)
     if parts.scheme not in ("https", "http") or found is None:
@@ -73,7 +79,10 @@ def _ipv6(literal: str) -> str:
 
 
 def _host_name(name: str) -> str:
-    """Return a name in lower case and ASCII. ``ValueError`` if versions of IDNA differ on it."""
+    """Return a name in lower case and ASCII.
+
+    Raises ``ValueError`` if versions of IDNA encode it differently: it could mean two hosts.
+    """
     host = name.lower()
     if not host.isascii():
         host = host.encode("idna").decode()
@@ -85,12 +94,18 @@ def _host_name(name: str) -> str:
 
 
 def _quote(text: str, safe: str) -> str:
-    """Percent-encode what is not encoded already."""
+    """Percent-encode what is not encoded yet.
+
+    A text with a stray % counts as not encoded: then each % of it is encoded.
+    """
     return urllib.parse.quote(text, safe=safe if STRAY_PERCENT.search(text) else safe + "%")
 
 
 def public_address(host: str, port: int) -> str:
-    """Return the first address of ``host``. Raises ``AddressRefused`` if any is not public."""
+    """Return the first address of ``host``. Raises ``AddressRefused`` if any is not public.
+
+    One is enough: a name with a public and a private address is an attack or a mistake.
+    """
     addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not all(map(is_public, addresses)):
         raise AddressRefused("a private address is refused")

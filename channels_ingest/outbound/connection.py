@@ -25,15 +25,23 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from channels_ingest.outbound.deadlines import Handle, Watch
 
-# Longest idle time after which a connection is used again. With a longer one, more calls end as
-# unknown because the server had closed the connection; with a shorter one, more calls connect.
+# Longest idle time, in seconds, after which a connection is used again. Larger: more calls end as
+# unknown, because the server had closed the connection. Smaller: more calls connect.
 IDLE_SECONDS = 5.0
-POOL_CONNECTIONS = 64  # idle connections kept per server; beyond that the oldest is closed
-HEAD_CAP = 64 * 1024  # bytes of the heads, interim answers included; over it there is no answer
-ANSWER_CAP = 1024 * 1024  # bytes of a body; the rest is not read and the answer not complete
-READ_CAP = HEAD_CAP + 2 * ANSWER_CAP  # bytes in all; twice the body, since chunk headers count too
-READ_BYTES = 64 * 1024  # asked of the socket at once
-PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+# Idle connections kept per server; beyond that the oldest is closed. Larger: more open sockets.
+# Smaller: more calls connect.
+POOL_CONNECTIONS = 64
+# Most bytes of the heads, interim answers included; over it the call has no answer. Larger: a faulty
+# server costs more memory. Smaller: platforms with many headers cannot be called.
+HEAD_CAP = 64 * 1024
+# Most bytes of a body; the rest is not read and the answer is not complete. Larger: a faulty server
+# costs more memory. Smaller: long answers of http bots fail their turns.
+ANSWER_CAP = 1024 * 1024
+# Most bytes of an answer in all. Twice the body's, because the heads of chunks count too.
+READ_CAP = HEAD_CAP + 2 * ANSWER_CAP
+# Most bytes of one read. Larger: more memory for each call. Smaller: more reads.
+READ_BYTES = 64 * 1024
+PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT  # read without taking and without waiting
 
 
 class NotConnected(Exception):
@@ -105,6 +113,7 @@ class Pool:
         return None
 
     def _connect(self, watch: Watch, seconds: float) -> _Connection:
+        """Connect, with the TLS handshake. Raises ``NotConnected``, or the guard's refusal."""
         try:
             address = self._find_address(self._host, self._port)
             connection = _Connection(socket.create_connection((address, self._port), seconds))
@@ -120,6 +129,7 @@ class Pool:
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
+    """Return the TLS settings: one for the process, since it holds all CA certificates."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -150,6 +160,7 @@ class _Connection:
         self._socket.settimeout(None)  # the watch limits the time; a timeout costs a poll() a read
 
     def _hold(self, watch: Watch) -> None:
+        """Let ``watch`` cut this connection at the deadline of its call."""
         if self._handle is not None:
             watch.hold(self._handle)
 
@@ -171,16 +182,17 @@ class _Connection:
     def ask(self, request: bytes, watch: Watch) -> tuple[Answered, bool]:
         """Return the answer, and whether the connection can serve another call.
 
-        Raises ``ProtocolError`` or ``TimeoutError``.
+        A status that was read is an answer, even if reading failed later. Raises ``ProtocolError``
+        or ``TimeoutError`` if there is none.
         """
         self._hold(watch)
         reader = _Reader()
-        clean = at_end = False
+        no_error = stream_ended = False
         try:
             with contextlib.suppress(BrokenPipeError):  # a server may refuse before it read it all
                 self._socket.sendall(request)
-            at_end = self._read(reader)
-            clean = True
+            stream_ended = self._read(reader)
+            no_error = True
         except (OSError, HttpParserError, HttpParserUpgrade, ProtocolError):
             pass  # what was read until then decides
         finally:
@@ -188,11 +200,11 @@ class _Connection:
         in_time = watch.end()  # must come before the connection can serve another call
         if reader.status < 200:
             raise ProtocolError if in_time else TimeoutError
-        whole = reader.whole or (at_end and reader.ends_with_stream)
+        whole = reader.whole or (stream_ended and reader.ends_with_stream)
         complete = whole and in_time and len(reader.body) <= ANSWER_CAP
         self._idle_since = time.monotonic()
         answered = Answered(reader.status, reader.headers, bytes(reader.body[:ANSWER_CAP]), complete)
-        return answered, complete and clean and reader.keep_alive
+        return answered, complete and no_error and reader.keep_alive
 
     def _read(self, reader: _Reader) -> bool:
         """Read up to the end of the answer or a cap. Return True if the stream ended."""
@@ -215,7 +227,7 @@ class _Reader:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
-        self.head = self.whole = False  # the head, the whole answer was read
+        self.head = self.whole = False  # whether the head, or the whole answer, has been read
         self.keep_alive = False
         self.parser = HttpResponseParser(self)
         # A line may end in LF alone: some bots write their answers by hand.
@@ -229,6 +241,7 @@ class _Reader:
         return self.head and not chunked and "content-length" not in self.headers
 
     def on_message_begin(self) -> None:
+        """Refuse a second answer: we sent one request."""
         if self.whole:
             raise ProtocolError("a second answer")
 
@@ -240,6 +253,7 @@ class _Reader:
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
+        """Take the head of the answer; drop the headers of an interim answer (1xx)."""
         self.status = self.parser.get_status_code()
         self.head = self.status >= 200
         if self.head:
@@ -252,5 +266,6 @@ class _Reader:
         self.body += body
 
     def on_message_complete(self) -> None:
+        """Note the end of a message, which is the answer if its head was."""
         self.whole = self.head
         self.keep_alive = self.parser.should_keep_alive()

@@ -16,7 +16,9 @@ import time
 
 from conversations.concurrency import Timer
 
-RETRY_SECONDS = 1.0  # a call over its deadline that has no connection yet is looked at again
+# Seconds until a call is looked at again that is over its deadline and still connects. Larger: it
+# may last longer. Smaller: the timer works more often.
+RETRY_SECONDS = 1.0
 
 
 class Handle:
@@ -33,6 +35,7 @@ class Handle:
         self._socket = socket.socket(fileno=os.dup(connected.fileno()))
 
     def cut(self) -> None:
+        """Shut the connection down: a thread that reads from it sees its end at once."""
         if self._socket is None:
             return
         with contextlib.suppress(OSError):
@@ -73,13 +76,15 @@ class Watch:
             return True
 
     def _end_in_time(self) -> None:
+        """Cut the connection at the deadline. If there is none yet, come back soon."""
         if not self.cut():
             _timer().call_later(RETRY_SECONDS, self._end_in_time)
 
 
 @functools.cache
 def _timer() -> Timer:
+    """Return the thread of this process that watches all deadlines."""
     return Timer("deadlines")
 
 
-os.register_at_fork(after_in_child=_timer.cache_clear)
+os.register_at_fork(after_in_child=_timer.cache_clear)  # a child has no thread of its parent

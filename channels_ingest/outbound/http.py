@@ -23,21 +23,30 @@ from channels_ingest.outbound.connection import Answered, NotConnected, Pool, Pr
 from channels_ingest.outbound.deadlines import Watch
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Unknown
 
-# Longest time to connect, and longest wait for the TLS handshake. A longer one lets a server that
-# is away hold a thread for longer; a shorter one fails calls over slow links.
+# Longest time to connect, and again for the TLS handshake, in seconds. Larger: a server that does not
+# answer holds a thread for longer. Smaller: calls over slow links fail.
 CONNECT_SECONDS = 3.0
-SERVERS = 256  # pools that a process keeps; with more servers, the one called longest ago is closed
-RETRY_AFTER_CAP_SECONDS = 3600.0  # no platform can stop us for longer with one answer
-RETRY_AFTER_SECONDS = 5.0  # used when a 429 does not say how long
+# Servers to which a process keeps connections; beyond that, those to the server called longest ago
+# are closed. Larger: more open sockets. Smaller: more calls connect.
+SERVERS = 256
+# Longest wait, in seconds, that one answer can impose. Larger: a faulty answer stops a channel for
+# longer. Smaller: we call again before the platform wants it.
+RETRY_AFTER_CAP_SECONDS = 3600.0
+# Wait in seconds after a 429 that does not say how long. Larger: replies wait longer. Smaller: more
+# calls are refused.
+RETRY_AFTER_SECONDS = 5.0
 # Statuses that mean the whole channel (its token, its URL) rather than this reply.
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
-WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # announce an empty body, too
-FRAMING = frozenset({"content-length", "transfer-encoding", "expect"})  # never a caller's to set
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state the length of an empty body too
+# Headers that say how the body is sent. A caller may not set them: the server could read another
+# request than we wrote.
+FRAMING = frozenset({"content-length", "transfer-encoding", "expect"})
 METHOD = re.compile(r"[A-Z]+")
-TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-LINE_END = re.compile(r"[\r\n\0]")
+TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")  # a header's name
+LINE_END = re.compile(r"[\r\n\0]")  # in a header's value it could begin another header
 
+# Cached: the same few URLs are called all the time.
 _check_url = functools.lru_cache(maxsize=1024)(check_url)
 
 
@@ -89,7 +98,10 @@ def call(
 
 
 def outcome(answered: Answered, platform_id: str = "") -> Outcome:
-    """Return what a status means for a send, if the platform says nothing more of its own."""
+    """Return what a status means for a send, if the platform says nothing more of its own.
+
+    A 503 that says when to come again was refused before any work, as a 429 is.
+    """
     status, reason = answered.status, f"HTTP {answered.status}"
     if answered.ok:
         return Sent(platform_id=platform_id)
@@ -120,17 +132,17 @@ def _seconds_until(http_date: str) -> float:
 
 
 def _request(method: str, target: Target, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return head and body in one piece. Raises ``RequestRefused`` for a value with a line end."""
+    """Return head and body in one piece. Raises ``RequestRefused`` if HTTP cannot carry them."""
     if not METHOD.fullmatch(method):
         raise RequestRefused("a method that cannot be sent")
-    sent = {"host": target.authority, "accept-encoding": "identity", "user-agent": "webhook-bot/1"}
-    sent |= {name.lower(): value for name, value in headers.items()}
-    if FRAMING & sent.keys():
+    fields = {"host": target.authority, "accept-encoding": "identity", "user-agent": "webhook-bot/1"}
+    fields |= {name.lower(): value for name, value in headers.items()}
+    if FRAMING & fields.keys():
         raise RequestRefused("a header that cannot be sent")
     if body or method in WITH_BODY:
-        sent["content-length"] = str(len(body))
+        fields["content-length"] = str(len(body))
     lines = [f"{method} {target.path} HTTP/1.1"]
-    for name, value in sent.items():
+    for name, value in fields.items():
         if not TOKEN.fullmatch(name) or LINE_END.search(value):
             raise RequestRefused("a header that cannot be sent")
         lines.append(f"{name}: {value}")
@@ -146,4 +158,4 @@ def _pool(secure: bool, host: str, port: int, private: bool) -> Pool:
     return Pool(secure, host, port, any_address if private else public_address)
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)
+os.register_at_fork(after_in_child=_pool.cache_clear)  # parent and child never share a connection

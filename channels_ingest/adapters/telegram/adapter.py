@@ -39,6 +39,7 @@ from conversations.contracts import (
 API = "https://api.telegram.org"
 TOKEN_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105  (a header's name)
 
+# Our kind of attachment -> method and parameter of the Bot API. Other kinds go as a document.
 SEND = {
     "image": ("sendPhoto", "photo"),
     "video": ("sendVideo", "video"),
@@ -47,6 +48,7 @@ SEND = {
     "sticker": ("sendSticker", "sticker"),
     "file": ("sendDocument", "document"),
 }
+# Media that take no caption: their text goes ahead as a message of its own.
 WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
 
 # Parts of a 400's description, in lower case, that concern the whole conversation. Every 403 does.
@@ -100,6 +102,7 @@ class Telegram(Adapter):
     choice_bytes = 64
 
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+        """Compare the token in the header: Telegram signs nothing."""
         return any_same(request.headers.get(TOKEN_HEADER, ""), channel.secrets("secret_token"))
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
@@ -113,6 +116,7 @@ class Telegram(Adapter):
         return 0 if media.kind in WITHOUT_CAPTION else self.caption_size
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        """Call one method of the Bot API. A chat id below 0 is a group, with a limit of its own."""
         try:
             method, payload = _request(reply)
             answered = _call(channel, method, payload, self.read_timeout_seconds)
@@ -161,9 +165,10 @@ class Telegram(Adapter):
 
 
 def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
-    """Return method and parameters.
+    """Return method and parameters of a send.
 
-    Without ``parse_mode``, words of a person are never read as markup.
+    In a group (a chat id below 0) the reply quotes the message that it answers. Without
+    ``parse_mode``, a person's words are never read as markup.
     """
     body, address = reply.body, reply.address
     if address.get("guest_query_id"):
@@ -182,6 +187,7 @@ def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
 
 
 def _media(media: Attachment, caption: str) -> tuple[str, dict[str, Any]]:
+    """Return method and parameters for media. Raises ``Unsendable`` without file id and URL."""
     if media.kind == "location":
         return "sendLocation", {"latitude": media.latitude, "longitude": media.longitude}
     if media.kind == "contact":
@@ -219,7 +225,8 @@ def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
 def _chat_id(reply: OutboundReply) -> int:
     """Return the chat to send to.
 
-    After a migration the address has the new id; ``reply.chat`` stays.
+    After a group's move to another id, the address has the new id; ``reply.chat`` keeps the old
+    one.
     """
     try:
         return int(reply.address.get("chat") or reply.chat.partition("@")[0])
@@ -228,6 +235,7 @@ def _chat_id(reply: OutboundReply) -> int:
 
 
 def _call(channel: ChannelConfig, method: str, payload: Json, read_timeout: float) -> http.Answered:
+    """Call a method of the Bot API, at ``api_base`` if the channel has one."""
     base = channel.api_base.rstrip("/") or API
     return http.call(
         "POST",
@@ -244,60 +252,67 @@ def _set_up(channel: ChannelConfig, method: str, payload: Json) -> Json:
         answered = _call(channel, method, payload, read_timeout=10.0)
     except http.CallFailed as failed:
         raise NotRegistered(f"{method}: {failed}") from None
-    said = _read_answer(answered) or {}
-    if said.get("ok") is not True:
-        raise NotRegistered(f"{method}: {answered.status} {said.get('description', '')}")
-    result = said.get("result")
+    answer = _read_answer(answered) or {}
+    if answer.get("ok") is not True:
+        raise NotRegistered(f"{method}: {answered.status} {answer.get('description', '')}")
+    result = answer.get("result")
     return result if isinstance(result, dict) else {}
 
 
 def _outcome(answered: http.Answered, bucket: str) -> Outcome:
-    said = _read_answer(answered)
-    if said is None:
+    """Return what Telegram's answer means for the send.
+
+    A success that is not in Telegram's form may come from a proxy: then nobody knows whether the
+    message went out.
+    """
+    answer = _read_answer(answered)
+    if answer is None:
         return Unknown(reason="an answer that is not Telegram's") if answered.ok else http.outcome(answered)
-    if said.get("ok") is True:
-        return Sent(platform_id=_message_id(said.get("result")))
-    return _refusal(answered, said, bucket)
+    if answer.get("ok") is True:
+        return Sent(platform_id=_message_id(answer.get("result")))
+    return _refusal(answered, answer, bucket)
 
 
 def _read_answer(answered: http.Answered) -> Json | None:
+    """Return the answer's JSON, or None if it is not in Telegram's form."""
     try:
-        said = read_object(answered.body)
+        answer = read_object(answered.body)
     except Unreadable:
         return None
-    return said if isinstance(said.get("ok"), bool) else None
+    return answer if isinstance(answer.get("ok"), bool) else None
 
 
 def _message_id(result: Any) -> str:
+    """Return the id of the sent message; '' if the result names none."""
     result = result if isinstance(result, dict) else {}
     return str(result.get("message_id") or result.get("inline_message_id") or "")
 
 
-def _refusal(answered: http.Answered, said: Json, bucket: str) -> Outcome:
+def _refusal(answered: http.Answered, answer: Json, bucket: str) -> Outcome:
     """Judge a refusal by its status.
 
-    ``description`` only tells a bad reply from a lost conversation.
+    A 400 may concern this reply or the whole conversation: only ``description`` tells which.
     """
-    status, words = answered.status, str(said.get("description", ""))
-    details = said["parameters"] if isinstance(said.get("parameters"), dict) else {}
-    reason = f"{status} {words}"[:200]
+    status, description = answered.status, str(answer.get("description", ""))
+    details = answer["parameters"] if isinstance(answer.get("parameters"), dict) else {}
+    reason = f"{status} {description}"[:200]
     if status == 429:
-        return _later(answered, details, bucket, reason)
+        return _deferred(answered, details, bucket, reason)
     if type(details.get("migrate_to_chat_id")) is int:
         return Rejected(reason=reason, new_chat=str(details["migrate_to_chat_id"]))
     if status in (401, 404):  # the URL contains the token: a wrong token is a 404
         return Rejected(reason=reason, scope=Scope.CHANNEL)
-    if status == 403 or (status == 400 and any(known in words.lower() for known in CONVERSATION_ERRORS)):
+    if status == 403 or (status == 400 and any(known in description.lower() for known in CONVERSATION_ERRORS)):
         return Rejected(reason=reason, scope=Scope.CONVERSATION)
     return Rejected(reason=reason) if 400 <= status < 500 else http.outcome(answered)
 
 
-def _later(answered: http.Answered, details: Json, bucket: str, reason: str) -> Deferred:
-    """Make the chat or group wait. Telegram does not say which of its limits was exceeded.
+def _deferred(answered: http.Answered, details: Json, bucket: str, reason: str) -> Deferred:
+    """Make ``bucket`` (the chat or group) wait. Telegram does not say which limit was exceeded.
 
     Its long waits concern one chat or group. The bot's own limit (30 a second) is kept by our
     limiter. If it is exceeded all the same, each chat that tries is refused and waits by itself.
     """
-    told: Any = details.get("retry_after")
-    seconds = float(told) if type(told) in (int, float) else http.retry_after(answered)
+    stated: Any = details.get("retry_after")
+    seconds = float(stated) if type(stated) in (int, float) else http.retry_after(answered)
     return Deferred(seconds=max(seconds, 0.0), bucket=bucket, reason=reason)

@@ -77,13 +77,15 @@ SERVICE = frozenset({
     "poll_option_added", "poll_option_deleted", "managed_bot_created", "community_chat_added",
     "community_chat_removed", "community_chat_joined",
 })  # fmt: skip
+# A command, perhaps with a bot's name (/help@bot), that ends at white space or the text's end.
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,64})(?:@([A-Za-z0-9_]{1,64}))?(?!\S)")
 
 
 def read_content(message: Json) -> dict[str, Any]:
-    """Return the members of ``Entry`` that say what was written.
+    """Return kind, text, attachments, payload and data of an ``Entry``, as far as there are any.
 
-    Kind, text, attachments, payload, data.
+    Content of a kind that this file does not know becomes UNSUPPORTED, with the names of its
+    members (ten at most). No content at all is ``Unreadable``.
     """
     attachments = tuple(_attachments(message))
     data = {name: message[name] for name in PLAIN if name in message}
@@ -102,7 +104,10 @@ def read_content(message: Json) -> dict[str, Any]:
 
 
 def read_command(message: Json, words: str) -> tuple[str, str, str]:
-    """Return command, named bot, arguments. The entity decides; old updates have none."""
+    """Return command, named bot and arguments; '' each if there is no command.
+
+    Telegram marks a command by an entity. Old updates have no ``entities``: there the text decides.
+    """
     found = COMMAND.match(words)
     first = [entity for entity in _entities(message) if entity.get("offset") == 0]
     marked = any(entity.get("type") == "bot_command" for entity in first)
@@ -114,8 +119,7 @@ def read_command(message: Json, words: str) -> tuple[str, str, str]:
 def is_addressed(channel: ChannelConfig, message: Json, words: str, command: str, command_bot: str) -> bool:
     """Return True if a group's message is for our bot.
 
-    It is for our bot if it is a command that names our bot or no bot, an answer to our bot, or a
-    mention of our bot.
+    That is a command that names our bot or no bot, an answer to our bot, or a mention of it.
     """
     username = str(channel.options.get("username", "")).removeprefix("@").lower()
     if command_bot:
@@ -145,16 +149,19 @@ def message_key(message: Json, otherwise: str = "") -> str:
 
 
 def replied_to(message: Json) -> str:
-    """Return the key of the answered message.
+    """Return the key of the answered message; '' if there is none.
 
-    In a topic every message "answers" the topic's creation.
+    In a topic every message formally answers the topic's creation, which does not count.
     """
     replied = maybe_obj(message, "reply_to_message")
     return message_key(replied) if replied and "forum_topic_created" not in replied else ""
 
 
 def button_title(message: Json, payload: str) -> str:
-    """Return the words on the inline button that carries ``payload``; '' if there is no such button."""
+    """Return the words on the inline button that carries ``payload``; '' if there is none.
+
+    A press names only the payload, so the words are looked up in the message with the buttons.
+    """
     rows = maybe_obj(message, "reply_markup").get("inline_keyboard")
     buttons = (button for row in rows if isinstance(row, list) for button in row) if isinstance(rows, list) else ()
     for button in buttons:
@@ -172,6 +179,7 @@ def read_emoji(reaction: Json, name: str) -> list[str]:
 
 
 def full_name(user: Json) -> str:
+    """Return first and last name, as far as given."""
     return " ".join(filter(None, (maybe_text(user, "first_name"), maybe_text(user, "last_name"))))
 
 
@@ -179,7 +187,10 @@ def full_name(user: Json) -> str:
 
 
 def _words(message: Json, plain: Json) -> str:
-    """Return the text, the rich message's words, the caption, or what reads as text in ``plain``."""
+    """Return the words of a message, from the first place that has any.
+
+    These are its text, its rich message, the caption, or what reads as text in ``plain``.
+    """
     if "text" in message:
         return text(message, "text")
     if "rich_message" in message:
@@ -190,9 +201,9 @@ def _words(message: Json, plain: Json) -> str:
 
 
 def _rich_words(value: Any, between: str = "") -> str:
-    """Flatten a rich message.
+    """Return a rich message as plain text.
 
-    A line for each block, list item and table row; `` | `` between cells.
+    Each block, list item and table row becomes a line; `` | `` stands between cells.
     """
     if isinstance(value, str):
         return value
@@ -206,6 +217,7 @@ def _rich_words(value: Any, between: str = "") -> str:
 
 
 def _mentions(entity: Json, words: str, username: str, bot_id: str) -> bool:
+    """Return True if an entity mentions our bot, by its id or its @name."""
     if entity.get("type") == "text_mention":
         return str(maybe_obj(entity, "user").get("id")) == bot_id
     return entity.get("type") == "mention" and bool(username) and _marked(entity, words).lower() == "@" + username
@@ -219,6 +231,7 @@ def _marked(entity: Json, words: str) -> str:
 
 
 def _entities(message: Json) -> list[Json]:
+    """Return the entities of the text, or else of the caption."""
     return maybe_list(message, "entities") or maybe_list(message, "caption_entities")
 
 
@@ -228,7 +241,7 @@ def _entities(message: Json) -> list[Json]:
 def _attachments(message: Json) -> Iterator[Attachment]:
     """Yield one attachment at most.
 
-    A message carries one, some in two forms (venue and location).
+    A message carries only one, though some in two forms (a venue is also a location).
     """
     for name in ("photo", *FILES):
         if name in message:
@@ -242,7 +255,7 @@ def _attachments(message: Json) -> Iterator[Attachment]:
 
 
 def _photo(message: Json) -> Attachment:
-    """Choose the largest size of a photo."""
+    """Return a photo's largest size as an attachment."""
     sizes = maybe_list(message, "photo")
     if not sizes:
         raise Unreadable("photo is empty")
@@ -251,6 +264,7 @@ def _photo(message: Json) -> Attachment:
 
 
 def _file(name: str, file: Json) -> Attachment:
+    """Return a file as an attachment, without its content."""
     return Attachment(
         kind=FILES.get(name, "image"),
         mime_type=maybe_text(file, "mime_type") or MIME_TYPES.get(name, ""),
@@ -263,6 +277,7 @@ def _file(name: str, file: Json) -> Attachment:
 
 
 def _location(message: Json) -> Attachment:
+    """Return a place as an attachment; a venue gives it a name."""
     venue = maybe_obj(message, "venue")
     location = obj(venue or message, "location")
     return Attachment(

@@ -1,4 +1,6 @@
-"""Turns a Telegram ``Update`` into entries. Pure. Source: https://core.telegram.org/bots/api#update.
+"""Turns a Telegram ``Update`` into entries. Pure.
+
+Source: https://core.telegram.org/bots/api#update.
 
 ``Entry.chat`` is ``chat.id``. It is ``<chat>@<connection>`` in a business account's chat, which
 numbers its messages by itself, and ``<chat>@guest`` where the bot is no member and only
@@ -65,6 +67,7 @@ NOTED = {
     "subscription": "a subscription changed",
     "stopped_message_generation": "a person stopped a draft",
 }
+# Kinds of updates that ``register`` asks for: Telegram sends some of them only if they are named.
 ALLOWED_UPDATES = (
     *MESSAGES, *NOTED, "deleted_business_messages", "message_reaction", "callback_query",
     "my_chat_member", "chat_member", "chat_join_request",
@@ -72,7 +75,10 @@ ALLOWED_UPDATES = (
 
 
 def read_update(channel: ChannelConfig, update: Json, update_id: str) -> Iterator[Parsed]:
-    """Yield what an update says. It has one member beside ``update_id``; more would all be read."""
+    """Yield what an update says. Telegram sends one member beside ``update_id``.
+
+    Each member yields something, known or not, so that no update vanishes without a trace.
+    """
     for name in update:
         if name in MESSAGES:
             yield _read_message(channel, name, obj(update, name), update_id)
@@ -87,6 +93,10 @@ def read_update(channel: ChannelConfig, update: Json, update_id: str) -> Iterato
 
 
 def _read_message(channel: ChannelConfig, name: str, message: Json, update_id: str) -> Parsed:
+    """Read the message in the update's member ``name``.
+
+    Messages of bots are only noted: two bots could answer each other without end.
+    """
     message_id = message_key(message, update_id)
     if "sender_business_bot" in message or _is_bot(message):
         return Note(reason="a message of a bot", delivery_id=update_id)
@@ -97,25 +107,29 @@ def _read_message(channel: ChannelConfig, name: str, message: Json, update_id: s
         "delivery_id": update_id,
         "platform_id": message_id,
         "sent_at": moment(message.get("date")),
-        **_place(obj(message, "chat"), message),
+        **_chat_fields(obj(message, "chat"), message),
     }
     if MESSAGES[name] is Kind.EDIT:
         return _edit(message, message_id, base)
     if "migrate_to_chat_id" in message or "migrate_from_chat_id" in message:
         return _migration(message, base)
     if "new_chat_members" in message or "left_chat_member" in message:
-        return _came_or_went(message, message_id, base)
+        return _joined_or_left(message, message_id, base)
     return _message(channel, name, message, message_id, base)
 
 
 def _message(channel: ChannelConfig, name: str, message: Json, message_id: str, base: dict[str, Any]) -> Entry:
+    """Read a person's message. In a group it starts a turn only if it is for the bot.
+
+    An ephemeral message has the id 0, so it has no place in the order.
+    """
     content = read_content(message)
     command, command_bot, args = read_command(message, content["text"])
-    alone = not base["group"] or name == "guest_message"
+    direct = not base["group"] or name == "guest_message"
     return Entry(
         key=f"m:{message_id}",
         starts_turn=_for_the_bot(name, message)
-        and (alone or is_addressed(channel, message, content["text"], command, command_bot)),
+        and (direct or is_addressed(channel, message, content["text"], command, command_bot)),
         order_key=bigint(message["message_id"]) or None,
         group_id=maybe_text(message, "media_group_id"),
         target=replied_to(message),
@@ -127,16 +141,17 @@ def _message(channel: ChannelConfig, name: str, message: Json, message_id: str, 
 
 
 def _edit(message: Json, message_id: str, base: dict[str, Any]) -> Entry:
-    edited = message.get("edit_date")
-    key = f"e:{message_id}:{edited}" if type(edited) is int else f"d:{base['delivery_id']}"
-    base["sent_at"] = moment(edited)
+    """Read an edit. Without ``edit_date``, the update's id tells one edit from another."""
+    edit_date = message.get("edit_date")
+    key = f"e:{message_id}:{edit_date}" if type(edit_date) is int else f"d:{base['delivery_id']}"
+    base["sent_at"] = moment(edit_date)
     return Entry(key=key, starts_turn=False, target=message_id, **{**read_content(message), "kind": Kind.EDIT}, **base)
 
 
 def _migration(message: Json, base: dict[str, Any]) -> Entry:
-    """Telegram reports a migration in both chats.
+    """Read a group's move to another chat id.
 
-    One key, so that the second report is a duplicate.
+    Telegram reports it in both chats. The key is the same, so that the second is a duplicate.
     """
     here = base["chat"]
     if "migrate_to_chat_id" in message:
@@ -147,11 +162,12 @@ def _migration(message: Json, base: dict[str, Any]) -> Entry:
     return Entry(kind=Kind.CHAT_MIGRATED, key=f"g:{new}", new_chat=new, starts_turn=False, **base)
 
 
-def _came_or_went(message: Json, message_id: str, base: dict[str, Any]) -> Entry:
-    came = maybe_list(message, "new_chat_members")
-    people = came or [obj(message, "left_chat_member")]
+def _joined_or_left(message: Json, message_id: str, base: dict[str, Any]) -> Entry:
+    """Read who joined a group or left it."""
+    joined = maybe_list(message, "new_chat_members")
+    people = joined or [obj(message, "left_chat_member")]
     return Entry(
-        kind=Kind.JOINED if came else Kind.LEFT,
+        kind=Kind.JOINED if joined else Kind.LEFT,
         key=f"m:{message_id}",
         starts_turn=False,
         data={"users": [_person(user) for user in people]},
@@ -160,6 +176,7 @@ def _came_or_went(message: Json, message_id: str, base: dict[str, Any]) -> Entry
 
 
 def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
+    """Read a press of a button. ``acknowledge`` needs the callback's id to stop the spinner."""
     message, user = maybe_obj(query, "message"), obj(query, "from")
     payload, callback_id = maybe_text(query, "data"), text_id(query, "id", "callback id")
     data = {"callback_query_id": callback_id}
@@ -177,11 +194,15 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         data=data,
         # A button of an inline message has no chat: it goes to the person's private chat with the
         # bot.
-        **(_place(obj(message, "chat"), message) if message else _place({**user, "type": "private"}, {})),
+        **(_chat_fields(obj(message, "chat"), message) if message else _chat_fields({**user, "type": "private"}, {})),
     )
 
 
 def _read_reaction(reaction: Json, update_id: str) -> Iterator[Entry]:
+    """Read a change of reactions.
+
+    It has no id, so message, person, time and both states make its key.
+    """
     message_id = int_id(reaction, "message_id")
     old, new = read_emoji(reaction, "old_reaction"), read_emoji(reaction, "new_reaction")
     sender = _sender(obj(reaction, "user")) if "user" in reaction else _chat_sender(obj(reaction, "actor_chat"))
@@ -195,15 +216,15 @@ def _read_reaction(reaction: Json, update_id: str) -> Iterator[Entry]:
         delivery_id=update_id,
         sent_at=moment(reaction.get("date")),
         data={"old": old, "new": new, "removed": not new},
-        **_place(obj(reaction, "chat"), reaction),
+        **_chat_fields(obj(reaction, "chat"), reaction),
     )
 
 
 def _read_own_membership(change: Json, update_id: str) -> Iterator[Parsed]:
     """Read a change of the bot itself: blocked, unblocked, added to a group or removed from it."""
     private = obj(change, "chat").get("type") == "private"
-    came, went = (Kind.FOLLOWED, Kind.BLOCKED) if private else (Kind.JOINED, Kind.LEFT)
-    yield _membership(change, update_id, _sender(obj(change, "from")), came, went)
+    kind_if_in, kind_if_out = (Kind.FOLLOWED, Kind.BLOCKED) if private else (Kind.JOINED, Kind.LEFT)
+    yield _membership(change, update_id, _sender(obj(change, "from")), kind_if_in, kind_if_out)
 
 
 def _read_membership(change: Json, update_id: str) -> Iterator[Parsed]:
@@ -212,24 +233,26 @@ def _read_membership(change: Json, update_id: str) -> Iterator[Parsed]:
     yield _membership(change, update_id, _sender(user), Kind.JOINED, Kind.LEFT)
 
 
-def _membership(change: Json, update_id: str, sender: Sender, came: Kind, went: Kind) -> Parsed:
-    was, now = obj(change, "old_chat_member"), obj(change, "new_chat_member")
-    if _is_in(was) == _is_in(now):
+def _membership(change: Json, update_id: str, sender: Sender, kind_if_in: Kind, kind_if_out: Kind) -> Parsed:
+    """Return the entry of a change from out to in, or back. Other changes are only noted."""
+    old, new = obj(change, "old_chat_member"), obj(change, "new_chat_member")
+    if _is_member(old) == _is_member(new):
         return Note(reason="rights of a member changed", delivery_id=update_id)
-    member = int_id(obj(now, "user"), "id", "user id")
+    member = int_id(obj(new, "user"), "id", "user id")
     return Entry(
-        kind=came if _is_in(now) else went,
-        key=f"c:{member}:{change.get('date')}:{text(was, 'status')}:{text(now, 'status')}",
+        kind=kind_if_in if _is_member(new) else kind_if_out,
+        key=f"c:{member}:{change.get('date')}:{text(old, 'status')}:{text(new, 'status')}",
         starts_turn=False,
         sender=sender,
         delivery_id=update_id,
         sent_at=moment(change.get("date")),
-        data={"users": [_person(obj(now, "user"))]},
-        **_place(obj(change, "chat"), change),
+        data={"users": [_person(obj(new, "user"))]},
+        **_chat_fields(obj(change, "chat"), change),
     )
 
 
 def _read_join_request(request: Json, update_id: str) -> Iterator[Entry]:
+    """Read a request to join a group. We have no kind for it, so it is UNSUPPORTED."""
     yield Entry(
         kind=Kind.UNSUPPORTED,
         key=f"j:{int_id(obj(request, 'from'), 'id', 'user id')}:{request.get('date')}",
@@ -239,14 +262,15 @@ def _read_join_request(request: Json, update_id: str) -> Iterator[Entry]:
         delivery_id=update_id,
         sent_at=moment(request.get("date")),
         data={"content": ["chat_join_request"]},
-        **_place(obj(request, "chat"), request),
+        **_chat_fields(obj(request, "chat"), request),
     )
 
 
 def _read_deletions(deletion: Json, update_id: str) -> Iterator[Entry]:
-    """Read deletions in a business account's chat.
+    """Read deletions in a business account's chat, an entry for each message.
 
-    The chat is private: its id is the customer's.
+    The update names no sender. The chat is private and has the customer's id, so the customer is
+    recorded, whoever deleted.
     """
     chat, deleted = obj(deletion, "chat"), deletion.get("message_ids")
     if not isinstance(deleted, list):
@@ -259,7 +283,7 @@ def _read_deletions(deletion: Json, update_id: str) -> Iterator[Entry]:
             sender=_sender(chat),
             target=message_id,
             delivery_id=update_id,
-            **_place(chat, deletion),
+            **_chat_fields(chat, deletion),
         )
 
 
@@ -274,7 +298,7 @@ def _read_unknown(name: str, update: Any, update_id: str) -> Parsed:
         sender=_sender(update["from"]),
         delivery_id=update_id,
         data={"content": [name]},
-        **_place(update["chat"], update),
+        **_chat_fields(update["chat"], update),
     )
 
 
@@ -291,29 +315,30 @@ READERS = {
 # ---------------------------------------------------------------- who and where
 
 
-def _place(chat: Json, message: Json) -> dict[str, Any]:
-    """Return chat, thread and address.
+def _chat_fields(chat: Json, message: Json) -> dict[str, Any]:
+    """Return the fields of an ``Entry`` that say where it happened.
 
-    The address names the thread even when there is none: it is merged into the conversation's
-    address, and must take away the thread of an earlier message.
+    The address is merged into the conversation's address. It names the thread even when there is
+    none, because None must replace the thread of an earlier message.
     """
-    lane = int_id(chat, "id", "chat id")
+    chat_id = int_id(chat, "id", "chat id")
     thread = int_id(message, "message_thread_id") if message.get("is_topic_message") is True else ""
-    address: dict[str, Any] = {"chat": lane, "thread": int(thread) if thread else None}
+    address: dict[str, Any] = {"chat": chat_id, "thread": int(thread) if thread else None}
     if message.get("business_connection_id") is not None:
         address["business_connection_id"] = text_id(message, "business_connection_id")
-        lane += "@" + address["business_connection_id"]
+        chat_id += "@" + address["business_connection_id"]
     elif message.get("guest_query_id") is not None:
         address["guest_query_id"] = text_id(message, "guest_query_id")
-        lane += "@guest"
+        chat_id += "@guest"
     group = chat.get("type", "private") != "private"
-    return {"chat": lane, "thread": thread, "address": address, "group": group}
+    return {"chat": chat_id, "thread": thread, "address": address, "group": group}
 
 
 def _author(name: str, message: Json) -> Sender:
-    """Return the author.
+    """Return the author of the message in the update's member ``name``.
 
-    With ``sender_chat`` (anonymous admin, linked channel), ``from`` is a placeholder.
+    With ``sender_chat`` (anonymous admin, linked channel), ``from`` is a placeholder. A channel
+    post may have no ``from``: its author is the channel.
     """
     if "sender_chat" in message:
         return _chat_sender(obj(message, "sender_chat"))
@@ -323,6 +348,7 @@ def _author(name: str, message: Json) -> Sender:
 
 
 def _sender(user: Json) -> Sender:
+    """Return a user as the sender."""
     return Sender(
         user=int_id(user, "id", "user id"),
         name=full_name(user),
@@ -332,20 +358,24 @@ def _sender(user: Json) -> Sender:
 
 
 def _chat_sender(chat: Json) -> Sender:
+    """Return a chat (a channel, a group) as the sender."""
     return Sender(
         user=int_id(chat, "id", "chat id"), name=maybe_text(chat, "title"), username=maybe_text(chat, "username")
     )
 
 
 def _person(user: Json) -> dict[str, str]:
+    """Return what ``Entry.data`` keeps of a user."""
     return {"id": int_id(user, "id", "user id"), "name": full_name(user)}
 
 
 def _is_bot(message: Json) -> bool:
+    """Return True if a bot wrote it. Beside ``sender_chat``, ``from`` is a placeholder."""
     return "sender_chat" not in message and maybe_obj(message, "from").get("is_bot") is True
 
 
-def _is_in(member: Json) -> bool:
+def _is_member(member: Json) -> bool:
+    """Return True if a member is in the chat. A restricted one may have left it."""
     status = text(member, "status")
     return status in ("creator", "administrator", "member") or (
         status == "restricted" and member.get("is_member") is True
@@ -353,7 +383,7 @@ def _is_in(member: Json) -> bool:
 
 
 def _for_the_bot(name: str, message: Json) -> bool:
-    """Return False for a channel's posts, and for the owner's own words in a business account's chat."""
+    """Return True unless it is a channel's post or the owner of a business account wrote it."""
     if name == "channel_post":
         return False
     author = maybe_obj(message, "from").get("id")
