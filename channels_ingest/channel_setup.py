@@ -1,8 +1,8 @@
 """Sets a channel up: checks what a person typed, then writes the row.
 
-``add_channel``, ``set_channel`` and ``apply_channels`` share it. A setting that the adapter declares as
-a secret is a credential. Any other setting is an option, of all channels (below) or of the
-platform.
+``add_channel``, ``set_channel`` and ``apply_channels`` share it. A setting that the adapter
+declares as a secret is a credential. Any other setting is an option, of all channels (below) or of
+the platform.
 """
 
 from __future__ import annotations

@@ -39,10 +39,9 @@ from conversations.contracts import (
 )
 
 BATCH = "messages.batch"  # the type of a request with many items
-# Most items of a batch; a larger batch is quarantined as a whole. Larger: one request takes a thread
-# and memory for longer. Smaller: senders must split their batches.
+# Most items of a batch; a larger batch is quarantined as a whole. Larger: one request takes more
+# time and memory. Smaller: senders must split their batches.
 MAX_ITEMS = 10_000
-# Type of an event -> ``StatusUpdate.status``.
 STATUSES = {
     "message.sent": "sent",
     "message.delivered": "delivered",
@@ -93,7 +92,6 @@ class Generic(Adapter):
         return verify_request(channel.secrets("secret"), request.headers, request.body)
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
-        """Read one event, or the items of a batch one by one."""
         delivery_id = request.headers.get("webhook-id", "")
         try:
             members = split_object(request.body)
@@ -232,11 +230,7 @@ def _deletion(event: Event) -> Entry:
 
 
 def _button(event: Event) -> Entry:
-    """Read a press of a button.
-
-    The same button may be pressed again, so without ``event_id`` the request and the position in
-    its batch tell one press from another.
-    """
+    """Read a press. Without ``event_id``, request and position in the batch make the key."""
     button = obj(event.data, "button")
     payload, has_id = text(button, "id"), "event_id" in event.data
     return Entry(
@@ -337,7 +331,6 @@ def _attachment(item: Json) -> Attachment:
 
 
 def _event(reply: OutboundReply) -> dict[str, Any]:
-    """Return the ``message.reply`` event that carries a reply."""
     thread = reply.address.get("thread_id")
     return {
         "type": "message.reply",

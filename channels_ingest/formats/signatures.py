@@ -14,8 +14,8 @@ TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")  # ASCII only: int() also takes "１２
 # Largest distance of a timestamp from our clock, in seconds. Larger: a captured request can be
 # replayed for longer. Smaller: senders whose clocks differ are refused.
 WINDOW_SECONDS = 300
-# Signatures of a header that are compared; the rest is ignored. Larger: a long header takes more CPU.
-# Smaller: a sender that rotates several secrets is refused.
+# Signatures of a header that are compared; the rest is ignored. Larger: a long header takes more
+# CPU. Smaller: a sender that rotates several secrets is refused.
 MAX_SIGNATURES = 16
 
 

@@ -14,8 +14,8 @@ import regex
 GRAPHEME = regex.compile(r"\X")
 # Where a part may end, best first: behind a paragraph, a line, a sentence, a space.
 BORDERS = tuple(map(regex.compile, (r"\n[ \t]*\n\s*", r"\r?\n", r"[.!?…。！？]+[\"')\]»”]*\s+", r"\s+")))
-# Share of the limit that a part must fill, else the next kind of border is tried. Larger: fewer parts
-# with worse borders. Smaller: more, shorter parts with better borders.
+# Share of the limit that a part must fill, else the next kind of border is tried. Larger: fewer
+# parts with worse borders. Smaller: more, shorter parts with better borders.
 FILLED = 0.5
 
 

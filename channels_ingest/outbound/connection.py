@@ -31,8 +31,8 @@ IDLE_SECONDS = 5.0
 # Idle connections kept per server; beyond that the oldest is closed. Larger: more open sockets.
 # Smaller: more calls connect.
 POOL_CONNECTIONS = 64
-# Most bytes of the heads, interim answers included; over it the call has no answer. Larger: a faulty
-# server costs more memory. Smaller: platforms with many headers cannot be called.
+# Most bytes of the heads, interim answers included; over it the call has no answer. Larger: a
+# faulty server costs more memory. Smaller: platforms with many headers cannot be called.
 HEAD_CAP = 64 * 1024
 # Most bytes of a body; the rest is not read and the answer is not complete. Larger: a faulty server
 # costs more memory. Smaller: long answers of http bots fail their turns.

@@ -23,8 +23,8 @@ from channels_ingest.outbound.connection import Answered, NotConnected, Pool, Pr
 from channels_ingest.outbound.deadlines import Watch
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Unknown
 
-# Longest time to connect, and again for the TLS handshake, in seconds. Larger: a server that does not
-# answer holds a thread for longer. Smaller: calls over slow links fail.
+# Longest time to connect, and again for the TLS handshake, in seconds. Larger: a server that does
+# not answer holds a thread for longer. Smaller: calls over slow links fail.
 CONNECT_SECONDS = 3.0
 # Servers to which a process keeps connections; beyond that, those to the server called longest ago
 # are closed. Larger: more open sockets. Smaller: more calls connect.

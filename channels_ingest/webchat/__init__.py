@@ -1,4 +1,6 @@
-"""The web chat: a page, a widget for customers' own pages, and the small API that both use. A Django app of its own.
+"""The web chat: a page, a widget for customers' own pages, and the small API that both use.
+
+A Django app of its own.
 
 urls.py      pages, then the API
 views.py     `/`, `/chat/<channel>/`, the widget's script and its preview

@@ -1,11 +1,12 @@
-"""The API of the chat page and the widget: begin a session, post a message, poll. It uses no cookie.
+"""The API of the chat page and the widget: begin a session, post a message, poll. No cookies.
 
     POST /web/<channel>/session/    {} or {"id", "hash"}                     -> {"token", "identified"}
     POST /web/<channel>/messages/   {"client_id", "text"}                    -> {} after the COMMIT
                                     {"client_id", "choice", "reply"}            a button of that reply
     GET  /web/<channel>/messages/?after=<cursor>                             -> a timeline, or 304
 
-400 and 413 refuse a message for good. 401 asks for a new session. After 429 and 503 the page tries again.
+400 and 413 refuse a message for good. 401 asks for a new session. After 429 and 503 the page
+tries again.
 """
 
 from __future__ import annotations
@@ -34,15 +35,20 @@ from conversations.storing import intake
 
 log = logging.getLogger(__name__)
 
-BODY_CAP = 64 * 1024  # bytes of a request; larger ones are refused by 413
+# Most bytes of a request; a larger one is refused by 413. Larger: more memory. Smaller: texts that
+# MAX_TEXT allows are refused (a code point takes up to 12 bytes in JSON).
+BODY_CAP = 64 * 1024
 # Code points of a message. The page counts them too and sends no more. Larger: longer texts for
 # bots and platforms. Smaller: visitors must split their texts.
 MAX_TEXT = 4000
-CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")  # the same id again, in a visitor's conversation, is a duplicate
+# The page's id of a message: the same id again in a visitor's conversation is a duplicate.
+CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 REPLY = re.compile(r"[0-9a-f-]{32,36}")  # a reply's idempotency key
+# A text that is a command: its name, then its arguments.
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,32})(?:\s+(.*))?", re.DOTALL)
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?")
-# Retry-After of a 503; larger: a longer wait after a fault, smaller: more load during one
+# Seconds in ``Retry-After`` of a 503. Larger: pages wait longer after a short fault. Smaller: more
+# requests while it lasts.
 RETRY_SECONDS = 2
 
 View = Callable[[HttpRequest, ChannelConfig], HttpResponse]
@@ -57,9 +63,9 @@ class Refused(Exception):
 
 
 def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
-    """Turn what is wrong into an answer.
+    """Make a view an endpoint for these methods.
 
-    Unknown channel 404, foreign origin 403, our own fault 503.
+    An unknown channel is answered 404, a foreign origin 403, a fault of our own 503.
     """
 
     def wrap(view: View) -> Callable[..., HttpResponse]:
@@ -67,7 +73,7 @@ def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
         @functools.wraps(view)
         def guarded(request: HttpRequest, public_id: str) -> HttpResponse:
             try:
-                request.get_host()
+                request.get_host()  # raises DisallowedHost; origins.py trusts the host after that
                 channel = registry.channel_by_public_id("web", public_id)
                 return _with_cors(channel, request, functools.partial(_answer, view, methods))
             except DisallowedHost:
@@ -84,6 +90,7 @@ def endpoint(*methods: str) -> Callable[[View], Callable[..., HttpResponse]]:
 def _with_cors(
     channel: ChannelConfig | None, request: HttpRequest, answer: Callable[[HttpRequest, ChannelConfig], HttpResponse]
 ) -> HttpResponse:
+    """Add the CORS headers to every answer: without them a page cannot read even a refusal."""
     if channel is None:
         return _problem(Refused(404, "There is no such chat."))
     response = answer(request, channel)
@@ -93,6 +100,7 @@ def _with_cors(
 
 
 def _answer(view: View, methods: tuple[str, ...], request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
+    """Check origin and method, then call the view. What it raises becomes an answer."""
     if not origins.may_write(channel, request):
         return _problem(Refused(403, "This web page may not use this chat."))
     if request.method == "OPTIONS":
@@ -120,7 +128,7 @@ def session(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
     user_id, given_hash = _text(given, "id"), _text(given, "hash")
     visitor = tokens.identified_visitor(channel, user_id, given_hash) if user_id else None
     if visitor is None:
-        _within(caps.wait_to_begin(channel, request))
+        _refuse_if_early(caps.wait_to_begin(channel, request))
     if user_id and visitor is None:
         raise Refused(403, "The identity could not be verified.")
     token = tokens.issue(channel, visitor or tokens.new_visitor())
@@ -138,12 +146,13 @@ def _post(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpRes
     """Answer 200 only after the COMMIT: the page forgets the message then."""
     raw = _body(request)
     entry = _entry(request, channel, visitor, _read(raw))
-    _within(caps.wait_to_write(channel, visitor))
+    _refuse_if_early(caps.wait_to_write(channel, visitor))
     intake.accept(channel, [entry], _webhook_request(request, raw))
     return _json({})
 
 
 def _poll(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
+    """Return the timeline after the page's cursor, or 304 if nothing at all has changed."""
     found = timeline.read(channel, visitor, request.GET.get("after", ""))
     if not found.items and request.headers.get("If-None-Match") == found.etag:
         return HttpResponse(status=304, headers={"ETag": found.etag})
@@ -154,6 +163,7 @@ def _poll(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpRes
 
 
 def _visitor(request: HttpRequest, channel: ChannelConfig) -> str:
+    """Return the visitor whom the token in the header names. Raises ``Refused``."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     visitor = tokens.read(channel, token.strip()) if scheme.lower() == "bearer" else None
     if visitor is None:
@@ -162,6 +172,7 @@ def _visitor(request: HttpRequest, channel: ChannelConfig) -> str:
 
 
 def _body(request: HttpRequest) -> bytes:
+    """Return the body, under ``BODY_CAP``. Raises ``Refused``."""
     try:
         return body.read(request.META, BODY_CAP)
     except body.BodyError as error:
@@ -170,6 +181,7 @@ def _body(request: HttpRequest) -> bytes:
 
 
 def _read(raw: bytes) -> dict[str, Any]:
+    """Return a body as a JSON object. Raises ``Refused``."""
     try:
         return read_object(raw)
     except Unreadable as error:
@@ -177,6 +189,7 @@ def _read(raw: bytes) -> dict[str, Any]:
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:
+    """Return a member that must be text, '' if it is missing. Raises ``Refused``."""
     value = given.get(name, "")
     if not isinstance(value, str):
         raise Refused(400, f"{name} is not text")
@@ -184,6 +197,10 @@ def _text(given: Mapping[str, Any], name: str) -> str:
 
 
 def _entry(request: HttpRequest, channel: ChannelConfig, visitor: str, given: Mapping[str, Any]) -> Entry:
+    """Return the entry to store.
+
+    The page's ``client_id`` makes its key, so that a message that is posted twice is stored once.
+    """
     client_id = _text(given, "client_id")
     if not CLIENT_ID.fullmatch(client_id):
         raise Refused(400, "client_id is not 8 to 64 letters, digits, - or _")
@@ -199,6 +216,7 @@ def _entry(request: HttpRequest, channel: ChannelConfig, visitor: str, given: Ma
 
 
 def _message(text: str, client_id: str, common: Mapping[str, Any]) -> Entry:
+    """Read a written message. Raises ``Refused`` for an empty or a too long one."""
     if not text.strip():
         raise Refused(400, "The message is empty.")
     if len(text) > MAX_TEXT:
@@ -209,6 +227,7 @@ def _message(text: str, client_id: str, common: Mapping[str, Any]) -> Entry:
 
 
 def _button(channel: ChannelConfig, given: Mapping[str, Any], client_id: str, common: Mapping[str, Any]) -> Entry:
+    """Read a pressed button. Raises ``Refused`` if this visitor was never offered it."""
     choice, reply = _text(given, "choice"), _text(given, "reply")
     title = timeline.offered_title(channel, common["chat"], reply, choice) if REPLY.fullmatch(reply) else None
     if title is None:
@@ -217,11 +236,13 @@ def _button(channel: ChannelConfig, given: Mapping[str, Any], client_id: str, co
 
 
 def _language(request: HttpRequest) -> str:
+    """Return the browser's first language; '' if it is not of the usual form."""
     first = request.headers.get("Accept-Language", "").split(",")[0].split(";")[0].strip()
     return first if LANGUAGE.fullmatch(first) else ""
 
 
 def _webhook_request(request: HttpRequest, raw: bytes) -> WebhookRequest:
+    """Return what is stored of the request. The token stays out of it."""
     return WebhookRequest(
         method="POST",
         url=settings.PUBLIC_URL + request.get_full_path(),
@@ -234,7 +255,8 @@ def _webhook_request(request: HttpRequest, raw: bytes) -> WebhookRequest:
 # ---------------------------------------------------------------- answering
 
 
-def _within(seconds: float) -> None:
+def _refuse_if_early(seconds: float) -> None:
+    """Raise ``Refused`` (429) if a cap says to wait ``seconds``; 0 passes."""
     if seconds:
         raise Refused(429, "Too many at once. Please wait a moment.", seconds)
 
@@ -244,6 +266,7 @@ def _json(value: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
 
 
 def _problem(refused: Refused) -> HttpResponse:
+    """Return a refusal as JSON; the page shows its words."""
     headers = {"Retry-After": str(math.ceil(refused.retry_after))} if refused.retry_after else {}
     response = _json({"error": refused.words}, headers)
     response.status_code = refused.status

@@ -21,18 +21,20 @@ NEW_PER_HOUR = 120
 # A visitor may send MESSAGE_BURST messages at once, then one in MESSAGE_SECONDS. A burst that is
 # too small delays people who write many short messages; too large lets one visitor fill a queue.
 MESSAGE_SECONDS, MESSAGE_BURST = 1.0, 30
-# Addresses or visitors counted; larger: more memory, smaller: a busy day forgets them sooner
+# Addresses or visitors that a cap counts. Larger: more memory. Smaller: under load the oldest are
+# forgotten sooner and may begin again.
 KEYS = 20_000
 
 
 class Cap:
     """Allow ``burst`` events of a key at once, then one in ``interval`` seconds.
 
-    Forget the oldest keys first.
+    Beyond ``keys`` keys the oldest are forgotten, which bounds the memory.
     """
 
     def __init__(self, keys: int = KEYS) -> None:
         self._keys = keys
+        # Key -> when its whole burst is free again, on the monotonic clock.
         self._free_at: OrderedDict[Any, float] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -56,7 +58,7 @@ _messages = Cap()
 
 
 def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
-    """Return the seconds until this address may begin another conversation here; 0.0 counts one now."""
+    """Return the seconds until this address may begin a conversation here; 0.0 counts one now."""
     per_hour = new_per_hour(channel)
     if not per_hour:
         return 0.0

@@ -17,7 +17,10 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def allowed_origins(channel: ChannelConfig) -> list[str]:
-    """Return the option ``allowed_origins`` (a list, or text with commas or spaces) without invalid origins."""
+    """Return the option ``allowed_origins`` without what is no origin.
+
+    The option is a list, or text with commas or spaces.
+    """
     given = channel.options.get("allowed_origins", [])
     words = re.split(r"[\s,]+", given) if isinstance(given, str) else given
     return [origin for word in words if (origin := normalised(str(word)))]
@@ -32,15 +35,15 @@ def normalised(word: str) -> str:
 
 
 def own_origins(request: HttpRequest) -> set[str]:
-    """Return the origin of PUBLIC_URL and that of the request's host, which ALLOWED_HOSTS has checked."""
+    """Return the origins of PUBLIC_URL and of the request's host, as ALLOWED_HOSTS allows it."""
     parts = urlsplit(settings.PUBLIC_URL)
     return {normalised(f"{parts.scheme}://{parts.netloc}"), normalised(f"{request.scheme}://{request.get_host()}")}
 
 
 def may_write(channel: ChannelConfig, request: HttpRequest) -> bool:
-    """Check ``Origin``.
+    """Return True if the page that calls belongs to us or to an allowed site.
 
-    Browsers send it with every POST, and leave it out in a GET of the same origin.
+    Browsers send ``Origin`` with every POST, and leave it out in a GET of the same origin.
     """
     origin = request.headers.get("Origin", "")
     if not origin and request.method == "GET":
@@ -51,7 +54,8 @@ def may_write(channel: ChannelConfig, request: HttpRequest) -> bool:
 def add_cors(channel: ChannelConfig, request: HttpRequest, response: HttpResponseBase) -> None:
     """Let scripts of an allowed origin read the answer.
 
-    Without cookies, no credentials are needed.
+    ``Allow-Credentials`` is missing on purpose: there are no cookies. Browsers keep the permission
+    for ten minutes.
     """
     origin = request.headers.get("Origin", "")
     response.headers["Vary"] = "Origin, Authorization"

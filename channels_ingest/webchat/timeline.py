@@ -1,7 +1,8 @@
 """Reads what the page shows: one indexed query a poll, and a 304 when nothing is new.
 
-A cursor is ``<newest message>.<newest reply>``, both as numbers of the lane. A reply is shown once it
-is sent. Replies are sent in the order of their numbers, so a cursor misses none.
+A cursor is ``<newest message>.<newest reply>``, both as sequence numbers of the conversation. A
+reply is shown once it is sent. Replies are sent in the order of their numbers, so a cursor misses
+none.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from conversations.lanes import pauses
 from conversations.postgres import database
 
 # Messages, and replies, in one answer at most. Larger: a page that opens shows more of a long
-# conversation, from a slower query and a larger answer. Smaller: a page that was away polls
-# oftener.
+# conversation, from a slower query and a larger answer. Smaller: a page that was away polls more
+# often.
 MOST = 200
 CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
+# Finds the reply of this id in this visitor's conversation.
 OFFERED = """SELECT r.body FROM reply r WHERE r.channel_id = %s AND r.platform_id = %s AND r.platform_id <> ''
                 AND (SELECT c.chat = %s AND c."user" = %s FROM conversation c WHERE c.id = r.conversation_id)"""
 
@@ -64,15 +66,13 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def etag(self) -> str:
+        """Return a tag that changes with the cursor and with the state that the page shows."""
         state = f"{self.mode}.{self.busy}.{self.answering}.{self.colleague}"
         return f'"{self.cursor}.{zlib.crc32(state.encode()):08x}"'
 
 
 def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
-    """Return what came after the cursor ``after``.
-
-    Anything that is no cursor means from the start.
-    """
+    """Return what came after the cursor ``after``; from the start if it is no cursor."""
     match = CURSOR.fullmatch(after)
     message, reply = map(int, match.groups()) if match else (0, 0)
     rows = [Row(*row) for row in database.read(_query(), (message, reply, MOST, channel.id, visitor, visitor))]
@@ -96,7 +96,7 @@ def answers(channel: ChannelConfig) -> bool:
 
 
 def offered_title(channel: ChannelConfig, visitor: str, reply: str, choice: str) -> str | None:
-    """Return the words of a button that this visitor was shown, or None if there was no such button."""
+    """Return the words of a button that this visitor was shown; None if there is none."""
     for (body,) in database.read(OFFERED, (channel.id, reply, visitor, visitor)):
         for offered in body.get("choices", ()):
             if offered["id"] == choice:
@@ -105,10 +105,12 @@ def offered_title(channel: ChannelConfig, visitor: str, reply: str, choice: str)
 
 
 def _newest(rows: list[Row], type_: str, before: int) -> int:
+    """Return the newest sequence number of a type; ``before`` if it has no row."""
     return max((row.sequence for row in rows if row.type == type_), default=before)
 
 
 def _item(row: Row) -> dict[str, Any]:
+    """Return a row as the page reads it."""
     common = {"type": row.type, "sequence": row.sequence, "id": row.id, "at": row.at.isoformat()}
     if row.type == "message":
         return {**common, "text": row.body, "choice": row.choice or "", "reply": row.target or ""}

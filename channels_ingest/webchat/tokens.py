@@ -1,7 +1,7 @@
-"""Signs and reads the token that says who a visitor is. It is valid for one channel, without cookies.
+"""Signs and reads the token that says who a visitor is, for one channel. No cookies.
 
-An anonymous visitor is ``v:`` and 192 random bits. A customer whom the site vouches for is ``i:`` and
-the site's own id. The site proves it by an HMAC-SHA256 of the id, in hex, under the channel's
+An anonymous visitor is ``v:`` and 192 random bits. A customer whom the site vouches for is ``i:``
+and the site's own id. The site proves it by an HMAC-SHA256 of the id, in hex, under the channel's
 ``identify_secret``. The prefixes keep both apart, whatever ids a site uses.
 """
 
@@ -17,12 +17,17 @@ from channels_ingest.formats.signatures import any_same
 from conversations.contracts import ChannelConfig
 
 DAY = 24 * 3600
-# Life of a token: as long as browsers keep data; shorter: visitors lose their chat
+# Life of a visitor's token in seconds. Larger: of no use, browsers keep no data for longer.
+# Smaller: visitors lose their chat sooner.
 ANONYMOUS_SECONDS = 400 * DAY
-# Life of a customer's token; the site vouches again at each load of its page
+# Life of a customer's token in seconds; each load of the site's page brings a new one. Larger: a
+# stolen token works for longer. Smaller: a page that stays open loses its chat.
 IDENTIFIED_SECONDS = DAY
-MAX_ID = 200  # characters of a site's own id
-MAX_TOKEN = 2000  # characters; a longer token is refused without checking its signature
+# Longest id of a site's customer, in characters. Larger: longer tokens. Smaller: more are refused.
+MAX_ID = 200
+# Longest token, in characters. Larger: checking the signature of nonsense takes more CPU. Smaller:
+# tokens with long ids are refused.
+MAX_TOKEN = 2000
 
 
 def new_visitor() -> str:
@@ -30,7 +35,10 @@ def new_visitor() -> str:
 
 
 def identified_visitor(channel: ChannelConfig, user_id: str, given: str) -> str | None:
-    """Return the visitor that a site vouches for; None if the hash is wrong or the channel has no secret."""
+    """Return the visitor that a site vouches for.
+
+    None if the hash is wrong, the id is not usable, or the channel has no secret.
+    """
     wanted = [identity_hash(secret, user_id) for secret in channel.secrets("identify_secret")]
     usable = 0 < len(user_id) <= MAX_ID and user_id.isprintable()
     return f"i:{user_id}" if any_same(given.lower(), wanted) and usable else None
@@ -42,11 +50,12 @@ def identity_hash(secret: str, user_id: str) -> str:
 
 
 def issue(channel: ChannelConfig, visitor: str) -> str:
+    """Return a signed token that says who the visitor is."""
     return signing.dumps(visitor, salt=_salt(channel))
 
 
 def read(channel: ChannelConfig, token: str) -> str | None:
-    """Return the visitor of a token; None if it is not ours, belongs to another channel, or is too old."""
+    """Return the visitor of a token; None if it is not ours, of this channel, or is too old."""
     if len(token) > MAX_TOKEN:
         return None
     try:
@@ -59,4 +68,5 @@ def read(channel: ChannelConfig, token: str) -> str | None:
 
 
 def _salt(channel: ChannelConfig) -> str:
+    """Return the channel's salt: with it, no other channel accepts the token."""
     return f"webchat:{channel.public_id}"

@@ -29,16 +29,14 @@ SCRIPT = Path(__file__).parent / "static" / "webchat" / "widget.js"
 ACCENT = re.compile(r"#[0-9a-fA-F]{6}")
 DEFAULT_ACCENT = "#1f6f5c"
 DEFAULT_GREETING = "Ask us anything. We usually answer within seconds."
+# Finds the first active web channel.
 FIRST = "SELECT public_id FROM channel WHERE platform = 'web' AND active ORDER BY id LIMIT 1"
 
 View = Callable[..., HttpResponseBase]
 
 
 def page(view: View) -> View:
-    """Allow GET and HEAD only.
-
-    Turn a fault of ours (the database is away) into a page that says so.
-    """
+    """Make a view a page: GET and HEAD only, and a page that says so when a fault is ours."""
 
     @require_safe
     @functools.wraps(view)
@@ -56,7 +54,10 @@ def page(view: View) -> View:
 
 @page
 def home(request: HttpRequest) -> HttpResponseBase:
-    """Show the channel that CHAT_CHANNEL names; under LOCAL, without it, the first active web channel."""
+    """Show the channel that CHAT_CHANNEL names.
+
+    Under LOCAL, without CHAT_CHANNEL, show the first active web channel.
+    """
     public_id = getattr(settings, "CHAT_CHANNEL", "")
     if not public_id and settings.LOCAL:
         public_id = next((row[0] for row in database.read(FIRST)), "")
@@ -90,8 +91,10 @@ def widget_script(request: HttpRequest) -> HttpResponseBase:
 
 @xframe_options_exempt  # the Content-Security-Policy below names the sites that may frame the page
 def _chat(request: HttpRequest, channel: ChannelConfig) -> HttpResponseBase:
+    """Return the chat page. Only our own pages and the allowed origins may frame it."""
+
     def shown(request: HttpRequest) -> HttpResponseBase:
-        return render(request, "webchat/chat.html", _words(channel))
+        return render(request, "webchat/chat.html", _page_settings(channel))
 
     framers = ["'self'", *origins.allowed_origins(channel)]
     policy = csp_replace({"frame-ancestors": framers, "media-src": ["'self'", "https:"]})
@@ -100,7 +103,12 @@ def _chat(request: HttpRequest, channel: ChannelConfig) -> HttpResponseBase:
     return response
 
 
-def _words(channel: ChannelConfig) -> dict[str, Any]:
+def _page_settings(channel: ChannelConfig) -> dict[str, Any]:
+    """Return what the page must know of the channel.
+
+    The accent goes into CSS, so anything but a colour is replaced. ``answering``: nothing is
+    stopped. ``longest``: most code points of a message.
+    """
     options = channel.options
     accent = str(options.get("accent", ""))
     return {
@@ -115,10 +123,12 @@ def _words(channel: ChannelConfig) -> dict[str, Any]:
 
 
 def _title(channel: ChannelConfig) -> str:
+    """Return the words at the head of the chat."""
     return str(channel.options.get("title") or channel.name or "Chat")
 
 
 def _channel(public_id: str) -> ChannelConfig:
+    """Return an active web channel; any other is answered 404."""
     channel = registry.channel_by_public_id("web", public_id)
     if channel is None or not channel.active:
         raise Http404
@@ -131,5 +141,6 @@ def _notice(request: HttpRequest, status: int, title: str, words: str) -> HttpRe
 
 @functools.cache
 def _script() -> tuple[bytes, str]:
+    """Return the widget's script and its ETag, read once per process."""
     source = SCRIPT.read_bytes()
     return source, f'"{hashlib.sha256(source).hexdigest()[:32]}"'

@@ -25,6 +25,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from channels_ingest import channel_setup
 
+# All members of a channel in the file. Another one, perhaps misspelt, is refused.
 KNOWN = frozenset({"tenant", "name", "platform", "bot", "active", "api_base", "set"})
 
 
@@ -46,6 +47,7 @@ class Command(BaseCommand):
                 raise CommandError(f"channel {number} ({each.get('name', 'no name')}): {error}") from None
 
     def _apply(self, wanted: dict[str, Any]) -> None:
+        """Create or change one channel; print its result as a line of JSON."""
         unknown = wanted.keys() - KNOWN
         if unknown:
             raise channel_setup.WrongSetting(f"unknown: {', '.join(sorted(unknown))}")

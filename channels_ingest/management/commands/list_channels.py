@@ -14,6 +14,7 @@ COLUMNS = ("id", "tenant", "name", "platform", "bot", "active", "missing", "webh
 
 
 def describe(channel: Channel) -> dict[str, Any]:
+    """Return a channel as a row of the list, with the names of its credentials only."""
     return {
         "id": channel.pk,
         "public_id": channel.public_id,
@@ -31,6 +32,7 @@ def describe(channel: Channel) -> dict[str, Any]:
 
 
 def _missing(channel: Channel) -> list[str]:
+    """Return the required secrets that a channel lacks; 'adapter' without its adapter."""
     try:
         return channel_setup.missing(channel.platform, channel.sealed)
     except channel_setup.WrongSetting:
@@ -58,6 +60,7 @@ class Command(BaseCommand):
 
 
 def _cell(value: Any) -> str:
+    """Return a value as text of the table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(value) if isinstance(value, list) else str(value)

@@ -59,6 +59,7 @@ class Command(BaseCommand):
             raise CommandError(f"{refused} of {options['times']} were refused")
 
     def _post(self, url: str, adapter: Any, channel: Any, fixture: dict[str, Any]) -> http.Answered:
+        """Sign the fixture and post it. The server may be on this host."""
         body = body_of(fixture)
         try:
             headers = {**fixture.get("headers", {}), **adapter.sign(channel, body)}
@@ -70,6 +71,7 @@ class Command(BaseCommand):
 
 
 def find_fixture(name: str, platform: str) -> Path:
+    """Return the file of that name, or the platform's fixture of that name."""
     for path in (Path(name), settings.BASE_DIR / FIXTURES / platform / f"{name}.json"):
         if path.is_file():
             return path
@@ -78,6 +80,7 @@ def find_fixture(name: str, platform: str) -> Path:
 
 
 def read_fixture(path: Path) -> dict[str, Any]:
+    """Return a fixture with headers and body, or only a body, as the module describes."""
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
@@ -89,6 +92,7 @@ def read_fixture(path: Path) -> dict[str, Any]:
 
 
 def body_of(fixture: dict[str, Any]) -> bytes:
+    """Return the bytes to post. In ``raw`` each character stands for one byte."""
     if "raw" in fixture:
         return str(fixture["raw"]).encode("latin-1")
     return json.dumps(fixture["body"], ensure_ascii=False, separators=(",", ":")).encode()
@@ -116,6 +120,7 @@ def _as_json(name: str, value: str) -> Any:
 
 
 def _walk(body: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects in a body, those nearest to the top first."""
     level = [body]
     while level:
         yield from (item for item in level if isinstance(item, dict))

@@ -13,6 +13,7 @@ from conversations.models import Channel
 
 
 def find_channel(public_id: str) -> Channel:
+    """Return the channel with this public id. Raises ``CommandError``."""
     channel = Channel.objects.select_related("tenant").filter(public_id=public_id).first()
     if channel is None:
         raise CommandError(f"no channel has the public id {public_id!r}; see list_channels")

@@ -35,7 +35,11 @@ class Command(BaseCommand):
 
 
 def follow_port() -> None:
-    """Keep the installation when `make run` changes its port, but not when it has a public name."""
+    """Keep the installation's URL right when `make run` changes its port.
+
+    Otherwise the database would count as a copy, and nothing would be sent. A URL that leads to
+    another host is left alone.
+    """
     row = Installation.objects.get()
     if row.public_url != settings.PUBLIC_URL and is_here(row.public_url) and is_here(settings.PUBLIC_URL):
         Installation.objects.update(public_url=settings.PUBLIC_URL)
@@ -43,11 +47,16 @@ def follow_port() -> None:
 
 
 def is_here(url: str) -> bool:
+    """Return True if a URL leads to this machine."""
     return urlsplit(url).hostname in LOOPBACK
 
 
 def make_admin() -> None:
-    """Create the admin account. Generate its password once, or set the given one."""
+    """Create the account ``admin`` if there is none.
+
+    ADMIN_PASSWORD, if set, becomes its password at each run. Without it, a new account gets a
+    generated password, kept in DATA_DIR/admin_password.
+    """
     rights = {"is_staff": True, "is_superuser": True}
     admin, created = get_user_model().objects.get_or_create(username="admin", defaults=rights)
     given = os.environ.get("ADMIN_PASSWORD", "")

@@ -1,5 +1,7 @@
 // One request. Never throws: a broken connection is status 0.
 
+// A request is given up after so long. Larger: a dead connection is noticed later. Smaller: requests
+// over slow connections fail.
 const SECONDS = 15;
 
 export async function request(url, { token, etag, body } = {}) {

@@ -50,6 +50,7 @@ class Chat {
     view.drop(item.client_id);
   }
 
+  // Send a refused message as a new one, with a new id.
   sayAgain(item) {
     this.discard(item);
     this.say(item.choice === undefined ? { text: item.text } : { choice: item.choice, reply: item.reply, title: item.title });
@@ -189,6 +190,7 @@ function tell(message) {
   if (framed) window.parent.postMessage({ source: "chat", ...message }, "*");
 }
 
+// Only the window around our frame may tell who the visitor is.
 function hear({ source, data }) {
   if (!framed || source !== window.parent || data?.source !== "chat-widget") return;
   if (data.type === "shown") {
@@ -202,6 +204,7 @@ function hear({ source, data }) {
   }
 }
 
+// Start this visitor's chat, in place of another's. Without a usable identity they are anonymous.
 function begin(identity) {
   const usable = identity && typeof identity.id === "string" && typeof identity.hash === "string";
   chat?.stop();

@@ -3,7 +3,7 @@
 
 import * as store from "./store.js";
 
-let newest = 0;
+let newest = 0; // time of the newest message in ms; each is later than the one before
 
 export class Outbox {
   constructor(prefix) {

@@ -3,7 +3,7 @@
 
 const memory = new Map();
 const storage = usable();
-let keeper = () => {};
+let keeper = () => {}; // replaced by keepWith
 
 // keep(key, value): the site around us stores a value for us; null removes it. `kept`: what it has stored.
 export function keepWith(keep, kept) {

@@ -2,8 +2,9 @@
 
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>"'.,:;!?)\]}…]/g;
 const PICTURE = /\.(avif|gif|jpe?g|png|webp)$/i;
-const SLOW_SECONDS = 20; // after so long without an answer the page says that it takes longer than usual
-const COUNTED_FROM = 0.9; // share of the longest text from which the length is shown
+// After so long without an answer the page says that it takes longer than usual.
+const SLOW_SECONDS = 20;
+const COUNTED_FROM = 0.9; // the length is shown from this share of the longest text on
 
 const by = (id) => document.getElementById(id);
 
@@ -46,6 +47,7 @@ export class View {
 
   // -------------------------------------------------------------- own messages
 
+  // Show a message that the server has not stored yet.
   addWaiting(item) {
     const element = message("mine", item.text ?? item.title, item.at, "You");
     element.append(el("p", { className: "fate", textContent: "Sending…" }));
@@ -112,6 +114,7 @@ export class View {
     if (this.used.has(item.id)) this.#use(item.id, this.used.get(item.id));
   }
 
+  // Add an element to those that the server has stored, below a heading if a new day begins.
   #settle(element, at) {
     const day = new Date(at).toLocaleDateString(undefined, { weekday: "long", day: "numeric", month: "long" });
     if (day !== this.day) this.settled.append(el("p", { className: "day", textContent: day }));
@@ -137,6 +140,7 @@ export class View {
     return group;
   }
 
+  // A button of this reply was pressed: disable them all and mark that one.
   #use(reply, choice) {
     this.used.set(reply, choice);
     this.#eachChoice(reply, (button) => {
@@ -145,6 +149,7 @@ export class View {
     });
   }
 
+  // The press was refused: the buttons can be pressed again.
   #unuse(reply) {
     this.used.delete(reply);
     this.#eachChoice(reply, (button) => {
@@ -159,7 +164,8 @@ export class View {
 
   // -------------------------------------------------------------- states
 
-  // Says who answers. Nobody is named before somebody took the conversation, and nothing is "Online" while stopped.
+  // Say who answers. Nobody is named before somebody took the conversation, and the chat is not
+  // "Online" while anything is stopped.
   mode({ mode, answering, colleague }) {
     const waits = mode !== "human" && !answering;
     if (mode !== "human") this.modeWords = waits ? "Answers are delayed" : "Online";
