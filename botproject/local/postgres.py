@@ -146,7 +146,7 @@ class Postgres(Server):
         return self._copied_folder(binary)
 
     def _copied_folder(self, binary: Binary) -> Path:
-        """Return the programs' folder, copied if the server's user cannot reach it (a venv in a 0700 home)."""
+        """Copy the programs where the server's user can run them (a venv may be in a 0700 home)."""
         package = binary.bundle[0]
         stamp = binary.path.stat()
         copy = self.room / f"programs-{stamp.st_mtime_ns:x}-{stamp.st_size:x}"
@@ -162,7 +162,7 @@ def locale_options(version: int) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """PGDATA, PGPORT and the like of the caller must not reach a server of ours; marks of a run do."""
+    """Return an environment without the caller's PGDATA, PGPORT and the like, with a run's marks."""
     marks = {name: value for name, value in os.environ.items() if name.startswith(RUN_MARK)}
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **marks}
 

@@ -43,7 +43,7 @@ class Conversation(models.Model):
     gap_since = models.DateTimeField(null=True)
     # When the first wait (window, base or gap) is over
     wait_until = models.DateTimeField(null=True)
-    # Bot replies up to this number are never sent
+    # No send of a bot reply up to this number starts any more
     cancelled_through = models.BigIntegerField(db_default=0)
     unreachable_since = models.DateTimeField(null=True)  # the person blocked us
     last_sent_at = models.DateTimeField(null=True)

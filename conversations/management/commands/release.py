@@ -37,7 +37,7 @@ class Command(BaseCommand):
             self.stdout.write(f"A table is in use; trying again ({number} of {TRIES}).")
             time.sleep(PAUSE_SECONDS)
         else:
-            raise CommandError("The migrations did not get their locks. Nothing was changed. Try again later.")
+            raise CommandError("The migrations could not get their locks. Nothing was changed. Try again later.")
         call_command("check", databases=["default"], deploy=not settings.LOCAL)
 
     def migrate(self) -> bool:
