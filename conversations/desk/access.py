@@ -34,11 +34,11 @@ class Role(enum.IntEnum):
         return {Role.NOBODY: "none", Role.READ_ONLY: "read-only"}.get(self, self.name.lower().replace("_", " "))
 
 
-# What ``TenantStaff.role`` may hold.
+# The roles that a superuser can give, by the word that ``TenantStaff.role`` holds.
 GIVEN = {role.name.lower(): role for role in (Role.READ_ONLY, Role.AGENT, Role.TENANT_ADMIN)}
 
-# Action -> least role. An action is a function of ``actions`` that takes a person of staff, or a page.
-# What is not in the table is allowed to nobody.
+# Action -> least role that may do it. An action is a function of ``actions`` that takes a person of
+# staff, or a page. An action that is not in the table is allowed to nobody.
 LEAST = {
     # pages
     "see": Role.READ_ONLY,
@@ -81,7 +81,10 @@ def is_superuser(request: HttpRequest) -> bool:
 
 
 def roles(request: HttpRequest) -> dict[int, Role]:
-    """Return this person's role per tenant id, read once per request. Superusers need no row here."""
+    """Return this person's role per tenant id, read once per request.
+
+    Superusers are not in it: they need no row, see ``role``.
+    """
     known = vars(request)
     if "roles" not in known:
         is_staff = request.user.is_active and getattr(request.user, "is_staff", False)
@@ -96,7 +99,10 @@ def tenants(request: HttpRequest) -> list[int]:
 
 
 def role(request: HttpRequest, of: Iterable[int]) -> Role:
-    """Return the role that this person has in every one of the tenants ``of``; NOBODY where there is none."""
+    """Return the role that this person has in every one of the tenants ``of``: the lowest of them.
+
+    NOBODY where they have none, or where ``of`` is empty.
+    """
     if is_superuser(request):
         return Role.SUPERUSER
     return min((roles(request).get(tenant, Role.NOBODY) for tenant in of), default=Role.NOBODY)
@@ -119,14 +125,20 @@ def allowed(request: HttpRequest, of: Iterable[int]) -> frozenset[str]:
 
 
 def may_enter(request: HttpRequest, action: str = "see") -> bool:
-    """Return True if this person may open a page that needs ``action``, in one tenant at least."""
+    """Return True if this person may open a page that needs ``action``, in one tenant at least.
+
+    Which rows the page then shows is limited by ``scoped``.
+    """
     if not (request.user.is_active and getattr(request.user, "is_staff", False)):
         return False
     return highest_role(request) >= LEAST[action]
 
 
 def channels(request: HttpRequest) -> list[Channel]:
-    """Return the channels that this person may see, read once per request."""
+    """Return the channels that this person may see, read once per request.
+
+    Credentials and options are left out: no list shows them.
+    """
     known = vars(request)
     if "channels" not in known:
         rows = Channel.objects.order_by("id").only("id", "name", "platform", "public_id", "tenant_id", "bot", "active")
@@ -144,5 +156,8 @@ def tenants_of(request: HttpRequest, channel_id: int) -> list[int]:
 
 
 def scoped(rows: models.QuerySet[M], request: HttpRequest, path: str) -> models.QuerySet[M]:
-    """Return ``rows`` whose ``path`` leads to a channel that this person may see; all rows for a superuser."""
+    """Return those of ``rows`` whose channel this person may see; all of them for a superuser.
+
+    ``path`` is the lookup from a row to its channel's id.
+    """
     return rows if is_superuser(request) else rows.filter(**{f"{path}__in": channel_ids(request)})

@@ -28,10 +28,16 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 from conversations.waking import wake
 
-TRIES = 3  # for a locked lane, each as long as lock_timeout (500 ms); more keep the page waiting longer
+# Attempts at a transaction while the lane is locked; each waits for lock_timeout (500 ms). Larger:
+# the page waits longer. Smaller: staff are told more often that the conversation is busy.
+TRIES = 3
+# Longest note or reason; the rest is cut off. Larger: longer rows in the audit.
 NOTE_CHARACTERS = 2_000
+# Longest answer of a person; a longer one is refused. Larger: one answer becomes more replies.
 ANSWER_CHARACTERS = 20_000
-REPLAYS = 64  # of one message; a limit, because next_replay looks for all of them
+# Most replays of one message. Larger: ``next_replay`` looks up more identities for each page.
+REPLAYS = 64
+# Values for ``lock.sql`` that accept a lane in any state. An act replaces those that it depends on.
 ANYTHING = {"epoch": None, "next_sequence": None, "mode": None, "paused": None}
 
 Result = TypeVar("Result")
@@ -40,7 +46,7 @@ Rows = dict[str, list[Row]]
 
 
 class NotAnswered(CoreError):
-    """Messages were to be skipped as answered, and nobody had answered them."""
+    """Staff wanted answered messages to be skipped, and nobody had answered them."""
 
     def __str__(self) -> str:
         return "nobody has written since these messages came: leave them to the bot, or skip them with a reason"
@@ -55,11 +61,11 @@ class Seen(Struct, frozen=True, kw_only=True):
     last_sequence: int = 0  # the newest message that the page showed
 
     def lane(self, **more: Any) -> dict[str, Any]:
-        """Return what must still hold for an act on who answers."""
+        """Return what must still hold for an act on who answers: nobody of staff acted meanwhile."""
         return {"conversation": self.conversation, "epoch": self.epoch, **more}
 
     def head(self) -> dict[str, Any]:
-        """Return what must still hold for an act on the head."""
+        """Return what must still hold for an act on the head: the same message is next."""
         return self.lane(next_sequence=self.next_sequence)
 
 
@@ -73,15 +79,19 @@ def retry(seen: Seen, staff: User) -> None:
 
 def skip(seen: Seen, staff: User, note: str) -> None:
     """Pass over the head for good; the next message is due."""
-    _pass(seen, staff, "skip", note, status=Message.Status.SKIPPED, statuses=["pending", "parked", "missing"])
+    _pass_head(seen, staff, "skip", note, status=Message.Status.SKIPPED, statuses=["pending", "parked", "missing"])
 
 
 def park(seen: Seen, staff: User, note: str) -> None:
     """Set the head aside, to be unparked later; the next message is due."""
-    _pass(seen, staff, "park", note, status=Message.Status.PARKED, statuses=["pending"])
+    _pass_head(seen, staff, "park", note, status=Message.Status.PARKED, statuses=["pending"])
 
 
-def _pass(seen: Seen, staff: User, verb: str, note: str, *, status: str, statuses: list[str]) -> None:
+def _pass_head(seen: Seen, staff: User, verb: str, note: str, *, status: str, statuses: list[str]) -> None:
+    """Settle the head as ``status`` (skipped or parked), so that the next message is due.
+
+    ``statuses`` are those that the head may have; with any other, nothing changes.
+    """
     written = f"{status} by {staff.get_username()}: {_note(note)}"
     statement = _sql("pass", status=status, note=written, statuses=statuses)
     _act(seen.head(), staff, verb, {"pass": statement}, subject=f"message {seen.next_sequence}", reason=note)
@@ -91,39 +101,54 @@ def _pass(seen: Seen, staff: User, verb: str, note: str, *, status: str, statuse
 
 
 def unpark(seen: Seen, staff: User, message: Message) -> int:
-    """Bring a parked message back, once: at the tail, or in its place where it blocks the lane. Return its number."""
+    """Bring a parked message back, once, and return its number.
+
+    If the lane waits for it (it is the head), it is tried again in its place; else a copy goes
+    to the tail.
+    """
     if message.sequence == seen.next_sequence:
         retry(seen, staff)
         return seen.next_sequence
-    identity = _again(message, "u:")
+    identity = _copy_identity(message, "u:")
     statement = _sql("replay", message=message.pk, identity=identity, statuses=["parked"], unpark=True)
-    return _put_back(staff, "unpark", message, statement)
+    return _append_copy(staff, "unpark", message, statement)
 
 
 def replay(staff: User, message: Message, number: int) -> int:
-    """Put a copy of a passed message at the tail, as its replay ``number``. Return the copy's own number."""
+    """Put a copy of a passed message at the tail, as its replay ``number``.
+
+    Return the copy's own number in the lane.
+    """
     if not 1 <= number <= REPLAYS:
         raise LaneMoved(f"a message is replayed {REPLAYS} times at most")
-    identity = _again(message, f"r:{number}")
+    identity = _copy_identity(message, f"r:{number}")
     statuses = ["handled", "skipped"]
     statement = _sql("replay", message=message.pk, identity=identity, statuses=statuses, unpark=False)
-    return _put_back(staff, "replay", message, statement)
+    return _append_copy(staff, "replay", message, statement)
 
 
 def next_replay(message: Message) -> int:
     """Return the number of the next replay of ``message``. A form that is sent twice replays once."""
-    identities = {_again(message, f"r:{number}"): number for number in range(1, REPLAYS + 1)}
+    identities = {_copy_identity(message, f"r:{number}"): number for number in range(1, REPLAYS + 1)}
     found = Message.objects.filter(identity__in=list(identities)).values_list("identity", flat=True)
     taken = {identities[bytes(identity)] for identity in found}
     return next(number for number in range(1, REPLAYS + 2) if number not in taken)
 
 
-def _again(message: Message, how: str) -> bytes:
+def _copy_identity(message: Message, how: str) -> bytes:
+    """Return the identity of a copy of ``message``.
+
+    The same message and ``how`` (unparked, or which replay) give the same identity, and identities
+    are unique: a form that is sent twice makes one copy.
+    """
     return crypto.keyed_hash(installation.identity_key(), bytes(message.identity), how)
 
 
-def _put_back(staff: User, verb: str, message: Message, statement: Statement) -> int:
-    """Append without looking at the epoch: a new number at the tail goes through the lane."""
+def _append_copy(staff: User, verb: str, message: Message, statement: Statement) -> int:
+    """Append the copy of a message and return its number.
+
+    The epoch is not compared: a new number at the tail disturbs no other act.
+    """
     lane = {"conversation": message.conversation_id}
     rows = _act(lane, staff, verb, {"copy": statement}, subject=f"message {message.sequence}")
     return int(rows["copy"][0][1])
@@ -134,15 +159,19 @@ def _put_back(staff: User, verb: str, message: Message, statement: Statement) ->
 
 def take_over(seen: Seen, staff: User, reason: str = "") -> None:
     """Let a person answer from now on; replies that the bot has not begun to send become drafts."""
-    _act(seen.lane(mode="bot"), staff, "take_over", _taking_over(staff), reason=reason)
+    _act(seen.lane(mode="bot"), staff, "take_over", _take_over_steps(staff), reason=reason)
 
 
 def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> None:
-    """Write a person's reply. ``taking_over``: take over from the bot in the same transaction."""
+    """Write a person's reply.
+
+    With ``taking_over``, take over from the bot in the same transaction, so that the bot cannot
+    answer in between.
+    """
     bodies = _bodies(seen.conversation, text)
     statement = _sql("answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
     if taking_over:
-        steps = {**_taking_over(staff), "took": _audit(staff, "take_over"), "answer": statement}
+        steps = {**_take_over_steps(staff), "took": _audit(staff, "take_over"), "answer": statement}
         _act(seen.lane(mode="bot"), staff, "answer", steps)
     else:
         _act(seen.lane(mode="human"), staff, "answer", {"answer": statement})
@@ -164,7 +193,8 @@ def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
     return int(rows["back"][0][1])
 
 
-def _taking_over(staff: User) -> Statements:
+def _take_over_steps(staff: User) -> Statements:
+    """Return the statements that stop the bot, make its unsent replies drafts and assign ``staff``."""
     return {
         "release": _sql("release", everything=True),
         "take over": _sql("take_over"),
@@ -193,7 +223,7 @@ def wake_up(conversation_id: int, staff: User) -> None:
 
 
 def pause(conversation_id: int, staff: User, reason: str) -> None:
-    """Stop the bot in this conversation; replies that are written still go out."""
+    """Stop the bot in this conversation. Replies that are written already still go out."""
     lane = {"conversation": conversation_id, "paused": False}
     _act(lane, staff, "pause", {"pause": _sql("pause", paused=True)}, reason=reason)
 
@@ -208,7 +238,10 @@ def resume(conversation_id: int, staff: User) -> None:
 
 
 def decide_unknown_reply(reply: Reply, staff: User, *, sent: bool) -> None:
-    """Mark it as sent, or send it again with the same key; a bot's reply from before a take-over becomes a draft."""
+    """Settle a reply of which nobody knows whether it arrived: it did, or it is sent again.
+
+    It is sent with the same key. A bot's reply from before a take-over becomes a draft instead.
+    """
     statement = _sql("decide_reply", reply=reply.pk, sent=sent)
     _act_on_reply(reply, staff, "decide_sent" if sent else "decide_resend", statement)
 
@@ -227,6 +260,7 @@ def cancel_reply(reply: Reply, staff: User, note: str) -> None:
 
 
 def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, reason: str = "") -> None:
+    """Run ``statement`` for one reply, and make the next reply due if this one is settled."""
     steps = {"reply": statement, "replies": _sql("move_replies")}
     _act({"conversation": reply.conversation_id}, staff, verb, steps, subject=f"reply {reply.sequence}", reason=reason)
 
@@ -243,14 +277,20 @@ def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -
 
 
 def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str = "") -> None:
-    """End a pause; the sweeper wakes the lanes that it stopped."""
+    """End the pause that began at ``since``; the sweeper wakes the lanes that it stopped.
+
+    A pause that began after the page was loaded is not ended.
+    """
     statement = _sql("end_pause_by_staff", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
     if not _commit({"end": statement})["end"]:
         raise LaneMoved("it changed meanwhile: this pause ended, or another one began")
 
 
 def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
-    """Write credentials by name; an empty value removes one. Ends the pause that the old ones caused."""
+    """Write credentials by name; an empty value removes one.
+
+    Ends a pause of sending, which wrong credentials may have caused.
+    """
     with transaction.atomic(durable=True):
         row = Channel.objects.select_for_update().get(pk=channel.pk)
         row.set_credentials(values)
@@ -275,6 +315,7 @@ def set_active(channel: Channel, active: bool, staff: User, reason: str) -> None
 def _note_channel(
     channel: Channel, staff: User, verb: str, reason: str = "", *, changes: Mapping[str, list[Any] | None]
 ) -> None:
+    """Write the audit entry of a change to a channel, in the caller's transaction."""
     Audit.objects.create(
         staff=staff,
         verb=verb,
@@ -310,30 +351,41 @@ def _act(
     reason: str = "",
     refused: type[CoreError] | None = None,
 ) -> Rows:
-    """Lock the lane where ``expected`` holds, run ``steps``, audit, COMMIT, wake; return the rows of each.
+    """Lock the lane where ``expected`` holds, run ``steps``, audit, COMMIT and wake.
 
-    Raises ``LaneMoved`` where nothing was done; ``refused``, if given, where the lane was as expected all the same.
+    Returns the rows of each step. Raises ``LaneMoved`` where nothing was done; ``refused``, if
+    given, where the lane was as expected all the same.
     """
     lock = _sql("lock", **{**ANYTHING, **expected})
     rows = _commit({"lock": lock, **steps, "audit": _audit(staff, verb, subject, reason)})
     if not rows["audit"]:
         if rows["lock"] and refused:
             raise refused
-        raise LaneMoved(f"it changed meanwhile: {_what_is_there(expected['conversation'])}")
+        raise LaneMoved(f"it changed meanwhile: {_present_state(expected['conversation'])}")
     _wake(expected["conversation"], tenant_id=rows["lock"][0][2])
     return rows
 
 
 def _audit(staff: User, verb: str, subject: str = "", reason: str = "") -> Statement:
+    """Return the statement that writes the audit entry.
+
+    It writes none, and returns no row, if a step before it found nothing to do. So ``_act``
+    learns it.
+    """
     return _sql("audit", staff=staff.pk, verb=verb, subject=subject, reason=_note(reason))
 
 
 def _wake(conversation_id: int, tenant_id: int) -> None:
+    """Publish hints for handling and sending.
+
+    Without them the lane waits for the sweeper, some seconds.
+    """
     wake.handle([conversation_id], tenant_id)
     wake.send([conversation_id], tenant_id)
 
 
-def _what_is_there(conversation_id: int) -> str:
+def _present_state(conversation_id: int) -> str:
+    """Describe the lane as it is now, for a person whose act came too late."""
     lane = Conversation.objects.filter(pk=conversation_id).first()
     if lane is None:
         return "this conversation is gone"
@@ -344,10 +396,14 @@ def _what_is_there(conversation_id: int) -> str:
 
 def _commit(statements: Statements) -> Rows:
     """Run one pipeline on this request's connection, up to ``TRIES`` times while the lane is locked."""
-    return _patiently(lambda: database.transaction(_own_connection(), statements))
+    return _retry_while_locked(lambda: database.transaction(_own_connection(), statements))
 
 
-def _patiently(attempt: Callable[[], Result]) -> Result:
+def _retry_while_locked(attempt: Callable[[], Result]) -> Result:
+    """Call ``attempt``, up to ``TRIES`` times while another transaction locks the lane.
+
+    Raises ``Busy`` if it stays locked, ``LaneMoved`` if the copy of a message exists already.
+    """
     for last in (*[False] * (TRIES - 1), True):
         try:
             return attempt()
@@ -360,6 +416,11 @@ def _patiently(attempt: Callable[[], Result]) -> Result:
 
 
 def _own_connection() -> psycopg.Connection[Row]:
+    """Return this request's connection for a transaction of ours.
+
+    Raises ``RuntimeError`` inside ``atomic``: the caller's rollback would undo a verb that was
+    reported as done.
+    """
     if connection.in_atomic_block:
         raise RuntimeError("a verb is a transaction of its own")
     connection.ensure_connection()

@@ -20,6 +20,7 @@ from rest_framework.views import APIView
 
 from conversations.desk import access, facts, reasons
 
+# Most conversations in one answer. Larger: slower answers. Smaller: scripts miss the newest ones.
 LIMIT = 200
 
 
@@ -31,7 +32,7 @@ class MaySee(permissions.BasePermission):
 
 
 class ReasonSerializer(serializers.Serializer[reasons.Reason]):
-    """One sentence in plain words. ``weight``: stuck (a person is needed), waits, person, flows, idle."""
+    """One sentence in plain words, see ``reasons.Reason``."""
 
     text = serializers.CharField()
     weight = serializers.CharField()
@@ -68,7 +69,10 @@ class Conversation(StaffView):
 
 
 def describe(ids: Sequence[int], around: facts.Around) -> list[dict[str, Any]]:
-    """Return each conversation with its channel, mode, pending messages and reasons."""
+    """Return each conversation with its channel, mode, pending messages and reasons.
+
+    Conversations that were deleted meanwhile are left out.
+    """
     found, now = facts.read(ids), timezone.now()
     return [
         {

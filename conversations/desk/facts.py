@@ -16,16 +16,21 @@ from django.db import connection
 from conversations import installation
 from conversations.postgres.sql_files import sql
 
-# A lane that has been due for longer is late. Longer: fewer false alarms, later true ones.
+# Seconds for which work may be due before the lane is late. Larger: fewer false alarms, later true
+# ones.
 LATE_SECONDS = 30
-# Conversations that wait for one cause are counted up to this. More: exact for larger backlogs,
-# slower.
+# Conversations that wait for one cause are counted up to this number, the limit in find_causes.sql.
+# Larger: exact for larger backlogs, slower.
 COUNTED = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """A row of ``read_facts.sql``: one lane, its head, its first unsettled reply, its people."""
+    """All that decides whether one lane (one conversation) moves: a row of ``read_facts.sql``.
+
+    ``head_*`` is its next message, ``reply_*`` its first unsettled reply; ``parked_*`` and
+    ``refused_*`` are one message and one reply that staff must look at.
+    """
 
     id: int
     channel_id: int
@@ -76,17 +81,18 @@ class Facts:
 
     @property
     def pending(self) -> int:
-        """Numbered messages that the lane has not passed."""
+        """Return how many numbered messages the lane has not passed."""
         return self.last_sequence - self.next_sequence + 1
 
     @property
     def oldest_pending_at(self) -> dt.datetime | None:
+        """Return when the next message came, None where none is pending."""
         return self.head_received_at if self.pending and self.head_status == "pending" else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """A row of ``find_causes.sql``: one thing that stops many conversations."""
+    """One thing that stops many conversations: a row of ``find_causes.sql``."""
 
     pause_id: int | None
     scope: str
@@ -103,11 +109,12 @@ class Cause:
 
     @property
     def text(self) -> str:
-        """What is stopped and why, in one sentence."""
+        """Say what is stopped and why, in one sentence."""
         return f"{self._subject()}{f': {self.reason}' if self.reason else ''}"
 
     @property
     def waiting_words(self) -> str:
+        """Say how many conversations wait; counting ends at ``COUNTED``."""
         number = f"{COUNTED:,} or more" if self.waiting >= COUNTED else f"{self.waiting:,}"
         return f"{number} conversation{'' if self.waiting == 1 else 's'} wait{'s' if self.waiting == 1 else ''}"
 
@@ -125,9 +132,10 @@ class Cause:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Around:
-    """What stops many conversations, and which kinds of process live.
+    """What concerns many conversations at once.
 
-    ``held``: why nothing is sent from here; '' if it is sent.
+    ``causes`` stop channels, ``kinds`` are the kinds of process that are alive, and ``held``
+    says why this installation sends nothing ('' where it sends).
     """
 
     causes: Sequence[Cause] = ()
@@ -135,6 +143,7 @@ class Around:
     held: str = ""
 
     def stopping(self, channel_id: int, stops: str) -> Cause | None:
+        """Return the cause that stops handling or sending (``stops``) in this channel, or None."""
         return next((cause for cause in self.causes if cause.stops == stops and channel_id in cause.channels), None)
 
 
@@ -144,25 +153,30 @@ def read(ids: Sequence[int]) -> dict[int, Facts]:
 
 
 def look_around(channels: Sequence[int]) -> Around:
-    """Return what stops these channels, which kinds of process live, and whether sending is held."""
+    """Return what stops these channels, which kinds of process live, and why sending is held."""
     causes = [Cause(**row) for row in _rows("find_causes", channels=list(channels))]
     kinds = frozenset(row["kind"] for row in _rows("living_kinds"))
     return Around(causes=causes, kinds=kinds, held=installation.held())
 
 
 def find_stuck(channels: Sequence[int], around: Around, limit: int) -> list[int]:
-    """Return ids of conversations that need a person or are late, longest first."""
+    """Return ids of conversations that need a person or are late, those first that wait longest.
+
+    In a channel that is stopped, late conversations are left out: their cause is shown once,
+    for all.
+    """
     values = {
         "channels": list(channels),
-        "stopped": _channels_of(around, "handling"),
-        "unsendable": _channels_of(around, "sending"),
+        "stopped": _stopped_channels(around, "handling"),
+        "unsendable": _stopped_channels(around, "sending"),
         "late": LATE_SECONDS,
         "limit": limit,
     }
     return [row["id"] for row in _rows("find_stuck", **values)]
 
 
-def _channels_of(around: Around, stops: str) -> list[int]:
+def _stopped_channels(around: Around, stops: str) -> list[int]:
+    """Return the ids of channels in which a cause stops handling or sending (``stops``)."""
     return [channel for cause in around.causes if cause.stops == stops for channel in cause.channels]
 
 

@@ -10,12 +10,12 @@ from conversations.delivering import results
 from conversations.desk.facts import LATE_SECONDS, Around, Facts
 from conversations.handling import verdicts
 
-NOBODY = "nobody has taken it yet"
+NOBODY = "nobody has taken it yet"  # no person of staff is assigned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """One sentence.
+    """One sentence for staff.
 
     ``weight``: stuck (a person is needed), waits, person (a person answers), flows, idle.
     """
@@ -27,12 +27,20 @@ class Reason:
 
 
 def reasons(facts: Facts, around: Around, now: dt.datetime) -> list[Reason]:
-    """Return a lane's reasons: handling, delivering, the last parked message and refused reply."""
+    """Return why the lane does not move, one sentence each for what is not as it should be.
+
+    In order: handling, sending, a parked message, a refused reply. Idle if nothing waits.
+    """
     found = [_handling(facts, around, now), _delivering(facts, around, now), _parked(facts), _refused(facts)]
     return [reason for reason in found if reason] or [Reason(text="Nothing is waiting here.", weight="idle")]
 
 
 def _handling(facts: Facts, around: Around, now: dt.datetime) -> Reason | None:
+    """Say why the next message is not handled.
+
+    The order of the questions matters: while a person answers, for example, a pause of the
+    whole channel explains nothing.
+    """
     if facts.paused_at:
         return _paused(facts)
     if facts.mode == "human":
@@ -44,18 +52,22 @@ def _handling(facts: Facts, around: Around, now: dt.datetime) -> Reason | None:
     cause = around.stopping(facts.channel_id, "handling")
     if cause:
         return _stuck(f"{cause.text}.", since=cause.since, until=cause.probe_at)
-    return _next(facts, around, now)
+    return _head(facts, around, now)
 
 
 def _paused(facts: Facts) -> Reason:
     who = f" by {facts.paused_by}" if facts.paused_by else ""
-    return _stuck(f"The bot is paused here{who}{_because(facts.pause_reason)}.", since=facts.paused_at)
+    return _stuck(f"The bot is paused here{who}{_cause_words(facts.pause_reason)}.", since=facts.paused_at)
 
 
 def _human(facts: Facts) -> Reason:
+    """Say whether the person who should answer has done so.
+
+    They have if the lane's last reply is a person's and newer than its last message.
+    """
     answered = facts.newest_at is None or (facts.answered_at is not None and facts.answered_at >= facts.newest_at)
     if not facts.assignee and not answered:
-        return _stuck(f"A person is needed{_because(facts.passed_note)}; {NOBODY}.", since=facts.newest_at)
+        return _stuck(f"A person is needed{_cause_words(facts.passed_note)}; {NOBODY}.", since=facts.newest_at)
     who = f"A person ({facts.assignee}) answers here" if facts.assignee else "A person answers here"
     if answered:
         return Reason(text=f"{who}.", weight="person")
@@ -63,12 +75,14 @@ def _human(facts: Facts) -> Reason:
 
 
 def _blocked(facts: Facts) -> Reason:
+    """Say which message holds up the lane: the channel's policy lets nothing pass it."""
     what = "stands for a hole" if facts.head_status == "missing" else "is parked"
-    text = f"Message {facts.next_sequence} {what} and holds up what follows{_because(facts.head_note)}."
+    text = f"Message {facts.next_sequence} {what} and holds up what follows{_cause_words(facts.head_note)}."
     return _stuck(text, since=facts.head_received_at)
 
 
 def _ordering(facts: Facts) -> Reason | None:
+    """Say what messages without a number wait for: earlier ones in the platform's own order."""
     if not facts.waiting:
         return None
     if facts.gap_since and facts.last_key is not None:
@@ -77,10 +91,11 @@ def _ordering(facts: Facts) -> Reason | None:
     return _waits("Waiting for an earlier message that may still come.", until=facts.wait_until)
 
 
-def _next(facts: Facts, around: Around, now: dt.datetime) -> Reason:
+def _head(facts: Facts, around: Around, now: dt.datetime) -> Reason:
+    """Say what happens to the head (the next message) where nothing stops the lane."""
     message, since = f"Message {facts.next_sequence}", facts.head_received_at
     if facts.attempts:
-        text = f"The bot failed {facts.attempts} of {verdicts.ATTEMPTS} times{_error(facts)}; it is tried again."
+        text = f"The bot failed {facts.attempts} of {verdicts.ATTEMPTS} times{_error_words(facts)}; it is tried again."
         return _waits(text, since=since, until=facts.not_before)
     if facts.suspect:
         return _waits(f"{message}: its last worker died; the next turn runs in a process of its own.", since=since)
@@ -93,10 +108,11 @@ def _next(facts: Facts, around: Around, now: dt.datetime) -> Reason:
 
 
 def _delivering(facts: Facts, around: Around, now: dt.datetime) -> Reason | None:
+    """Say what happens to the first unsettled reply; None if there is none."""
     reply, since = f"Reply {facts.reply_sequence}", facts.reply_created_at
     match facts.reply_status:
         case "unknown":
-            text = f"{reply} may or may not have arrived{_because(facts.reply_error)}; please decide."
+            text = f"{reply} may or may not have arrived{_cause_words(facts.reply_error)}; please decide."
             return _stuck(text, since=since)
         case "sending":
             return _flows(f"{reply} is being sent.", since=since)
@@ -106,6 +122,7 @@ def _delivering(facts: Facts, around: Around, now: dt.datetime) -> Reason | None
 
 
 def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
+    """Say why a reply that is ready is not sent yet."""
     cause = around.stopping(facts.channel_id, "sending")
     reply, since = f"Reply {facts.reply_sequence}", facts.reply_created_at
     if around.held:
@@ -114,10 +131,10 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
         return _stuck(f"{cause.text}; {cause.waiting_words}.", since=cause.since, until=cause.probe_at)
     if facts.bucket_until:
         return _waits(
-            f"{reply}: the platform asked for a pause{_because(facts.bucket_words)}.", until=facts.bucket_until
+            f"{reply}: the platform asked for a pause{_cause_words(facts.bucket_words)}.", until=facts.bucket_until
         )
     if facts.reply_attempts:
-        text = f"{reply} failed {facts.reply_attempts} of {results.ATTEMPTS} times{_because(facts.reply_error)}"
+        text = f"{reply} failed {facts.reply_attempts} of {results.ATTEMPTS} times{_cause_words(facts.reply_error)}"
         return _waits(f"{text}; it is tried again.", until=facts.reply_not_before)
     if _overdue(facts.send_due_at, now):
         busy = "no sender has taken it" if Work.SEND in around.kinds else "no sender is running"
@@ -126,14 +143,15 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
 
 
 def _parked(facts: Facts) -> Reason | None:
-    """Name the last parked message, unless ``_blocked`` or ``_human`` has named it."""
+    """Name a parked message, unless ``_blocked`` or ``_human`` has named it already."""
     named = facts.next_sequence if facts.blocked else facts.next_sequence - 1 if facts.mode == "human" else None
     if facts.parked_sequence in (None, named):
         return None
-    return _stuck(f"Message {facts.parked_sequence} was parked{_because(facts.parked_note)}.")
+    return _stuck(f"Message {facts.parked_sequence} was parked{_cause_words(facts.parked_note)}.")
 
 
 def _refused(facts: Facts) -> Reason | None:
+    """Name a reply that staff must look at, unless ``_delivering`` has named it already."""
     if facts.unreachable_since:
         text = "The person has blocked us; replies are parked until they write."
         return _waits(text, since=facts.unreachable_since)
@@ -141,20 +159,22 @@ def _refused(facts: Facts) -> Reason | None:
         return None
     words = {"parked": "was refused", "failed": "was taken by the platform, which later said that it failed"}
     what = words.get(facts.refused_status or "", "may or may not have arrived")
-    return _stuck(f"Reply {facts.refused_sequence} {what}{_because(facts.refused_error)}.")
+    return _stuck(f"Reply {facts.refused_sequence} {what}{_cause_words(facts.refused_error)}.")
 
 
-def _error(facts: Facts) -> str:
+def _error_words(facts: Facts) -> str:
+    """Name the type of the bot's last error and where it was raised; '' where it raised none."""
     if not facts.error_type:
         return ""
     return f" with {facts.error_type}{f' at {facts.error_place}' if facts.error_place else ''}"
 
 
-def _because(words: str | None) -> str:
+def _cause_words(words: str | None) -> str:
     return f": {words}" if words else ""
 
 
 def _overdue(moment: dt.datetime | None, now: dt.datetime) -> bool:
+    """Return True if work has been due for more than ``LATE_SECONDS``: no process has taken it."""
     return moment is not None and now - moment > dt.timedelta(seconds=LATE_SECONDS)
 
 

@@ -14,10 +14,15 @@ from django.db import connection
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 
-LIMIT = 200  # conversations found; more are cut off
-WORDS = 5  # of the search text; the others are ignored
-WHOLE_WORD_CHARACTERS = 2  # words up to this length must match whole: too many names begin with "a"
+# Most conversations found; the newest are kept. Larger: slower searches for common names.
+LIMIT = 200
+# Words of the search text that are used. Larger: more of a pasted sentence must match.
+WORDS = 5
+# Words up to this length must match whole. Smaller: "a" finds all names that begin with it, slowly.
+WHOLE_WORD_CHARACTERS = 2
+# The trace of a log line: the first 8 bytes of a message's identity, in hex.
 TRACE = re.compile("[0-9a-f]{16}")
+# A phone number as people write it: digits, and the signs between them.
 PHONE = re.compile(r"[+0-9][0-9 ()./-]{5,30}")
 
 
@@ -47,5 +52,9 @@ def tsquery(text: str) -> str:
 
 
 def _term(word: str) -> str:
+    """Return a word as a term of a tsquery; unless it is short, its beginning is enough (``:*``).
+
+    Quotes keep signs such as & and | from being read as operators.
+    """
     quoted = word[:60].replace("\\", "\\\\").replace("'", "''")
     return f"'{quoted}'" if len(word) <= WHOLE_WORD_CHARACTERS else f"'{quoted}':*"

@@ -17,8 +17,11 @@ from django.db.models import F, Q
 from conversations.models import Audit, Conversation, ConversationState, Message, Reply, Turn
 from conversations.postgres.sql_files import sql
 
-MESSAGES = 40  # per window; more make the live page slower, fewer need more clicks
-BESIDE = 300  # turns, replies and acts read for a window, each; those beyond are not shown
+# Messages of a window. Larger: the live page is slower. Smaller: reading back needs more clicks.
+MESSAGES = 40
+# Most turns, replies and acts of staff that are read for a window, each; more are not shown.
+# Larger: a lane with many attempts makes the page slower.
+BESIDE = 300
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -35,14 +38,18 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """A part of the timeline, oldest first. ``older``: ``before`` of the older part, None at the beginning."""
+    """A part of the timeline, oldest first.
+
+    ``older`` is the number before which the next older part ends, None at the beginning of the
+    conversation.
+    """
 
     blocks: Sequence[Block]
     older: int | None
 
 
 def version(conversation_id: int) -> str:
-    """Return a value that changes with the newest window; '' where the conversation does not exist."""
+    """Return a value that changes whenever the newest window does; '' if there is no conversation."""
     with connection.cursor() as cursor:
         cursor.execute(sql("read_version"), {"conversation": conversation_id})
         row = cursor.fetchone()
@@ -55,7 +62,11 @@ def state(conversation_id: int) -> ConversationState | None:
 
 
 class Answered(NamedTuple):
-    """What waits where a person answers: how many messages, how many of them were answered, who wrote last."""
+    """What waits while a person answers.
+
+    ``waiting``: pending messages; ``answered``: the first ones of them that a person answered;
+    ``by``: who wrote last.
+    """
 
     waiting: int
     answered: int
@@ -63,14 +74,14 @@ class Answered(NamedTuple):
 
 
 def answered(conversation_id: int) -> Answered:
-    """Return what handing back would find in this lane."""
+    """Return what waits in this lane: what handing it back to the bot would skip or leave to it."""
     with connection.cursor() as cursor:
         cursor.execute(sql("count_answered"), {"conversation": conversation_id})
         return Answered(*cursor.fetchone())
 
 
 def window(lane: Conversation, before: int | None = None) -> Window:
-    """Return the newest messages, or those before number ``before``."""
+    """Return the newest messages with all that belongs to them, or those before number ``before``."""
     messages = _messages(lane, before)
     older = messages[0].sequence if len(messages) == MESSAGES and messages[0].sequence != 1 else None
     start = messages[0].received_at if older else None
@@ -92,32 +103,38 @@ def _messages(lane: Conversation, before: int | None) -> list[Message]:
 
 
 def _first_moment(lane: Conversation, sequence: int) -> dt.datetime | None:
+    """Return when the message of this number came: an older window ends there."""
     return Message.objects.filter(conversation=lane, sequence=sequence).values_list("received_at", flat=True).first()
 
 
 class _Beside:
-    """Turns, replies and acts of a window, by message."""
+    """What a window shows beside its messages: turns and replies by message, and acts of staff.
+
+    Replies and acts that belong to no message are placed by their time, from ``start`` to
+    ``end``.
+    """
 
     def __init__(self, lane: Conversation, ids: list[int], start: dt.datetime | None, end: dt.datetime | None) -> None:
         self._ids = set(ids)
         self._start, self._end = start, end
-        self.turns = _grouped(self._turns(lane), self._ids)
+        self.turns = _by_message(self._turns(lane), self._ids)
         replies = self._replies(lane)
-        self.replies = _grouped(replies, self._ids)
-        self._loose = [reply for reply in replies if reply.message_id is None and self._is_inside(reply.created_at)]
+        self.replies = _by_message(replies, self._ids)
+        self._loose = [reply for reply in replies if reply.message_id is None and self._in_window(reply.created_at)]
         acts = (
             Audit.objects.filter(conversation_id=lane.pk).exclude(verb__in=["read", "answer"]).select_related("staff")
         )
         newest = acts.annotate(place=F("id") + 0).order_by("-place")[:BESIDE]  # + 0: by the conversation's index only
-        self._acts = [act for act in newest if self._is_inside(act.at)]
+        self._acts = [act for act in newest if self._in_window(act.at)]
 
     def alone(self) -> list[Block]:
+        """Return a block for each reply and act that belongs to no message, oldest first."""
         blocks = [Block(key=f"r{reply.pk}", at=reply.created_at, replies=[reply]) for reply in self._loose]
         blocks += [Block(key=f"a{act.pk}", at=act.at, act=act) for act in self._acts]
         return sorted(blocks, key=lambda block: block.at)
 
     def _turns(self, lane: Conversation) -> list[Turn]:
-        """Read the end of an index for the newest window, the turns of the messages for an older one."""
+        """Read turns: for the newest window the end of an index, else those of its messages."""
         if self._end is None:
             newest = Turn.objects.raw(sql("read_turns"), {"conversation": lane.pk, "limit": BESIDE})
             return list(newest)[::-1]
@@ -125,17 +142,19 @@ class _Beside:
         return sorted(mine[:BESIDE], key=lambda turn: turn.pk)
 
     def _replies(self, lane: Conversation) -> list[Reply]:
+        """Read the newest replies; for an older window only those of its messages and its time."""
         rows = Reply.objects.filter(conversation=lane).select_related("staff")
         if self._end is not None:
             loose = Q(message_id__isnull=True, created_at__gte=self._start or lane.created_at, created_at__lt=self._end)
             rows = rows.filter(Q(message_id__in=self._ids) | loose)
         return list(rows.order_by("-sequence")[:BESIDE])[::-1]
 
-    def _is_inside(self, moment: dt.datetime) -> bool:
+    def _in_window(self, moment: dt.datetime) -> bool:
         return (self._start is None or moment >= self._start) and (self._end is None or moment < self._end)
 
 
-def _grouped(rows: Iterable[Any], ids: set[int]) -> dict[int, list[Any]]:
+def _by_message(rows: Iterable[Any], ids: set[int]) -> dict[int, list[Any]]:
+    """Group rows by their message, without those of messages outside the window."""
     groups: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
         if row.message_id in ids:
@@ -149,7 +168,10 @@ def _block(message: Message, beside: _Beside) -> Block:
 
 
 def _merge(messages: list[Block], alone: list[Block]) -> list[Block]:
-    """Put each block without a message before the first message that came after it."""
+    """Put each block without a message before the first message that came after it.
+
+    Empties ``alone``.
+    """
     merged: list[Block] = []
     for block in messages:
         while alone and alone[0].at < block.at:

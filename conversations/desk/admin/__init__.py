@@ -22,7 +22,8 @@ from django.http import HttpRequest
 from conversations.desk import access
 from conversations.desk.admin import channels, conversations, messages, operations, people, quarantine, replies
 
-# Packages whose pages know Django's permissions only, which are no roles: whoever may edit users makes superusers.
+# Packages whose pages check Django's permissions and not our roles. They are for superusers only:
+# whoever may edit users can make a superuser of themselves.
 FOR_SUPERUSERS = ("django.contrib.auth", "axes", "django_celery_results")
 
 admin.site.site_header = admin.site.site_title = "Conversations"
@@ -31,6 +32,7 @@ admin.site.enable_nav_sidebar = True
 
 
 def _is_superuser(request: HttpRequest, obj: models.Model | None = None) -> bool:
+    """Replace the permission methods of pages that know no roles of ours."""
     return access.is_superuser(request)
 
 

@@ -21,6 +21,8 @@ from conversations.models import Audit, Channel, Pause, Tenant, TenantStaff
 
 @admin.register(Channel)
 class Channels(Window):
+    """Channels with their settings and verbs. Credentials can be written here and never read."""
+
     channel_path = "id"
     list_display = ("name_shown", "platform", "tenant_shown", "bot_shown", "on", "webhook")
     list_display_links = ("name_shown",)
@@ -57,6 +59,7 @@ class Channels(Window):
         return row.webhook_path
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
+        """Add the form for credentials, without their values, and the pauses of the channel."""
         more = {
             "credentials": credentials_of(row),
             "set_credentials": self.address("credentials", row),
@@ -73,6 +76,10 @@ class Channels(Window):
         ]
 
     def do_credentials(self, request: HttpRequest, row: Channel) -> str:
+        """Write the fields that were filled in and remove the ticked ones.
+
+        The page shows no value, so an empty field means that the credential stays.
+        """
         names = [name for name, _, _ in credentials_of(row)]
         written = {name: request.POST.get(f"new_{name}", "").strip() for name in names}
         values = {name: value for name, value in written.items() if value}
@@ -97,12 +104,13 @@ class Channels(Window):
         return self._stop(request, row, Pause.Stops.HANDLING)
 
     def _stop(self, request: HttpRequest, row: Channel, stops: str) -> str:
+        """Begin a pause of sending or handling (``stops``) for this channel."""
         note = request.POST.get("note", "")
         actions.start_pause(Pause.Scope.CHANNEL, str(row.pk), stops, access.staff_of(request), note)
         return f"Stopped: {stops}. End it under Pauses."
 
 
-# name -> label, what the verb does
+# The buttons of a channel: verb -> its label, and what it does.
 WORDS = {
     "stop_sending": ("Stop sending", "Replies of this channel wait until staff end the pause. The bot goes on."),
     "stop_handling": (
@@ -115,7 +123,10 @@ WORDS = {
 
 
 def credentials_of(channel: Channel) -> list[tuple[str, str, bool]]:
-    """Return (name, meaning, whether it is set) of every credential that the platform takes or the channel has."""
+    """Return (name, meaning, whether it is set) of every credential.
+
+    These are the ones that the platform takes, and any others that the channel has.
+    """
     try:
         declared = getattr(registry.adapter(channel.platform), "secrets", ())
     except UnknownPlatform:
@@ -138,7 +149,10 @@ class PauseList(Walk):
 
 @admin.register(Pause)
 class Pauses(Window):
-    """Paused bots, channels and tenants, and why. A row exists only while something fails or is stopped."""
+    """What is paused or counts failures, and why.
+
+    A row exists only while something fails or is stopped.
+    """
 
     list_display = ("what", "stops", "state", "reason_shown", "failures", "for_how_long", "next_try")
     list_display_links = ("what",)
@@ -147,7 +161,7 @@ class Pauses(Window):
     verbs = {"end": "end_pause"}
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        """The pauses of the channels that this person may see, of their bots and of their tenants."""
+        """Return the pauses of the channels that this person may see, of their bots and tenants."""
         rows = Pause.objects.all()
         if access.is_superuser(request):
             return rows
@@ -187,7 +201,10 @@ class Pauses(Window):
         return f"Pause of {self.what(row)}"
 
     def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
-        """A pause of a bot concerns every tenant that the bot answers for."""
+        """Return the tenants that the pause concerns.
+
+        A pause of a bot concerns all that the bot answers for.
+        """
         if row.scope == Pause.Scope.TENANT:
             return [int(row.target)]
         one = {"bot": row.target} if row.scope == Pause.Scope.BOT else {"pk": row.target}
@@ -202,16 +219,19 @@ class Pauses(Window):
         return [Verb(name="end", label="End this pause", help=help, ask="why", address=address, hidden=hidden)]
 
     def do_end(self, request: HttpRequest, row: Pause) -> str:
+        """End the pause that the page showed. Another one that began since must be seen first."""
         if row.since is None or request.POST.get("since") != row.since.isoformat():
             raise ValueError("it changed meanwhile: this pause ended, or another one began")
         actions.end_pause(row.pk, row.since, access.staff_of(request), request.POST.get("note", ""))
         return "Ended. Everything that waited is due."
 
     def after(self, request: HttpRequest, row: Pause) -> str:
+        """Return the list: the pause has no page any more."""
         return self.list_address()
 
 
 def _name_of(row: Pause) -> str:
+    """Name what is paused: a channel by its name, a bot or tenant as the row does."""
     if row.scope == Pause.Scope.CHANNEL and row.target.isdigit():
         return str(Channel.objects.filter(pk=row.target).first() or row.target)
     return row.target
@@ -219,6 +239,8 @@ def _name_of(row: Pause) -> str:
 
 @admin.register(Tenant)
 class Tenants(Window):
+    """Tenants, each with its channels and its people."""
+
     list_display = ("name_shown", "created_at")
     list_display_links = ("name_shown",)
     sortable_by = ()
@@ -244,6 +266,7 @@ class Tenants(Window):
 
 
 def _role_of(row: TenantStaff) -> str:
+    """Return the role in words; a word that this version does not know means none."""
     return str(access.GIVEN.get(row.role, access.Role.NOBODY))
 
 
@@ -255,7 +278,10 @@ ROLE_HELP = (
 
 @admin.register(TenantStaff)
 class StaffOfTenants(Window):
-    """Who has which role in which tenant. The one table whose rows are edited here, by superusers."""
+    """Who has which role in which tenant.
+
+    Superusers edit the rows here: no other table is edited in a form.
+    """
 
     action = "give_roles"
     channel_path = ""
@@ -280,31 +306,32 @@ class StaffOfTenants(Window):
         return self.has_view_permission(request)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """A role is chosen from a list; none is preset."""
+        """Offer the roles as a list. None is preset, so that nobody gives one by mistake."""
         if db_field.name != "role":
             return super().formfield_for_dbfield(db_field, request, **kwargs)
         choices = [("", "---------"), *((word, str(role)) for word, role in access.GIVEN.items())]
         return forms.ChoiceField(choices=choices, help_text=ROLE_HELP)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """A row that exists changes its role; another person or tenant is another row."""
+        """Let only the role of an existing row change. Another person or tenant is another row."""
         return ("staff", "tenant") if obj else ()
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
+        """Show Django's form; the pages of ``Window`` have none."""
         return admin.ModelAdmin.change_view(self, request, object_id, form_url, extra_context)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         before = form.initial.get("role") if change else None
         super().save_model(request, obj, form, change)
-        self._note(request, obj, "give_role", {"role": [before, obj.role]})
+        self._write_audit(request, obj, "give_role", {"role": [before, obj.role]})
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        self._note(request, obj, "take_role", {"role": [obj.role, None]})
+        self._write_audit(request, obj, "take_role", {"role": [obj.role, None]})
         super().delete_model(request, obj)
 
-    def _note(self, request: HttpRequest, row: TenantStaff, verb: str, changes: dict[str, Any]) -> None:
+    def _write_audit(self, request: HttpRequest, row: TenantStaff, verb: str, changes: dict[str, Any]) -> None:
         subject = f"{row.staff.get_username()} in {row.tenant}"
         Audit.objects.create(
             staff=access.staff_of(request), verb=verb, tenant_id=row.tenant_id, subject=subject, changes=changes

@@ -19,6 +19,7 @@ from conversations.desk.admin.windows import Verb, Walk, Window, number_in
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Contact, Conversation
 
+# Most conversations on the page of stuck ones. Larger: the page is slower.
 STUCK = 200
 
 
@@ -31,6 +32,10 @@ class ConversationList(Walk):
 
 
 def explain(request: HttpRequest, lanes: list[Any]) -> facts.Around:
+    """Give each lane ``facts`` and ``reasons`` (why it does not move), read in one query for all.
+
+    Returns what stops many lanes at once.
+    """
     around = facts.look_around(access.channel_ids(request))
     found = facts.read([lane.pk for lane in lanes])
     now = timezone.now()
@@ -48,6 +53,8 @@ def name_of(lane: Conversation) -> str:
 
 
 class Lanes(Window):
+    """The columns that both lists of conversations have."""
+
     list_display: Any = ("person", "where", "answers", "progress", "oldest", "reason")
     list_display_links = ("person",)
     list_select_related = ("contact", "channel")
@@ -82,7 +89,7 @@ class Lanes(Window):
 
     @admin.display(description="why it does not move")
     def reason(self, lane: Any) -> str:
-        """Empty where nothing waits, so that the others stand out."""
+        """Return the first reason; nothing where nothing waits, so that the other rows stand out."""
         reason = lane.reasons[0] if lane.reasons else None
         if reason is None or reason.weight == "idle":
             return ""
@@ -91,7 +98,7 @@ class Lanes(Window):
 
 @admin.register(StuckConversation)
 class Stuck(Lanes):
-    """Conversations that need a person or are older than expected, the longest first."""
+    """Conversations that need a person or are late, those first that wait longest."""
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -109,7 +116,7 @@ class Stuck(Lanes):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Redirects to the page of the conversation."""
+        """Redirect to the page of the conversation."""
         lane = self.find(request, object_id)
         return self.redirect(reverse("admin:conversations_conversation_change", args=[lane.pk]))
 
@@ -128,6 +135,7 @@ class Conversations(Lanes):
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
+        """Search by the indexes of ``search`` in place of Django's LIKE, which reads whole tables."""
         if not search_term.strip():
             return queryset, False
         return queryset.filter(pk__in=search.find(search_term, access.channel_ids(request))), False
@@ -135,12 +143,17 @@ class Conversations(Lanes):
     # ------------------------------------------------------------ one conversation
 
     def get_urls(self) -> list[URLPattern]:
-        live = path("<int:object_id>/live/", self.admin_site.admin_view(self.live), name=self._name("live"))
+        live = path("<int:object_id>/live/", self.admin_site.admin_view(self.live), name=self._url_name("live"))
         return [live, *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        """Show one conversation, and note in the audit that this person read it.
+
+        ``?before=`` is the number below which an older part of the timeline begins. More
+        than 18 digits are ignored: they may not fit a bigint.
+        """
         lane = self.find(request, object_id)
         actions.note_reading(lane.pk, access.staff_of(request))
         before = request.GET.get("before", "")
@@ -156,7 +169,7 @@ class Conversations(Lanes):
         )
 
     def live(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        """Return 304 where nothing changed since ``cursor``, else the parts of the page as they are now."""
+        """Return 304 where nothing changed since ``cursor``, else the page's parts as they are now."""
         lane = self.find(request, str(object_id))
         cursor = timeline.version(lane.pk)
         if request.GET.get("cursor") == cursor:
@@ -167,6 +180,7 @@ class Conversations(Lanes):
         return JsonResponse({"cursor": cursor, "parts": html}, headers={"Cache-Control": "no-store"})
 
     def parts(self, request: HttpRequest, lane: Conversation, before: int | None) -> dict[str, Any]:
+        """Return what the templates of the page's parts need, at first and at each renewal."""
         explain(request, [lane])
         human = lane.mode == Conversation.Mode.HUMAN
         return {
@@ -181,7 +195,11 @@ class Conversations(Lanes):
         }
 
     def buttons(self, request: HttpRequest, lane: Any) -> list[Verb]:
-        """Each verb carries the state of the lane that the page showed."""
+        """Return the verbs that fit the lane's state.
+
+        Each carries the state that the page showed, so that it is refused if the lane
+        moved.
+        """
         seen = _shown(lane)
         names = [] if lane.mode == Conversation.Mode.HUMAN else ["take_over"]
         names += ["resume"] if lane.paused_at else ["pause"]
@@ -206,11 +224,11 @@ class Conversations(Lanes):
         return "The message is tried again now, with all its attempts."
 
     def do_skip(self, request: HttpRequest, lane: Conversation) -> str:
-        actions.skip(_seen(request, lane), access.staff_of(request), _note(request))
+        actions.skip(_seen(request, lane), access.staff_of(request), _required_note(request))
         return "Skipped; the next message is due."
 
     def do_park(self, request: HttpRequest, lane: Conversation) -> str:
-        actions.park(_seen(request, lane), access.staff_of(request), _note(request))
+        actions.park(_seen(request, lane), access.staff_of(request), _required_note(request))
         return "Parked; the next message is due."
 
     def do_take_over(self, request: HttpRequest, lane: Conversation) -> str:
@@ -242,7 +260,7 @@ class Conversations(Lanes):
         return "The bot goes on here, in order."
 
 
-# name -> label, what the verb does, the prompt of its note, whether the note is required
+# The buttons: verb -> its label, what it does, the prompt of its note, whether a note is required.
 WORDS: dict[str, tuple[str, str, str, bool]] = {
     "take_over": ("Take over", "You answer from now on. What the bot has not sent yet becomes a draft.", "why", False),
     "pause": ("Pause the bot here", "New messages wait. Replies that are written still go out.", "why", False),
@@ -255,12 +273,17 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
 
 
 def _shown(lane: Conversation) -> dict[str, int]:
-    """Return the state of the lane that the forms of a page send back."""
+    """Return the state of the lane that the page's forms send back, see ``_seen``."""
     return {"epoch": lane.epoch, "next_sequence": lane.next_sequence, "last_sequence": lane.last_sequence}
 
 
 def _seen(request: HttpRequest, lane: Conversation) -> actions.Seen:
-    """Return the lane as the page showed it. Raises ``ValueError`` where the form does not say."""
+    """Return the lane's state that the page showed, and not its present one.
+
+    The verb is refused if they differ: nobody should act on what they did not see. Only handing
+    back reads ``last_sequence``, so other forms need not send it. Raises ``ValueError`` where
+    the form lacks the others.
+    """
     try:
         epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
         last_sequence = number_in(request, "last_sequence") if "last_sequence" in request.POST else 0
@@ -269,7 +292,11 @@ def _seen(request: HttpRequest, lane: Conversation) -> actions.Seen:
     return actions.Seen(conversation=lane.pk, epoch=epoch, next_sequence=next_sequence, last_sequence=last_sequence)
 
 
-def _note(request: HttpRequest) -> str:
+def _required_note(request: HttpRequest) -> str:
+    """Return the note of the form.
+
+    Raises ``ValueError`` if it is empty: this verb must be explained.
+    """
     note = request.POST.get("note", "").strip()
     if not note:
         raise ValueError("please say why")

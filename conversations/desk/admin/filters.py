@@ -18,10 +18,15 @@ from conversations.desk.templatetags.desk import visible, words
 from conversations.models import Conversation, Tenant
 from conversations.postgres.sql_files import sql
 
-STUCK = 1000  # the longest; those beyond are not listed
-CHANNELS = 100  # and tenants, as many; more are not listed, the address takes any id
+# Most stuck conversations that the filter finds, those that wait longest. Larger: a slower list.
+STUCK = 1000
+# Most channels, and most tenants, that a filter offers. The address takes the id of any other.
+# Larger: longer menus.
+CHANNELS = 100
+# Ages of the oldest pending message that a filter offers, by seconds.
 AGES = {"60": "over a minute", "600": "over 10 minutes", "3600": "over an hour", "86400": "over a day"}
-PEOPLE = 200  # more of them are not listed; the address takes any id
+# Most people that the filter of the audit offers; as for ``CHANNELS``.
+PEOPLE = 200
 PERIODS = {"1": "last hour", "24": "last 24 hours", "168": "last 7 days", "720": "last 30 days"}  # by hours
 # What ``Audit.verb`` may hold, in the order of a day's work.
 VERBS = (
@@ -34,6 +39,8 @@ Rows = models.QuerySet[Any]
 
 
 class ChannelFilter(admin.SimpleListFilter):
+    """Rows of one channel. ``lookup`` leads from a row to its channel's id."""
+
     title = "channel"
     parameter_name = "channel"
     lookup = "channel_id"
@@ -68,6 +75,8 @@ class ModeFilter(admin.SimpleListFilter):
 
 
 class StuckFilter(admin.SimpleListFilter):
+    """Conversations of the page "Stuck", as a filter of the list."""
+
     title = "stuck"
     parameter_name = "stuck"
 
@@ -82,6 +91,8 @@ class StuckFilter(admin.SimpleListFilter):
 
 
 class OldestPendingFilter(admin.SimpleListFilter):
+    """Conversations whose next message has been pending for longer than an age."""
+
     title = "oldest pending"
     parameter_name = "pending"
 
@@ -165,7 +176,10 @@ class TenantFilter(admin.SimpleListFilter):
         return [(str(pk), visible(name)) for pk, name in rows.order_by("name").values_list("pk", "name")[:CHANNELS]]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        """Entries of 0.1 name no tenant; their conversation does."""
+        """Keep the entries of one tenant.
+
+        Version 0.1 wrote no tenant into them: there the conversation tells it.
+        """
         value = self.value() or ""
         if not (value.isascii() and value.isdigit()):
             return queryset

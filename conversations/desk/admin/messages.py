@@ -16,12 +16,14 @@ from conversations.desk.admin.windows import Unlisted, Verb, Window, number_in
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Message
 
-PREVIEW_CHARACTERS = 120
+PREVIEW_CHARACTERS = 120  # of a message's text in the list; larger: taller rows
 UNPARK = "The bot handles the message once more, behind what waits; or in its place, if the conversation waits for it."
 REPLAY = "The bot handles a copy of the message, behind what waits. The person may read its replies twice."
 
 
 class Messages(Window):
+    """What the list of parked messages and the page of one message share."""
+
     channel_path = "conversation__channel_id"
     list_select_related = ("conversation__channel", "conversation__contact")
     sortable_by = ()
@@ -45,6 +47,7 @@ class Messages(Window):
         return message.settled_at
 
     def after(self, request: HttpRequest, row: Message) -> str:
+        """Return the conversation's page, where the message's new copy is to be seen."""
         return reverse("admin:conversations_conversation_change", args=[row.conversation_id])
 
 
@@ -62,7 +65,7 @@ class ParkedMessages(Messages):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Redirects to the conversation."""
+        """Redirect to the conversation."""
         return self.redirect(self.after(request, self.find(request, object_id)))
 
     @admin.display(description="message")
@@ -98,6 +101,11 @@ class AllMessages(Messages, Unlisted):
     verbs = {"unpark": "unpark", "replay": "replay"}
 
     def buttons(self, request: HttpRequest, row: Message) -> list[Verb]:
+        """Offer to unpark a parked message, or to replay one that was handled or skipped.
+
+        The form carries the number of the next replay, so that sending it twice replays
+        once.
+        """
         if row.status == Message.Status.PARKED:
             seen = {"epoch": row.conversation.epoch, "next_sequence": row.conversation.next_sequence}
             return [Verb(name="unpark", label="Unpark", help=UNPARK, address=self.address("unpark", row), hidden=seen)]

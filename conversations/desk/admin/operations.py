@@ -23,7 +23,9 @@ from conversations.desk.admin.windows import Walk, Window, in_words
 from conversations.desk.templatetags.desk import age, visible, words
 from conversations.models import Audit, Conversation, Worker
 
-SILENT_SECONDS = 6  # without a heartbeat; smaller shows busy workers as silent, larger shows dead ones as alive
+# Seconds without a heartbeat after which a worker is shown as silent. Smaller: busy workers seem
+# silent. Larger: dead ones seem alive for longer.
+SILENT_SECONDS = 6
 
 
 class WorkerList(Walk):
@@ -39,6 +41,8 @@ class WorkerList(Walk):
 
 @admin.register(Worker)
 class Workers(Window):
+    """The life of each worker process: whether it still beats, and how many conversations it holds."""
+
     action = "see_workers"
     channel_path = ""
     list_display = ("kind", "where", "state", "version", "lives_for", "last_beat", "in_hand")
@@ -105,7 +109,11 @@ class AuditList(Walk):
 
 
 def name_rows(request: HttpRequest, rows: Iterable[Any]) -> None:
-    """Give each entry ``lane`` (its conversation, None where this person may not see it) and ``subject_in_words``."""
+    """Give each entry ``lane`` and ``subject_in_words``, read in one query for all.
+
+    ``lane`` is its conversation, None where this person may not see it. The subject's channel
+    is given by name in place of an id.
+    """
     ids = {row.conversation_id for row in rows if row.conversation_id}
     seen = Conversation.objects.filter(channel_id__in=access.channel_ids(request)).select_related("contact")
     lanes = seen.in_bulk(ids) if ids else {}
@@ -116,22 +124,25 @@ def name_rows(request: HttpRequest, rows: Iterable[Any]) -> None:
         row.subject_in_words = f"channel {names[target]}{rest}" if target in names else row.subject
 
 
-# ``channel <public id>``, ``channel <id>: sending``; commands of 0.1 wrote the public id alone.
+# Subjects that name a channel: ``channel <public id>`` or, of a pause, ``channel <id>: sending``.
+# Commands of version 0.1 wrote the public id alone. The pattern matches any text.
 CHANNEL_SUBJECT = re.compile(r"(channel )?([^ :]*)(.*)", re.S)
 
 
 @admin.register(Audit)
 class AuditWindow(Window):
+    """The audit: who did or read what, when and why. Entries are never changed."""
+
     channel_path = ""
     list_display = ("moment", "who", "did", "conversation", "subject_shown", "changes_shown", "reason_shown")
     list_display_links = ("moment",)
     list_filter = (filters.WhoFilter, filters.WhatFilter, filters.WhenFilter, filters.TenantFilter)
     list_select_related = ("staff",)
     sortable_by = ()
-    shown = ("at", "who", "did", "lane", "subject_shown", "changes_shown", "reason_shown")
+    shown = ("at", "who", "did", "lane_or_text", "subject_shown", "changes_shown", "reason_shown")
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        """What this person did, and what was done in the tenants that they may see."""
+        """Return what this person did, and what was done in the tenants that they may see."""
         rows = Audit.objects.select_related("staff")
         if access.is_superuser(request):
             return rows
@@ -143,6 +154,7 @@ class AuditWindow(Window):
         return AuditList
 
     def find(self, request: HttpRequest, object_id: str) -> Any:
+        """Return the entry with its conversation and subject, as the list has them."""
         row = super().find(request, object_id)
         name_rows(request, [row])
         return row
@@ -163,13 +175,15 @@ class AuditWindow(Window):
         return visible(row.staff.get_username()) if row.staff else "a command"
 
     @admin.display(description="conversation")
-    def lane(self, row: Any) -> Conversation | str:
+    def lane_or_text(self, row: Any) -> Conversation | str:
+        """Return the entry's conversation; its number as text where this person may not see it."""
         return row.lane or (f"conversation {row.conversation_id}" if row.conversation_id else "")
 
     @admin.display(description="conversation")
     def conversation(self, row: Any) -> str:
+        """Return a link to the entry's conversation; only text where this person may not see it."""
         if row.lane is None:
-            return str(self.lane(row))
+            return str(self.lane_or_text(row))
         address = reverse("admin:conversations_conversation_change", args=[row.lane.pk])
         return format_html('<a href="{}">{}</a>', address, name_of(row.lane))
 
@@ -187,7 +201,10 @@ class AuditWindow(Window):
 
 
 def _change(name: str, values: list[Any] | None) -> str:
-    """A credential has no values here: only that it changed."""
+    """Say from what to what a setting changed.
+
+    Of a credential only that it changed: its values are secret.
+    """
     if values is None:
         return f"{name} changed"
     old, new = ("nothing" if value in (None, "") else json.dumps(value, ensure_ascii=False) for value in values)

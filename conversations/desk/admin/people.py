@@ -18,6 +18,8 @@ from conversations.models import Alias, Contact, Conversation
 
 @admin.register(Contact)
 class Contacts(Window):
+    """People as the webhooks of a channel name them, with their conversations."""
+
     list_display = (
         "name_shown",
         "username_shown",
@@ -39,6 +41,7 @@ class Contacts(Window):
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
+        """Find people by their conversations, through the indexes of ``search``."""
         if not search_term.strip():
             return queryset, False
         lanes = search.find(search_term, access.channel_ids(request))
@@ -46,11 +49,13 @@ class Contacts(Window):
         return queryset.filter(pk__in=list(people)), False
 
     def fields_of(self, row: Contact) -> Iterable[tuple[str, str, str]]:
+        """Add the other ids under which the platform knows this person."""
         yield from super().fields_of(row)
         aliases = Alias.objects.filter(channel=row.channel_id, known_as=row.user, of=Alias.Of.USER)[:PER_PAGE]
         yield "also known as", visible(", ".join(alias.value for alias in aliases)) or "—", ""
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> Any:
+        """Add the person's conversations, the newest ones."""
         lanes = Conversation.objects.filter(contact=row).select_related("channel").order_by("-pk")[:PER_PAGE]
         return super().show(request, row, template, {**context, "lanes": lanes})
 

@@ -15,11 +15,13 @@ from conversations.desk.admin.windows import Verb, Window
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Quarantine
 
-PREVIEW_BYTES = 4_000
+PREVIEW_BYTES = 4_000  # of an item that its page shows; larger: longer pages
 
 
 @admin.register(Quarantine)
 class QuarantineWindow(Window):
+    """Items of the quarantine, until staff have looked at them and settled them."""
+
     list_display = ("item", "where", "why", "size", "seen", "since", "open")
     list_display_links = ("item",)
     list_filter = (filters.ChannelFilter, filters.OpenFilter)
@@ -29,6 +31,7 @@ class QuarantineWindow(Window):
     verbs = {"settle": "settle_quarantine"}
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        """Leave out the bytes and read their length: a list of them could take hundreds of MB."""
         return super().get_queryset(request).defer("body").annotate(body_bytes=Length("body"))
 
     def title_of(self, row: Quarantine) -> str:
@@ -60,7 +63,7 @@ class QuarantineWindow(Window):
 
     @admin.display(description="as text")
     def bytes_shown(self, row: Quarantine) -> str:
-        """Return the beginning as text; bytes that are not UTF-8 are escaped."""
+        """Return the beginning of the bytes as text; those that are not UTF-8 are escaped."""
         body = bytes(row.body)
         text = visible(body[:PREVIEW_BYTES].decode("utf-8", "backslashreplace"))
         return text + (f" … and {len(body) - PREVIEW_BYTES:,} bytes more" if len(body) > PREVIEW_BYTES else "")

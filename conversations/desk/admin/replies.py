@@ -16,11 +16,14 @@ from conversations.desk.admin.windows import Unlisted, Verb, Window
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Reply
 
-PREVIEW_CHARACTERS = 120
+PREVIEW_CHARACTERS = 120  # of a reply's text in the list; larger: taller rows
+# States in which a reply needs a person, the condition of the index reply_for_staff.
 FOR_STAFF = (Reply.Status.PARKED, Reply.Status.UNKNOWN, Reply.Status.FAILED)
 
 
 class Replies(Window):
+    """What the list of replies and the page of one reply share."""
+
     list_select_related = ("conversation__contact", "channel")
     sortable_by = ()
     shown = (
@@ -40,6 +43,7 @@ class Replies(Window):
         return str(reply.body.get("text", ""))
 
     def after(self, request: HttpRequest, row: Reply) -> str:
+        """Return the conversation's page, where the reply is seen among the others."""
         return reverse("admin:conversations_conversation_change", args=[row.conversation_id])
 
 
@@ -57,7 +61,7 @@ class RepliesForStaff(Replies):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Redirects to the conversation."""
+        """Redirect to the conversation."""
         return self.redirect(self.after(request, self.find(request, object_id)))
 
     @admin.display(description="reply")
@@ -122,13 +126,14 @@ class AllReplies(Replies, Unlisted):
         return f"Reply {reply.sequence} is set aside."
 
 
-# name -> label, what the verb does
+# The buttons of a reply: verb -> its label, and what it does.
 WORDS = {
     "sent": ("It arrived", "The reply reached the person; the next one follows."),
     "again": ("Send it again", "The same reply is sent once more. The person may see it twice."),
     "resend": ("Send again", "The same words are sent as a new reply, in your name."),
     "cancel": ("Set aside", "The reply is never sent and leaves the list of open replies."),
 }
+# State of a reply -> the verbs that it allows.
 BUTTONS: dict[str, tuple[str, ...]] = {
     Reply.Status.UNKNOWN: ("sent", "again"),
     Reply.Status.PARKED: ("resend", "cancel"),

@@ -26,12 +26,15 @@ from conversations.desk import access
 from conversations.desk.templatetags.desk import visible
 from conversations.errors import CoreError
 
-PER_PAGE = 50
-BEFORE = "before"  # query parameter: the list continues below this id
+PER_PAGE = 50  # rows of a list's page; larger: slower pages, smaller: more clicks
+BEFORE = "before"  # query parameter: the list goes on below this id
 
 
 class OnePage(Paginator):
-    """A paginator that never counts: a list knows only whether there is more."""
+    """A paginator that never counts, since counting reads a whole table.
+
+    A list knows only whether there is more.
+    """
 
     count = 0
     num_pages = 1
@@ -43,12 +46,17 @@ class Walk(ChangeList):
     older: int | None = None
 
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        """Leave out ``before``, which Django would take for a filter."""
         return {name: value for name, value in super().get_filters_params(params).items() if name != BEFORE}
 
     def get_ordering(self, request: HttpRequest, queryset: Any) -> list[str | Combinable]:
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
+        """Read one row more than a page shows: it tells whether there is an older page.
+
+        More than 18 digits of ``before`` are ignored, since they may not fit a bigint.
+        """
         rows = self.queryset
         before = request.GET.get(BEFORE, "")
         if before.isascii() and before.isdigit() and len(before) < 19:
@@ -69,7 +77,11 @@ class Walk(ChangeList):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verb:
-    """A button. ``help`` says what it does; ``ask`` is the prompt of its note; ``hidden`` is what the page showed."""
+    """A button.
+
+    ``help`` says what it does, ``ask`` is the prompt of its note, and ``hidden`` are values
+    that the page showed and its form sends back.
+    """
 
     name: str
     label: str
@@ -83,7 +95,7 @@ class Verb:
 class Window(admin.ModelAdmin):
     """A list, and a page per row. Rows are never edited: the page's verbs change them."""
 
-    action: ClassVar[str] = "see"  # what a person must be allowed to do to open the list and its pages
+    action: ClassVar[str] = "see"  # the action of ``access.LEAST`` that opens the list and its pages
     channel_path: ClassVar[str] = "channel_id"  # lookup from a row to its channel's id; '' where there is none
     verbs: ClassVar[dict[str, str]] = {}  # address -> action; method do_<address> runs it and returns a sentence
     shown: ClassVar[Sequence[str]] = ()  # methods or fields that the page shows, in order
@@ -98,7 +110,10 @@ class Window(admin.ModelAdmin):
     # ------------------------------------------------------------ roles
 
     def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
-        """Return the tenants that ``row`` concerns. Its verbs need their role in every one of them."""
+        """Return the tenants that ``row`` concerns.
+
+        A verb on it needs the verb's role in every one.
+        """
         if not self.channel_path:
             return ()
         channel = row
@@ -107,14 +122,17 @@ class Window(admin.ModelAdmin):
         return access.tenants_of(request, channel)
 
     def offers(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what this person is offered here: the actions that they may do, and the buttons of those."""
+        """Return the actions that this person may do here, and the buttons of those."""
         if row is None:
             return {"may": frozenset(), "verbs": []}
         may = access.allowed(request, self.tenants_of(request, row))
         return {"may": may, "verbs": [verb for verb in self.buttons(request, row) if self.verbs[verb.name] in may]}
 
     def refuse(self, request: HttpRequest, row: Any, action: str) -> HttpResponse:
-        """Return a 403 that names the role that is missing."""
+        """Return a 403 that names the role that is missing.
+
+        It calls the base class's ``show``, because those of subclasses need a row.
+        """
         mine = access.highest_role(request) if row is None else access.role(request, self.tenants_of(request, row))
         words = {"title": "Not allowed", "needed": access.LEAST[action], "mine": mine}
         response = Window.show(self, request, None, "admin/conversations/refused.html", words)
@@ -145,7 +163,10 @@ class Window(admin.ModelAdmin):
         return Walk
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Only filters narrow a list; a lookup in the address is refused."""
+        """Allow only our filters' parameters.
+
+        A lookup such as ``?contact__phone=`` could probe what a list does not show.
+        """
         return lookup in {getattr(one, "parameter_name", "") for one in self.list_filter}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -157,7 +178,11 @@ class Window(admin.ModelAdmin):
     # ------------------------------------------------------------ one row
 
     def find(self, request: HttpRequest, object_id: str) -> Any:
-        """Return the row. Raises ``Http404`` where it does not exist or this person may not see it."""
+        """Return the row.
+
+        Raises ``Http404`` where it does not exist or this person may not see it: both look
+        the same.
+        """
         if not self.has_view_permission(request):
             raise Http404
         row = self.get_object(request, object_id)
@@ -168,16 +193,18 @@ class Window(admin.ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        """Show the row as a table of names and values, without Django's form."""
         row = self.find(request, object_id)
         return self.show(
             request, row, self.page_template, {"fields": list(self.fields_of(row)), **(extra_context or {})}
         )
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Raises ``Http404``: the audit has the history."""
+        """Raise ``Http404``: the audit has the history."""
         raise Http404
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
+        """Render ``template`` with what every page needs: menu, title, and this person's buttons."""
         words = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -203,6 +230,7 @@ class Window(admin.ModelAdmin):
             yield label.replace("_", " "), in_words(value), self._address_of(value)
 
     def _address_of(self, value: Any) -> str:
+        """Return the address of the page of a value that is a row with a page; '' for other values."""
         known = isinstance(value, models.Model) and type(value) in self.admin_site._registry
         return reverse(f"admin:conversations_{value._meta.model_name}_change", args=[value.pk]) if known else ""
 
@@ -213,18 +241,20 @@ class Window(admin.ModelAdmin):
     # ------------------------------------------------------------ verbs
 
     def get_urls(self) -> list[URLPattern]:
+        """Add an address for each verb, to which its button posts."""
         own = [
             path(
                 f"<path:object_id>/do/{verb}/",
                 self.admin_site.admin_view(self._view_of(verb, action)),
-                name=self._name(verb),
+                name=self._url_name(verb),
             )
             for verb, action in self.verbs.items()
         ]
         return own + super().get_urls()
 
     def address(self, verb: str, row: Any) -> str:
-        return reverse(f"admin:{self._name(verb)}", args=[row.pk])
+        """Return the address to which the button of a verb posts."""
+        return reverse(f"admin:{self._url_name(verb)}", args=[row.pk])
 
     def page_of(self, row: Any) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
@@ -236,10 +266,14 @@ class Window(admin.ModelAdmin):
         """Return the address of the page that follows a verb."""
         return self.page_of(row)
 
-    def _name(self, verb: str) -> str:
+    def _url_name(self, verb: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{verb}"
 
     def _view_of(self, verb: str, action: str) -> Callable[..., HttpResponse]:
+        """Return the view that runs one verb if this person may do ``action``, then leads back.
+
+        A refusal of the verb becomes a message on the page that follows.
+        """
         act: Callable[[HttpRequest, Any], str] = getattr(self, f"do_{verb}")
 
         def view(request: HttpRequest, object_id: str) -> HttpResponse:
@@ -258,11 +292,15 @@ class Window(admin.ModelAdmin):
 
 
 class Unlisted(Window):
-    """A page per row, with its verbs, and no list: there are millions of rows. ``listed`` is where a list leads."""
+    """Pages of single rows with their verbs, and no list, because there are millions of rows.
+
+    Whoever opens the list is led to the address named ``listed``.
+    """
 
     listed: ClassVar[str]
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        """Keep the rows out of the menu."""
         return {}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:

@@ -1,5 +1,6 @@
 -- Appends a person's replies, behind all other replies of the lane.
--- bodies: json list of ReplyBody; staff: id. Rows: the last number given. Indexes: conversation primary key, reply_sequence_once.
+-- bodies: json list of ReplyBody; staff: id. Rows: the last number that they got. Indexes:
+-- conversation primary key, reply_sequence_once.
 WITH bodies AS (
   SELECT value AS body, ordinality AS place FROM jsonb_array_elements(%(bodies)s::jsonb) WITH ORDINALITY),
 lane AS (

@@ -1,5 +1,8 @@
--- Writes down who did what, when and why. Inserts nothing if one of the statements before found nothing to do.
--- staff, verb, subject, reason. Rows: the entry's id. Indexes: primary keys of conversation and channel.
+-- Writes the audit entry of an act: who did what, when and why. Inserts nothing if an earlier
+-- statement of the act found nothing to do (it emptied app.locked), so that the caller sees that
+-- nothing was done.
+-- staff, verb, subject, reason. Rows: the entry's id. Indexes: primary keys of conversation and
+-- channel.
 INSERT INTO audit (staff_id, verb, conversation_id, tenant_id, subject, reason)
 SELECT %(staff)s, %(verb)s, c.id, ch.tenant_id, %(subject)s, %(reason)s
   FROM conversation c JOIN channel ch ON ch.id = c.channel_id

@@ -1,4 +1,4 @@
--- Cancels a reply that has not started, or that was refused.
+-- Cancels a reply that no sender has started, or that the platform refused.
 -- reply: id; statuses: text[], what it may be; note. Index: reply primary key.
 WITH done AS (
   UPDATE reply r SET status = 'cancelled', settled_at = now(), error = concat_ws('; ', nullif(r.error, ''), %(note)s::text)

@@ -1,4 +1,5 @@
--- Ends a pause if it is the one that the person saw. pause: id; since: as seen (null while it only counts); staff, reason.
+-- Ends a pause if it is the one that the person saw. pause: id; since: as the person saw it (null
+-- while failures are only counted); staff, reason.
 -- Rows: scope, target, stops. Index: pause primary key.
 WITH ended AS (
   DELETE FROM pause WHERE id = %(pause)s AND since IS NOT DISTINCT FROM %(since)s::timestamptz RETURNING scope, target, stops, reason),

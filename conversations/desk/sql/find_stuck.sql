@@ -1,7 +1,11 @@
--- Finds conversations that need a person, or are older than expected; the longest first.
--- channels: bigint[]; stopped: bigint[] of channels whose handling waits for one cause (it is shown once, not per lane);
--- unsendable: likewise for sending; late: seconds; limit. Rows: id, since.
--- Indexes: conversation_for_staff, conversation_due, conversation_send_due, message_parked, reply_for_staff.
+-- Finds conversations that need a person, or whose work is due for longer than `late`; those that
+-- wait longest first.
+-- A bot that failed once is not counted (attempts > 1). Each search reads 2,000 rows at most, so
+-- that the page stays fast.
+-- channels: bigint[]; stopped: bigint[] of channels whose handling waits for one cause (it is shown
+-- once, not per lane); unsendable: likewise for sending; late: seconds; limit. Rows: id, since.
+-- Indexes: conversation_for_staff, conversation_due, conversation_send_due, message_parked,
+-- reply_for_staff.
 WITH found AS (
   (SELECT c.id, coalesce(c.paused_at, m.received_at, c.created_at) AS since
      FROM conversation c

@@ -1,10 +1,12 @@
--- Gives the lane back to the bot. With skip, the messages that a person answered become skipped, with that person's name;
--- nothing is skipped from the first message on that nobody answered, that staff put back into the lane (replay_of), or that
--- came after the page was shown. Where skip finds nothing to skip although the page showed messages, app.locked is emptied:
--- nobody answered, and the caller refuses. A message is answered by words of a person that were written after it came and
--- were not refused; the newest 300 replies are looked at.
+-- Gives the lane back to the bot. With skip, the messages that a person answered become skipped,
+-- with that person's name; nothing is skipped from the first message on that nobody answered, that
+-- staff put back into the lane (replay_of), or that came after the page was shown. Where skip finds
+-- nothing to skip although the page showed messages, app.locked is emptied: nobody answered, and
+-- the caller refuses. A message counts as answered if a person's reply was written after it came
+-- and was not refused; the newest 300 replies are read.
 -- skip: boolean; seen_last: the newest number that the page showed.
--- Indexes: conversation primary key, message_sequence_once, reply_sequence_once, auth_user primary key.
+-- Indexes: conversation primary key, message_sequence_once, reply_sequence_once, auth_user primary
+-- key.
 WITH lane AS (
   SELECT c.id, c.next_sequence, c.last_sequence FROM conversation c
    WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint),

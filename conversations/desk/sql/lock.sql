@@ -1,6 +1,9 @@
--- Locks one lane for an act of a person, if it is still as the person saw it, and leaves its id in app.locked.
--- The later statements of the act work on app.locked, and empty it where they find nothing to do.
--- conversation; epoch, next_sequence, mode, paused: as seen, null for any. Rows: id, tenant; no row where the lane moved.
+-- Locks one lane for an act of a person, if it is still as the person saw it, and leaves its id in
+-- app.locked, a setting of this transaction. The act's later statements work on the lane in
+-- app.locked, and empty it where they find nothing to do, so that those after them do nothing
+-- either.
+-- conversation; epoch, next_sequence, mode, paused: as seen, null for any. Rows: id, tenant; no row
+-- where the lane moved.
 -- Index: conversation primary key.
 WITH seen AS (
   SELECT c.id, c.channel_id FROM conversation c

@@ -1,4 +1,5 @@
--- Moves next_reply_sequence past settled replies, and sets when a sender should look.
+-- Moves next_reply_sequence to the first unsettled reply, and sets when a sender should look at the
+-- lane again.
 -- No arguments. Indexes: conversation primary key, reply_sequence_once.
 WITH lane AS (
   SELECT c.id, c.next_reply_sequence, c.last_reply_sequence, c.send_due_at FROM conversation c

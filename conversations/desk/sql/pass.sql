@@ -1,5 +1,7 @@
--- Passes over the head: it is skipped or parked, and the next message is due.
--- status: skipped, parked; note; statuses: text[], what the head may be. Indexes: conversation primary key, message_sequence_once.
+-- Passes over the head (the lane's next message): it is skipped or parked, and the message after it
+-- is due.
+-- status: skipped, parked; note; statuses: text[], what the head may be. Indexes: conversation
+-- primary key, message_sequence_once.
 WITH head AS (
   UPDATE message m
      SET status = CASE WHEN m.status = 'missing' THEN m.status ELSE %(status)s END, settled_at = now(),

@@ -1,5 +1,7 @@
--- Computes the cursor of a live timeline: a value that changes whenever the page of the conversation does.
--- conversation: id. One row: text. Indexes: primary keys, reply_sequence_once, turn_of_conversation, audit_conversation_id.
+-- Computes the cursor of a live timeline: a value that changes whenever the page of the
+-- conversation does. xmin, the transaction that wrote a row last, shows that the row changed.
+-- conversation: id. One row: text. Indexes: primary keys, reply_sequence_once,
+-- turn_of_conversation, audit_conversation_id.
 SELECT md5(concat_ws(':', c.xmin, (SELECT xmin FROM desk WHERE conversation_id = c.id),
        (SELECT id FROM turn t WHERE (t.conversation_id, t.id) >= (c.id, 0) AND (t.conversation_id, t.id) < (c.id + 1, 0)
          ORDER BY t.conversation_id DESC, t.id DESC LIMIT 1),

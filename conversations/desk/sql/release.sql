@@ -1,2 +1,3 @@
--- Numbers the waiting messages of the lane. everything: end windows and gaps at once. Index: message_waiting.
+-- Numbers the waiting messages of the lane. everything: do not wait for earlier ones that may still
+-- come. Index: message_waiting.
 SELECT release_waiting(nullif(current_setting('app.locked', true), '')::bigint, %(everything)s)

@@ -1,6 +1,8 @@
--- Puts a copy of a passed message at the tail. An unparked original becomes skipped, once.
+-- Puts a copy of a passed message at the tail. The original of an unparked message becomes skipped,
+-- so that it comes back once.
 -- message: id; identity: bytea; statuses: text[], what the original may be; unpark: boolean.
--- Rows: the copy's number. Indexes: message primary key, conversation primary key, message_identity_once.
+-- Rows: the copy's number. Indexes: message primary key, conversation primary key,
+-- message_identity_once.
 WITH original AS (
   SELECT m.* FROM message m JOIN conversation c ON c.id = m.conversation_id
    WHERE m.id = %(message)s AND m.status = ANY (%(statuses)s::text[]) AND m.sequence < c.next_sequence

@@ -1,4 +1,4 @@
--- Appends a copy of a settled reply as a person's reply; the old one leaves the list of staff.
+-- Appends a copy of a settled reply as a person's reply; the old one leaves staff's list.
 -- reply: id; statuses: text[], what it may be; staff: id. Rows: the new number.
 -- Indexes: reply primary key, conversation primary key, reply_sequence_once.
 WITH original AS (

@@ -1,4 +1,5 @@
--- Makes the head due now, with all its attempts; a blocked lane is unblocked.
+-- Makes the head (the lane's next message) due now, with all its attempts; a blocked lane is
+-- unblocked.
 -- No arguments. Indexes: conversation primary key, message_sequence_once.
 WITH head AS (
   UPDATE message m SET status = 'pending', settled_at = NULL, note = ''

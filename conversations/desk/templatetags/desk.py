@@ -14,8 +14,8 @@ from conversations import installation
 
 register = template.Library()
 
-# Control characters, and characters that change the direction of writing. They are shown as symbols, so that no text
-# can look like another.
+# Control characters, and characters that change the direction of writing. They are shown as
+# symbols, so that no text can look like another.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -26,13 +26,17 @@ def visible(text: Any) -> str:
 
 
 def _symbol(match: re.Match[str]) -> str:
+    """Return the picture of an ASCII control character (U+2400 and on), else the code in brackets."""
     code = ord(match.group())
     return chr(0x2400 + code) if code < 0x20 else f"⟦U+{code:04X}⟧"
 
 
 @register.filter
 def age(moment: dt.datetime | None) -> str:
-    """Return how long ago it was: 12 s, 5 min, 3 h, 2 d."""
+    """Return how long ago ``moment`` was:
+
+    12 s, 5 min, 3 h, 2 d; '' for None. Never negative: the clocks of two machines differ.
+    """
     if moment is None:
         return ""
     seconds = max(0, int((timezone.now() - moment).total_seconds()))
@@ -44,7 +48,7 @@ def age(moment: dt.datetime | None) -> str:
 
 @register.filter
 def clock(moment: dt.datetime | None) -> str:
-    """Return the time of day, with the date where it was not today."""
+    """Return the time of day, with the date unless it is today; '' for None."""
     if moment is None:
         return ""
     local = timezone.localtime(moment)
@@ -54,13 +58,13 @@ def clock(moment: dt.datetime | None) -> str:
 
 @register.filter
 def seconds_between(ended: dt.datetime, started: dt.datetime) -> str:
-    """Return the time between, in seconds."""
+    """Return the time from ``started`` to ``ended``, in seconds."""
     return f"{max(0.0, (ended - started).total_seconds()):.2f} s"
 
 
 @register.simple_tag
 def why_held() -> str:
-    """Return why this installation sends nothing to people, '' where it does."""
+    """Return why this installation sends nothing to people; '' where it sends."""
     return installation.held()
 
 
@@ -72,18 +76,20 @@ def lines(texts: list[str]) -> str:
 
 @register.filter
 def pretty(value: Any) -> str:
-    """JSON with a line per value."""
+    """Return JSON with a line per value."""
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 @register.filter
 def words(verb: str) -> str:
-    """Return ``take_over`` as words."""
+    """Return the name of an action as words: ``take_over`` as "take over"."""
     return verb.replace("_", " ")
 
 
 # ---------------------------------------------------------------- the menu
 
+# Groups of the menu, each with its models in the order of a day's work. Other models of ours are
+# left out.
 MENU = {
     "Work": ("Conversation", "StuckConversation", "ParkedMessage", "ReplyForStaff", "Quarantine", "Contact"),
     "Set up": ("Channel", "Pause", "Tenant", "TenantStaff"),

@@ -12,12 +12,13 @@ from conversations.models import Quarantine
 
 register = template.Library()
 
-COUNTED = 100  # counts stop here and read "100 or more"; a larger one makes the page slower
+# Counts end here and read "100 or more". Larger: the first page is slower.
+COUNTED = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Overview:
-    """What needs a person now, each count up to ``COUNTED``."""
+    """What needs a person now; ``stuck`` and ``quarantined`` are counted up to ``COUNTED``."""
 
     around: facts.Around
     stuck: int
@@ -34,7 +35,7 @@ class Overview:
 
 @register.simple_tag(takes_context=True)
 def overview(context: Any) -> Overview | None:
-    """Return what needs a person now, None for somebody who may see nothing."""
+    """Return what needs a person now; None for somebody who may see nothing."""
     request = context["request"]
     if not access.may_enter(request):
         return None
