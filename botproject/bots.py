@@ -15,8 +15,9 @@ from conversations.turns import Turn
 Choices = list[tuple[str, str]]
 
 TEAS = {"assam": "Assam", "sencha": "Sencha", "rooibos": "Rooibos"}
+# Price of a pack.
 CENTS = {"assam": 690, "sencha": 840, "rooibos": 550}
-PACKS = 5
+PACKS = 5  # most packs in one order
 MENU: Choices = [
     ("order", "Order tea"),
     ("orders", "My orders"),
@@ -36,7 +37,7 @@ WORDS = {
 
 @bot("demo")
 def demo(turn: Turn) -> None:
-    """One message: finish what was asked before, else do what the person wants."""
+    """Handle one message: finish what was asked before, else do what the person wants."""
     asked = turn.state.pop("asked", "")
     wish = wanted(turn)
     typed = not turn.message.payload and not turn.message.command
@@ -49,7 +50,7 @@ def demo(turn: Turn) -> None:
 
 
 def wanted(turn: Turn) -> str:
-    """The button that was pressed, the command, or the first word that we know."""
+    """Return the button that was pressed, the command, or the first word that we know."""
     message = turn.message
     if message.payload or message.command:
         return message.payload or WORDS.get(message.command.lower(), "menu")
@@ -59,6 +60,10 @@ def wanted(turn: Turn) -> str:
 
 
 def answer(turn: Turn, wish: str) -> None:
+    """Do what the person wants.
+
+    ``wish`` is a word, or for a button with a subject ``word:subject``.
+    """
     verb, _, subject = wish.partition(":")
     match verb:
         case "order":
@@ -87,6 +92,7 @@ def answer(turn: Turn, wish: str) -> None:
 
 
 def greet(turn: Turn) -> None:
+    """Offer the menu by name, or ask for the name first."""
     name = turn.state.get("name") or turn.contact.name
     if name:
         offer(turn, f"What can I do for you, {name}?")
@@ -97,6 +103,7 @@ def greet(turn: Turn) -> None:
 
 
 def remember_name(turn: Turn) -> None:
+    """Keep the name that the person typed, without the words around it."""
     name = re.sub(r"(?i)^(i am|i'm|my name is|it's)\s+", "", turn.message.text.strip()).rstrip(".!")[:40]
     if not name:
         greet(turn)
@@ -133,6 +140,7 @@ def choose_packs(turn: Turn, packs: int) -> None:
 
 
 def buy(turn: Turn) -> None:
+    """Place the order. Without a number of packs, ask for it again."""
     basket = turn.state.pop("basket")
     if not basket["packs"]:
         choose_tea(turn, basket["tea"])

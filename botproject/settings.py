@@ -106,8 +106,10 @@ TEMPLATES: list[dict[str, Any]] = [
 # ---------------------------------------------------------------- storing: Postgres is the queue
 DATABASE_URL = env("DATABASE_URL", default="")
 DATABASES = {"default": env.db_url_config(DATABASE_URL)} if DATABASE_URL else {"default": {}}
-# Off behind a PgBouncer older than 1.22 in transaction mode.
+# Turn off behind a PgBouncer older than 1.22 in transaction mode, which does not keep them.
 PREPARED_STATEMENTS = env.bool("PREPARED_STATEMENTS", default=True)
+# Django's connections of a process: for bots in workers, for pages in web processes. Larger: fewer
+# waits for one; each counts against the server's limit.
 BOT_CONNECTIONS = env.int("BOT_CONNECTIONS", default=2)
 ORM_CONNECTIONS = env.int("ORM_CONNECTIONS", default=2)
 if DATABASES["default"]:
@@ -130,8 +132,11 @@ if DATABASES["default"]:
         tcp_user_timeout=15_000,
     )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Most bytes of a request. Larger: one may take more memory. Smaller: a large batch is refused.
 WEBHOOK_BODY_CAP = 8 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = WEBHOOK_BODY_CAP
+# Days for which raw requests are stored. Larger: more disk. Smaller: old ones cannot be looked
+# into.
 RAW_BODY_DAYS = env.int("RAW_BODY_DAYS", default=30)
 # A folder on a lasting disk of the one web host: takes webhooks while Postgres does not,
 # see conversations.storing.spool.
@@ -145,7 +150,8 @@ ADAPTERS = {
 
 # ---------------------------------------------------------------- wakes: Celery on Redis or RabbitMQ, a lossy doorbell
 REDIS_URL = env("REDIS_URL", default="")
-# Heroku's Redis has a self-signed certificate: REDIS_CERTS=none accepts it, and `check --deploy` warns.
+# Heroku's Redis has a self-signed certificate: REDIS_CERTS=none accepts it, and `check --deploy`
+# warns.
 REDIS_CERTS = env("REDIS_CERTS", default="required")
 REDIS_TLS = {"ssl_cert_reqs": ssl.CERT_NONE if REDIS_CERTS == "none" else ssl.CERT_REQUIRED}
 
@@ -185,8 +191,8 @@ CELERY_TASK_CREATE_MISSING_QUEUES = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
-# No remote orders to workers: after a cut, redis-py connects their subscription again, and the thread that
-# takes wakes would read it for ever.
+# No remote orders to workers: after a cut, redis-py connects their subscription again, and the
+# thread that takes wakes would read it for ever.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
@@ -198,8 +204,11 @@ CELERY_RESULT_EXTENDED = False
 CELERY_TIMEZONE = "UTC"
 
 # ---------------------------------------------------------------- handling
+# Longest turn of a bot. Larger: a bot that hangs holds its conversation longer. Smaller: slow turns
+# fail.
 TURN_SECONDS = env.float("TURN_SECONDS", default=60.0)
-# Most turns of a process at once. More: more slow bots at once, and more memory. Threads start when needed.
+# Most turns of a process at once. Larger: more slow bots at once, and more memory. Threads start
+# when needed.
 TURN_THREADS = env.int("TURN_THREADS", default=256)
 
 # ---------------------------------------------------------------- people

@@ -25,10 +25,11 @@ from typing import Any
 
 from conversations.workers.supervisor import die_with_parent
 
-# A read of a body may take so long. Larger: clients that stopped sending hold threads longer.
-# Smaller: slow clients that still send are cut off.
+# Seconds from a request's begin until a read of its body is cut off. Larger: clients that stopped
+# sending hold threads longer. Smaller: slow clients that still send are cut off.
 BODY_SECONDS = 20.0
-LOOK_SECONDS = 1.0  # between two looks for reads that take too long; larger: they are cut later
+# Seconds between two looks for reads that take too long. Larger: they are cut later.
+LOOK_SECONDS = 1.0
 # struct tcp_info, linux/tcp.h: 8 bytes, 9 times u32, then tcpi_last_data_sent in milliseconds.
 TCP_INFO_BYTES = 48
 LAST_DATA_SENT_OFFSET = 44
@@ -66,9 +67,9 @@ def guarded(application: Application) -> Application:
 
 
 def die_with_main_process() -> None:
-    """End this worker if its main process is killed.
+    """End this worker if granian's main process is killed.
 
-    It would keep the port, and nobody would stop it.
+    Otherwise it would keep the port, and nobody would stop it.
     """
     parent = multiprocessing.parent_process()
     bind = die_with_parent(parent.pid) if parent and parent.pid else None
@@ -80,7 +81,7 @@ def die_with_main_process() -> None:
 def refusing_for_good() -> Iterator[None]:
     """End granian's main process if this worker refuses to start.
 
-    It would start it again for ever.
+    Otherwise it would start the worker again for ever.
     """
     try:
         yield
@@ -89,12 +90,17 @@ def refusing_for_good() -> Iterator[None]:
         sys.stderr.flush()
         parent = multiprocessing.parent_process()
         if parent and parent.pid:
-            # After SIGTERM it would end with the code of success
+            # After SIGTERM granian would end with exit code 0, and the platform would see no
+            # failure.
             os.kill(parent.pid, signal.SIGKILL)
         raise SystemExit(1) from None
 
 
 def cut_stalled_bodies(application: Application) -> Application:
+    """Wrap the application so that reads of bodies have a time limit.
+
+    The thread that watches them starts with the first request, which names the port.
+    """
     reads: dict[int, float] = {}
     watching = threading.Event()
 
@@ -113,6 +119,7 @@ def start_watch(reads: dict[int, float], port: int) -> None:
 
 
 def watch(reads: dict[int, float], port: int) -> None:
+    """Look for reads that take too long, for as long as the process lives."""
     while True:
         time.sleep(LOOK_SECONDS)
         oldest = min(list(reads.values()), default=None)
@@ -121,6 +128,10 @@ def watch(reads: dict[int, float], port: int) -> None:
 
 
 def cut_silent_connections(port: int) -> None:
+    """Shut down the connections on which nothing was sent back since a body stalled.
+
+    The waiting read then ends early, and its thread is free.
+    """
     for connection in connections_to(port):
         with connection, contextlib.suppress(OSError):
             if seconds_since_we_sent(connection) > BODY_SECONDS:
@@ -128,7 +139,10 @@ def cut_silent_connections(port: int) -> None:
 
 
 def connections_to(port: int) -> Iterator[socket.socket]:
-    """Yield copies of descriptors: a number may be closed and used again for another connection."""
+    """Yield copies of the descriptors of connections to our port.
+
+    Copies, because a number may be closed and used again for another connection meanwhile.
+    """
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             connection = socket.socket(fileno=os.dup(int(name)))
@@ -139,6 +153,7 @@ def connections_to(port: int) -> Iterator[socket.socket]:
 
 
 def is_connection_to(connection: socket.socket, port: int) -> bool:
+    """Return True if the socket is a client's connection to ``port``, and not the listener."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     try:
@@ -149,7 +164,7 @@ def is_connection_to(connection: socket.socket, port: int) -> bool:
 
 
 def seconds_since_we_sent(connection: socket.socket) -> float:
-    """Count from the opening of the connection if nothing was sent."""
+    """Return how long ago we sent anything on this connection, or when it opened if we never did."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     milliseconds: int = struct.unpack_from("=I", info, LAST_DATA_SENT_OFFSET)[0]
     return milliseconds / 1000

@@ -26,8 +26,10 @@ from botproject.local.servers import AlreadyRunning, Servers, local_servers
 from conversations.workers.supervisor import PR_SET_PDEATHSIG, Command, Supervisor, wants_colour
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# The processes of the Procfile that run here.
 PROCESSES = ("web", "worker")
-# Wait for the pages to answer; smaller: a slow machine reports a failure that is none
+# Seconds to wait for the pages. Larger: a failure is reported later. Smaller: on a slow machine a
+# good start is reported as a failure.
 UP_SECONDS = 60.0
 
 
@@ -36,6 +38,7 @@ class Refused(RuntimeError):
 
 
 def main() -> int:
+    """Run everything and return the exit code."""
     if "--with-parent" in sys.argv[1:]:
         stop_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -49,6 +52,7 @@ def main() -> int:
 
 
 def run(directory: Path, port: int) -> int:
+    """Start servers, prepare the database, and run web and worker until they end."""
     with contextlib.ExitStack() as stack:
         with timed("Postgres and Valkey"):
             servers = stack.enter_context(servers_of(directory))
@@ -75,6 +79,7 @@ def servers_of(directory: Path) -> contextlib.AbstractContextManager[Servers]:
 
 
 def prepare_database(directory: Path) -> None:
+    """Create or migrate the tables, then the demo channel and the admin's account."""
     with timed("tables"):
         manage("release")
     keep_secret(directory / "admin_password")
@@ -97,6 +102,7 @@ def manage(*arguments: str) -> None:
 
 
 def supervise(directory: Path, servers: Servers, port: int) -> int:
+    """Run web and worker until Ctrl-C, and restart a server that dies. Returns the exit code."""
     os.chdir(CHECKOUT)
     supervisor = Supervisor(commands(directory, port))
     servers.watch(supervisor.say)
@@ -106,6 +112,7 @@ def supervise(directory: Path, servers: Servers, port: int) -> int:
 
 
 def commands(directory: Path, port: int) -> list[Command]:
+    """Return the Procfile's processes with the environment that they need here."""
     environment = {
         "PORT": str(port),
         "BIND": "127.0.0.1",
@@ -121,13 +128,14 @@ def commands(directory: Path, port: int) -> list[Command]:
 
 
 def procfile() -> dict[str, str]:
+    """Return the Procfile's commands by name."""
     lines = (CHECKOUT / "Procfile").read_text().splitlines()
     pairs = (line.partition(":") for line in lines if line and not line.startswith("#"))
     return {name.strip(): command.strip() for name, _, command in pairs}
 
 
 def announce(supervisor: Supervisor, port: int, box: str) -> None:
-    """Show the box with addresses when the pages answer. Earlier, it would scroll away."""
+    """Show the box with addresses once the pages answer. Earlier, it would scroll away."""
     deadline = time.monotonic() + UP_SECONDS
     while time.monotonic() < deadline:
         if answers(port):
@@ -138,6 +146,7 @@ def announce(supervisor: Supervisor, port: int, box: str) -> None:
 
 
 def answers(port: int) -> bool:
+    """Return True if the web process answers, with whatever status."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/", timeout=5):
             return True
@@ -148,6 +157,7 @@ def answers(port: int) -> bool:
 
 
 def welcome(directory: Path, port: int) -> str:
+    """Return a box with the addresses and the admin's password."""
     address = f"http://127.0.0.1:{port}"
     password = (directory / "admin_password").read_text().strip()
     rows = [
@@ -165,6 +175,7 @@ def welcome(directory: Path, port: int) -> str:
 
 
 def wanted_port() -> int:
+    """Return PORT, 8000 by default. Raises ``Refused``."""
     text = os.environ.get("PORT") or "8000"
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise Refused(f"PORT is {text!r}, not a port number.")
@@ -177,13 +188,14 @@ def require_free(port: int) -> None:
 
 
 def report_other_data(servers: Servers) -> None:
+    """Say that data of other PostgreSQL versions stays where it is: its owner may miss it."""
     if servers.postgres:
         for folder in servers.postgres.data_of_other_versions():
             say(f"data of PostgreSQL {folder.name} stays untouched in {folder}; it is not used")
 
 
 def end_leftovers(directory: Path) -> None:
-    """Kill processes of a run that was killed. Its servers are used again."""
+    """Kill web and worker processes that outlived a killed run; its servers are used again."""
     mark = f"{RUN_MARK}={directory}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -200,6 +212,7 @@ def stop_with_parent() -> None:
 
 @contextlib.contextmanager
 def timed(what: str) -> Iterator[None]:
+    """Print what is done, and then how long it took."""
     print(f"· {what} ... ", end="", flush=True)
     begun = time.monotonic()
     yield

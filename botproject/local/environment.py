@@ -16,6 +16,7 @@ from botproject.local.servers import Servers
 
 
 def data_directory() -> Path:
+    """Return DATA_DIR, or ``.data`` in this checkout."""
     default = Path(__file__).resolve().parents[2] / ".data"
     return Path(os.environ.get("DATA_DIR") or default).resolve()
 
@@ -37,12 +38,13 @@ def environment_of(directory: Path, servers: Servers, port: int) -> dict[str, st
 
 
 def write_environment(directory: Path, environment: dict[str, str]) -> None:
+    """Store the environment, from which a second terminal finds the same servers."""
     lines = [f"{name}={value}\n" for name, value in environment.items()]
     write_private(directory / "local.env", "".join(lines))
 
 
 def kept_keys(directory: Path) -> dict[str, str]:
-    """Return the keys, made once: with new ones, stored data could not be read."""
+    """Return the keys, which are made once. With new ones, stored data could not be read."""
     path = directory / "keys.env"
     if not path.exists():
         credentials = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+# Where root's servers live if their user cannot enter `.data`.
 OUTSIDE = Path("/var/lib/botproject-local")
 UNPRIVILEGED = "nobody"
 
@@ -27,6 +28,7 @@ def server_user() -> str | None:
 
 
 def others_may_enter(folder: Path) -> bool:
+    """Return True if other users may pass through this folder and all above it."""
     resolved = folder.resolve()
     return all(each.stat().st_mode & stat.S_IXOTH for each in (resolved, *resolved.parents))
 
@@ -68,6 +70,7 @@ def remove_room(place: Path) -> None:
 
 
 def give_to(user: str | None, path: Path) -> None:
+    """Make a user the owner of a file; None leaves it ours."""
     if user:
         account = pwd.getpwnam(user)
         os.chown(path, account.pw_uid, account.pw_gid)

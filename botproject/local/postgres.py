@@ -67,6 +67,7 @@ class Postgres(Server):
         return f"postgresql://postgres:{quote(self.password)}@127.0.0.1:{self.port}/postgres"
 
     def data_of_other_versions(self) -> list[Path]:
+        """Return the data directories that this Postgres cannot read."""
         found = (each.parent for each in self.room.glob("*/PG_VERSION"))
         return sorted(each for each in found if each != self.data)
 
@@ -91,6 +92,7 @@ class Postgres(Server):
             )
 
     def answers(self) -> bool:
+        """Return True if a Postgres with our data answers; another one may have taken the port."""
         try:
             with psycopg.connect(self.url, connect_timeout=5) as connection:
                 row = connection.execute("SHOW data_directory").fetchone()
@@ -101,7 +103,7 @@ class Postgres(Server):
     def _initialise(self) -> None:
         """Run initdb in a new directory and rename it when complete.
 
-        A killed initdb leaves nothing.
+        A killed initdb so leaves nothing that looks like data.
         """
         fresh = self.room / f"{self._binary.version}.new"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -136,9 +138,11 @@ class Postgres(Server):
             raise ServerFailed(f"initdb failed; {self.log} ends with:\n{self._last_words()}")
 
     def _program(self, name: str) -> Path:
+        """Return a program of Postgres, at a place where the server's user can run it."""
         return self._reachable_folder(self._binary) / name
 
     def _reachable_folder(self, binary: Binary) -> Path:
+        """Return the programs' folder, or a copy that the server's user can reach."""
         if self._user is None or others_may_run(binary.path):
             return binary.folder
         if not binary.bundle:
@@ -146,7 +150,10 @@ class Postgres(Server):
         return self._copied_folder(binary)
 
     def _copied_folder(self, binary: Binary) -> Path:
-        """Copy the programs where the server's user can run them (a venv may be in a 0700 home)."""
+        """Return a copy of the programs' folder, for a venv in a home that others may not enter.
+
+        Size and time of the program name the copy, so that an update makes a new one.
+        """
         package = binary.bundle[0]
         stamp = binary.path.stat()
         copy = self.room / f"programs-{stamp.st_mtime_ns:x}-{stamp.st_size:x}"
@@ -156,18 +163,23 @@ class Postgres(Server):
 
 
 def locale_options(version: int) -> list[str]:
+    """Return options for a UTF-8 locale that sorts by code point and does not depend on the system."""
     if version >= 17:
         return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     return ["--locale=C.UTF-8"]
 
 
 def clean_environment() -> dict[str, str]:
-    """Return an environment without the caller's PGDATA, PGPORT and the like, with a run's marks."""
+    """Return an environment without PGDATA, PGPORT and the like, which would change our server.
+
+    The marks of a run stay, so that its processes can be found.
+    """
     marks = {name: value for name, value in os.environ.items() if name.startswith(RUN_MARK)}
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **marks}
 
 
 def as_user(name: str | None) -> dict[str, Any]:
+    """Return what ``Popen`` needs to run a program as this user; None is ourselves."""
     if name is None:
         return {}
     return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
@@ -178,6 +190,10 @@ def others_may_run(path: Path) -> bool:
 
 
 def copy_readable(folders: tuple[Path, ...], target: Path) -> None:
+    """Copy programs so that every user can run them.
+
+    The rename comes last: a half copy is never used.
+    """
     fresh = target.with_name(target.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     for folder in folders:

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from botproject.local.places import make_room, write_private
 
+# Seconds until a started server must answer. Smaller: a Postgres that recovers is given up.
 READY_SECONDS = 120.0
-# Longest time for new tries to start. A crashed Postgres frees its memory and port only with its
-# last child. Smaller: such a start fails.
+# Seconds in which a server that ends at once is started again. A crashed Postgres frees its memory
+# and port only with its last child. Smaller: such a start fails.
 RETRY_SECONDS = 20.0
+# Seconds until a server that does not stop is killed. Smaller: a slow checkpoint is cut off.
 STOP_SECONDS = 20.0
+# Seconds between two looks at a server that starts or stops. Smaller: more CPU.
 PAUSE_SECONDS = 0.02
+# Bytes; a longer log is put aside at the next start. Larger: more disk.
 LONGEST_LOG = 20 << 20
 # A variable of every process of a run. It marks processes that outlive a killed run.
 RUN_MARK = "LOCAL_RUN"
@@ -34,7 +38,7 @@ class Server(ABC):
     name: str
     graceful = signal.SIGTERM
     immediate = signal.SIGKILL
-    # Words in its log after which a new try may succeed.
+    # If its log ends with one of these texts, the next attempt may succeed.
     passing_troubles: tuple[str, ...] = ()
 
     def __init__(self, directory: Path) -> None:
@@ -76,6 +80,7 @@ class Server(ABC):
         return pid if pid and works_in(pid, self.data) else None
 
     def alive(self) -> bool:
+        """Return True if some process uses our data."""
         return self.pid is not None
 
     def start(self) -> None:
@@ -102,6 +107,7 @@ class Server(ABC):
         self.start()
 
     def _start_until_it_stays(self) -> None:
+        """Start the server, again while its log says that the trouble may pass."""
         deadline = time.monotonic() + RETRY_SECONDS
         while not self._start_once():
             trouble = self._last_words()
@@ -137,20 +143,23 @@ class Server(ABC):
         return first_number(self._port_file)
 
     def _cut_log(self) -> None:
+        """Put a long log aside; the one before it is lost."""
         if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
             self.log.replace(self.log.with_suffix(".log.1"))
 
     def _last_words(self) -> str:
+        """Return the end of the log, for an error message."""
         if not self.log.exists():
             return "(nothing)"
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-8:])
 
-    def _end(self, number: int) -> None:
+    def _end(self, signal_number: int) -> None:
+        """Send a signal; kill the server if it does not end in time."""
         pid = self.pid
         if pid is None:
             return
-        send(pid, number)
+        send(pid, signal_number)
         if not self._gone_within(pid, STOP_SECONDS):
             send(pid, signal.SIGKILL)
             if not self._gone_within(pid, STOP_SECONDS):
@@ -165,17 +174,23 @@ class Server(ABC):
         return True
 
     def _runs(self, pid: int) -> bool:
+        """Return True if the process exists.
+
+        Our own child must be polled, or it stays as a zombie.
+        """
         if self._process and self._process.pid == pid:
             return self._process.poll() is None
         return exists(pid)
 
 
-def send(pid: int, number: int) -> None:
+def send(pid: int, signal_number: int) -> None:
+    """Send a signal to a process, which may have ended already."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+        os.kill(pid, signal_number)
 
 
 def exists(pid: int) -> bool:
+    """Return True if there is such a process, even another user's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -188,7 +203,7 @@ def exists(pid: int) -> bool:
 def works_in(pid: int, folder: Path) -> bool:
     """Return True if this process is the server of `folder`.
 
-    The pid in a file may belong to another by now.
+    The pid in a file may belong to another process by now.
     """
     if not exists(pid):
         return False
@@ -209,6 +224,7 @@ def lsof_cwd(pid: int) -> Path | None:
 
 
 def first_number(path: Path) -> int | None:
+    """Return the number in the first line of a file, None if there is none."""
     try:
         return int(path.read_text().split("\n")[0])
     except (OSError, ValueError):
@@ -216,6 +232,7 @@ def first_number(path: Path) -> int | None:
 
 
 def free_port() -> int:
+    """Return a port that is free now. Another process may take it before we do."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

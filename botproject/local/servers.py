@@ -27,6 +27,7 @@ from botproject.local.postgres import Postgres
 from botproject.local.processes import Server, ServerFailed
 from botproject.local.valkey import Valkey
 
+# Seconds between two looks whether the servers live. Larger: a dead one is back later.
 WATCH_SECONDS = 0.2
 
 Say = Callable[[str], None]
@@ -104,6 +105,7 @@ def private_servers(settings: Mapping[str, str] | None = None) -> Iterator[Serve
 
 
 def start(directory: Path, database_url: str, redis_url: str, settings: Mapping[str, str] | None) -> Servers:
+    """Start the servers for which no URL is given."""
     postgres = None if database_url else Postgres(directory, settings)
     valkey = None if redis_url else Valkey(directory)
     for server in (postgres, valkey):
@@ -119,9 +121,9 @@ def start(directory: Path, database_url: str, redis_url: str, settings: Mapping[
 
 @contextlib.contextmanager
 def only_run(directory: Path, wait_seconds: float, say: Say = lambda text: None) -> Iterator[None]:
-    """Keep a second run out.
+    """Keep a second run out: it would stop the servers of the first.
 
-    It would stop the servers of the first. The lock ends with its process.
+    The lock ends with its process, so a killed run leaves none.
     """
     make_folder(directory)
     deadline = time.monotonic() + wait_seconds
@@ -136,6 +138,7 @@ def only_run(directory: Path, wait_seconds: float, say: Say = lambda text: None)
 
 
 def try_lock(file: IO[str]) -> bool:
+    """Lock the file if no other process has; return whether we have the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -149,6 +152,7 @@ def write_addresses(directory: Path, servers: Servers) -> None:
 
 
 def restart(server: Server, say: Say) -> None:
+    """Start a server again. A failure is only said: the next look tries again."""
     try:
         server.start()
     except (ServerFailed, OSError) as error:

@@ -25,8 +25,8 @@ save ""
 maxmemory-policy noeviction
 daemonize no
 """
-# A title would overwrite the environment, in which a test run's guard looks for its mark. Redis 6.0
-# does not know it.
+# A process title would overwrite the environment, in which a test run looks for its mark. Redis 6.0
+# refuses this line.
 NO_TITLE, NO_TITLE_SINCE = "set-proc-title no\n", 7
 
 
@@ -43,7 +43,7 @@ class Valkey(Server):
     def data(self) -> Path:
         """Return the data directory of this program and version.
 
-        Older ones cannot read newer files.
+        Older programs cannot read newer files.
         """
         return self.room / f"{self._binary.path.name}-{self._binary.version}"
 
@@ -84,6 +84,7 @@ class Valkey(Server):
             client.flushall()
 
     def _client(self) -> redis.Redis:
+        """Connect without retries, which would hide that the server is away."""
         once = Retry(NoBackoff(), 0)
         return redis.Redis.from_url(self.url, socket_timeout=5, retry=once, decode_responses=True)
 

@@ -13,9 +13,9 @@ from conversations.contracts import Work
 
 
 def new_public_id() -> str:
-    """Return 192 random bits: a webhook's URL contains them and must not be guessed.
+    """Return 192 random bits as text: a webhook's URL contains them and must not be guessed.
 
-    No dash comes first: a command would take it for an option.
+    No dash comes first, because a command would take it for an option.
     """
     while (made := secrets.token_urlsafe(24)).startswith("-"):
         pass
@@ -64,6 +64,11 @@ class SealedCredentials(models.Model):
         abstract = True
 
     def place(self) -> str:
+        """Return which row this is.
+
+        Credentials are encrypted together with it, so that a copy in another row does not
+        open.
+        """
         raise NotImplementedError
 
     def open_credentials(self) -> dict[str, str]:
@@ -134,7 +139,11 @@ class Channel(SealedCredentials):
 
 
 class Pause(models.Model):
-    """A failure that concerns everybody, or a stop by staff. Without either there is no row."""
+    """What stops a bot, a channel or a tenant: repeated failures, or staff.
+
+    While failures are only counted (``since`` is null), nothing is stopped. Without either
+    there is no row.
+    """
 
     class Scope(models.TextChoices):
         BOT = "bot"  # target: the bot's name
@@ -150,11 +159,11 @@ class Pause(models.Model):
     stops = models.CharField(max_length=10, choices=Stops)
     reason = models.TextField(db_default="")
     failures = models.IntegerField(db_default=0)
-    first_conversation = models.BigIntegerField(null=True)
-    several = models.BooleanField(db_default=False)  # failures in two conversations or more
+    first_conversation = models.BigIntegerField(null=True)  # the one that failed first
+    several = models.BooleanField(db_default=False)  # two conversations or more failed
     by_staff = models.BooleanField(db_default=False)  # only staff may end it
     since = models.DateTimeField(null=True)  # null: failures are counted, nothing is stopped
-    probe_at = models.DateTimeField(null=True)
+    probe_at = models.DateTimeField(null=True)  # when one conversation is tried next
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 
 class Receipt(models.Model):
-    """One authentic webhook request, counted by verdict."""
+    """One authentic webhook request, with how many of its entries had which verdict."""
 
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
     received_at = models.DateTimeField(db_default=Now())
@@ -22,7 +22,7 @@ class Receipt(models.Model):
 
 
 class ReceiptBody(models.Model):
-    """The raw body, in a table partitioned by day.
+    """The raw body of a request, in a table partitioned by day.
 
     ``headers`` never holds a signature or a token.
     """
@@ -61,7 +61,10 @@ class Quarantine(models.Model):
 
 
 class Message(models.Model):
-    """One inbound entry of a conversation. Its number is given once and never changes or moves."""
+    """One inbound entry of a conversation.
+
+    Its number (``sequence``) is given once and never changes or moves.
+    """
 
     class Status(models.TextChoices):
         WAITING = "waiting"  # no number yet; release gives it one
@@ -133,14 +136,14 @@ class Message(models.Model):
 
     @property
     def trace(self) -> str:
-        """The correlation id that logs carry from webhook to delivery."""
+        """Return the id that logs carry from webhook to delivery: the identity's start, in hex."""
         return bytes(self.identity).hex()[:16]
 
 
 class Turn(models.Model):
     """One attempt of the bot at one message.
 
-    Error texts of the team's own code stay here, never in logs.
+    Error texts of the team's own code stay here and never go to logs: they may quote people.
     """
 
     class Outcome(models.TextChoices):

@@ -11,10 +11,11 @@ from django.db.models.functions import Now
 
 
 class Conversation(models.Model):
-    """One contact in one chat on one channel. Never ``save()``d: every step writes it in its own SQL.
+    """The lane: one contact in one chat on one channel, the unit of order.
 
-    Numbers of messages: ``next_sequence`` is the head, ``last_sequence`` the newest given.
-    Numbers of replies: ``next_reply_sequence`` is the first unsettled one.
+    Never ``save()``d: every step writes it in its own SQL, which compares what it read. Numbers
+    of messages: ``next_sequence`` is the head (the next to be handled), ``last_sequence`` the
+    newest given. Numbers of replies: ``next_reply_sequence`` is the first unsettled one.
     """
 
     class Mode(models.TextChoices):
@@ -99,7 +100,7 @@ class ConversationState(models.Model):
 
 
 class Timer(models.Model):
-    """A bot's reminder. When it is due it becomes a message of its lane."""
+    """A bot's reminder. When it is due it becomes a message of its conversation."""
 
     conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, db_index=False)
     name = models.TextField()
@@ -115,9 +116,9 @@ class Timer(models.Model):
 
 
 class Desk(models.Model):
-    """Notes of staff about a conversation, in a row of their own.
+    """Notes of staff about a conversation.
 
-    Writing them never locks the lane.
+    They have a row of their own, so that writing them never locks the lane.
     """
 
     conversation = models.OneToOneField(Conversation, on_delete=models.PROTECT, primary_key=True)

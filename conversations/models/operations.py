@@ -8,9 +8,10 @@ from django.db.models.functions import Now
 
 
 class Installation(models.Model):
-    """One row.
+    """The one row that says whose database this is.
 
-    Its key is made at the first migrate and never changes: de-duplication depends on it.
+    Its identity key is made at the first migrate and never changes: with another key, repeated
+    messages would be stored again.
     """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
@@ -28,7 +29,11 @@ class Installation(models.Model):
 
 
 class Worker(models.Model):
-    """One life of a process. A row without heartbeats is the row of a dead process."""
+    """One life (incarnation) of a process.
+
+    A row without new heartbeats is that of a dead process, whose conversations others take
+    over.
+    """
 
     incarnation = models.UUIDField(primary_key=True)
     kind = models.CharField(max_length=10)  # handle, send, sweep

@@ -10,7 +10,10 @@ from conversations.models.sql import RandomUUID
 
 
 class Reply(models.Model):
-    """An outbound message with its own number: one in flight per lane, in order."""
+    """An outbound message with its own number.
+
+    One reply of a conversation is sent at a time, in order.
+    """
 
     class Author(models.TextChoices):
         BOT = "bot"
@@ -91,7 +94,8 @@ class Reply(models.Model):
 class Status(models.Model):
     """A platform's report about a reply.
 
-    They come unordered, only raise a reply's status, and may come first.
+    Reports come in any order, even before the reply is known to be sent. So they only raise a
+    reply's state.
     """
 
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
@@ -110,9 +114,9 @@ class Status(models.Model):
 
 
 class Bucket(models.Model):
-    """A wait that a platform asked for (Retry-After).
+    """A wait that a platform asked for (Retry-After), for a chat or a whole channel.
 
-    All senders share it, and it survives FLUSHALL.
+    All senders share it, and it survives a Redis that was emptied.
     """
 
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)

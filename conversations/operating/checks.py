@@ -26,17 +26,21 @@ from conversations.storing import spool
 from conversations.telemetry import error_places
 
 HINT = "see docs/deploy.md"
+# Settings without which nothing works. Each is read from the environment.
 NEEDED = ("SECRET_KEY", "CREDENTIALS_KEYS", "DATABASE_URL", "REDIS_URL")
 # Fewest characters of SECRET_KEY, and fewest different ones. Larger: refuses keys that are strong
 # enough. Smaller: accepts keys that can be guessed.
 SECRET_CHARACTERS = 32
 SECRET_VARIETY = 8
 WEAK_SECRETS = ("django-insecure", "change", "secret", "example", "default", "password")  # how defaults begin
+# Limits failed logins. It must come first: a backend before it would answer without a limit.
 GUARD = "axes.backends.AxesStandaloneBackend"
+# Linux lists the mounted file systems here.
 MOUNTS = Path("/proc/self/mounts")
 # File systems that lose their files (memory, a container's layer), or that belong to another
 # machine, whose flock and fsync may promise less.
 NOT_LASTING = ("tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "nfs", "nfs4", "cifs", "smb3")
+# Hosts to which an unencrypted connection stays on this machine.
 HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -62,7 +66,7 @@ def secret_is_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def credentials_keys_are_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Find a malformed key at start instead of at the first webhook."""
+    """Find a malformed key at the start instead of at the first webhook."""
     wrong = [number for number, key in enumerate(settings.CREDENTIALS_KEYS, 1) if not _is_fernet(key)]
     text = "number {} of CREDENTIALS_KEYS is neither a Fernet key nor 64 hex digits"
     hint = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
@@ -71,17 +75,19 @@ def credentials_keys_are_keys(app_configs: Any, **kwargs: Any) -> list[CheckMess
 
 @register
 def adapters_import(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that every adapter imports: without it, its platform's webhooks would fail."""
     return [error for platform in settings.ADAPTERS for error in _adapter_errors(platform)]
 
 
 @register
 def bots_import(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Check that every ``bots.py`` imports: a bot must be whole or absent."""
+    """Check that every ``bots.py`` imports: one that fails could register some of its bots only."""
     return _errors_of(registry.load_bots, "a bots.py", "conversations.E005")
 
 
 @register
 def redis_certificates_are_decided(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse a misspelt REDIS_CERTS: nobody would know whether certificates are checked."""
     if settings.REDIS_CERTS in ("required", "none"):
         return []
     return [Error("REDIS_CERTS is neither `required` nor `none`", hint=HINT, id="conversations.E006")]
@@ -89,7 +95,7 @@ def redis_certificates_are_decided(app_configs: Any, **kwargs: Any) -> list[Chec
 
 @register
 def spool_lasts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Check that files in the spool's folder survive a restart."""
+    """Check that files in the spool's folder survive a restart: they hold accepted webhooks."""
     why = _why_no_spool(settings.SPOOL_DIR) if settings.SPOOL_DIR else ""
     return [Error(f"SPOOL_DIR: {why}", hint=HINT, id="conversations.E013")] if why else []
 
@@ -98,7 +104,7 @@ def spool_lasts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that no other web host is alive.
 
-    It would store newer requests before those in our spool.
+    It would store newer requests before those in our spool, out of order.
     """
     rows = _rows(connection_budget.WEB_HOSTS) if databases and settings.SPOOL_DIR else []
     others = ", ".join(connection_budget.other_hosts(rows))
@@ -136,11 +142,12 @@ def server_keeps_its_word(
 @register(Tags.security, deploy=True)
 def nothing_local(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Find settings that suit a developer's machine and are wrong for a public one."""
-    return [Error(text, hint=HINT, id=f"conversations.E{number}") for number, holds, text in _LOCAL_ONLY if holds()]
+    return [Error(text, hint=HINT, id=f"conversations.E{number}") for number, wrong, text in _LOCAL_ONLY if wrong()]
 
 
 @register(Tags.security, deploy=True)
 def logins_are_guarded(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that failed logins are limited."""
     if settings.AUTHENTICATION_BACKENDS[0] == GUARD and getattr(settings, "AXES_ENABLED", True):
         return []
     return [Error("axes does not guard the login: passwords can be guessed", hint=HINT, id="conversations.E107")]
@@ -163,7 +170,7 @@ def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Check that twice the formation fits: old and new processes overlap in a deploy."""
+    """Check that the server allows twice the formation: in a deploy, old and new processes overlap."""
     try:
         needed = connection_budget.of_formation()
         with connect() as connection:
@@ -179,13 +186,17 @@ def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def refuse_to_start() -> None:
-    """End a process that runs no command, if ``check`` without the database finds an error."""
+    """End this process if a check that needs no database finds an error.
+
+    For web and Celery processes, which run no ``check`` of their own.
+    """
     failpoint("M1")
     found = [message for check in STATIC for message in check(None)]
     if found:
         raise SystemExit("\n".join(f"{message.id}: {message.msg}" for message in found))
 
 
+# Checks that need no database. A web process must start while Postgres is away.
 STATIC: tuple[Callable[..., list[CheckMessage]], ...] = (
     keys_are_set,
     secret_is_secret,
@@ -205,6 +216,7 @@ def connect() -> psycopg.Connection[Any]:
 # ---------------------------------------------------------------- helpers
 
 
+# Number of the check -> whether the mistake is there, and how to say it.
 _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
     (
         101,
@@ -229,9 +241,9 @@ _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
 
 
 def _value(name: str) -> Any:
-    """Return a setting.
+    """Return a setting, '' if it is empty.
 
-    Django raises for an empty SECRET_KEY, which a check has to report instead.
+    Django itself raises for an empty SECRET_KEY, which a check has to report instead.
     """
     try:
         return getattr(settings, name)
@@ -240,6 +252,7 @@ def _value(name: str) -> Any:
 
 
 def _is_weak(secret: str) -> bool:
+    """Return True if a secret is short, repeats few characters, or begins like a default."""
     return (
         len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_VARIETY or secret.lower().startswith(WEAK_SECRETS)
     )
@@ -258,6 +271,7 @@ def _adapter_errors(platform: str) -> list[CheckMessage]:
 
 
 def _bot_errors(public_id: str, name: str, bot: str) -> Iterator[CheckMessage]:
+    """Yield an error if a channel names a bot that does not exist."""
     try:
         registry.find_bot(bot)
     except UnknownBot as error:
@@ -282,18 +296,21 @@ def _why_no_spool(folder: str) -> str:
 
 
 def _filesystem(folder: str) -> str:
-    """Return the type of a folder's file system, or '' where it is not known (macOS)."""
+    """Return the type of a folder's file system, or '' where it is not known (macOS).
+
+    The longest mount point above the folder decides; of equal ones the last, which hides the
+    others.
+    """
     try:
         lines = [line.split() for line in MOUNTS.read_text().splitlines()]
     except OSError:
         return ""
     above = [(place, kind) for _, place, kind, *_ in lines if f"{folder}/".startswith(f"{place.rstrip('/')}/")]
-    return (
-        sorted(above, key=lambda mount: len(mount[0]))[-1][1] if above else ""
-    )  # the last mount at a place hides earlier ones
+    return sorted(above, key=lambda mount: len(mount[0]))[-1][1] if above else ""
 
 
 def _errors_of(load: Callable[[], Any], what: str, number: str) -> list[CheckMessage]:
+    """Return an error if ``load`` raises; an import may raise anything."""
     try:
         load()
     except Exception as error:  # an import may raise anything
@@ -302,7 +319,10 @@ def _errors_of(load: Callable[[], Any], what: str, number: str) -> list[CheckMes
 
 
 def _rows(query: str) -> list[Any]:
-    """Read rows. None before the first migrate, or while the database is away (E009 reports it)."""
+    """Read rows.
+
+    Returns none before the first migrate or while the database is away (E009 reports that).
+    """
     try:
         with connect() as connection:
             return connection.execute(query).fetchall()
@@ -311,12 +331,14 @@ def _rows(query: str) -> list[Any]:
 
 
 def _database_is_encrypted() -> bool:
+    """Return True if the URL demands TLS or names this machine."""
     wanted = conninfo_to_dict(settings.DATABASE_URL)
     host = str(wanted.get("host") or "")
     return host in HERE or host.startswith("/") or wanted.get("sslmode") in ("require", "verify-ca", "verify-full")
 
 
 def _too_many(needed: int, limit: int) -> list[CheckMessage]:
+    """Return an error if the formation, twice, opens more connections than the share we may use."""
     most = int(limit * connection_budget.SHARE)
     if connection_budget.OVERLAP * needed <= most:
         return []

@@ -19,9 +19,9 @@ PARTS = {
 
 
 def read() -> dict[str, float]:
-    """Return mean seconds by part, of the last minutes, without unused parts.
+    """Return the mean seconds spent in each part by the newest messages of the last five minutes.
 
-    Raises ``psycopg.Error``.
+    Parts that none of them passed are left out. Raises ``psycopg.Error``.
     """
     (row, *_) = database.read(sql("read_times"))
     return {part: round(seconds, 3) for part, seconds in zip(PARTS, row, strict=True) if seconds is not None}

@@ -25,18 +25,23 @@ from conversations.storing import intake, spool
 from conversations.storing.spool_tally import tally
 from conversations.telemetry import error_places, logs
 
-# Age of an answer that is used again. Larger: later news. Smaller: more load by health checks.
+# Seconds for which an answer is used again. Larger: later news. Smaller: more load by health
+# checks.
 FRESH_SECONDS = 1.0
-# How long a request waits for each part. Larger: the page may exceed a router's own limit. Smaller:
-# a slow part is reported as silent.
+# Seconds for which a request waits for each part. Larger: the page may exceed a router's own limit.
+# Smaller: a slow part is reported as silent.
 WAIT_SECONDS = {"storing": 1.4, "redis": 0.6, "lanes": 0.9, "spool": 0.1}
 SILENT = "no answer in time"
-# Read-only after a failover or a full plan: then nothing can be stored, though SELECT works.
+# After a failover, or when the disk of a hosted plan is full, the server is read-only: nothing can
+# be stored, though SELECT works.
 CAN_WRITE = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')"
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
-    """Let storing decide the status code; report the other parts."""
+    """Answer 200 if webhooks can be stored, else 503; report the other parts.
+
+    A web process without Redis still takes webhooks, so Redis must not make a router drop it.
+    """
     storing = _storing.result()
     about: dict[str, Any] = {"storing": storing, "redis": _redis.result(), "version": settings.VERSION}
     if storing == "ok":
@@ -51,8 +56,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
 class Look:
     """The last answer of ``ask``, at most ``FRESH_SECONDS`` old, or the kind of its failure.
 
-    No ``concurrency.Fresh``: there the caller who asks waits as long as it takes, and the others
-    get an old answer, which may be wrong by now.
+    Not ``concurrency.Fresh``: there the caller who asks waits as long as it takes, and the
+    others get an old answer, which may be wrong by now.
     """
 
     def __init__(self, name: str, ask: Callable[[], Any]) -> None:
@@ -64,6 +69,7 @@ class Look:
         self._answer: Any = SILENT
 
     def result(self) -> Any:
+        """Return the answer; ``SILENT`` if it does not come within this part's ``WAIT_SECONDS``."""
         with self._lock:
             done = self._done if self._is_fresh() else self._begin()
         return self._answer if done.wait(WAIT_SECONDS[self._name]) else SILENT
@@ -74,11 +80,16 @@ class Look:
         return asked and (not self._done.is_set() or time.monotonic() - self._asked_at < FRESH_SECONDS)
 
     def _begin(self) -> threading.Event:
+        """Ask in a thread of its own, and return the event that tells of the answer.
+
+        A thread that hangs is left behind: nothing can end it.
+        """
         self._done, self._asked_at = threading.Event(), time.monotonic()
         threading.Thread(target=self._run, args=(self._done,), name=f"health-{self._name}", daemon=True).start()
         return self._done
 
     def _run(self, done: threading.Event) -> None:
+        """Ask, and store the answer or the kind of the failure for those who wait."""
         try:
             self._answer = self._ask()
         except CoreError as error:
@@ -97,12 +108,13 @@ def ask_storing() -> str:
 
 
 def ask_redis() -> str:
+    """Ask for an answer of Redis. A failure raises, and is the report."""
     redis_client.client().ping()
     return "ok"
 
 
 def ask_lanes() -> dict[str, Any]:
-    """Return ages in seconds, counts, why sending is held, and mean delays by part."""
+    """Return ages in seconds, counts, why sending is held, and mean seconds by part."""
     names = ("workers", "oldest_due_seconds", "oldest_unsent_seconds", "pauses", "quarantined")
     (row, *_) = database.read(sql("read_health"))
     return {**dict(zip(names, row, strict=True)), "held": installation.held(), "part_seconds": delays.read()}

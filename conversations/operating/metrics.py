@@ -26,7 +26,7 @@ from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
 from conversations.storing.spool_tally import tally
 
-# Columns of read_health.sql after the first.
+# Columns of read_health.sql after the first, in its order.
 NUMBERS = {
     "oldest_due_seconds": "Age of the lane that is due longest",
     "oldest_unsent_seconds": "Age of the oldest reply that is not sent",
@@ -36,7 +36,7 @@ NUMBERS = {
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer 404 if METRICS_TOKEN is not set, 401 if the request's token is wrong."""
+    """Answer with the numbers; 404 if METRICS_TOKEN is not set, 401 if the request's is wrong."""
     if not settings.METRICS_TOKEN:
         raise Http404
     given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
@@ -48,24 +48,29 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 class Collector:
-    """Read the database once a scrape. While it is away, report only that."""
+    """Reads the numbers once for each scrape."""
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the spool, then what the database knows.
+
+        If the database does not answer, yield only ``database_up 0`` for it. The spool
+        comes first: it is on this host's disk and needed most while the database is away.
+        """
         if spool.is_on():
             yield from of_spool()
         try:
-            intake.writer()
-            (row, *_) = database.read(sql("read_health"))
-            spent = delays.read()
+            intake.writer()  # the process reads through its connection
+            ((alive, *numbers), *_) = database.read(sql("read_health"))
+            seconds_by_part = delays.read()
         except (psycopg.Error, CoreError):
             yield gauge("database_up", "Whether the database answers", 0)
             return
         yield gauge("database_up", "Whether the database answers", 1)
-        yield gauge("sending_held", "Whether this is a copy that was not adopted", int(bool(installation.held())))
-        yield workers(row[0])
-        for (name, about), value in zip(NUMBERS.items(), row[1:], strict=True):
+        yield gauge("sending_held", "1 if nothing is sent: not our database", int(bool(installation.held())))
+        yield workers(alive)
+        for (name, about), value in zip(NUMBERS.items(), numbers, strict=True):
             yield gauge(name, about, value or 0)
-        yield parts(spent)
+        yield parts(seconds_by_part)
 
 
 def of_spool() -> Iterator[Metric]:
@@ -81,16 +86,16 @@ def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
 
 
 def workers(alive: dict[str, Any]) -> GaugeMetricFamily:
-    """Report every kind of work, with 0 for a missing one, so that an alarm can see it."""
+    """Report every kind of process, with 0 for a missing one, so that an alarm can see it."""
     family = GaugeMetricFamily("conversations_workers", "Living processes", labels=["kind"])
     for kind in Work:
         family.add_metric([kind], alive.get(kind, 0))
     return family
 
 
-def parts(spent: dict[str, float]) -> GaugeMetricFamily:
-    """Report the parts that a message went through lately."""
+def parts(seconds_by_part: dict[str, float]) -> GaugeMetricFamily:
+    """Report the mean seconds in each part that messages went through lately."""
     family = GaugeMetricFamily("conversations_part_seconds", "Mean time of the newest messages", labels=["part"])
-    for part, seconds in spent.items():
+    for part, seconds in seconds_by_part.items():
         family.add_metric([part], seconds)
     return family

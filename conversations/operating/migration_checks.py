@@ -27,14 +27,14 @@ from django.db.models.functions import Now
 
 HINT = "in two releases: add, stop using, then drop with `safe_because = ...`; see docs/deploy.md"
 
+# Why an operation is refused.
 RENAMES = "renames what the running version uses"
 DROPS = "drops what the running version uses"
 REWRITES = "rewrites the table, and nobody can use it meanwhile"
 READS = "reads the whole table, and nobody can write meanwhile"
 REFUSES = "refuses rows of the running version, which does not know the column"
 
-# Patterns of refused statements in RunSQL. Comments, string constants and function bodies are
-# removed first.
+# Patterns of refused statements in RunSQL, and why. What ``NOT_SQL`` matches is removed first.
 SQL = (
     (r"\bRENAME\b", RENAMES),
     (r"^\s*(DROP (TABLE|VIEW|MATERIALIZED|FUNCTION|PROCEDURE|SEQUENCE|TYPE|SCHEMA)|TRUNCATE)\b", DROPS),
@@ -46,7 +46,8 @@ SQL = (
     (r"^\s*ALTER TABLE\b.*\bADD (CONSTRAINT|CHECK|UNIQUE|PRIMARY|FOREIGN)\b(?!.*\b(NOT VALID|USING INDEX)\b)", READS),
     (r"^\s*(CREATE (UNIQUE )?INDEX|REINDEX)\b(?!.*\bCONCURRENTLY\b)", READS),
 )
-NO_CODE = re.compile(r"(\$\w*\$).*?\1|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+# Function bodies, string constants and comments: words in them are no statements.
+NOT_SQL = re.compile(r"(\$\w*\$).*?\1|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @register("migrations")
@@ -64,21 +65,22 @@ def migrations_leave_the_running_version_alone(app_configs: Any, **kwargs: Any) 
 def refused(migration: Migration, state: ProjectState) -> Iterator[tuple[str, str]]:
     """Yield each refused operation of ``migration`` and the reason.
 
-    Applies the migration to ``state``.
+    Applies the migration to ``state``, which holds the models as they were before.
     """
     allowed = bool(getattr(migration, "safe_because", "").strip())
     fresh: set[str] = set()  # tables of this migration itself: no version uses them yet
     for operation in migration.operations:
         before = state.clone()
         operation.state_forwards(migration.app_label, state)
-        for part in _parts(operation):
+        for part in _database_operations(operation):
             if isinstance(part, operations.CreateModel):
                 fresh.add(part.name_lower)
-            elif not allowed and _model(part) not in fresh and (why := _judge(part, migration.app_label, before)):
+            elif not allowed and _model_of(part) not in fresh and (why := _refusal(part, migration.app_label, before)):
                 yield part.describe(), why
 
 
 def _ours() -> Iterator[tuple[Migration, ProjectState]]:
+    """Yield each migration of the project with the models as they are before it."""
     loader = MigrationLoader(None)
     state = ProjectState(real_apps=loader.unmigrated_apps)
     seen: set[tuple[str, str]] = set()
@@ -94,24 +96,30 @@ def _ours() -> Iterator[tuple[Migration, ProjectState]]:
 
 
 def _is_ours(app_label: str) -> bool:
+    """Return True if the app is part of this project and not an installed package."""
     folders = Path(apps.get_app_config(app_label).path).parts
     return "site-packages" not in folders and "dist-packages" not in folders
 
 
-def _parts(operation: Operation) -> list[Operation]:
-    """Return the operations that change the database."""
+def _database_operations(operation: Operation) -> list[Operation]:
+    """Return what of an operation changes the database, and not only Django's models."""
     if isinstance(operation, operations.SeparateDatabaseAndState):
         return list(operation.database_operations)
     return [operation]
 
 
-def _model(operation: Operation) -> str:
+def _model_of(operation: Operation) -> str:
+    """Return the model that an operation changes, in lower case, by its name before; '' for none."""
     name = getattr(operation, "model_name", None) or getattr(operation, "name", None) or ""
     return str(getattr(operation, "old_name", name) if isinstance(operation, operations.RenameModel) else name).lower()
 
 
-def _judge(operation: Operation, app_label: str, before: ProjectState) -> str | None:
-    known = before.models.get((app_label, _model(operation)))
+def _refusal(operation: Operation, app_label: str, before: ProjectState) -> str | None:
+    """Return why an operation is refused, or None.
+
+    Proxies and unmanaged models have no table of Django's.
+    """
+    known = before.models.get((app_label, _model_of(operation)))
     if known is not None and (known.options.get("proxy") or not known.options.get("managed", True)):
         return None
     for kind, judge in JUDGES:
@@ -121,6 +129,7 @@ def _judge(operation: Operation, app_label: str, before: ProjectState) -> str | 
 
 
 def _added_field(operation: operations.AddField, app_label: str, before: ProjectState) -> str | None:
+    """Refuse a new column that rewrites the table, that old INSERTs leave empty, or has an index."""
     field = operation.field
     if field.many_to_many:
         return None
@@ -133,11 +142,12 @@ def _added_field(operation: operations.AddField, app_label: str, before: Project
 
 
 def _is_steady(default: Any) -> bool:
-    """Return True if all rows get one value, which Postgres keeps outside the table."""
+    """Return True if all rows get the same value, which Postgres stores once and not in each row."""
     return isinstance(default, Now | models.Value)
 
 
 def _altered_field(operation: operations.AlterField, app_label: str, before: ProjectState) -> str | None:
+    """Refuse a change that renames the column, rewrites the table, or reads all of it."""
     after = before.clone()
     operation.state_forwards(app_label, after)
     old, new = (
@@ -160,7 +170,7 @@ def _has_index(field: Field[Any, Any]) -> bool:
 
 
 def _same_on_disk(old: Any, new: Any) -> bool:
-    """Return True if the type stays, or a text column gets longer."""
+    """Return True if no row must be written again: the type stays, or a text column gets longer."""
     if old.get("collation") != new.get("collation"):
         return False
     lengths = [re.fullmatch(r"varchar\((\d+)\)", each["type"] or "") for each in (old, new)]
@@ -169,7 +179,8 @@ def _same_on_disk(old: Any, new: Any) -> bool:
     return old["type"] == new["type"] or bool(lengths[0] and new["type"] in ("text", "varchar"))
 
 
-def _raw_sql(operation: operations.RunSQL, app_label: str, before: ProjectState) -> str | None:
+def _run_sql(operation: operations.RunSQL, app_label: str, before: ProjectState) -> str | None:
+    """Refuse a RunSQL that contains one of the patterns in ``SQL``."""
     for statement in _statements(operation.sql):
         for pattern, why in SQL:
             if re.search(pattern, statement, re.IGNORECASE):
@@ -178,17 +189,20 @@ def _raw_sql(operation: operations.RunSQL, app_label: str, before: ProjectState)
 
 
 def _statements(sql: Any) -> Iterator[str]:
+    """Yield the single statements of a RunSQL, each on one line, without comments and constants."""
     pieces = [sql] if isinstance(sql, str) else [part if isinstance(part, str) else part[0] for part in sql]
     for piece in pieces:
-        for statement in NO_CODE.sub(" ", piece).split(";"):
+        for statement in NOT_SQL.sub(" ", piece).split(";"):
             yield " ".join(statement.split())
 
 
 def _always(why: str) -> Callable[[Any, str, ProjectState], str | None]:
+    """Return a judge that refuses every operation of its kind for the same reason."""
     return lambda operation, app_label, before: why
 
 
 Judge = Callable[[Any, str, ProjectState], str | None]
+# Kind of operation -> the function that says why it is refused. The first that fits decides.
 JUDGES: tuple[tuple[type[Operation] | tuple[type[Operation], ...], Judge], ...] = (
     ((operations.RenameModel, operations.RenameField, operations.AlterModelTable), _always(RENAMES)),
     ((operations.DeleteModel, operations.RemoveField), _always(DROPS)),
@@ -197,5 +211,5 @@ JUDGES: tuple[tuple[type[Operation] | tuple[type[Operation], ...], Judge], ...] 
     ((operations.AlterUniqueTogether, operations.AlterIndexTogether), _always(READS)),
     (operations.AddField, _added_field),
     (operations.AlterField, _altered_field),
-    (operations.RunSQL, _raw_sql),
+    (operations.RunSQL, _run_sql),
 )

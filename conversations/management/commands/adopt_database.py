@@ -46,6 +46,7 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS("Taken over. Sending begins within a few seconds."))
 
     def tell(self, row: Installation, new_keys: bool) -> None:
+        """Show what the take-over changes, before a person agrees to it."""
         self.stdout.write(f"was   {row.public_url}   key {row.credentials_fingerprint[:8]}")
         self.stdout.write(f"is    {settings.PUBLIC_URL}   key {crypto.fingerprint()[:8]}")
         self.stdout.write("All pending replies will be sent to people.")
@@ -56,6 +57,7 @@ class Command(BaseCommand):
 
 
 def agreed() -> bool:
+    """Ask a person. Without a terminal the answer is no."""
     try:
         return input("Take it over? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # no terminal
@@ -63,7 +65,10 @@ def agreed() -> bool:
 
 
 def require_readable(new_keys: bool) -> None:
-    """Refuse if no key opens the database: its webhooks would fail after the take-over."""
+    """Refuse if no key opens the database: its webhooks would fail after the take-over.
+
+    With ``new_keys`` they get new ones instead.
+    """
     if new_keys:
         return
     try:
@@ -74,6 +79,10 @@ def require_readable(new_keys: bool) -> None:
 
 @transaction.atomic
 def adopt(row: Installation, why: str, new_keys: bool) -> None:
+    """Make this installation the owner, and audit it.
+
+    With ``new_keys`` nothing that the lost keys sealed can be opened, so it is deleted.
+    """
     if new_keys:
         row.identity_key = crypto.seal(secrets.token_hex(32), installation.PLACE)
         Channel.objects.update(sealed={})

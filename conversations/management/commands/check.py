@@ -16,6 +16,8 @@ from conversations.operating import checks, migration_checks  # noqa: F401  (reg
 
 
 class Command(DjangoCheck):
+    """Adds the checks of the database to those that were asked for, if it answers."""
+
     def handle(self, *app_labels: Any, **options: Any) -> None:
         if not options["databases"] and database_answers():
             options["databases"] = ["default"]
@@ -23,6 +25,10 @@ class Command(DjangoCheck):
 
 
 def database_answers() -> bool:
+    """Return True if the database can be reached now.
+
+    While it cannot, the other checks still run.
+    """
     if not settings.DATABASE_URL:
         return False
     try:

@@ -21,8 +21,10 @@ from conversations.failpoints import failpoint
 # Longest wait for a lock. Longer: the running version stands still longer. Shorter: more tries on a
 # busy table.
 LOCK_TIMEOUT = "2s"
-TRIES = 20  # more: a release on a busy table takes longer before it fails
-PAUSE_SECONDS = 3.0  # between two tries; shorter: less time for the running version to catch up
+# Attempts to get the locks. Larger: a release on a busy table takes longer before it fails.
+TRIES = 20
+# Seconds between two attempts. Smaller: less time for the running version to catch up.
+PAUSE_SECONDS = 3.0
 
 
 class Command(BaseCommand):
@@ -45,8 +47,8 @@ class Command(BaseCommand):
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
         try:
-            # Its checks would read channels before the table exists. `check` follows.
-            with connection.execute_wrapper(_at_point):
+            # Checks of `migrate` would read channels before the table exists; ours follow later.
+            with connection.execute_wrapper(_with_failpoint):
                 call_command("migrate", interactive=False, skip_checks=True, verbosity=1)
         except OperationalError as error:
             if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
@@ -59,7 +61,7 @@ class Command(BaseCommand):
         return True
 
 
-def _at_point(execute: Callable[..., Any], *arguments: Any) -> Any:
-    """Wrap each statement of the migrations."""
+def _with_failpoint(execute: Callable[..., Any], *arguments: Any) -> Any:
+    """Run one statement of a migration. Tests let the process die before it, at failpoint M1."""
     failpoint("M1")
     return execute(*arguments)

@@ -14,7 +14,7 @@ from django.db import models, transaction
 from conversations import crypto, installation
 from conversations.models import App, Channel, Installation
 
-STEP = 100  # rows between two lines of progress; larger: fewer lines
+STEP = 100  # rows between two lines of progress; larger: fewer lines, smaller: more
 
 
 class Command(BaseCommand):
@@ -28,7 +28,7 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS("All credentials are under the newest key. You may remove older keys."))
 
     def rotate_all(self, model: type[App] | type[Channel]) -> list[str]:
-        """Return the rows that no key opens."""
+        """Seal the credentials of all rows again. Return the rows that no key opens."""
         ids = list(model.objects.order_by("pk").values_list("pk", flat=True))
         unreadable = []
         for number, pk in enumerate(ids, 1):
@@ -40,12 +40,14 @@ class Command(BaseCommand):
 
 @transaction.atomic
 def rotate_installation() -> None:
+    """Seal the identity key with the newest key, and note that key's fingerprint."""
     row = Installation.objects.select_for_update().get()
     try:
         row.identity_key = crypto.rotate(row.identity_key)
     except InvalidToken:
         raise CommandError("no key of CREDENTIALS_KEYS opens the installation's identity key") from None
-    # Otherwise, without the old key, the database would seem to belong to another installation.
+    # With the old key's fingerprint the database would seem another installation's, once that key
+    # is removed.
     if row.credentials_fingerprint in crypto.fingerprints():
         row.credentials_fingerprint = crypto.fingerprint()
     row.save()
@@ -54,7 +56,10 @@ def rotate_installation() -> None:
 
 @transaction.atomic
 def rotate_row(model: type[models.Model], pk: int) -> list[str]:
-    """Lock the row, so that credentials that are set meanwhile are not overwritten."""
+    """Seal a row's credentials again; return its name if no key opens them.
+
+    The row is locked, so that credentials that staff write meanwhile are not overwritten.
+    """
     row: Any = model._default_manager.select_for_update().filter(pk=pk).first()
     if row is None:
         return []

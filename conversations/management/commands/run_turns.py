@@ -19,6 +19,7 @@ from django.core.management.base import BaseCommand
 from conversations import registry, turns
 from conversations.handling.isolated_turn import TurnRequest, TurnResult
 
+# Most bytes of one read. Larger: fewer reads of a long request, more memory.
 READ_BYTES = 1 << 20
 
 
@@ -46,9 +47,9 @@ class Child:
 
 
 class ForkServer:
-    """The child's end of ``isolated_turn.IsolatedTurns``.
+    """Runs turns for ``isolated_turn.IsolatedTurns``, which sends requests to its standard input.
 
-    It has one thread: a fork copies no other.
+    It has one thread, because a fork copies no other: a lock that one held would stay locked.
     """
 
     def __init__(self, answers: int) -> None:
@@ -72,18 +73,23 @@ class ForkServer:
                     return
 
     def _begin(self, data: bytes) -> None:
+        """Fork a child for each whole line that was read; keep the rest of the last one."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             request = msgspec.json.decode(line, type=TurnRequest)
-            reading, writing = os.pipe()
+            read_end, write_end = os.pipe()
             pid = os.fork()
             if pid == 0:
-                run_alone(request, writing)
-            os.close(writing)
-            self._children[reading] = Child(request, pid, reading)
-            self._selector.register(reading, selectors.EVENT_READ)
+                run_in_child(request, write_end)
+            os.close(write_end)
+            self._children[read_end] = Child(request, pid, read_end)
+            self._selector.register(read_end, selectors.EVENT_READ)
 
     def _read_answer(self, child: Child, data: bytes) -> None:
+        """Collect a child's output.
+
+        When it has closed its pipe, report the turn's result to the worker.
+        """
         child.answer += data
         if data:
             return
@@ -98,31 +104,37 @@ class ForkServer:
         write_all(self._answers, msgspec.json.encode(TurnResult(id=child.request.id, output=output)) + b"\n")
 
     def _end(self) -> None:
+        """Kill the children: without the worker nobody could use their results."""
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
 
 
-def run_alone(request: TurnRequest, writing: int) -> None:
-    """Run the turn in the fork and write its output to ``writing``. Never returns."""
+def run_in_child(request: TurnRequest, write_end: int) -> None:
+    """Run the turn in this forked child and write its output to the pipe ``write_end``.
+
+    Never returns. SIGALRM ends a turn that takes longer than TURN_SECONDS. ``os._exit`` skips
+    the cleanup that belongs to the parent, which reports any other exit code than 0 as a crash.
+    """
     try:
         signal.setitimer(signal.ITIMER_REAL, settings.TURN_SECONDS)
         output = turns.run(registry.find_bot(request.task.bot), request.task)
-        write_all(writing, msgspec.json.encode(output))
+        write_all(write_end, msgspec.json.encode(output))
     except BaseException:
         os._exit(1)
     os._exit(0)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``: a pipe may take only a part at once."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 def crash_output(request: TurnRequest, status: int) -> turns.Output:
-    """Return the failed turn that a fork's end without an answer means.
+    """Return a failed turn for a child that ended without an answer.
 
-    ``status``: from ``os.waitpid``.
+    ``status`` is that of ``os.waitpid``. SIGALRM means that the turn took too long.
     """
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
     kind = "TurnTooLong" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else "Crashed"

@@ -21,8 +21,8 @@ from conversations.waking.queues import queue_names
 from conversations.workers.supervisor import Command as Process
 from conversations.workers.supervisor import exec_supervisor
 
-# Celery threads of a process. More: more wakes taken at once, from fewer other processes. A turn or
-# a call does not run in one.
+# Celery threads of a process, by kind of work. Larger: it takes more wakes at once, and other
+# processes fewer. Turns and calls do not run in these threads.
 TASKS_AT_ONCE = {Work.HANDLE: 4, Work.SEND: 4, Work.SWEEP: 1}
 
 
@@ -51,6 +51,7 @@ def chosen_roles(text: str) -> list[Work]:
 
 
 def processes(role: Work) -> Iterator[Process]:
+    """Yield the Celery processes of one kind of work, with the environment that each needs."""
     for number in range(process_count(role)):
         process_name = f"{role}-{number}"
         yield Process(
@@ -64,6 +65,7 @@ def processes(role: Work) -> Iterator[Process]:
 
 
 def process_count(role: Work) -> int:
+    """Return how many processes WORKER_<KIND>_PROCESSES asks for, 1 by default."""
     variable = f"WORKER_{role.upper()}_PROCESSES"
     text = os.environ.get(variable) or "1"
     if not text.isdigit() or int(text) < 1:
@@ -72,6 +74,10 @@ def process_count(role: Work) -> int:
 
 
 def celery_command(role: Work, process_name: str) -> list[str]:
+    """Return the command of one Celery worker.
+
+    Gossip, mingle and Celery's own heartbeats are off: our processes have their own.
+    """
     command = [sys.executable, "-m", "celery", "--quiet", "-A", settings.CELERY_APP, "worker"]
     command += ["--pool", "threads", "--concurrency", str(TASKS_AT_ONCE[role])]
     command += ["-Q", ",".join(queue_names(role)), "-n", f"{process_name}@%h"]

@@ -1,6 +1,7 @@
--- How far behind we are. No arguments. One row: living workers by kind, age in seconds of the lane that is
--- due longest, age of the oldest reply of the lanes due for sending, rows of pause that stop something,
--- unsettled quarantine. The sweeper pushes due times on, so the first is small while it works.
+-- Reads how far behind we are. No arguments. One row: living workers by kind, age in seconds of the
+-- lane that is due longest, age of the oldest reply of the lanes due for sending, rows of pause
+-- that stop something, unsettled quarantine. The sweeper moves due times on, so the age of the lane
+-- that is due longest is small while the sweeper works.
 SELECT
   (SELECT coalesce(jsonb_object_agg(kind, number), '{}') FROM (
      SELECT kind, count(*) AS number FROM worker

@@ -1,6 +1,8 @@
--- Where the time of the newest messages and replies went: means in seconds, over 200 of each, of the last five minutes.
--- No arguments. One row, see delays.PARTS; null where there was none. A reply that waits counts with its wait so far; one
--- behind an unsettled reply of its lane does not count. Indexes: primary keys, turn_of_conversation, reply_sequence_once.
+-- Measures where the newest messages and replies spent their time: means in seconds, over the
+-- newest 200 of each that are not older than five minutes.
+-- No arguments. One row, see delays.PARTS; null where there was none. A reply that waits counts
+-- with its wait so far; one behind an unsettled reply of its lane does not count. Indexes: primary
+-- keys, turn_of_conversation, reply_sequence_once.
 SELECT handling.lane, handling.worker, handling.bot, delivering.sender, delivering.platform
   FROM (SELECT avg(extract(epoch FROM free.at - m.received_at))::float AS lane,
                avg(greatest(0, extract(epoch FROM t.started_at - free.at)))::float AS worker,
