@@ -4,7 +4,7 @@ sender.py       holds lanes, fetches their replies, decides what may start
 lane.py         one lane in the sender's hands
 limiter.py      the platforms' limits, shared by all senders through Redis
 bulkhead.py     how many calls of one channel run at once
-results.py      what a call's ending means
+results.py      what a call's outcome means
 send_stream.py  writes results together with the next intents
-early_retry.py  a platform that works again: its waiting replies are due at once
+early_retry.py  retries early when a platform works again
 """

@@ -6,5 +6,5 @@ turn_threads.py      the threads on which plain functions run
 isolated_turn.py     a turn in a process of its own, after a crash
 acknowledgements.py  tells a platform that a button press arrived
 verdicts.py          what a turn comes to
-turn_stream.py       writes verdicts, releases messages that waited for their number
+turn_stream.py       writes verdicts, numbers messages that waited for their order
 """
