@@ -41,14 +41,14 @@ REMEMBERED = 200_000
 # What ``admit.lua`` is told of a bucket without a known last send: none was made; or we do not
 # know.
 NEVER_SENT, UNKNOWN = -2, -1
-# A limit's count / AT_ONCE may start at the same moment, the rest is spaced. Larger: smaller bursts.
+# A limit's count / AT_ONCE may start at once, the rest is spaced. Larger: smaller bursts.
 AT_ONCE = 10
 BUCKETS = ("channel", "chat", "group")
 _WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
 
 
 class Request(Struct, frozen=True):
-    """A send that asks to start. ``seconds_ago``: since the lane's last send; None: there was none."""
+    """A send that asks to start. ``seconds_ago``: since the lane's last send; None: never."""
 
     channel: ChannelConfig
     chat: str

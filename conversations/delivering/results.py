@@ -115,7 +115,7 @@ NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
 
 
 def refusal(reply: Next) -> tuple[str, str] | None:
-    """Return the status and the reason of a pending reply that must not be sent; None if it may be."""
+    """Return status and reason of a pending reply that must not be sent; else None."""
     if reply.status != "pending":
         return None
     if reply.author == "bot" and reply.sequence <= reply.cancelled_through:

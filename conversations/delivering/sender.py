@@ -299,7 +299,7 @@ class Sender:
         self._submit(lane, results.result(reply, None, refusal[0], error=refusal[1]))
 
     def _is_held(self, lane: Lane, reply: Next) -> bool:
-        """Return True if its channel is paused or switched off, or if this is a copy of production."""
+        """Return True if its channel is paused or off, or if this is a copy of production."""
         channel = lane.channel
         assert channel is not None
         if not channel.active:

@@ -210,7 +210,7 @@ class Handler:
             held.announced, held.head = True, heads.get(held.id)
             try:
                 self._start_head(held)
-            except Exception as error:  # the database failed, or this lane is broken: the others go on
+            except Exception as error:  # the database failed, or only this lane
                 kind, place = error_places.kind(error), error_places.place(error)
                 log.warning("lane released", conversation=held.id, error=kind, place=place)
                 self._release([held])
@@ -264,7 +264,7 @@ class Handler:
         held.turns += 1
         try:
             task, function = verdicts.task_of(head, channel), registry.find_bot(channel.bot)
-        except Exception as error:  # no such bot, a bots.py that fails to import, an unreadable payload
+        except Exception as error:  # no such bot, a broken bots.py, an unreadable payload
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
         if head.kind == Kind.BUTTON and not head.attempts:
@@ -294,7 +294,7 @@ class Handler:
         )
 
     def _run_isolated(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
-        """Run a suspect's turn in a process of its own: only a crash there is its failed attempt."""
+        """Run a suspect's turn in its own process: only a crash there is a failed attempt."""
         try:
             self._run_in_child(held, head, channel, task)
         finally:
@@ -331,7 +331,7 @@ class Handler:
         return True
 
     def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
-        """Judge a turn that ended, and commit the verdict. The result of an abandoned turn is void."""
+        """Judge a turn that ended and commit its verdict. An abandoned turn's result is void."""
         with self._lock:
             if held.abandoned is head:
                 return
@@ -354,7 +354,7 @@ class Handler:
             return self._judge(head, channel, output, seconds)
         except (psycopg.Error, NotStored):
             raise
-        except Exception as error:  # the adapter could not split this text: a failed turn of this lane
+        except Exception as error:  # the adapter could not split this text: a failed turn
             return self._judge(head, channel, turns.failed(error), 0.0)
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:

@@ -67,7 +67,7 @@ def keys_of(activity: str, bot: str, channel_id: int, tenant_id: int) -> tuple[K
 
 
 def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
-    """Count one failure. Return True if ``key`` is stopped now. ``at_once``: one failure stops it."""
+    """Count a failure. Return True if ``key`` is stopped now. ``at_once``: this failure stops it."""
     values = {**key._asdict(), "reason": clean_text(reason, 300), "conversation_id": conversation_id,
               "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
     try:

@@ -1,6 +1,6 @@
 """Celery's consumer, which reconnects to a broker within two seconds of its return.
 
-Celery's own delay grows to half a minute: after an outage a worker would take no wake for that long.
+Celery's own delay grows to half a minute: after an outage a worker would take no wake meanwhile.
 """
 
 from __future__ import annotations
