@@ -58,8 +58,12 @@ class TurnThreads:
         if self._idle:
             self._idle.pop().release()
         elif self._threads < self._most:
+            try:
+                vital_thread(f"{self._name}-{self._threads + 1}", self._serve)
+            except RuntimeError:  # the system allows no more threads: the turns go on with those there are
+                log.warning("no thread started", threads=self._threads)
+                return
             self._threads += 1
-            vital_thread(f"{self._name}-{self._threads}", self._serve)
         else:
             return
         self._awake += 1

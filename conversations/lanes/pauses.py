@@ -76,7 +76,7 @@ def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool 
         return is_stopped(key)
     _known.change(lambda known: {**known, key: rows[0][0]})
     if rows[0][1]:
-        log.error("paused", scope=key.scope, target=key.target, stops=key.stops)
+        log.error("paused", **{key.scope: key.target}, stops=key.stops)
     return bool(rows[0][0])
 
 

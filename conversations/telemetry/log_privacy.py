@@ -27,7 +27,7 @@ WORDS = frozenset({
     "event", "level", "logger", "timestamp", "trace", "at",
     "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind",
     "lane", "method", "outcome", "place", "platform", "public_id", "queue", "redis", "role", "route", "scope",
-    "setting", "sqlstate", "state", "status", "step", "stops", "stream", "table", "target", "task", "tenant", "verb",
+    "setting", "sqlstate", "state", "status", "step", "stops", "stream", "table", "task", "tenant", "thread", "verb",
     "version", "why", "worker",
 })  # fmt: skip
 # Levels at which an exception is also sent to Sentry.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from channels_ingest.adapters.telegram import content
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES
 from conversations.contracts import Entry, Parsed
 from tests.kit.fixtures import names, parse, summary
@@ -611,3 +612,13 @@ def test_an_ephemeral_message_is_no_message_to_answer_by_number() -> None:
     (entry,) = parse("telegram", "ephemeral")
     assert isinstance(entry, Entry)
     assert (entry.platform_id.isdigit(), entry.order_key) == (False, None)
+
+
+@pytest.mark.parametrize("quoted", [{}, {"message_id": 0}, {"message_id": 0, "ephemeral_message_id": 7}])
+def test_a_quoted_message_without_a_key_does_not_cost_the_update_its_turn(quoted: dict[str, int]) -> None:
+    assert content.quoted_key(quoted) == ""
+
+
+def test_a_photo_with_an_empty_rich_message_keeps_its_caption() -> None:
+    message = {"rich_message": {"blocks": []}, "caption": "our new menu"}
+    assert content._words(message, {}) == "our new menu"

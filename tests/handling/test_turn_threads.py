@@ -77,3 +77,24 @@ def test_work_that_fails_leaves_its_thread_for_the_next(monkeypatch: pytest.Monk
     pool.submit(done.set)
     assert done.wait(5)
     assert not ended
+
+
+def test_where_no_thread_can_be_started_the_running_ones_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's limit of threads is no reason to end the process with all its turns."""
+    first, gate, last, tried, ended = (threading.Event() for _ in range(5))
+
+    def refuse(thread: threading.Thread) -> None:
+        tried.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(concurrency, "end_process", ended.set)
+    pool = TurnThreads(8, "limited")
+    pool.submit(first.set)
+    assert first.wait(10)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool.submit(gate.wait)
+    pool.submit(last.set)
+    assert tried.wait(10)
+    gate.set()
+    assert last.wait(10)
+    assert not ended.is_set()

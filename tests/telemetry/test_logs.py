@@ -119,8 +119,18 @@ def test_trace_follows_a_message(lines: io.StringIO) -> None:
 
 
 def test_a_pause_names_whom_it_stops(lines: io.StringIO) -> None:
-    structlog.get_logger("ours").error("paused", scope="bot", target="orders", stops="handling")
-    assert json.loads(lines.getvalue())["target"] == "orders"
+    structlog.get_logger("ours").error("paused", bot="orders", stops="handling")
+    assert json.loads(lines.getvalue())["bot"] == "orders"
+
+
+def test_the_last_line_of_a_process_names_the_thread_that_died(lines: io.StringIO) -> None:
+    structlog.get_logger("ours").critical("vital thread died", thread="beat")
+    assert json.loads(lines.getvalue())["thread"] == "beat"
+
+
+def test_another_librarys_target_may_be_a_url_with_a_token(lines: io.StringIO) -> None:
+    logging.getLogger("other").warning("something", extra={"target": "https://example.com/secret-token"})
+    assert "secret-token" not in lines.getvalue()
 
 
 def test_a_process_of_root_is_told_in_plain_words(lines: io.StringIO, settings: Any) -> None:

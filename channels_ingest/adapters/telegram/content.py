@@ -148,13 +148,25 @@ def message_key(message: Json, otherwise: str = "") -> str:
     return f"0.{int_id(message, 'ephemeral_message_id')}.{int_id(message, 'date')}"
 
 
+def quoted_key(message: Json) -> str:
+    """Return the key of a message that an update only refers to; '' if it has none.
+
+    What is wrong with the quoted message must not keep the update itself from its bot.
+    """
+    try:
+        key = message_key(message)
+    except Unreadable:
+        return ""
+    return key if key != "0." else ""
+
+
 def replied_to(message: Json) -> str:
     """Return the key of the answered message; '' if there is none.
 
     In a topic every message formally answers the topic's creation, which does not count.
     """
     replied = maybe_obj(message, "reply_to_message")
-    return message_key(replied) if replied and "forum_topic_created" not in replied else ""
+    return quoted_key(replied) if "forum_topic_created" not in replied else ""
 
 
 def button_title(message: Json, payload: str) -> str:
@@ -194,7 +206,7 @@ def _words(message: Json, plain: Json) -> str:
     if "text" in message:
         return text(message, "text")
     if "rich_message" in message:
-        return _rich_words(obj(message, "rich_message"))
+        return _rich_words(obj(message, "rich_message")) or maybe_text(message, "caption")
     if not plain:
         return maybe_text(message, "caption")
     return next((maybe_text(obj(plain, name), PLAIN[name]) for name in plain if PLAIN[name]), "")

@@ -33,6 +33,7 @@ from channels_ingest.adapters.telegram.content import (
     full_name,
     is_addressed,
     message_key,
+    quoted_key,
     read_command,
     read_content,
     read_emoji,
@@ -190,7 +191,7 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         sender=_sender(user),
         text=button_title(message, payload) or payload or maybe_text(query, "game_short_name"),
         payload=payload,
-        target=message_key(message) if message else "",
+        target=quoted_key(message),
         delivery_id=update_id,
         data=data,
         # A button of an inline message has no chat: it goes to the person's private chat with the
