@@ -678,7 +678,8 @@ class Lanes(RuleBasedStateMachine):
 
     def _write_step(self, number: int, step: Step) -> tuple[bool, bool]:
         lane = self.lanes[number]
-        expected = self._result(lane, step), self._intent(lane, step)
+        result = self._result(lane, step)
+        expected = result, (result or step.reply_id is None) and self._intent(lane, step)
         (written,) = send_stream.SENDS.write(self.db, [step])
         assert (written.result, written.intent) == expected, "result and intent are written where the model says so"
         return expected
@@ -892,3 +893,20 @@ def _no_wakes(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_wakes")
 def test_whatever_meets_in_a_lane_nothing_is_lost_doubled_or_out_of_order() -> None:
     run_state_machine_as_test(Lanes, settings=STORIES)
+
+
+@pytest.mark.usefixtures("_no_wakes")
+def test_an_intent_that_rides_with_a_late_result_is_not_written() -> None:
+    """The sender of a result that came too late does not have the lane: it must not begin the next call."""
+    story = Lanes()
+    try:
+        story.channel_is_added(order="as it comes", parked="human", gap="go_on", unknown="resend")
+        story.people_write(lane=1, count=1, starts_turn=True, places=[1, 1, 1])
+        story.a_message_is_handled(lane=1, ending="answers", meanwhile=[], replies=2)
+        call = story.a_call_begins(lane=1)
+        story.a_call_ends(call=call, ending="blocked", paused=False)
+        story.people_write(lane=1, count=1, starts_turn=True, places=[1, 1, 1])  # reachable again
+        story.a_call_ends(call=call, ending="rejected", paused=False)
+        story.postgres_agrees_with_the_model()
+    finally:
+        story.teardown()
