@@ -2,10 +2,11 @@
 -- compare-and-set. lock_ids has locked the lanes; those that it could not lock are "busy".
 --   A result needs: the reply in the status and attempt that the sender knows; if it was not being
 --   sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over.
---   An intent needs: its item's result, if it has one, written and not pending or unknown; the reply
---   pending, in that attempt and not expired; all before it settled; and its author a person, or else the person reachable and, for the bot, a number beyond
---   cancelled_through. Without a result it writes the lane only if the head moves or send_due_at is
---   less than a second away: most lanes have one reply, and keep the time that storing it set.
+--   An intent needs: its item's result, if it has one, written and neither pending nor unknown; the
+--   reply pending, in that attempt and not expired; all before it settled; and its author a person,
+--   or else the person reachable and, for the bot, a number beyond cancelled_through. Without a
+--   result it writes the lane only if the head moves or send_due_at is less than a second away: most
+--   lanes have one reply, and keep the time that storing it set.
 -- The head of the lane's replies never passes an unsettled one.
 -- items: json list, see results.Step. Rows: ord, result written, intent written, busy, the reply's
 -- status, whether the lane has replies beyond it.
