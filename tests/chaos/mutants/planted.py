@@ -421,6 +421,7 @@ RACES = (
         "an intent bears no name: nobody settles it when its sender dies",
         "killed_senders",
         "I11 I15",
+        Ddl("ALTER TABLE reply DROP CONSTRAINT claimed_while_sending"),
         Sql("commit_sends", Assigned("intents", "claimed_by"), "NULL"),
         Sql("commit_sends", Condition("due", "p.claimed_by", "h.claim"), "true"),
     ),
