@@ -12,17 +12,18 @@ import collections
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-# Calls at once to one channel. More: a fast channel sends more, a channel that hangs holds more
-# threads.
+# Calls at once to one channel. Larger: a fast channel sends more, and one that hangs holds more
+# threads; smaller: the reverse.
 CALLS_PER_CHANNEL = 96
-# Calls at once in this process, each on its own thread. More: more sends in flight, more memory.
+# Calls at once in this process, each on its own thread. Larger: more sends in flight, with more
+# memory; smaller: a slow platform delays other channels sooner.
 CALLS = 768
-# Calls at once per channel while half of CALLS run. More: fewer channels can hang before all slots
-# are taken.
+# Calls at once per channel while half of CALLS run. Larger: fewer channels that hang take all
+# slots; smaller: healthy channels are slower meanwhile.
 CALLS_WHEN_BUSY = 4
-# Lanes of one channel that wait here for a slot. Fewer than a sweep claims, and lanes go back and
-# forth between sweeper and sender; more, and a channel that hangs holds more memory. The sweeper
-# brings the rest.
+# Lanes (conversations) of one channel that wait here for a slot; the sweeper brings the rest.
+# Larger: a channel that hangs holds more memory; smaller than what a sweep claims: lanes go back
+# and forth between sweeper and sender.
 WAITING_LANES = 4_096
 
 Lane = TypeVar("Lane")
@@ -32,9 +33,9 @@ class Bulkhead(Generic[Lane]):
     """Taken slots by channel, and the lanes that wait for a slot, oldest first."""
 
     def __init__(self) -> None:
-        self._running: dict[int, int] = {}
-        self._all = 0
-        self._waiting: dict[int, collections.deque[Lane]] = {}
+        self._running: dict[int, int] = {}  # by channel: slots taken
+        self._all = 0  # slots taken by all channels
+        self._waiting: dict[int, collections.deque[Lane]] = {}  # by channel
 
     def __bool__(self) -> bool:
         """Return True if a slot is taken."""
@@ -46,6 +47,7 @@ class Bulkhead(Generic[Lane]):
         return share - self._running.get(channel, 0)
 
     def take_slot(self, channel: int) -> None:
+        """Take a slot. The caller has asked ``free_slots``; nothing is checked here."""
         self._running[channel] = self._running.get(channel, 0) + 1
         self._all += 1
 
@@ -73,16 +75,15 @@ class Bulkhead(Generic[Lane]):
         return any(self.free_slots(channel) > 0 for channel in self._waiting)
 
     def start_waiting(self, kept: Mapping[int, int]) -> list[Lane]:
-        """Take a slot for each waiting lane that can have one, oldest first, and return these
-        lanes.
+        """Take a slot for each waiting lane that can have one, oldest first; return these lanes.
 
         ``kept``: slots to leave free for other lanes, by channel.
         """
-        called: list[Lane] = []
+        started: list[Lane] = []
         for channel, waiting in list(self._waiting.items()):
             while waiting and self.free_slots(channel) > kept.get(channel, 0):
                 self.take_slot(channel)
-                called.append(waiting.popleft())
+                started.append(waiting.popleft())
             if not waiting:
                 del self._waiting[channel]
-        return called
+        return started

@@ -25,22 +25,28 @@ from conversations.postgres.sql_files import sql
 
 log = structlog.get_logger(__name__)
 
-# Successes in a row that count as "works again". More: later retries, and fewer in vain.
+# Successes in a row that count as "works again". Larger: later retries, and fewer in vain; smaller:
+# the reverse.
 SUCCESSES = 8
-# Time without a failure that this takes, too; doubled, up to the second number, by a failure soon
-# after.
+# Seconds without a failure that "works again" takes, too. A failure soon after doubles the first
+# number, up to the second. Longer: later retries, and fewer in vain; shorter: the reverse.
 QUIET_SECONDS, LONGEST_QUIET_SECONDS = 10.0, 60.0
-# Lanes made due at once, longest wait first. More: a backlog is retried faster, with more load on
-# the platform.
+# Lanes (conversations) made due at once, longest wait first. Larger: a backlog is retried faster,
+# with more load on the platform; smaller: the reverse.
 LANES = 1_000
-# Until the next LANES. Longer: a first failure among them comes in time to stop the rest.
+# Seconds until the next LANES are made due. Longer: a first failure among them comes in time to
+# stop the rest; shorter: a backlog is retried faster.
 BATCH_SECONDS = 2.0
+# Later than any wait: the first batch takes lanes however long they wait.
 NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 @dataclass(slots=True)
 class Streak:
-    """What a channel did since its last failure. Times are monotonic seconds."""
+    """What a channel did since its last failure.
+
+    Times are monotonic seconds. ``quiet``: seconds without a failure that must pass.
+    """
 
     failed_at: float
     quiet: float
@@ -66,6 +72,7 @@ def record_outcome(channel_id: int, outcome: Outcome) -> None:
 
 
 def _start_streak(channel_id: int) -> None:
+    """Note a failure: successes count from zero. The quiet time doubles if retries just failed."""
     now, quiet = time.monotonic(), QUIET_SECONDS
     with _lock:
         last = _streaks.get(channel_id)
@@ -77,6 +84,7 @@ def _start_streak(channel_id: int) -> None:
 
 
 def _count_success(streak: Streak) -> bool:
+    """Count a success. Return True if the next batch of waiting replies should be made due."""
     now = time.monotonic()
     with _lock:
         streak.successes += 1
@@ -90,6 +98,10 @@ def _count_success(streak: Streak) -> bool:
 
 
 def _end_waits(channel_id: int, streak: Streak) -> None:
+    """Make the next batch of the channel's waiting replies due; the sweeper finds them.
+
+    The next batch begins where this one ended; a batch that is not full was the last.
+    """
     values = {"channel": channel_id, "before": streak.before, "tried": streak.quiet, "lanes": LANES}
     try:
         [(ended, seen, shortest)] = database.execute(sql("end_waits"), values)

@@ -21,14 +21,15 @@ class Lane:
 
     def __init__(self, lane: int, probe: bool) -> None:
         self.id, self.probe = lane, probe
-        self.claim: uuid.UUID | None = None  # the incarnation that claimed the intent
-        self.trace = ""  # of the message that the reply answers
+        self.claim: uuid.UUID | None = None  # this process's id as the intent wrote it
+        self.trace = ""  # correlation id of the message that the reply answers
         self.channel: ChannelConfig | None = None
         self.replies: collections.deque[Next] = collections.deque()
         self.read_at = 0.0  # monotonic time at which the replies were read: their ages count from then
         self.slot = 0  # the channel of which it holds a slot; 0: none
-        self.in_flight: Next | None = None
+        self.in_flight: Next | None = None  # the reply whose intent is written or whose call runs
         self.result: Step | None = None  # a result to be written together with the next intent
 
 
+# What happened; to which lanes; a value, such as rows. See sender.Sender._run_once.
 Event = tuple[str, Sequence[Lane], Any]

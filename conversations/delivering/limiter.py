@@ -30,25 +30,36 @@ from conversations.postgres.storable_text import clean_text
 
 log = structlog.get_logger(__name__)
 
-# For so long this process believes the blocks that it read. Longer: fewer reads, more calls into a
-# 429.
+# Seconds for which this process reuses what it read about blocked buckets (a platform's
+# Retry-After). Longer: fewer reads, and more calls that the platform refuses (429), because another
+# process's block is seen late.
 BLOCKS_SECONDS = 0.5
-# After a failure Redis is not asked for so long. Longer: less waiting, and limits that are shares
-# for longer.
+# Seconds for which Redis is not asked after it failed. Longer: sends wait less for a sick Redis,
+# and go on for longer with a fixed share of each limit; shorter: the reverse.
 BREAKER_SECONDS = 1.0
-# Buckets remembered; beyond them those of the last two minutes. More: memory, 100 bytes or so each.
+# Buckets remembered (100 bytes each, or so); beyond them only those of the last FORGET_SECONDS.
+# Larger: more memory; smaller: after a loss of Redis's data more first sends wait for one interval.
 REMEMBERED = 200_000
-# What ``admit.lua`` is told of a bucket without a known last send: none was made; or we do not
-# know.
+# Seconds after which a send may be forgotten. Longer: more memory; shorter: after a loss of Redis's
+# data more sends wait for one interval, since their buckets have no history.
+FORGET_SECONDS = 120
+# What ``admit.lua`` reads for a bucket whose last send has no known time: no send was made, so the
+# first may start; or we do not know, so it waits for one interval.
 NEVER_SENT, UNKNOWN = -2, -1
-# A limit's count / AT_ONCE may start at once, the rest is spaced. Larger: smaller bursts.
+# A limit of N may start N / AT_ONCE sends at once; the rest is spaced. Larger: smaller bursts;
+# smaller: larger bursts, and a slower rate after one.
 AT_ONCE = 10
+# What a limit counts: sends of a channel, sends to a chat, sends to a chat that is a group.
 BUCKETS = ("channel", "chat", "group")
+# One limit as an operator writes it, such as chat:1/1s: bucket, count, seconds.
 _WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
 
 
 class Request(Struct, frozen=True):
-    """A send that asks to start. ``seconds_ago``: since the lane's last send; None: never."""
+    """A send that asks to start.
+
+    ``seconds_ago``: since the lane's last send (from Postgres); None: it never sent.
+    """
 
     channel: ChannelConfig
     chat: str
@@ -58,10 +69,9 @@ class Request(Struct, frozen=True):
 
 
 def parse_limits(words: str, default: Sequence[Limit]) -> tuple[Limit, ...]:
-    """Return limits from an option: ``default``, ``off``, or overrides such as
-    ``channel:80/1s,chat:1/1s``.
+    """Return limits from a channel's option; a word overrides the default of its bucket.
 
-    Raises ``ValueError``.
+    ``default``, ``off``, or words such as ``channel:80/1s,chat:1/1s``. Raises ``ValueError``.
     """
     if words in ("", "default"):
         return tuple(default)
@@ -88,7 +98,7 @@ def limits_of(words: str, default: tuple[Limit, ...]) -> tuple[Limit, ...]:
 
 
 class Counted(NamedTuple):
-    """A bucket of a send: its key in Redis; interval and burst in seconds."""
+    """A bucket in which a send counts: its key in Redis; interval and burst in seconds."""
 
     name: str
     interval: float
@@ -100,7 +110,7 @@ def spacing(limit: Limit) -> tuple[float, float]:
     """Return interval and burst, in seconds, that keep every period below the limit's count."""
     at_once = limit.count // AT_ONCE
     interval = limit.seconds / (limit.count - at_once)
-    return interval, interval * at_once * (1 - 1e-9) if at_once else 0.0
+    return interval, interval * at_once * (1 - 1e-9) if at_once else 0.0  # rounding must never admit one more
 
 
 class Limiter:
@@ -113,29 +123,36 @@ class Limiter:
         self._senders = senders
         self._last: dict[str, float] = {}  # bucket -> monotonic time of our last send, known or assumed
         self._free_at: dict[str, float] = {}  # bucket -> monotonic time of its next send, without Redis
-        self._away_until = 0.0
+        self._away_until = 0.0  # monotonic end of the time in which Redis is not asked
         self._blocks: dict[str, float] = {}  # bucket -> monotonic end of a platform's Retry-After
         self._blocking = threading.Lock()
         self._read_blocks = Fresh(self._merge_blocks, BLOCKS_SECONDS, first=None)
 
     def admit(self, requests: Sequence[Request]) -> list[float]:
-        """Return the seconds to wait per request. 0: it may start now, and was counted."""
+        """Return the seconds to wait per request. 0: it may start now, and was counted.
+
+        A chat that the platform blocked (Retry-After) waits without being counted.
+        """
         buckets = [self._buckets(request) for request in requests]
         waits = [self.blocked(request) for request in requests]
-        asking = [place for place, wait in enumerate(waits) if wait <= 0 and buckets[place]]
-        if asking:
-            groups = [(requests[place], buckets[place]) for place in asking]
-            for place, wait in zip(asking, self._ask(groups), strict=True):
-                waits[place] = wait
+        unblocked = [index for index, wait in enumerate(waits) if wait <= 0 and buckets[index]]
+        if unblocked:
+            groups = [(requests[index], buckets[index]) for index in unblocked]
+            for index, wait in zip(unblocked, self._ask(groups), strict=True):
+                waits[index] = wait
         now = time.monotonic()
-        for place, wait in enumerate(waits):
+        for index, wait in enumerate(waits):
             if wait <= 0:
-                self._last.update((bucket.name, now) for bucket in buckets[place])
-        self._last = _recent(self._last, now)
+                self._last.update((bucket.name, now) for bucket in buckets[index])
+        self._last = _drop_old(self._last, now)
         return waits
 
     def block(self, request: Request, bucket: str, seconds: float, words: str) -> None:
-        """Obey a Retry-After: here at once, in Redis for other senders, and in Postgres."""
+        """Obey a Retry-After: here at once, in Redis for other senders, and in Postgres.
+
+        Redis may lose its copy; other senders and later processes read the one in Postgres.
+        ``words``: the platform's reason.
+        """
         name = self._name(request, bucket)
         with self._blocking:
             self._blocks[name] = max(self._blocks.get(name, 0.0), time.monotonic() + seconds)
@@ -150,7 +167,7 @@ class Limiter:
             log.warning("bucket not kept", error=type(error).__name__)
 
     def _buckets(self, request: Request) -> list[Counted]:
-        """Return the buckets that count this send."""
+        """Return the buckets in which this send counts."""
         return [
             Counted(self._name(request, limit.bucket), *spacing(limit))
             for limit in request.limits
@@ -158,6 +175,10 @@ class Limiter:
         ]
 
     def _name(self, request: Request, bucket: str) -> str:
+        """Return the bucket's key in Redis.
+
+        All keys are in one hash slot: on a Redis Cluster, too, one script takes many.
+        """
         base = f"{{lanes}}:limit:{request.channel.id}"
         return base if bucket == "channel" else f"{base}:{bucket}:{request.chat}"
 
@@ -170,7 +191,7 @@ class Limiter:
         return max(self._blocks.get(self._name(request, bucket), 0.0) - now for bucket in BUCKETS)
 
     def _merge_blocks(self, _: None) -> None:
-        """Add what other senders were told; what is known goes on while the database is away."""
+        """Add the blocks that other senders stored. Without the database, keep those known here."""
         now = time.monotonic()
         try:
             rows = database.read(sql("read_buckets"))
@@ -183,15 +204,16 @@ class Limiter:
     # ------------------------------------------------------------ counting
 
     def _ask(self, groups: Sequence[tuple[Request, list[Counted]]]) -> list[float]:
+        """Ask Redis for many sends in one script. Without Redis, decide alone."""
         if time.monotonic() < self._away_until:
-            return self._alone(groups)
+            return self._admit_alone(groups)
         keys: list[str] = []
         args: list[int] = [len(groups)]
         guessed: list[str] = []
         for request, buckets in groups:
             args.append(len(buckets))
             for bucket in buckets:
-                known = self._known(request, bucket.name)
+                known = self._since_last_send(request, bucket.name)
                 keys.append(bucket.name)
                 args += [round(bucket.interval * 1e6), int(bucket.slack * 1e6), known]
                 if known == UNKNOWN:
@@ -200,7 +222,7 @@ class Limiter:
             waits = run_script("admit", keys, args)
         except redis.RedisError:
             self._away_until = time.monotonic() + BREAKER_SECONDS
-            return self._alone(groups)
+            return self._admit_alone(groups)
         assert isinstance(waits, list)
         self._assume_sent(guessed)
         return [wait / 1e6 for wait in waits]
@@ -215,30 +237,37 @@ class Limiter:
         for name in names:
             self._last.setdefault(name, now)
 
-    def _known(self, request: Request, name: str) -> int:
-        """Return microseconds since the last known send to a bucket, ours or the lane's."""
+    def _since_last_send(self, request: Request, name: str) -> int:
+        """Return microseconds since the last known send to a bucket, from memory or the lane's row.
+
+        ``NEVER_SENT`` or ``UNKNOWN`` if there is none. Only a private chat's bucket has one lane,
+        whose row says when we last sent to it.
+        """
         at = self._last.get(name)
-        own = time.monotonic() - at if at is not None else None
+        since = time.monotonic() - at if at is not None else None
         lane_knows = name.endswith(f":chat:{request.chat}") and not request.is_group
         if lane_knows:
-            if request.seconds_ago is None and own is None:
+            if request.seconds_ago is None and since is None:
                 return NEVER_SENT
-            own = min(ago for ago in (own, request.seconds_ago) if ago is not None)
-        return UNKNOWN if own is None else int(max(own, 0.0) * 1e6)
+            since = min(ago for ago in (since, request.seconds_ago) if ago is not None)
+        return UNKNOWN if since is None else int(max(since, 0.0) * 1e6)
 
-    def _alone(self, groups: Sequence[tuple[Request, list[Counted]]]) -> list[float]:
-        """Admit without Redis: a share of each bucket, evenly spaced, from our own memory."""
+    def _admit_alone(self, groups: Sequence[tuple[Request, list[Counted]]]) -> list[float]:
+        """Admit without Redis: this sender's share of each bucket, evenly spaced, from memory."""
         now, share = time.monotonic(), max(1, self._senders())
-        self._free_at = _recent(self._free_at, now)
-        waiting: collections.Counter[str] = (
-            collections.Counter()
-        )  # by bucket: those that wait for it get different times
-        return [self._share(request, buckets, now, share, waiting) for request, buckets in groups]
+        self._free_at = _drop_old(self._free_at, now)
+        waiting: collections.Counter[str] = collections.Counter()  # by bucket: each gets a time of its own
+        return [self._admit_share(request, buckets, now, share, waiting) for request, buckets in groups]
 
-    def _share(
+    def _admit_share(
         self, request: Request, buckets: Sequence[Counted], now: float, share: int, waiting: collections.Counter[str]
     ) -> float:
-        free_at = {bucket: self._free(request, bucket, now, share) for bucket in buckets}
+        """Return the seconds until all buckets of a send are free; count it if that is 0.
+
+        ``share``: how many senders share each bucket. Sends that wait for one bucket get successive
+        times.
+        """
+        free_at = {bucket: self._next_free(request, bucket, now, share) for bucket in buckets}
         fullest = max(buckets, key=lambda bucket: free_at[bucket])
         wait = free_at[fullest] - now
         if wait > 0:
@@ -247,16 +276,20 @@ class Limiter:
         self._free_at.update((bucket.name, now + bucket.interval * share) for bucket in buckets)
         return 0.0
 
-    def _free(self, request: Request, bucket: Counted, now: float, share: int) -> float:
-        known = self._known(request, bucket.name)
+    def _next_free(self, request: Request, bucket: Counted, now: float, share: int) -> float:
+        """Return the monotonic time of a bucket's next send without Redis.
+
+        A bucket without history counts as just used: another sender may have sent a moment ago.
+        """
+        known = self._since_last_send(request, bucket.name)
         if known == UNKNOWN:
             self._last[bucket.name], known = now, 0
         last = now - known / 1e6 if known >= 0 else now - bucket.interval * share
         return max(self._free_at.get(bucket.name, 0.0), last + bucket.interval * share)
 
 
-def _recent(times: dict[str, float], now: float) -> dict[str, float]:
-    """Drop times older than two minutes, once there are more than ``REMEMBERED``."""
+def _drop_old(times: dict[str, float], now: float) -> dict[str, float]:
+    """Drop times older than ``FORGET_SECONDS``, once there are more than ``REMEMBERED``."""
     if len(times) <= REMEMBERED:
         return times
-    return {name: at for name, at in times.items() if now - at < 120}
+    return {name: at for name, at in times.items() if now - at < FORGET_SECONDS}

@@ -26,12 +26,17 @@ from conversations.contracts import (
 )
 from conversations.postgres.storable_text import clean_text
 
-# Failed attempts after which a reply is parked. More: a long outage parks fewer, and the lane waits
-# longer.
+# Failed attempts after which a reply is parked. Larger: a long outage parks fewer replies, and the
+# conversation waits longer; smaller: parked sooner.
 ATTEMPTS = 10
-# Longest wait between two attempts. Longer: less load on a platform that fails, later recovery.
+# Longest wait between two attempts, in seconds. Longer: less load on a platform that fails;
+# shorter: replies go out sooner once it works again.
 RETRY_SECONDS = 300.0
+# Bounds for the wait that a platform asks for (429), in seconds. A lower first one: a platform that
+# says 0 is called in a tight loop. A higher second one: a nonsensical wait stops a chat for longer.
+SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 86_400.0
 
+# Statuses of a reply that nothing more is done with: the lane goes on with the next one.
 SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
 
 
@@ -137,31 +142,37 @@ def may_wait_for_intent(step: Step | None) -> bool:
 
 
 def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
-    """Return the result that a call's outcome means.
+    """Return the result that a call's outcome means for the reply.
 
-    ``paused``: the channel is, no attempt is spent.
+    ``paused``: the channel is paused, so that a failure spends no attempt.
     """
-    now = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
+    sending = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
     match outcome:
         case Sent():
-            return result(now, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
+            return result(sending, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
         case Deferred():
             delay = wait_seconds(outcome)
-            return result(now, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
-        case Rejected(new_chat=new_chat) if new_chat and now.attempts < ATTEMPTS:
-            return result(now, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
+            return result(sending, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
+        case Rejected(new_chat=new_chat) if new_chat and sending.attempts < ATTEMPTS:
+            return result(sending, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
         case Rejected(scope=Scope.CHANNEL, new_chat=""):
-            return result(now, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
+            return result(sending, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
         case Rejected():
-            return result(now, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION)
+            return result(
+                sending, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION
+            )
         case _:
-            return retry(now, claim, channel, outcome, paused)
+            return retry(sending, claim, channel, outcome, paused)
 
 
 def retry(
     reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
 ) -> Step:
-    """Return the result of a failed or unknown attempt: pending, parked, or staff decides."""
+    """Return the result of a failed or unknown attempt: pending again, parked, or unknown.
+
+    Unknown, where the channel's ``unknown_policy`` is "ask" and the platform would not recognise a
+    repeated send: staff decide whether the person got the reply. ``paused``: no attempt is spent.
+    """
     spent = reply.attempts - 1 if paused else reply.attempts
     delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
     if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
@@ -176,7 +187,7 @@ def retry(
 
 def wait_seconds(outcome: Deferred) -> float:
     """Return the seconds that the platform asked for, between 50 ms and a day."""
-    return min(max(outcome.seconds, 0.05), 86_400.0)
+    return min(max(outcome.seconds, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
 
 
 def result(
@@ -191,6 +202,10 @@ def result(
     unreachable: bool = False,
     new_chat: str | None = None,
 ) -> Step:
+    """Return the step that writes ``status``, only if the reply is still as ``reply`` says.
+
+    None leaves a column as it is.
+    """
     return Step(
         id=reply.id,
         channel_id=reply.channel_id,
@@ -210,6 +225,10 @@ def result(
 
 
 def outbound(reply: Next) -> OutboundReply:
+    """Return what the adapter sends.
+
+    The key is the same in each attempt, so that a platform may recognise a repeated send.
+    """
     return OutboundReply(
         key=str(reply.key),
         chat=reply.chat,

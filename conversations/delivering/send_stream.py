@@ -33,12 +33,19 @@ class SendStream(Stream[Step, Written]):
         return item.channel_id
 
     def mend(self, item: Step, error: psycopg.Error) -> Step | None:
-        """Write a result that the database refuses again, without the platform's words."""
+        """Return a result that the database refused without the platform's words, the likely cause.
+
+        Without those words it was refused for another reason: None, and the item fails.
+        """
         if item.error is None and not item.platform_id:
             return None
         return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Written | LaneLocked]:
+        """Write results and intents, each behind its compare-and-set; ``Written`` says what was.
+
+        ``LANE_LOCKED`` for a lane whose row somebody else has locked: the committer tries again.
+        """
         begun_at = time.monotonic()
         for number, item in enumerate(items):
             item.ord = number

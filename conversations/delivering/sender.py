@@ -61,21 +61,31 @@ from conversations.telemetry import error_places, logs
 
 log = structlog.get_logger(__name__)
 
-# Lanes of a channel that keep the replies they fetched while they wait for a slot; those behind
-# fetch again. More: fewer queries, more memory.
+# Lanes (conversations) of a channel that keep the replies they fetched while they wait for a slot;
+# later ones fetch again. Larger: fewer queries, more memory.
 READ_AHEAD = 256
-# A call that would start later than this after its intent is not made. Longer: a sweeper that took
-# this process for dead may have given the reply to another sender.
+# Seconds after its intent within which a call must begin; a later one is not made. Longer: a
+# sweeper that took this process for dead may have given the reply to another sender, and the person
+# gets it twice; shorter: a busy process puts off more calls.
 START_SECONDS = 2.0
-# Kept at a shutdown for writing the results of calls that were cut. Longer: less time for calls to
-# end.
+# Seconds kept at a shutdown for writing the results of calls that were cut. Longer: less time for
+# calls to end; shorter: results may stay unwritten, and their replies are sent again.
 STOP_SECONDS = 3.0
-# Waits up to this stay in this process; for longer ones the lane is released, with the time in its
-# row. Longer: fewer writes, and more lanes lost from memory if the process dies.
+# Waits up to this many seconds stay in this process; for longer ones the lane is released, with the
+# time in its row. Longer: fewer writes, and more lanes to find again if the process dies.
 STAY_SECONDS = 5.0
-# Between two checks for rows in our name that we do not know of. Longer: fewer queries, and a reply
-# whose COMMIT was answered to nobody waits longer.
+# Seconds between two checks for rows in our name that we do not know of. Longer: fewer queries, and
+# a reply whose COMMIT succeeded without an answer waits longer.
 CHECK_SECONDS = 2.0
+# Lanes per round trip at most: for reading replies or asking the limiter, and for releasing.
+# Larger: fewer trips, and the first lane of a batch waits longer for the rest.
+LANES_PER_TRIP, LANES_PER_RELEASE = 64, 500
+# Events that one pass of the loop takes at most. Larger: larger batches; smaller: a flood of events
+# delays the first of them less.
+EVENTS_PER_PASS = 1_000
+# Seconds after which a reply is tried again whose call did not begin in time. Longer: the reply
+# waits longer; shorter: a busy process is asked again before it has caught up.
+NOT_BEGUN_DELAY_SECONDS = 0.05
 
 
 class Sender:
@@ -89,20 +99,20 @@ class Sender:
         self._flying: set[Lane] = set()  # lanes whose call runs
         self._in_hand: set[int] = set()  # replies whose intent or call this process knows of
         self._unwritten: set[int] = set()  # replies that were sent and whose result could not be written
-        self._scheduled: list[tuple[float, int, Lane]] = []
-        self._log_lines: dict[str, list[logs.Line]] = {}  # results by status, logged together
+        self._scheduled: list[tuple[float, int, Lane]] = []  # heap: monotonic time, tie breaker, lane
+        self._log_lines: dict[str, list[logs.Line]] = {}  # results by status, logged together at the end of a pass
         self._tie = itertools.count()
         self._stopping = False
         self._checked_at = time.monotonic()
-        self._reads = Stage("read", self._read_replies, 64)
-        self._admissions = Stage("admit", self._ask_limiter, 64)
-        self._releases = Stage("release", self._release_batch, 500)
+        self._reads = Stage("read", self._read_replies, LANES_PER_TRIP)
+        self._admissions = Stage("admit", self._ask_limiter, LANES_PER_TRIP)
+        self._releases = Stage("release", self._release_batch, LANES_PER_RELEASE)
         vital_thread("deliver", self._serve)
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
         """Deliver the next replies of these lanes. Returns at once, raises nothing.
 
-        ``probe``: although their channel is paused; ``locked=False``: without Redis.
+        ``probe``: try one reply although the channel is paused; ``locked=False``: without Redis.
         """
         if self._stopping:
             return
@@ -129,6 +139,7 @@ class Sender:
         free(self.locks.kind, self.locks.token, self.locks.running())
 
     def _drain(self, end: float) -> None:
+        """Wait until ``end`` (monotonic) for calls to end and results to be written."""
         while time.monotonic() < end and (self._bulkhead or self._in_hand):
             time.sleep(0.05)
 
@@ -145,12 +156,12 @@ class Sender:
         made here are expired caches (channels, pauses) and the two-second check for rows in our
         name.
         """
-        looking: list[Lane] = []
+        to_read: list[Lane] = []
         ready: list[Lane] = []
-        for word, lanes, value in self._ready():
-            match word:
+        for event, lanes, value in self._next_events():
+            match event:
                 case "look":
-                    looking += lanes
+                    to_read += lanes
                 case "found":
                     self._take_rows(lanes, value)
                     ready += lanes
@@ -165,17 +176,17 @@ class Sender:
                 case "result":
                     ready += (lane for lane in lanes if self._settle(lane, value))
                 case "written":
-                    self._apply_results(value, looking)
+                    self._apply_results(value, to_read)
         for status, lines in self._log_lines.items():
             logs.together(log, "reply", lines, status=status)
         self._log_lines.clear()
-        called = self._give_out_slots(ready)
-        self._reads.put([*looking, *(lane for lane in called if not lane.replies)])
-        ready += (lane for lane in called if lane.replies)
+        started = self._give_out_slots(ready)
+        self._reads.put([*to_read, *(lane for lane in started if not lane.replies)])
+        ready += (lane for lane in started if lane.replies)
         self._admissions.put([lane for lane in ready if self._route(lane)])
-        self._check()
+        self._find_lost()
 
-    def _ready(self) -> Sequence[Event]:
+    def _next_events(self) -> Sequence[Event]:
         """Return what happened. Waits for the next event, the next timer, or the next check."""
         now = time.monotonic()
         until = min(self._scheduled[0][0] if self._scheduled else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
@@ -184,7 +195,7 @@ class Sender:
         events: list[Event] = []
         try:
             events.append(self._events.get(timeout=max(0.0, until - now)))
-            while len(events) < 1000:
+            while len(events) < EVENTS_PER_PASS:
                 events.append(self._events.get_nowait())
         except queue.Empty:
             pass
@@ -205,6 +216,7 @@ class Sender:
             self._events.put(("found", lanes, rows))
 
     def _take_rows(self, lanes: Sequence[Lane], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Give each lane the replies that were fetched for it."""
         found: dict[int, list[Next]] = collections.defaultdict(list)
         for row in rows:
             found[row[0]].append(Next(*row))
@@ -214,10 +226,15 @@ class Sender:
             lane.channel = _channel(found[lane.id][0].channel_id) if found[lane.id] else None
 
     def _release(self, lanes: Sequence[Lane]) -> None:
+        """Queue lanes for release, on the stage that asks Redis for many at once."""
         self._releases.put(lanes)
 
     def _release_batch(self, lanes: list[Lane]) -> None:
-        """Stage: release lanes. A lane on which somebody left word is kept and read again."""
+        """Stage: release lanes.
+
+        A lane on which another task left word (marked the lock: "look again") is kept and read
+        again.
+        """
         again = set(self.locks.release([lane.id for lane in lanes], keep=not self._stopping))
         if again:
             self._reads.put(lane for lane in lanes if lane.id in again)
@@ -227,9 +244,10 @@ class Sender:
         self._events.put(("admitted", lanes, self.limiter.admit([_request(lane) for lane in lanes])))
 
     def _apply_waits(self, lanes: Sequence[Lane], waits: Sequence[float]) -> None:
+        """Write intents for the lanes that the limiter admitted; the others wait without a slot."""
         for lane, wait in zip(lanes, waits, strict=True):
             if wait <= 0 and not self._stopping:
-                self._intend(lane)
+                self._submit_intent(lane)
             else:
                 self._free_slot(lane)
                 self._wait_for_limiter(lane, wait)
@@ -266,6 +284,7 @@ class Sender:
         return False
 
     def _next_reply(self, lane: Lane) -> Next | None:
+        """Return the lane's first unsettled reply; None if no fetched one is unsettled."""
         while lane.replies:
             reply = lane.replies[0]
             if reply.reply_id is not None and reply.status not in results.SETTLED:
@@ -278,14 +297,18 @@ class Sender:
         return None
 
     def _skip_settled(self, lane: Lane, last: Next) -> None:
-        """Move the head of the lane's replies past those fetched, which are all settled."""
+        """Move the head of the lane's replies past those fetched, which are all settled.
+
+        Each query fetches a few replies from the head: without this it would fetch the same ones
+        for ever.
+        """
         try:
             database.execute(sql("skip_settled"), {"id": lane.id, "sequence": last.sequence + 1})
         except (psycopg.Error, CoreError) as error:
             log.warning("head of replies not moved", error=type(error).__name__)
 
     def _is_lost(self, reply: Next) -> bool:
-        """Return True for a row in our name that is news to us: an answer to COMMIT was lost."""
+        """Return True for a row in our name that is news: the answer to its COMMIT was lost."""
         mine = reply.status == "sending" and reply.claimed_by == self.incarnation
         return mine and reply.reply_id not in self._in_hand
 
@@ -299,7 +322,10 @@ class Sender:
         self._submit(lane, results.result(reply, None, refusal[0], error=refusal[1]))
 
     def _is_held(self, lane: Lane, reply: Next) -> bool:
-        """Return True if its channel is paused or off, or if this is a copy of production."""
+        """Return True if the channel is paused or off, or if this is a copy of production.
+
+        A copy must not write to the people of the original.
+        """
         channel = lane.channel
         assert channel is not None
         if not channel.active:
@@ -309,6 +335,7 @@ class Sender:
         return not installation.may_send_to(reply.user, reply.chat)
 
     def _paused(self, channel: ChannelConfig) -> bool:
+        """Return True if sending is paused for the channel, its bot or its tenant."""
         try:
             return pauses.is_stopped(*pauses.keys_of(Work.SEND.activity, channel.bot, channel.id, channel.tenant_id))
         except CoreError:  # the database is away: no intent can be written anyway
@@ -324,14 +351,14 @@ class Sender:
     def _wait_for_limiter(self, lane: Lane, seconds: float) -> None:
         """Wait for the limiter: here, or for longer than ``STAY_SECONDS`` in the reply's row."""
         if lane.result is not None:
-            self._flush(lane, then=seconds if seconds <= STAY_SECONDS else 0.0)
+            self._flush(lane, wait=seconds if seconds <= STAY_SECONDS else 0.0)
         elif seconds <= STAY_SECONDS:
             self._schedule(lane, seconds)
         else:
             self._submit(lane, results.result(lane.replies.popleft(), None, "pending", delay=seconds))
 
     def _wait_for_retry(self, lane: Lane, seconds: float) -> None:
-        """Wait for a retry time that is in the reply's row already: here, or without the lane."""
+        """Wait for a retry time in the reply's row: here if it is near, else release the lane."""
         if lane.result is not None or seconds > STAY_SECONDS:
             self._write_and_release(lane)
         else:
@@ -339,6 +366,7 @@ class Sender:
             self._schedule(lane, seconds)
 
     def _schedule(self, lane: Lane, seconds: float) -> None:
+        """Keep the lane here and go on with it after ``seconds``."""
         heapq.heappush(self._scheduled, (time.monotonic() + seconds, next(self._tie), lane))
 
     # ------------------------------------------------------------ the bulkhead
@@ -358,28 +386,35 @@ class Sender:
         Lanes already working through the replies they fetched keep their slots, so nothing is
         fetched twice. Every lane returned holds a slot, even if its replies must be fetched again.
         """
-        going_on = collections.Counter(
+        reserved = collections.Counter(
             lane.channel.id for lane in ready if lane.channel and lane.replies and not lane.slot
         )
-        called = self._bulkhead.start_waiting(going_on)
-        for lane in called:
+        started = self._bulkhead.start_waiting(reserved)
+        for lane in started:
             assert lane.channel is not None
             lane.slot = lane.channel.id
-        return called
+        return started
 
     def _take_slot(self, lane: Lane, channel_id: int) -> None:
+        """Take one of the channel's slots for calls, unless the lane has one."""
         if not lane.slot:
             lane.slot = channel_id
             self._bulkhead.take_slot(channel_id)
 
     def _free_slot(self, lane: Lane) -> None:
+        """Give the lane's slot back to its channel, if it has one."""
         if lane.slot:
             self._bulkhead.free_slot(lane.slot)
             lane.slot = 0
 
     # ------------------------------------------------------------ intents and results
 
-    def _intend(self, lane: Lane) -> None:
+    def _submit_intent(self, lane: Lane) -> None:
+        """Commit the intent to send the lane's next reply, with the result of the one before.
+
+        Only then may the call begin: if this process dies in it, the row says that it may have been
+        sent.
+        """
         reply = lane.in_flight = lane.replies.popleft()
         assert reply.reply_id is not None
         step = lane.result or Step(id=lane.id, channel_id=reply.channel_id)
@@ -392,48 +427,58 @@ class Sender:
         failpoint("D1")
         self._submit(lane, step)
 
-    def _flush(self, lane: Lane, then: float = 0.0) -> None:
-        """Write the lane's result alone; then read the lane again, after ``then`` seconds."""
+    def _flush(self, lane: Lane, wait: float = 0.0) -> None:
+        """Write the lane's result alone; then read the lane again, after ``wait`` seconds."""
         step, lane.result = lane.result, None
         if step is not None:
-            self._submit(lane, step, then)
+            self._submit(lane, step, wait)
 
-    def _submit(self, lane: Lane, step: Step, then: float = 0.0) -> None:
+    def _submit(self, lane: Lane, step: Step, wait: float = 0.0) -> None:
         """Hand a step to the committer. Nothing else is done with the lane until it is written."""
-        self.writer.submit(SENDS, [step], self._on_commit, about=(lane, step, then))
+        self.writer.submit(SENDS, [step], self._on_commit, about=(lane, step, wait))
 
     def _on_commit(self, tickets: list[Ticket[Step, Written]]) -> None:
         """Called by the committer: queue the event, then start calls whose intents are written."""
-        meant = [(lane, lane.channel, lane.in_flight, _outcome(ticket).begun_at)
+        calls = [(lane, lane.channel, lane.in_flight, _outcome(ticket).begun_at)
                  for ticket in tickets for lane, step, _ in [ticket.about]
                  if step.intent_id is not None and _outcome(ticket).intent]  # fmt: skip
         self._events.put(("written", [ticket.about[0] for ticket in tickets], tickets))
-        for call in meant:
+        for call in calls:
             failpoint("D2")
             self._calls.submit(self._call, *call)
 
-    def _apply_results(self, tickets: Sequence[Ticket[Step, Written]], looking: list[Lane]) -> None:
+    def _apply_results(self, tickets: Sequence[Ticket[Step, Written]], to_read: list[Lane]) -> None:
+        """Go on with each lane whose step was committed.
+
+        A call runs: the lane waits for it. The intent was refused, or the step had none: read the
+        lane again (appended to ``to_read``), or release it.
+        """
         for ticket in tickets:
-            lane, step, then = ticket.about
+            lane, step, wait = ticket.about
             written = _outcome(ticket)
             if step.reply_id is not None:
                 self._apply_result(lane, step, ticket, written)
             if step.intent_id is None:
-                if then:
-                    self._schedule(lane, then)
+                if wait:
+                    self._schedule(lane, wait)
                 elif written.is_done():
                     self._release([lane])
                 else:
-                    looking.append(lane)
+                    to_read.append(lane)
             elif written.intent:
                 self._flying.add(lane)
             else:
                 self._in_hand.discard(step.intent_id)
                 lane.in_flight = None
                 self._free_slot(lane)
-                looking.append(lane)
+                to_read.append(lane)
 
     def _apply_result(self, lane: Lane, step: Step, ticket: Ticket[Step, Written], written: Written) -> None:
+        """Note and log whether the result of a reply was written.
+
+        A result that the database refuses leaves its row in our name: ``_requeue`` must know that
+        the call was made.
+        """
         assert step.reply_id is not None
         self._in_hand.discard(step.reply_id)
         if ticket.error is not None and step.expect == "sending":
@@ -461,7 +506,10 @@ class Sender:
             self._submit(lane, results.result(reply, self.incarnation, "pending", attempts_after=spent, delay=0.0))
 
     def _settle(self, lane: Lane, value: tuple[Outcome, bool]) -> bool:
-        """Judge the outcome of a call. Return False if we had stopped waiting for it."""
+        """Judge the outcome of a call. Return False if we had stopped waiting for it.
+
+        The result stays with the lane, to be written together with its next intent.
+        """
         reply, channel = lane.in_flight, lane.channel
         if reply is None or channel is None or lane not in self._flying:
             return False
@@ -473,19 +521,22 @@ class Sender:
         return True
 
     def _log_result(self, lane: Lane, step: Step, status: str) -> None:
+        """Collect a log line; each pass of the loop logs one line per status for many replies."""
         words = {"conversation": lane.id, "sequence": step.sequence, "attempt": step.attempts, "trace": lane.trace}
         self._log_lines.setdefault(status, []).append(words)
 
     # ------------------------------------------------------------ calls
 
     def _call(self, lane: Lane, channel: ChannelConfig, reply: Next, begun_at: float) -> None:
-        """Make one call, on a thread of the pool.
+        """Make one call, on a thread of the pool, and queue its outcome.
 
-        ``begun_at``: monotonic time before its intent was committed.
+        No call is made that begins too late, while this process stops, or after it was taken for
+        dead: another sender may have the reply by then. ``begun_at``: monotonic time before its
+        intent was committed.
         """
         wait = self._platform_wait(channel, reply)  # may read the database
         if time.monotonic() - begun_at > START_SECONDS or self._stopping or lane.claim != self.incarnation:
-            outcome: Outcome = Deferred(seconds=0.05, bucket="", reason="not begun in time")
+            outcome: Outcome = Deferred(seconds=NOT_BEGUN_DELAY_SECONDS, bucket="", reason="not begun in time")
         elif wait > 0:
             outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
         else:
@@ -524,8 +575,12 @@ class Sender:
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False
 
-    def _check(self) -> None:
-        """Every ``CHECK_SECONDS``, take lanes that have rows in our name that we do not know of."""
+    def _find_lost(self) -> None:
+        """Every ``CHECK_SECONDS``, take lanes that have rows in our name that we do not know of.
+
+        Otherwise a reply whose COMMIT succeeded without an answer would stay "sending" until this
+        process ends.
+        """
         if time.monotonic() - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = time.monotonic()
@@ -539,6 +594,7 @@ class Sender:
 
 
 def _outcome(ticket: Ticket[Step, Written]) -> Written:
+    """Return what was written of a ticket's step: nothing if it failed."""
     return ticket.result if ticket.error is None else NOTHING_WRITTEN
 
 
@@ -573,6 +629,10 @@ def _request(lane: Lane) -> Request:
 
 
 def _request_of(reply: Next, channel: ChannelConfig, waited: float = 0.0) -> Request:
+    """Return what the limiter needs to know of a send.
+
+    ``waited``: seconds since the reply's row was read, by which its age of the last send has grown.
+    """
     limits = limits_of(channel.options.get("limits", ""), tuple(registry.adapter(channel.platform).limits))
     ago = None if reply.sent_ago is None else reply.sent_ago + waited
     return Request(channel=channel, chat=reply.chat, is_group=reply.is_group, limits=limits, seconds_ago=ago)

@@ -18,10 +18,11 @@ from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
 
-# Acknowledgements at once. More: a slow platform delays others less.
+# Acknowledgements that run at the same time, in threads. Larger: a slow platform delays other
+# platforms' acknowledgements less; smaller: fewer threads.
 THREADS = 4
-# Acknowledgements that run or wait at most; further ones are dropped. More: a platform that hangs
-# costs memory.
+# Acknowledgements that run or wait at most; further ones are dropped. Larger: a platform that hangs
+# costs more memory; smaller: a burst of button presses loses some.
 WAITING = 64
 
 _slots = threading.BoundedSemaphore(WAITING)
@@ -29,12 +30,16 @@ _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="act")
 
 
 def acknowledge(channel: ChannelConfig, user: str, chat: str, data: Mapping[str, Any]) -> None:
-    """Acknowledge an entry to its platform, on another thread. Returns at once."""
+    """Acknowledge a button press to its platform, on another thread.
+
+    Returns at once, so that a slow platform delays no turn. Drops the press if too many wait.
+    """
     if _slots.acquire(blocking=False):
         _threads.submit(_acknowledge, channel, user, chat, data)
 
 
 def _acknowledge(channel: ChannelConfig, user: str, chat: str, data: Mapping[str, Any]) -> None:
+    """Make the call to the platform. A failure is only logged: the turn runs all the same."""
     try:
         if installation.may_send_to(user, chat):
             registry.adapter(channel.platform).acknowledge(channel, data)

@@ -10,17 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-# Lanes of a queue that a task leaves waiting for us when it returns; lanes whose bot runs do not
-# count. More: larger batches, and a tenant's wake waits behind more of its own lanes.
+# A task returns when fewer lanes (conversations) of its queue than this wait for the process; lanes
+# whose bot runs do not count. Larger: larger batches, and a tenant's wake waits behind more of its
+# own lanes; smaller: the process may run out of work between two tasks.
 IN_HAND = 16
-# Longest that a task waits: lanes whose rows are locked elsewhere must not block other lanes.
-# Longer: a few stuck lanes hold a task for longer.
+# Longest time that a task waits: lanes whose rows are locked elsewhere must not block other lanes.
+# Longer: a few stuck lanes hold a task for longer; shorter: a burst counts as stuck.
 PATIENCE_SECONDS = 10.0
-# Lanes that did not move in PATIENCE_SECONDS are left out of the count for so long. Longer: the
-# process takes more lanes than it can work on.
+# Seconds for which lanes that did not move in PATIENCE_SECONDS are left out of the count. Longer:
+# the process takes more lanes than it can work on; shorter: they block tasks again soon.
 STUCK_SECONDS = 60.0
-# Between two looks of a task that waits, beside those when a lane is released: a turn that became
-# slow no longer counts. Longer: fewer looks, and a task returns later.
+# Seconds between two counts by a waiting task, which also counts when a lane is released: lanes
+# whose bot began to run meanwhile no longer count. Longer: less CPU; shorter: the task returns
+# sooner.
 LOOK_SECONDS = 0.02
 
 
@@ -28,13 +30,14 @@ class Backpressure:
     """Counts the lanes in hand by queue. Thread-safe."""
 
     def __init__(self) -> None:
-        self.waiting = 0  # tasks that wait and whose lanes can be woken again once released
+        self.waiting = 0  # waiting tasks, of those whose lanes can be woken again after an early release
         self._changed = threading.Condition()
         self._queues: dict[int, str] = {}  # lane -> its queue
         self._busy: set[int] = set()  # lanes whose bot is running
         self._stuck: dict[str, tuple[int, float]] = {}  # queue -> lanes that did not move; until when
 
     def enter(self, queue: str, lanes: Iterable[int]) -> None:
+        """Count lanes that the process took for a wake of ``queue``."""
         with self._changed:
             self._queues.update(dict.fromkeys(lanes, queue))
 
@@ -52,13 +55,15 @@ class Backpressure:
             self._busy.add(lane)
 
     def mark_idle(self, lane: int) -> None:
+        """Count a lane again, if the process still has it: its bot has ended."""
         with self._changed:
             self._busy.discard(lane)
 
     def wait(self, queue: str, closing: Callable[[], bool], *, woken: bool) -> None:
         """Block until fewer than ``IN_HAND`` lanes of ``queue`` wait for us, or ``closing()``.
 
-        ``woken``: lanes that are released early can be woken again (not without Redis).
+        Gives up after ``PATIENCE_SECONDS`` and leaves the lanes that did not move out of later
+        counts. ``woken``: lanes that are released early can be woken again (not without Redis).
         """
         end = time.monotonic() + PATIENCE_SECONDS
         with self._changed:
@@ -70,8 +75,10 @@ class Backpressure:
                 self._stuck[queue] = self._count_waiting(queue), time.monotonic() + STUCK_SECONDS
 
     def _is_full(self, queue: str) -> bool:
+        """Return True if ``IN_HAND`` lanes of the queue wait, without those that are stuck."""
         stuck, until = self._stuck.get(queue, (0, 0.0))
         return self._count_waiting(queue) - (stuck if time.monotonic() < until else 0) >= IN_HAND
 
     def _count_waiting(self, queue: str) -> int:
-        return sum(its == queue and lane not in self._busy for lane, its in self._queues.items())
+        """Return how many lanes of the queue the process has whose bot is not running."""
+        return sum(lane_queue == queue and lane not in self._busy for lane, lane_queue in self._queues.items())

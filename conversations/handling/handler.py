@@ -48,24 +48,34 @@ from conversations.waking import delayed_wake, wake
 
 log = structlog.get_logger(__name__)
 
-# Turns of a lane before it is released, so that others get its place. More: fewer locks and wakes
-# for a long backlog, and other lanes wait longer.
+# Turns of a lane (conversation) before it is released, so that other lanes get its place. Larger:
+# fewer locks and wakes for a long backlog; smaller: other lanes wait less.
 TURNS_PER_HOLD = 20
-# The same in seconds.
+# Seconds after which a lane is released although more messages wait, for the same reason. Longer:
+# fewer locks and wakes for a long backlog; shorter: other lanes wait less.
 HOLD_SECONDS = 1.0
-# The same in seconds while tasks wait for lanes to be released. The lane is woken again.
+# The same in seconds while tasks wait for lanes to be released; the lane is woken again. Longer:
+# those tasks wait longer; shorter: more wakes.
 SHORT_HOLD_SECONDS = 0.1
-# Lanes read in one query. More: fewer queries, and the first lane of a batch waits longer.
+# Lanes read in one query at most. Larger: fewer queries, and the first lane of a batch waits longer
+# for the rest; smaller: more queries.
 LANES_PER_READ = 64
-# Async turns at once on the event loop. More: more bots wait at once for slow services, with more
-# memory; the turns beyond wait, and with them the tasks that brought them.
+# Async turns that run at once on the event loop; others wait, and with them the tasks that brought
+# their lanes. Larger: more bots wait at once for slow services, with more memory; smaller: they
+# wait for each other.
 ASYNC_TURNS = 1_000
+# Threads that judge the results of async turns. Larger: a burst of ends is written sooner; smaller:
+# fewer threads.
+FINISHERS = 4
+# Lanes released in one call of Redis at most. Larger: fewer calls, each of which blocks Redis for
+# longer; smaller: more calls.
+LANES_PER_RELEASE = 500
 
 
 class Held:
-    """A lane in hand.
+    """A lane (conversation) in hand: this process holds its lock and works on it.
 
-    Owned by the stage, thread or loop that works on it; the committer hands it back.
+    Owned by the stage, thread or loop that works on the lane; the committer hands it back.
     """
 
     __slots__ = ("abandoned", "announced", "begun", "channel", "generation", "head", "id", "probe", "since", "turns")
@@ -74,14 +84,15 @@ class Held:
         self.id, self.probe = lane, probe
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
-        self.begun = 0.0  # monotonic time at which its turn began; 0: none runs
+        self.begun = 0.0  # monotonic time at which the lane's turn began; 0: none runs
         self.abandoned: Head | None = None  # the head whose turn took too long: its result is void
         self.hold(generation)
 
     def hold(self, generation: int) -> None:
-        self.generation = generation  # of the handler: how often it was taken for dead
-        self.announced = False  # the Worker row lists it
-        self.since = time.monotonic()
+        """Begin a hold: its turns and seconds count from here, and the lane must be announced."""
+        self.generation = generation  # Handler._generation when it was taken; once that is higher, no turn begins
+        self.announced = False  # True: our Worker row lists the lane, so that a crash makes it a suspect
+        self.since = time.monotonic()  # HOLD_SECONDS count from then
         self.turns = 0
 
 
@@ -107,18 +118,18 @@ class Handler:
         self.incarnation = incarnation
         self.overdue = threading.Event()  # a turn took too long: replace this process
         self._announce = announce
-        self._generation = 0
+        self._generation = 0  # how often a sweeper took this process for dead
         self._stopping = False
         self._threads = TurnThreads(settings.TURN_THREADS, "turn")
-        # For the ends of async turns. Not the loop's own pool: bots may fill that.
-        self._finishers = ThreadPoolExecutor(4, thread_name_prefix="finish")
+        # The event loop's own pool would not do: bots may fill it.
+        self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finish")
         self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="isolated")
-        self._async_room = asyncio.Semaphore(ASYNC_TURNS)
-        self._running: dict[int, Held] = {}
+        self._async_slots = asyncio.Semaphore(ASYNC_TURNS)
+        self._running: dict[int, Held] = {}  # by lane: turns that run, watched for TURN_SECONDS
         self._lock = threading.Lock()
         self._backpressure = Backpressure()
         self._reads = Stage("read", self._read_heads, LANES_PER_READ)
-        self._releases = Stage("release", self._release_batch, 500)
+        self._releases = Stage("release", self._release_batch, LANES_PER_RELEASE)
         vital_thread("overdue", self._watch_overdue)
 
     def handle(
@@ -126,9 +137,9 @@ class Handler:
     ) -> None:
         """Handle the next messages of these lanes. Raises nothing.
 
-        Blocks until fewer than ``IN_HAND`` lanes from the same queue wait for us. Lanes whose bot
-        is running do not count. ``probe``: although the bot is paused; ``locked=False``: without
-        Redis.
+        Blocks until fewer than ``IN_HAND`` lanes from the same queue wait for us (back-pressure).
+        Lanes whose bot is running do not count. ``probe``: try one message although the bot is
+        paused; ``locked=False``: without Redis.
         """
         if self._closing():
             time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # other processes should take the wakes
@@ -142,13 +153,13 @@ class Handler:
             return
         if not mine:
             return
-        goes_to = self._releases  # if a failpoint raises, the lanes are released
+        next_stage = self._releases  # if a failpoint of the tests raises, the lanes are released
         try:
             failpoint("T2")
-            goes_to = self._reads
+            next_stage = self._reads
         finally:
             self._backpressure.enter(queue, mine)
-            goes_to.put(Held(lane, probe, generation) for lane in mine)
+            next_stage.put(Held(lane, probe, generation) for lane in mine)
         self._backpressure.wait(queue, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
@@ -174,39 +185,45 @@ class Handler:
         free(self.locks.kind, self.locks.token, self.locks.running())
 
     def _closing(self) -> bool:
+        """Return True if no turn may begin, since this process stops or is to be replaced."""
         return self._stopping or self.overdue.is_set()
 
     # ------------------------------------------------------------ reading lanes
 
     def _release_batch(self, leaving: list[Held]) -> None:
-        """Stage: release lanes. A lane on which somebody left word is kept and read again."""
+        """Stage: release lanes.
+
+        A lane on which another task left word (marked the lock: "look again") is kept and read
+        again.
+        """
         failpoint("T7")
-        again = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
+        kept = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
-        self._backpressure.leave(held.id for held in leaving if held.id not in again)
+        self._backpressure.leave(held.id for held in leaving if held.id not in kept)
         for held in leaving:
             held.hold(self._generation)
-        self._reads.put(held for held in leaving if held.id in again)
+        self._reads.put(held for held in leaving if held.id in kept)
 
-    def _read_heads(self, looking: list[Held]) -> None:
-        """Stage: read heads and states.
+    def _read_heads(self, lanes: list[Held]) -> None:
+        """Stage: read the heads and states of lanes, and begin with each.
 
-        Lanes that our Worker row does not list are announced in the same trip.
+        Lanes that our Worker row does not list are announced in the same trip: if this process dies
+        in a turn, the sweeper must know which lanes to treat as suspects.
         """
-        ask = (sql("fetch_heads"), {"ids": [held.id for held in looking]})
+        statement = (sql("fetch_heads"), {"ids": [held.id for held in lanes]})
         try:
-            known = all(held.announced for held in looking)
-            rows = database.read(*ask) if known else self._announce(ask)
+            all_announced = all(held.announced for held in lanes)
+            rows = database.read(*statement) if all_announced else self._announce(statement)
         except (psycopg.Error, CoreError) as error:
             log.warning("heads not read", error=type(error).__name__)
             time.sleep(0.2)
             rows = None
         if rows is None:
-            self._release(looking)
+            self._release(lanes)
             return
         heads = {row[0]: Head(*row) for row in rows}
         failpoint("T3")
-        for held in looking:
+        for held in lanes:
             held.announced, held.head = True, heads.get(held.id)
             try:
                 self._start_head(held)
@@ -216,6 +233,7 @@ class Handler:
                 self._release([held])
 
     def _release(self, helds: Iterable[Held]) -> None:
+        """Queue lanes for release, on the stage that asks Redis for many at once."""
         self._releases.put(helds)
 
     def _start_head(self, held: Held) -> None:
@@ -239,9 +257,18 @@ class Handler:
             self._begin_turn(held, head)
 
     def _may_begin(self, held: Held) -> bool:
+        """Return True if a turn of this lane may begin.
+
+        False if this process closes, was taken for dead since it took the lane, or lost the lane's
+        lock: another process may work on the lane.
+        """
         return not self._closing() and held.generation == self._generation and held.id not in self.locks.lost
 
     def _number_waiting(self, held: Held, head: Head) -> None:
+        """Number messages that waited for their order if their time has come; else come back then.
+
+        A delay of more than two seconds is left to the sweeper.
+        """
         if head.release_in is None:
             self._release([held])
         elif head.release_in > 0:
@@ -251,11 +278,19 @@ class Handler:
             self.writer.submit(RELEASE, [head.id], self._on_numbered, about=held)
 
     def _on_numbered(self, tickets: list[Ticket[int, str]]) -> None:
-        """Called by the committer. After an error the lane is released: the sweeper finds it."""
+        """Called by the committer: read the lanes again, whose messages have numbers now.
+
+        After an error the lane is released: the sweeper finds it.
+        """
         for ticket in tickets:
             (self._reads if ticket.error is None else self._releases).put([ticket.about])
 
     def _begin_turn(self, held: Held, head: Head) -> None:
+        """Begin the turn of a message: in a process, on the event loop or on a thread.
+
+        The lane is released if its bot or channel is stopped. A bot that cannot be loaded is a
+        failed turn.
+        """
         channel = held.channel = registry.channel(head.channel_id)
         keys = pauses.keys_of(Work.HANDLE.activity, channel.bot, channel.id, channel.tenant_id) if channel else ()
         if channel is None or not channel.active or (pauses.is_stopped(*keys) and not held.probe):
@@ -280,11 +315,16 @@ class Handler:
     # ------------------------------------------------------------ running turns
 
     def _run(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
+        """Run a plain function's turn, on a thread of the pool."""
         if self._mark_running(held):
             self._finish(held, head, channel, turns.run(function, task), held.begun)
 
     async def _run_async(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task, function: Any) -> None:
-        async with self._async_room:
+        """Run an async turn on the event loop.
+
+        What follows may read the database, which would block the loop: a thread does it.
+        """
+        async with self._async_slots:
             if not self._mark_running(held):
                 return
             began = held.begun
@@ -294,13 +334,20 @@ class Handler:
         )
 
     def _run_isolated(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
-        """Run a suspect's turn in its own process: only a crash there is a failed attempt."""
+        """Run a suspect's turn (its lane was in hand when a worker died) in its own process.
+
+        Only a crash there is a failed attempt: the worker's death may have had another cause.
+        """
         try:
             self._run_in_child(held, head, channel, task)
         finally:
             self._backpressure.mark_idle(held.id)
 
     def _run_in_child(self, held: Held, head: Head, channel: ChannelConfig, task: turns.Task) -> None:
+        """Run the turn in a child process and commit its result.
+
+        If no child process could run it, that is not the message's failure: the lane is released.
+        """
         if not self._may_begin(held):
             self._release([held])
             return
@@ -318,7 +365,8 @@ class Handler:
     def _mark_running(self, held: Held) -> bool:
         """Mark the turn as running, on its thread.
 
-        Return False if it must not begin: the lane was read long ago.
+        Return False, and release the lane, if the turn must not begin: much may have changed while
+        it waited for a thread.
         """
         with self._lock:
             if self._may_begin(held):
@@ -350,6 +398,11 @@ class Handler:
             self._commit(held, Finished(verdict, head, channel))
 
     def _verdict(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
+        """Return the verdict of an output.
+
+        An adapter that cannot split a reply makes it a failed turn. Errors of the database are
+        raised: they are not this message's failure.
+        """
         try:
             return self._judge(head, channel, output, seconds)
         except (psycopg.Error, NotStored):
@@ -358,6 +411,7 @@ class Handler:
             return self._judge(head, channel, turns.failed(error), 0.0)
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
+        """Return the verdict of an output; count it for the bot, which is paused if all fail."""
         key = pauses.Key(pauses.BOT, channel.bot, Work.HANDLE.activity)
         record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
                   "state_before": head.state or None}  # fmt: skip
@@ -386,6 +440,7 @@ class Handler:
                 self._abandon(held)
 
     def _take_overdue(self) -> list[Held]:
+        """Return the lanes whose turns exceed ``TURN_SECONDS``; what these turns return is void."""
         now = time.monotonic()
         with self._lock:
             late = [held for held in self._running.values() if now - held.begun > settings.TURN_SECONDS]
@@ -396,6 +451,10 @@ class Handler:
         return late
 
     def _abandon(self, held: Held) -> None:
+        """Commit a failed attempt for a turn that took too long.
+
+        Its thread cannot be stopped, so this process is to be replaced (``overdue``).
+        """
         head, channel = held.head, held.channel
         assert head is not None
         assert channel is not None
@@ -407,15 +466,16 @@ class Handler:
     # ------------------------------------------------------------ committing
 
     def _commit(self, held: Held, finished: Finished) -> None:
+        """Hand a verdict to the committer, which calls ``_on_commit`` with the lane (``about``)."""
         self.writer.submit(TURNS, [finished], self._on_commit, about=held)
 
     def _on_commit(self, tickets: list[Ticket[Finished, Committed]]) -> None:
-        """Called by the committer after COMMIT.
+        """Called by the committer after COMMIT: wake senders, and go on with each lane.
 
-        It must not read the database: all commits would wait.
+        It must not read the database: all commits would wait for it.
         """
         failpoint("T6")
-        speaking: dict[int, list[int]] = {}  # by tenant: lanes whose first waiting reply was committed
+        to_wake: dict[int, list[int]] = {}  # by tenant: lanes whose first waiting reply was committed
         lines: dict[str, list[logs.Line]] = {}
         for ticket in tickets:
             held: Held = ticket.about
@@ -423,27 +483,28 @@ class Handler:
                 log.error("turn not written", conversation=held.id, error=type(ticket.error).__name__)
                 self._release([held])
                 continue
-            word, behind, speaks = ticket.result
+            word, behind, wakes_sender = ticket.result
             head: Head = ticket.item.head
             line = {"conversation": held.id, "sequence": head.sequence, "trace": verdicts.trace(head)}
             lines.setdefault(word if word == "moved" else ticket.item.verdict.outcome, []).append(line)
-            if speaks:
-                speaking.setdefault(head.tenant_id, []).append(held.id)
+            if wakes_sender:
+                to_wake.setdefault(head.tenant_id, []).append(held.id)
             self._continue(held, head, behind, word == "moved")
-        for tenant_id, lanes in speaking.items():
+        for tenant_id, lanes in to_wake.items():
             wake.send(lanes, tenant_id)
         for word, its in lines.items():
             logs.together(log, "turn written", its, status=word)
 
     def _continue(self, held: Held, head: Head, behind: bool, moved: bool) -> None:
-        """Go on with the lane's next message, or release the lane and wake it for later.
+        """Go on with the lane's next message, or release the lane.
 
-        ``moved``: somebody else changed the lane since it was read, and may be working on it.
+        ``behind``: more messages wait, so that a released lane is woken again. ``moved``: somebody
+        else changed the lane since it was read, and may be working on it.
         """
         held.probe = False
-        most = SHORT_HOLD_SECONDS if self._backpressure.waiting else HOLD_SECONDS
-        spent = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > most
-        if behind and not spent:
+        longest_hold = SHORT_HOLD_SECONDS if self._backpressure.waiting else HOLD_SECONDS
+        hold_is_over = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > longest_hold
+        if behind and not hold_is_over:
             self._reads.put([held])
             return
         self._release([held])

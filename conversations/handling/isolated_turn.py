@@ -27,14 +27,14 @@ from conversations.contracts import Struct
 
 log = structlog.get_logger(__name__)
 
-# Isolated turns at once in a worker. More: suspects that wait for slow calls end sooner, with more
-# forks.
+# Isolated turns that a worker runs at the same time. Larger: suspects that wait for slow calls end
+# sooner, with more forked processes; smaller: less memory.
 AT_ONCE = 8
-# For so long an isolated turn runs alone. Longer: a crash is less likely to come while others run
-# beside it; suspects wait longer for each other.
+# Seconds for which the next isolated turn waits while this one runs alone. Longer: a crash is less
+# likely to hit others that run beside it; shorter: suspects wait less for each other.
 ALONE_SECONDS = 0.1
-# Allowed for starting the fork server, beyond TURN_SECONDS. Longer: a fork server that hangs is
-# replaced later.
+# Seconds allowed for starting the fork server, beyond TURN_SECONDS. Longer: a fork server that
+# hangs is replaced later; shorter: one that starts slowly is killed before it is ready.
 START_SECONDS = 30.0
 
 
@@ -54,8 +54,8 @@ class TurnResult(Struct, frozen=True):
 
 Answer = Future[turns.Output | None]
 
-_alone = threading.Lock()
-_starting = threading.Lock()
+_start_lock = threading.Lock()
+_server_lock = threading.Lock()
 _server: IsolatedTurns | None = None
 
 
@@ -65,8 +65,8 @@ def run(task: turns.Task) -> turns.Output | None:
     Return its output; where it crashed or took too long, that failure. Return None if the fork
     server failed: that is nobody's failed turn.
     """
-    with _alone:
-        server = _running()
+    with _start_lock:
+        server = _running_server()
         answer = server.begin(task)
         wait([answer], ALONE_SECONDS)
     try:
@@ -76,9 +76,10 @@ def run(task: turns.Task) -> turns.Output | None:
         return None
 
 
-def _running() -> IsolatedTurns:
+def _running_server() -> IsolatedTurns:
+    """Return the fork server. Start one if there is none or the last one ended."""
     global _server
-    with _starting:
+    with _server_lock:
         if _server is None or _server.ended.is_set():
             _server = IsolatedTurns()
         return _server
@@ -97,7 +98,10 @@ class IsolatedTurns:
         threading.Thread(target=self._read, name="isolated-turns", daemon=True).start()
 
     def begin(self, task: turns.Task) -> Answer:
-        """Send a turn. Its answer is None if the fork server ends before the turn does."""
+        """Send a turn to the fork server.
+
+        Return a future of its output; of None if the fork server ends before the turn does.
+        """
         answer: Answer = Future()
         assert self._process.stdin is not None
         with self._lock:
@@ -113,9 +117,11 @@ class IsolatedTurns:
         return answer
 
     def kill(self) -> None:
+        """Kill the fork server. All its turns get None, and the next turn starts a new one."""
         self._process.kill()
 
     def _read(self) -> None:
+        """Give each result to its waiting caller; None to all once the fork server ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             result = msgspec.json.decode(line, type=TurnResult)

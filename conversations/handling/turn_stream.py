@@ -16,7 +16,8 @@ from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
 
-Committed = tuple[str, bool, bool]  # the word for what happened; whether more messages wait; whether replies do
+# From commit_turns.sql: "committed" or "moved"; if more messages wait; if a sender is to be woken.
+Committed = tuple[str, bool, bool]
 
 
 class TurnStream(Stream[Finished, Committed]):
@@ -32,7 +33,11 @@ class TurnStream(Stream[Finished, Committed]):
         return item.head.tenant_id
 
     def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
-        """Turn what the database refuses into a failed attempt; the last one parks it."""
+        """Turn a result that the database refuses into a failed attempt; the last one parks it.
+
+        Otherwise the same refusal would come for ever. A failed attempt that is refused is written
+        again without details.
+        """
         verdict, turn = item.verdict, item.verdict.turn
         if turn is None or item.channel is None:
             return None
@@ -45,15 +50,19 @@ class TurnStream(Stream[Finished, Committed]):
         return Finished(failure(item.head, item.channel, record, False), item.head, item.channel)
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Committed | LaneLocked]:
-        judged = [item.verdict for item in items]
-        for number, verdict in enumerate(judged):
+        """Write the verdicts, each only where its lane is as it was read (compare-and-set).
+
+        ``LANE_LOCKED`` for a lane whose row somebody else has locked: the committer tries again.
+        """
+        verdicts = [item.verdict for item in items]
+        for number, verdict in enumerate(verdicts):
             verdict.ord = number
         statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in judged]}),
-            "turns": (sql("commit_turns"), {"items": as_json(judged)}),
+            "lock": (sql("lock_ids"), {"ids": [verdict.id for verdict in verdicts]}),
+            "turns": (sql("commit_turns"), {"items": as_json(verdicts)}),
         }
         rows = sorted(database.transaction(connection, statements, point="T5")["turns"])
-        return [LANE_LOCKED if word == "busy" else (word, behind, speaks) for _, word, behind, speaks in rows]
+        return [LANE_LOCKED if word == "busy" else (word, behind, to_wake) for _, word, behind, to_wake in rows]
 
 
 class ReleaseStream(Stream[int, str]):
@@ -66,6 +75,7 @@ class ReleaseStream(Stream[int, str]):
         return item
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[int]) -> Sequence[str | LaneLocked]:
+        """Number the waiting messages of the lanes that the lock statement could lock."""
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_ids"), {"ids": list(items)}),
             "release": (sql("release_lanes"), {"ids": None}),

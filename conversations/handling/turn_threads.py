@@ -21,14 +21,18 @@ from conversations.concurrency import vital_thread
 
 log = structlog.get_logger(__name__)
 
-# Between two decisions whether to add threads. Longer: less overhead, and slow turns delay others
-# for longer.
+# Seconds between two decisions whether to add threads. Longer: less CPU; shorter: a bot that waits
+# for something delays other bots' turns for less time.
 TICK_SECONDS = 0.005
-# Threads that join without asking whether the running ones are stalled. More: more contention for
-# the GIL.
+# Below this number of threads one is added without asking whether the running ones are stalled.
+# Larger: more contention for the GIL; smaller: the first slow turns delay others for longer.
 EAGER_THREADS = 4
-# Turns per thread and tick; a pool that does fewer is stalled. More: threads are added sooner.
+# A pool is stalled if its threads began fewer turns than this, each, in the last tick. Larger:
+# threads are added sooner, with more contention for the GIL; smaller: later.
 BRISK_TURNS = 3
+# A stalled pool gets one thread, and one more for each so many queued turns. Larger: a long queue
+# gets its threads over more ticks; smaller: more threads at once.
+QUEUED_PER_THREAD = 8
 
 Work = tuple[float, Callable[..., None], tuple[Any, ...]]
 
@@ -41,17 +45,19 @@ class TurnThreads:
         self._queue: collections.deque[Work] = collections.deque()
         self._lock = threading.Lock()
         self._idle: list[threading.Lock] = []  # threads without work, each asleep on its own lock
-        self._threads = self._awake = self._taken = 0
-        self._more = threading.Event()  # set while work is queued
+        self._threads = self._awake = 0
+        self._taken = 0  # pieces of work taken from the queue in this tick
+        self._has_queued = threading.Event()  # set while work is queued
         vital_thread(f"{name}-watch", self._watch)
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Queue a call. At least one thread is awake afterwards, or the system allows no more."""
         with self._lock:
             self._queue.append((time.monotonic(), function, arguments))
             if not self._awake:
                 self._add_thread()
-        if not self._more.is_set():
-            self._more.set()
+        if not self._has_queued.is_set():
+            self._has_queued.set()
 
     def _add_thread(self) -> None:
         """Wake an idle thread, or start one. Call with ``_lock`` held."""
@@ -69,6 +75,7 @@ class TurnThreads:
         self._awake += 1
 
     def _serve(self) -> None:
+        """Run queued work, one piece after the other; sleep while there is none."""
         idle = threading.Lock()
         idle.acquire()
         while True:
@@ -76,15 +83,20 @@ class TurnThreads:
             if work is None:
                 idle.acquire()
             else:
-                self._do(*work)
+                self._run_work(*work)
 
-    def _do(self, since: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def _run_work(self, since: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """Run one piece of work. An error is logged, so that the thread lives on."""
         try:
             function(*arguments)
         except Exception as error:  # nobody waits for its result; the next one needs this thread
             log.error("work failed", name=self._name, error=type(error).__name__, exc_info=True)
 
     def _next_work(self, idle: threading.Lock) -> Work | None:
+        """Take the next piece of work.
+
+        Without any, list the thread as idle and return None: it goes to sleep on ``idle``.
+        """
         with self._lock:
             if self._queue:
                 self._taken += 1
@@ -94,16 +106,21 @@ class TurnThreads:
             return None
 
     def _watch(self) -> None:
+        """Every tick, add threads if work has waited for longer than a tick in a stalled pool."""
         while True:
-            self._more.wait()
+            self._has_queued.wait()
             time.sleep(TICK_SECONDS)
             with self._lock:
                 taken, self._taken = self._taken, 0
                 if not self._queue:
-                    self._more.clear()
+                    self._has_queued.clear()
                 elif time.monotonic() - self._queue[0][0] > TICK_SECONDS and self._is_stalled(taken):
-                    for _ in range(1 + len(self._queue) // 8):
+                    for _ in range(1 + len(self._queue) // QUEUED_PER_THREAD):
                         self._add_thread()
 
     def _is_stalled(self, taken: int) -> bool:
+        """Return True if the threads began too few turns in the last tick, so that more may help.
+
+        Threads that are busy with the GIL would only slow each other down. ``taken``: turns begun.
+        """
         return self._awake < EAGER_THREADS or taken < BRISK_TURNS * self._awake

@@ -11,16 +11,18 @@ from conversations import registry, turns
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
 from conversations.postgres.storable_text import clean_text
 
-# Failed turns after which a message is parked. More: a passing fault parks fewer, and the lane
-# waits longer.
+# Failed turns after which a message is parked. Larger: a passing fault parks fewer messages, and
+# the conversation waits longer behind one; smaller: parked sooner.
 ATTEMPTS = 5
-# Longest wait between two attempts. Longer: less load on a bot that fails, later recovery.
+# Longest wait between two attempts, in seconds. Longer: less load on a bot that fails; shorter: its
+# messages are handled sooner once it works again.
 RETRY_SECONDS = 300.0
+# The person reads this after their message was parked, unless the channel has a ``sorry_text``.
 SORRY = "Sorry, something went wrong on our side. A colleague will get back to you."
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """A row of ``fetch_heads.sql``."""
+    """A lane (conversation), its next message, state, contact: a row of ``fetch_heads.sql``."""
 
     id: int
     channel_id: int
@@ -107,6 +109,7 @@ def trace(head: Head) -> str:
 
 
 def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
+    """Return what the bot gets: message, contact and a copy of the state, which it may change."""
     payload = head.payload or {}
     message = turns.Incoming(
         id=head.message_id or 0,
@@ -131,14 +134,15 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
 def _choice_of(pressed: str, offered: Any) -> str:
     """Return the data of a pressed button.
 
-    Data that was too long for the platform travelled as a digest (``Choice.short``): ``offered``,
-    the reply with the button, has the choice.
+    Data that was too long for the platform travelled as a digest (``Choice.short``); the choice
+    with that digest is in ``offered``, the reply that had the button.
     """
     choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
     return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
 
 
 def _expected(head: Head) -> dict[str, Any]:
+    """Return the lane as it was read: the verdict is written only if that still holds."""
     return {"id": head.id, "channel_id": head.channel_id, "message_id": head.message_id, "sequence": head.sequence,
             "epoch": head.epoch, "attempts": head.attempts, "expect": head.status}  # fmt: skip
 
@@ -156,6 +160,10 @@ def pass_over(head: Head) -> Verdict:
 
 
 def success(head: Head, channel: ChannelConfig, output: turns.Output, record: dict[str, Any]) -> Verdict:
+    """Return the verdict of a turn that ended well: new state, replies, next number.
+
+    A bot that hands over makes the mode "human" and raises the epoch, which voids older turns.
+    """
     adapter = registry.adapter(channel.platform)
     bodies = [part for body in output.replies for part in adapter.split(body)]
     handed_over = output.handed_over is not None
@@ -173,6 +181,12 @@ def success(head: Head, channel: ChannelConfig, output: turns.Output, record: di
 
 
 def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: bool) -> Verdict:
+    """Return the verdict of a failed turn: try again later, or park the message.
+
+    ``paused``: the bot fails for everybody and is paused; then no attempt is spent. The channel's
+    ``parked_policy`` says what follows: a person takes over, the bot goes on, or the lane is
+    blocked.
+    """
     attempts = head.attempts if paused else head.attempts + 1
     again: dict[str, Any] = {"bot": channel.bot, "turn": record}
     if attempts < ATTEMPTS:

@@ -10,7 +10,8 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CelerysConsumer
 
-# Longest delay between attempts to connect. Longer: later wakes, less load on a sick broker.
+# Longest delay between two attempts to connect, in seconds. Longer: less load on a sick broker;
+# shorter: wakes are taken sooner after an outage.
 RECONNECT_SECONDS = 2.0
 
 
@@ -18,5 +19,6 @@ class Consumer(CelerysConsumer):
     """The consumer of our workers (``CELERY_WORKER_CONSUMER`` in the settings)."""
 
     def ensure_connected(self, conn: Any) -> Any:
+        """Connect as Celery does, with delays of at most ``RECONNECT_SECONDS``."""
         conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=RECONNECT_SECONDS)
         return super().ensure_connected(conn)

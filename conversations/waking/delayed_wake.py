@@ -7,15 +7,19 @@ import functools
 from conversations.concurrency import Timer
 from conversations.waking import wake
 
-# The sweeper looks every 2 s, so that a longer delay here would save little. Longer: more delays in
-# memory.
+# Longest delay, in seconds, that is kept here; the sweeper looks every 2 s and finds what waits
+# longer. Longer: more delays in memory, little gain; shorter: the sweeper's rounds delay more
+# messages.
 LONGEST_SECONDS = 2.0
+# Seconds added to a delay, so that the window has surely ended. Longer: messages wait longer;
+# shorter: a wake may come too early, and another must follow.
+MARGIN_SECONDS = 0.005
 
 
 def wake_later(conversation_id: int, tenant_id: int, seconds: float) -> None:
     """Wake a lane in ``seconds``. Do nothing if that is more than ``LONGEST_SECONDS``."""
     if seconds <= LONGEST_SECONDS:
-        _timer().call_later(seconds + 0.005, functools.partial(wake.handle, [conversation_id], tenant_id))
+        _timer().call_later(seconds + MARGIN_SECONDS, functools.partial(wake.handle, [conversation_id], tenant_id))
 
 
 @functools.cache

@@ -26,11 +26,11 @@ from typing import Any
 from kombu.transport import redis, virtual
 from kombu.utils.scheduling import round_robin_cycle
 
-# Wakes of one queue that a process has in hand at most. With one, the next wake waits until the
-# last is done, even where nothing else waits; with more, a backlog holds more of the process's
-# slots.
+# Wakes of one queue that a process has in hand at most. Larger: a tenant's backlog holds more of
+# the process's slots. At 1 the next wake waits until the last is done, even where nothing else
+# waits.
 PLACES = 2
-# Timeout of BRPOP while it leaves queues out because enough of their wakes are in hand. Longer:
+# Timeout of BRPOP, in seconds, while it leaves out queues that have PLACES wakes in hand. Longer:
 # fewer round trips, and such a queue waits longer if ``take_next`` missed it.
 LOOK_AGAIN_SECONDS = 0.03
 
@@ -43,24 +43,28 @@ class QoS(virtual.QoS):
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
         self.in_hand: collections.Counter[str] = collections.Counter()
-        self._queues: dict[str, str] = {}
+        self._queues: dict[str, str] = {}  # delivery tag of a wake in hand -> its queue
 
     def append(self, message: Any, delivery_tag: str) -> None:
+        """Count a wake that was taken."""
         super().append(message, delivery_tag)
         queue = self._queues[delivery_tag] = message.delivery_info["routing_key"]
         self.in_hand[queue] += 1
 
     def ack(self, delivery_tag: str) -> None:
+        """Free the slot of a wake that is done."""
         super().ack(delivery_tag)
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Free the slot of a wake that was rejected, even if putting it back fails."""
         try:
             super().reject(delivery_tag, requeue)
         finally:
             self.ack(delivery_tag)
 
     def _free_slot(self, delivery_tag: str) -> None:
+        """Count the wake no longer, and take the next one of its queue at once."""
         queue = self._queues.pop(delivery_tag, "")
         self.in_hand[queue] -= 1
         self.channel.take_next(queue)
@@ -74,6 +78,7 @@ class Queues(round_robin_cycle):
         self._channel = channel
 
     def consume(self, n: int) -> Any:
+        """Return the queues that the next BRPOP waits for, in turn."""
         in_hand = self._channel.in_hand
         return [queue for queue in super().consume(n) if in_hand[queue] < PLACES]
 
@@ -91,10 +96,11 @@ class Channel(redis.Channel):
         self.QoS: Any = QoS
         self._queue_cycle = Queues(self)
         self._skipped: set[str] = set()  # queues that the running BRPOP leaves out
-        self._taking = False
+        self._taking = False  # True while ``take_next`` runs
 
     @property
     def in_hand(self) -> collections.Counter[str]:
+        """The number of wakes in hand, by queue."""
         qos: Any = self.qos
         return qos.in_hand
 
@@ -116,18 +122,22 @@ class Channel(redis.Channel):
             self._taking = False
 
     def _may_take(self, queue: str) -> bool:
+        """Return True if this process consumes the queue and has a slot for a wake."""
         return queue in self.active_queues and self.qos.can_consume()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
+        """Start BRPOP on the queues with a free place; briefly if it leaves some out."""
         waited_for = self._queue_cycle.consume(len(self.active_queues))
         self._skipped = set(self.active_queues).difference(waited_for)
         super()._brpop_start(LOOK_AGAIN_SECONDS if self._skipped else timeout)  # type: ignore[misc]
 
     def _size(self, queue: str) -> int:
+        """Return the queue's length. Kombu would ask for the length of each priority, too."""
         with self.conn_or_acquire() as client:
             return int(client.llen(queue))  # we use one priority only
 
     def _create_client(self, asynchronous: bool = False) -> Any:
+        """Return the channel's one client; a new one if kombu replaced the connection pool."""
         if asynchronous:  # kombu creates it once
             return super()._create_client(asynchronous=True)  # type: ignore[misc]
         if self._shared_client is None or self._shared_client.connection_pool is not self.pool:

@@ -37,49 +37,52 @@ from conversations.waking.queues import MAINTENANCE, queue_name
 
 log = structlog.get_logger(__name__)
 
-# Wakes in one queue at most; beyond them nobody publishes, and the sweeper brings the rows later.
-# More: a burst is consumed without the sweeper's help, and a tenant's old wakes stand before newer
-# ones.
+# Wakes that wait in one queue at most; beyond them nobody publishes, and the sweeper brings the
+# rows later. Larger: a burst is consumed without the sweeper's help; smaller: a new wake stands
+# behind fewer old ones.
 WAITING = 32
-# Conversations per wake at most. More: fewer tasks, each of which holds one of Celery's threads for
-# longer.
+# Conversations per wake at most. Larger: fewer tasks, each of which holds one of Celery's threads
+# for longer; smaller: more tasks.
 IDS = 64
 # Seconds after which Celery drops a wake unread. Longer: after an outage workers read more wakes
-# that the sweeper has repeated meanwhile.
+# that the sweeper has repeated meanwhile; shorter: a slow consumer drops wakes that nobody has
+# repeated yet.
 EXPIRES_SECONDS = 30
-# The same for the task of the upkeep, which comes every ten minutes.
+# The same for the task of the upkeep, in seconds. It comes every ten minutes: longer, and several
+# would wait in the queue after an outage; shorter: a busy worker may skip one.
 UPKEEP_EXPIRES_SECONDS = 600
-# Longest wait for the broker to connect or to answer. Longer: a slow broker is not given up, and
-# hints pile up.
+# Longest wait, in seconds, for the broker to connect or to answer. Longer: while the broker is
+# slow, hints pile up here; shorter: a short stall counts as a failure.
 PUBLISH_SECONDS = 0.2
-# After a failure nothing is published for so long, and hints are dropped. Longer: less load on a
-# sick broker, more conversations wait for the sweeper.
+# Seconds after a failure in which nothing is published and hints are dropped. Longer: less load on
+# a sick broker, and more conversations wait for the sweeper; shorter: the reverse.
 BREAKER_SECONDS = 1.0
 # The four timeouts of a connection: the first two names are Redis's, the others RabbitMQ's.
 TIMEOUTS = ("socket_timeout", "socket_connect_timeout", "read_timeout", "write_timeout")
-# Hints kept for the publishing thread; further ones are dropped. More: a longer stall costs no
-# hint, but memory.
+# Hints kept for the publishing thread; further ones are dropped. Larger: a longer stall of the
+# broker costs no hint, but memory; smaller: more conversations wait for the sweeper.
 HINTS = 10_000
 
-# After a publish the queue's next wake collects ids for so many times the CPU time that publishing
-# took, which measures how busy this process is. Larger: fewer, larger wakes under load, and a
-# longer wait for each.
+# After a publish the queue's next wake collects ids for this many times the CPU time that
+# publishing took: CPU time shows how busy this process is. Larger: fewer, larger wakes under load,
+# and a longer wait for each.
 REST_PER_CPU = 150
-# ... but for so many seconds at most.
+# Longest such rest, in seconds. Longer: fewer wakes under load; shorter: conversations wait less.
 LONGEST_REST_SECONDS = 0.05
-# With so many wakes in a queue, one more would only wait behind them: the pending wake grows
-# instead. Larger: the queue never runs empty, and more small wakes wait in it.
+# With this many wakes in a queue, one more would only wait behind them: the pending wake collects
+# more ids instead. Larger: more small wakes wait in the queue; smaller: the queue may run empty.
 ENOUGH_WAITING = 2
-# A pending wake that is so old is published in any case, up to WAITING. Longer: larger wakes behind
-# a slow consumer.
+# Seconds after which a pending wake is published in any case, unless WAITING wakes wait. Longer:
+# larger wakes behind a slow consumer; shorter: more wakes in the queue.
 GROWING_SECONDS = 0.2
-# For so long a measured queue length is believed. Longer: fewer round trips, and a length that is
-# further from the truth.
+# Seconds for which a measured queue length is used again. Longer: fewer round trips, and a length
+# that is further from the truth; shorter: the reverse.
 LENGTH_SECONDS = 0.1
 # The same for a length that makes a wake grow. Longer: a queue that has run empty waits longer for
-# the next wake.
+# the next wake; shorter: more round trips.
 LOOK_SECONDS = 0.01
 
+# The names of the Celery tasks, by kind of work.
 TASKS = {Work.HANDLE: "conversations.handle", Work.SEND: "conversations.send", Work.SWEEP: "conversations.maintain"}
 
 
@@ -117,18 +120,20 @@ class Waker:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[tuple[Work, int, Sequence[int]]] = queue.SimpleQueue()
-        self._broken_until = 0.0
+        self._broken_until = 0.0  # monotonic end of the time in which nothing is published
         self._producer: Producer | None = None
-        self._lengths: dict[str, tuple[float, int]] = {}
-        self._pending: dict[tuple[str, Work], PendingWake] = {}
-        self._next_at: dict[str, float] = {}  # by queue: the end of its rest
+        self._lengths: dict[str, tuple[float, int]] = {}  # by queue: monotonic time of the measure; length
+        self._pending: dict[tuple[str, Work], PendingWake] = {}  # by queue and kind: not published yet
+        self._next_at: dict[str, float] = {}  # by queue: when its next wake may be published
         threading.Thread(target=self._run, name="wake", daemon=True).start()
 
     def put(self, kind: Work, conversation_ids: Sequence[int], tenant_id: int) -> None:
+        """Queue a hint for the publishing thread and return at once; drop it if too many wait."""
         if conversation_ids and self._queue.qsize() < HINTS:
             self._queue.put((kind, tenant_id, conversation_ids))
 
     def _run(self) -> None:
+        """Collect hints, and publish each pending wake when its time has come."""
         while True:
             self._gather()
             now = time.monotonic()
@@ -147,6 +152,7 @@ class Waker:
             pass
 
     def _add(self, kind: Work, tenant_id: int, conversation_ids: Sequence[int]) -> None:
+        """Add a hint's ids to the pending wake of the tenant's queue."""
         name = queue_name(kind, tenant_id)
         pending = self._pending.get((name, kind))
         if pending is None:
@@ -154,21 +160,27 @@ class Waker:
         pending.ids.update(dict.fromkeys(conversation_ids))
 
     def _publish(self, name: str, kind: Work, pending: PendingWake) -> None:
-        """Publish a wake, or let it grow while enough wakes wait. Drop it if Redis fails."""
+        """Publish a pending wake, or let it collect more ids while enough wakes wait in the queue.
+
+        While Redis fails it is dropped: the sweeper finds the rows. After a publish the queue's
+        next wake rests in proportion to the CPU time spent: the busier the process, the fewer and
+        larger its wakes.
+        """
         now = time.monotonic()
         if now < self._broken_until:
             del self._pending[name, kind]
             return
         try:
             if pending.may_wait() and WAITING - self.room(name) >= ENOUGH_WAITING:
-                looked = time.monotonic()
-                # Measuring the length takes half of the time at most, however slow it is.
-                pending.at = looked + max(LOOK_SECONDS, looked - now)
+                measured_at = time.monotonic()
+                # Asking for the length may be slow: wait as long as the answer took, so that
+                # asking takes half of this thread's time at most.
+                pending.at = measured_at + max(LOOK_SECONDS, measured_at - now)
                 return
             del self._pending[name, kind]
-            began = time.thread_time()
+            cpu_before = time.thread_time()
             self._publish_all(name, kind, list(pending.ids))
-            rest = min(REST_PER_CPU * (time.thread_time() - began), LONGEST_REST_SECONDS)
+            rest = min(REST_PER_CPU * (time.thread_time() - cpu_before), LONGEST_REST_SECONDS)
             self._next_at[name] = time.monotonic() + rest
         except Exception as error:  # whatever the broker answers: the sweeper finds the rows
             self._pending.pop((name, kind), None)
@@ -177,6 +189,10 @@ class Waker:
             log.warning("wake not published", queue=name, error=type(error).__name__)
 
     def _publish_all(self, name: str, kind: Work, ids: list[int]) -> None:
+        """Publish ids in wakes of ``IDS`` each; when the queue is full, drop the rest.
+
+        The sweeper finds the rows of those dropped.
+        """
         for start in range(0, len(ids), IDS):
             if self.room(name) <= 0:
                 return
@@ -193,15 +209,18 @@ class Waker:
         return WAITING - length
 
     def _count(self, name: str) -> None:
+        """Add a published wake to the queue's length as last measured."""
         at, length = self._lengths[name]
         self._lengths[name] = (at, length + 1)
 
     def _open(self) -> Producer:
+        """Return the producer; connect if there is none."""
         if self._producer is None:
             self._producer = open_producer()
         return self._producer
 
     def _close(self) -> None:
+        """Close the connection after an error; the next publish connects again."""
         if self._producer is not None:
             connection: Any = self._producer.connection
             self._producer = None
@@ -245,6 +264,10 @@ def maintain(producer: Producer) -> None:
 def _publish(
     producer: Producer, name: str, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], seconds: int, ignored: bool
 ) -> None:
+    """Publish a task as Celery's ``apply_async`` would, from a template (see ``_template``).
+
+    ``ignored``: Celery keeps no result.
+    """
     headers, properties, embed = _template(task, ignored)
     id_ = str(uuid.uuid4())
     expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)

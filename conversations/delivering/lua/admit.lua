@@ -1,9 +1,10 @@
--- Admits sends by GCRA, each in several buckets, all or nothing, by the server's clock.
+-- Admits sends by GCRA (a leaky bucket that stores one time), each in several buckets, all or
+-- nothing, by the clock of Redis, which all senders share.
 -- A bucket of N per period allows a burst of N/10 and spaces the rest: no period holds more than N.
 -- KEYS: buckets, group after group; a group is a send.
 -- ARGV: number of groups; then per group: number of its buckets; then per bucket: interval, burst,
--- and time since the last send that the caller knows of, all in us (-1: it knows of none; -2: there
--- was none).
+-- and time since the last send that the caller knows of, all in us (-1: it does not know of one;
+-- -2: it knows that there was none).
 -- Returns a wait in us per group; 0: admitted, and counted. Groups that wait for the same bucket
 -- get successive times. A missing bucket starts without a burst, one interval after the last known
 -- send, or after now if none is known: after a loss of Redis's data there is never a burst.

@@ -1,4 +1,5 @@
--- Obeys a platform's Retry-After: admits nobody to a bucket before. The end only ever moves later.
+-- Obeys a platform's Retry-After: until its end, admit.lua admits no send to the bucket. The end
+-- only moves later, so that a shorter wait does not undo a longer one.
 -- KEYS: bucket. ARGV: wait in us. Returns 1.
 local clock = redis.call('TIME')
 local free_at = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) + tonumber(ARGV[1])

@@ -1,13 +1,14 @@
--- Writes results of replies k together with intents of replies k+1, each behind its
--- compare-and-set. lock_ids has locked the lanes; those that it could not lock are "busy".
+-- Writes results of replies k ("sent", "parked", ...) together with intents of replies k+1 ("this
+-- process is about to send it"), each only if nothing relevant changed (compare-and-set). lock_ids
+-- has locked the lanes (conversations); those that it could not lock are "busy".
 --   A result needs: the reply in the status and attempt that the sender knows; if it was not being
 --   sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over.
 --   An intent needs: its item's result, if it has one, written and neither pending nor unknown; the
 --   reply pending, in that attempt and not expired; all before it settled; and its author a person,
 --   or else the person reachable and, for the bot, a number beyond cancelled_through. Without a
---   result it writes the lane only if the head moves or send_due_at is less than a second away: most
---   lanes have one reply, and keep the time that storing it set.
--- The head of the lane's replies never passes an unsettled one.
+--   result it writes the lane only if the head moves or send_due_at is less than a second away:
+--   most lanes have one reply, and keep the time that storing it set.
+-- next_reply_sequence never passes an unsettled reply: replies go out in order.
 -- items: json list, see results.Step. Rows: ord, result written, intent written, busy, the reply's
 -- status, whether the lane has replies beyond it.
 -- Indexes: primary keys, reply_sequence_once.

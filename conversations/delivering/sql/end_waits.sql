@@ -1,7 +1,8 @@
--- Makes the waiting heads of a channel that works again due now, longest wait first; the sweeper
--- finds them. Locked lanes are skipped, and so are replies that any sender tried a moment ago.
--- channel; before: only lanes due earlier than this; tried: seconds since the last attempt;
--- lanes: most.
+-- Makes the waiting next replies of a channel that works again due now, longest wait first; the
+-- sweeper finds them. Locked lanes (conversations) are skipped, and so are replies that any sender
+-- tried a moment ago.
+-- channel; before: only lanes due earlier than this; tried: only replies whose last attempt is more
+-- seconds ago than this; lanes: how many at most.
 -- Row: heads made due, lanes examined, the earliest send_due_at among these.
 -- Indexes: conversation_send_due (backwards), reply_sequence_once, primary keys.
 WITH held AS MATERIALIZED (

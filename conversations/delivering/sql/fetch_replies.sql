@@ -1,4 +1,4 @@
--- Reads the next replies of each lane, in order, with what a send needs.
+-- Reads the next replies (8 at most) of each lane (conversation), in order, with what a send needs.
 -- ids: bigint[]. Rows: see results.Next; a lane without replies has one row, whose reply is null.
 -- Indexes: primary keys, reply_sequence_once.
 SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.address, c.unreachable_since IS NOT NULL, c.cancelled_through,

@@ -1,5 +1,6 @@
--- Keeps a platform's Retry-After for a bucket. The end only ever moves later.
--- channel_id, key, seconds, words: of the platform. No rows. Index: bucket_once.
+-- Stores a platform's Retry-After for a bucket (a channel, a chat or a group). Its end only moves
+-- later, so that a shorter wait does not undo a longer one.
+-- channel_id, key, seconds; words: the platform's reason. No rows. Index: bucket_once.
 INSERT INTO bucket AS b (channel_id, key, blocked_until, words)
 VALUES (%(channel_id)s, %(key)s, now() + make_interval(secs => %(seconds)s), %(words)s)
 ON CONFLICT (channel_id, key) DO UPDATE

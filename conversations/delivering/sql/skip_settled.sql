@@ -1,4 +1,5 @@
--- Moves the head of a lane's replies past settled ones (cancelled drafts), never past others.
+-- Moves the head of a lane's (conversation's) replies past settled ones (cancelled drafts), never
+-- past others: they would not be sent.
 -- id: of the lane; sequence: the first number that may be unsettled. No rows.
 -- Index: reply_sequence_once.
 UPDATE conversation c

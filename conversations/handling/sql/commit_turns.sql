@@ -1,10 +1,10 @@
--- Writes the state, the replies, the mark and the next number of a batch of turns, each behind its
--- compare-and-set: the number is still next, the message and its status, the epoch and the attempts
--- are as they were read, and the mode is still bot. A lane that changed is left alone ("moved").
--- lock_ids has locked the lanes; those that it could not lock are "busy".
+-- Writes a batch of turns: each lane's new state, its replies, the message's status and the next
+-- number. Each only if (compare-and-set) the message is still next, its status, the lane's epoch
+-- and attempts are as they were read, and the mode is still bot. A lane (conversation) that changed
+-- is left alone ("moved"). lock_ids has locked the lanes; those that it could not lock are "busy".
 -- items: json list, see verdicts.Verdict. Rows: ord, result (committed, moved, busy), whether more
--- messages are pending, whether to wake a sender: not if replies waited already, since they have a
--- sender or a time of their own, and the new ones follow them.
+-- messages are pending, whether to wake a sender: not if older replies wait, since a sender or a
+-- retry time takes care of these, and the new ones follow them.
 -- Indexes: primary keys, message_sequence_once, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(

@@ -1,5 +1,5 @@
--- Reads what a worker needs for the next turn of each lane: the lane, its head, its state, its
--- contact.
+-- Reads what a worker needs for the next turn of each lane (conversation): the lane, its next
+-- message (the head), its state, its contact.
 -- ids: bigint[]. Rows: see verdicts.Head. Indexes: primary keys, message_sequence_once,
 -- reply_platform_id.
 SELECT c.id, c.channel_id, coalesce(ch.tenant_id, 0), c.chat, c."user", c.is_group, c.mode, c.paused_at IS NOT NULL OR c.blocked AS stopped, c.suspect,

@@ -1,5 +1,6 @@
--- Reads the last n messages and replies of a lane before the message number "before", oldest first.
--- id: of the lane; before; n. Rows: by (user, bot, system, person), text, at.
+-- Reads the last messages and replies of a lane (conversation), oldest first.
+-- id: the lane; before: only messages with a lower number; n: rows at most.
+-- Rows: by (user, bot, system, person), text, at.
 -- Indexes: message_sequence_once, reply_sequence_once.
 SELECT by, text, at FROM (
   (SELECT 'user' AS by, m.text, m.received_at AS at, m.sequence, 0 AS side FROM message m

@@ -154,7 +154,7 @@ def block_nobody(original: Original, self: Any, request: Any, bucket: str, secon
 def ask_nobody(original: Original, self: Any, groups: Any) -> Any:
     """For ``Limiter._ask``: as if Redis were away, and this were the only sender."""
     self._senders = lambda: 1
-    return self._alone(groups)
+    return self._admit_alone(groups)
 
 
 def sweep_nothing(original: Original, self: Any) -> bool:
