@@ -9,11 +9,12 @@ from conversations.turns import Incoming, Turn
 
 @bot("echo")
 def echo(turn: Turn) -> None:
-    """Repeat a text. Name anything else."""
+    """Answer with the text, or with the kind of a message that has none."""
     turn.reply(turn.message.text or describe(turn.message))
 
 
 def describe(message: Incoming) -> str:
+    """Say what a message without text holds."""
     if message.kind == Kind.BUTTON:
         return f"Got a button: {message.payload}"
     if message.attachments:

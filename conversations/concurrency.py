@@ -15,7 +15,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-NEVER = float("-inf")  # on the monotonic clock
+# A time of the monotonic clock before all others: a cache that expired then was never filled.
+NEVER = float("-inf")
 
 Answer = TypeVar("Answer")
 Load = TypeVar("Load")
@@ -24,8 +25,9 @@ Load = TypeVar("Load")
 def vital_thread(name: str, target: Callable[[], object]) -> threading.Thread:
     """Start a daemon thread without which its process must not go on.
 
-    If ``target`` raises, the process ends, and the supervisor starts another. Without the thread,
-    this one would keep the lanes that it holds for ever. If ``target`` returns, nothing happens.
+    If ``target`` raises, the process ends and its supervisor starts a new one. A process that went
+    on without the thread would keep its lanes (conversations) locked, and nobody would work on
+    them. If ``target`` returns, the process goes on.
     """
 
     def run() -> None:
@@ -41,14 +43,15 @@ def vital_thread(name: str, target: Callable[[], object]) -> threading.Thread:
 
 
 def end_process() -> None:
-    """End this process at once, without cleaning up."""
+    """End this process at once. An ordinary exit would wait for threads that may never end."""
     os._exit(70)
 
 
 class Stage(Generic[Load]):
-    """A batching thread, vital: one round trip for many; meanwhile the next batch gathers.
+    """A vital thread that works in batches, so that one round trip serves many loads.
 
-    ``work`` gets what was ``put``, in that order, at most ``most`` at a time.
+    While ``work`` runs, the next batch gathers. ``work`` gets the loads in the order of ``put``, at
+    most ``most`` at a time. Larger: fewer round trips, each of them longer.
     """
 
     def __init__(self, name: str, work: Callable[[list[Load]], None], most: int) -> None:
@@ -65,6 +68,7 @@ class Stage(Generic[Load]):
             self._work(self._gather())
 
     def _gather(self) -> list[Load]:
+        """Wait for one load. Return it with those that wait already, without waiting for more."""
         loads = [self._waiting.get()]
         while len(loads) < self._most:
             try:
@@ -77,7 +81,7 @@ class Stage(Generic[Load]):
 class Timer:
     """One vital thread that calls functions when their time comes, in the order of their times.
 
-    Functions must be short, since the later ones wait for them. What one raises is logged.
+    Functions must be short, since the later ones wait for them. An exception is only logged.
     """
 
     def __init__(self, name: str) -> None:
@@ -87,10 +91,11 @@ class Timer:
         vital_thread(name, self._run)
 
     def __len__(self) -> int:
-        """How many calls wait."""
+        """Return how many calls wait."""
         return len(self._calls)
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call ``function`` once, in the timer's thread, ``seconds`` from now."""
         call = (time.monotonic() + seconds, next(self._tie), function)
         with self._changed:
             heapq.heappush(self._calls, call)
@@ -102,11 +107,12 @@ class Timer:
             function = self._next()
             try:
                 function()
-            except Exception as error:  # nobody waits for it, and the others have their times
+            except Exception as error:  # no caller waits for it; the later calls must still be made
                 log.error("a timed call failed", error=type(error).__name__, exc_info=True)
             del function  # what it refers to must not live until the next call
 
     def _next(self) -> Callable[[], object]:
+        """Wait for the earliest call's time, and return its function."""
         with self._changed:
             while not self._calls or self._calls[0][0] > time.monotonic():
                 self._changed.wait(self._calls[0][0] - time.monotonic() if self._calls else None)
@@ -114,11 +120,12 @@ class Timer:
 
 
 class Fresh(Generic[Answer]):
-    """Calls give the last answer of ``ask``, which is asked again when that is ``seconds`` old.
+    """A cached answer of ``ask``: a call returns it, and asks again once it is ``seconds`` old.
 
-    One thread asks; meanwhile the others go on with the last answer. Only for the first one do
-    they wait. ``ask`` gets the last answer (``first``, if there is none), to return it where it
-    finds no other. What it raises goes to its caller, and the next caller asks again.
+    One thread asks; meanwhile the others get the last answer, and wait only if there is none yet.
+    ``ask`` gets the last answer (``first``, if there is none), so that it can return that one when,
+    for example, the database is away. If it raises, its caller gets the exception, and the next
+    caller asks again.
     """
 
     def __init__(self, ask: Callable[[Answer], Answer], seconds: float, first: Answer) -> None:
@@ -127,11 +134,11 @@ class Fresh(Generic[Answer]):
         self.forget()
 
     def forget(self) -> None:
-        """As if nobody had asked yet."""
+        """Drop the answer: the next call waits for a new one."""
         self._last, self._until = self._first, NEVER
 
     def change(self, function: Callable[[Answer], Answer]) -> None:
-        """Replace the last answer by what ``function`` makes of it, after an ask that runs."""
+        """Replace the last answer by ``function`` of it, after an ``ask`` that would undo it."""
         with self._asking:
             self._last = function(self._last)
 

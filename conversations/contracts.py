@@ -1,11 +1,10 @@
-"""The words that the core shares with the edge (adapters) and with bots.
+"""The types that the core shares with adapters (one per platform) and with bots.
 
-Everything here is data: frozen, keyword-only, without behaviour beyond its own
-reading. Adapters turn bytes into ``Entry`` and friends, and a reply into one of
-five ``Outcome`` endings; the core never sees a platform's own words.
+All of them are immutable data. An adapter turns a webhook's bytes into ``Parsed`` items, and sends
+an ``OutboundReply`` with one of five ``Outcome`` endings. The core sees no platform's own format.
 
-Sizes and units: times are aware ``datetime`` in UTC, durations are seconds,
-ids of platforms are text, byte-exact, never normalised.
+Times are aware ``datetime`` in UTC, durations are in seconds. Ids of platforms are text and are
+stored byte for byte: two ids that differ only in case are two ids.
 """
 
 from __future__ import annotations
@@ -21,26 +20,27 @@ import msgspec
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all borders: immutable, keyword-only, JSON without default values."""
+    """Base of these types: immutable and keyword-only; as JSON without members at their default."""
 
 
 # ---------------------------------------------------------------- processes
 
 
 class Work(enum.StrEnum):
-    """The kinds of work.
+    """The kinds of work that a worker process can do.
 
-    The value names a role (``WORKER_ROLE``), its queues and ``worker.kind``. ``activity`` stands
-    for the same kind in the keys of Redis locks and in ``pause.stops``.
+    The value is used in ``WORKER_ROLE``, in names of Celery queues and in ``worker.kind``.
+    ``activity`` names the same kind in keys of Redis locks and in the column ``pause.stops``.
     """
 
     activity: str
 
     HANDLE = "handle", "handling"  # turns of bots
     SEND = "send", "sending"  # replies to platforms
-    SWEEP = "sweep", "sweeping"  # whatever stayed behind
+    SWEEP = "sweep", "sweeping"  # work that lost its wake or its worker
 
     def __new__(cls, value: str, activity: str = "") -> Work:
+        """Make a member whose value is the first text alone: ``Work("handle")`` finds it."""
         work = str.__new__(cls, value)
         work._value_, work.activity = value, activity
         return work
@@ -50,24 +50,28 @@ class Work(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """What an inbound entry is, in our words, whatever the platform calls it."""
+    """What an inbound entry is. Adapters translate each platform's own names into these."""
 
     MESSAGE = "message"  # text, media, location, contact, command
     BUTTON = "button"  # a button or list row that we offered was chosen
-    EDIT = "edit"  # an earlier message now reads otherwise
-    DELETE = "delete"  # an earlier message was unsent
-    REACTION = "reaction"  # set or removed
-    JOINED = "joined"  # somebody, or the bot, came into the chat
-    LEFT = "left"
+    EDIT = "edit"  # the text of an earlier message was changed
+    DELETE = "delete"  # an earlier message was deleted
+    REACTION = "reaction"  # an emoji on a message was set or removed
+    JOINED = "joined"  # a person or the bot was added to the chat
+    LEFT = "left"  # a person or the bot left the chat
     FOLLOWED = "followed"  # the person opened or unblocked the bot
     BLOCKED = "blocked"  # the person blocked the bot: stop sending
     CHAT_MIGRATED = "chat_migrated"  # the platform gave this chat another id
-    TIMER = "timer"  # our own: a timer of the bot is due
-    UNSUPPORTED = "unsupported"  # real, but of a kind that we cannot read (yet)
+    TIMER = "timer"  # no platform sends it: a timer of ours is due
+    UNSUPPORTED = "unsupported"  # a message of a kind that the adapter cannot read
 
 
 class Attachment(Struct, frozen=True):
-    """One thing that is not text. ``kind``: image, audio, voice, video, file, sticker, location, contact."""
+    """A part of a message that is not text.
+
+    ``kind``: image, audio, voice, video, file, sticker, location or contact. ``file_id`` is the
+    platform's name of the file, ``url`` its public address; ``size`` is in bytes.
+    """
 
     kind: str
     mime_type: str = ""
@@ -83,10 +87,10 @@ class Attachment(Struct, frozen=True):
 
 
 class Sender(Struct, frozen=True):
-    """The person behind an entry, as far as the webhook itself says.
+    """The person who wrote an entry, as described by the webhook; unknown fields are empty.
 
-    ``user`` is the platform's id. ``aliases`` are other ids of the same person
-    that the platform may use later (a WhatsApp number next to a BSUID).
+    ``user`` is the platform's id. ``aliases`` are other ids of the same person, which the platform
+    may use in later webhooks (a WhatsApp number beside a BSUID).
     """
 
     user: str
@@ -101,14 +105,16 @@ class Sender(Struct, frozen=True):
 class Entry(Struct, frozen=True):
     """One inbound message or event of one person in one chat, ready to be stored.
 
-    ``key`` is what makes it *the same* when it comes again, within channel, chat and
-    kind: ``m:<message id>``, ``e:<id>:<edit time>``, ``b:<callback id>``; a
-    delivery's own id (``d:<update id>``) only where there is nothing else.
-    ``order_key``: place in the platform's order, for channels with a settle window.
-    ``sequence``: the platform's own dense number for this conversation (generic ``seq``).
-    ``address``: what a send needs to reach this chat, merged into the lane's address.
-    ``group``: more than one person may write here.
-    ``channel_ref``: the platform's id of another channel of the same app; empty: this one.
+    ``key`` identifies it within channel, chat and kind: platforms send a webhook again, and an
+    entry whose key is stored already is a duplicate. ``m:<message id>``, ``e:<id>:<edit time>``,
+    ``b:<callback id>``; the delivery's own id (``d:<update id>``) only if it has no better one.
+    ``starts_turn``: the bot is called for it.
+    ``order_key``: sorts messages that come within the channel's settle window (a short wait for
+    messages that overtook each other); None: order of arrival.
+    ``sequence``: the platform's own number in this conversation, without gaps (generic ``seq``).
+    ``address``: what a send needs to reach this chat; merged into the conversation's address.
+    ``group``: True if more than one person may write in this chat.
+    ``channel_ref``: the platform's id of another channel of the same app; empty: this channel.
     """
 
     kind: Kind
@@ -118,14 +124,14 @@ class Entry(Struct, frozen=True):
     starts_turn: bool
     text: str = ""
     attachments: tuple[Attachment, ...] = ()
-    payload: str = ""  # a button's own data
+    payload: str = ""  # the data of the button that was pressed
     command: str = ""  # "help" of "/help@bot orders"
     args: str = ""  # "orders"
-    target: str = ""  # the platform id of the message that this one is about
+    target: str = ""  # platform id of the message that was edited, answered or pressed
     platform_id: str = ""  # the platform's id of this message
-    delivery_id: str = ""
+    delivery_id: str = ""  # the platform's id of the webhook's delivery
     thread: str = ""
-    group_id: str = ""  # album: parts of one act
+    group_id: str = ""  # the same for all pictures of one album
     new_chat: str = ""  # chat_migrated: the chat's new id
     order_key: int | None = None
     sequence: int | None = None
@@ -133,29 +139,29 @@ class Entry(Struct, frozen=True):
     address: Mapping[str, Any] = {}
     group: bool = False
     channel_ref: str = ""
-    data: Mapping[str, Any] = {}  # anything else worth keeping, JSON
+    data: Mapping[str, Any] = {}  # further values to keep, as JSON
 
 
 class StatusUpdate(Struct, frozen=True):
-    """What the platform says of a reply of ours: ``status`` is sent, delivered, read or failed."""
+    """A platform's report on one of our replies: ``status`` is sent, delivered, read or failed."""
 
     platform_id: str
     status: str
     chat: str = ""
-    key: str = ""  # our own idempotency key, where the platform gives it back
+    key: str = ""  # our idempotency key, if the platform returns it
     error: str = ""
     delivery_id: str = ""
 
 
 class Note(Struct, frozen=True):
-    """Authentic, understood, and nothing to store as a message (a ping, our own echo)."""
+    """An authentic item that is no message (a ping, an echo of our reply): only counted."""
 
     reason: str
     delivery_id: str = ""
 
 
 class Unusable(Struct, frozen=True):
-    """Authentic, but it cannot be stored as a message: quarantined with its own bytes."""
+    """An authentic item that cannot be stored as a message: its bytes are kept for staff."""
 
     reason: str
     raw: bytes = b""
@@ -165,7 +171,11 @@ Parsed = Entry | StatusUpdate | Note | Unusable
 
 
 class WebhookRequest(Struct, frozen=True):
-    """One HTTP request as it came. ``headers`` have lower-case names; ``url`` is PUBLIC_URL + path + query."""
+    """One HTTP request with its exact body, over which signatures are computed.
+
+    ``headers`` have lower-case names. ``url`` is ``PUBLIC_URL`` + path + query: some platforms sign
+    the URL, and behind a router the request names another host.
+    """
 
     method: str
     url: str
@@ -175,7 +185,7 @@ class WebhookRequest(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What a webhook is answered with."""
+    """The HTTP answer to a webhook."""
 
     status: int = 200
     body: bytes = b""
@@ -184,7 +194,7 @@ class Answer(Struct, frozen=True):
 
 
 class ChannelConfig(Struct, frozen=True):
-    """A channel as adapters and the core see it: decrypted, read-only, a second old at most."""
+    """A channel's settings, decrypted and read-only; cached, see ``registry.CHANNEL_SECONDS``."""
 
     id: int
     public_id: str
@@ -198,7 +208,7 @@ class ChannelConfig(Struct, frozen=True):
     api_base: str = ""
 
     def secrets(self, name: str) -> list[str]:
-        """The current and, during a rotation, the previous value of a secret."""
+        """Return the current value of a secret and, during a rotation, the previous one."""
         values = (self.credentials.get(name, ""), self.credentials.get(name + "_previous", ""))
         return [value for value in values if value]
 
@@ -207,16 +217,16 @@ class ChannelConfig(Struct, frozen=True):
 
 
 class Choice(Struct, frozen=True):
-    """A button: ``id`` comes back when it is pressed, ``title`` is what the person reads."""
+    """A button: its press brings ``id`` back as ``Entry.payload``; ``title`` is its label."""
 
     id: str
     title: str
 
     def short(self, limit: int) -> str:
-        """``id`` where it has at most ``limit`` bytes (0: any), else ``~`` and a digest of it.
+        """Return ``id`` if it has at most ``limit`` bytes (0: no limit), else ``~`` and its digest.
 
-        A platform that bounds a button's data gets this. A digest comes back as ``Entry.payload``
-        with ``Entry.target`` naming the reply, whose choices tell which one it was.
+        For platforms that limit a button's data. The press brings the digest back, with the reply's
+        id in ``Entry.target``: the digests of that reply's choices tell which one was pressed.
         """
         raw = self.id.encode("utf-8", "surrogatepass")
         if not limit or 0 < len(raw) <= limit:
@@ -225,7 +235,7 @@ class Choice(Struct, frozen=True):
 
 
 class ReplyBody(Struct, frozen=True):
-    """What one reply says. ``media`` goes out with ``text`` as its caption where the platform can."""
+    """The content of one reply. ``text`` is the caption of ``media``, if there is one."""
 
     text: str = ""
     choices: tuple[Choice, ...] = ()
@@ -233,7 +243,7 @@ class ReplyBody(Struct, frozen=True):
 
 
 class OutboundReply(Struct, frozen=True):
-    """One attempt to send one reply. ``key`` is the same in every attempt: the idempotency key."""
+    """One attempt to send one reply. ``key``, the idempotency key, is the same in every attempt."""
 
     key: str
     chat: str
@@ -243,11 +253,11 @@ class OutboundReply(Struct, frozen=True):
     attempt: int = 1
     conversation_id: int = 0
     sequence: int = 0
-    in_answer_to: str = ""  # platform id of the message that it answers
+    in_answer_to: str = ""  # platform id of the message to which it replies
 
 
 class Scope(enum.StrEnum):
-    """How far a permanent refusal reaches."""
+    """What a permanent refusal concerns: this reply, the conversation, or all of the channel."""
 
     REPLY = "reply"
     CONVERSATION = "conversation"
@@ -255,13 +265,16 @@ class Scope(enum.StrEnum):
 
 
 class Sent(Struct, frozen=True, tag=True):
-    """The platform has it. ``platform_id`` may be empty where it gives none."""
+    """The platform took the reply. ``platform_id`` is its id there, or empty."""
 
     platform_id: str = ""
 
 
 class Deferred(Struct, frozen=True, tag=True):
-    """Not taken, come back later (429): no attempt is spent. ``bucket``: channel, chat, group."""
+    """Not taken: a rate limit (429). Tried again after ``seconds``, without spending an attempt.
+
+    ``bucket``: what the limit holds back, one of channel, chat, group.
+    """
 
     seconds: float
     bucket: str = "channel"
@@ -269,19 +282,22 @@ class Deferred(Struct, frozen=True, tag=True):
 
 
 class Failed(Struct, frozen=True, tag=True):
-    """Surely not taken, for a passing reason (connection refused, 503 before processing)."""
+    """Certainly not taken, for a temporary reason (connection refused, 503): safe to send again."""
 
     reason: str
 
 
 class Unknown(Struct, frozen=True, tag=True):
-    """It may or may not have been taken (timeout or reset after the request was written, 5xx)."""
+    """Maybe taken (timeout or reset after the request was sent, 5xx): a retry may send it twice."""
 
     reason: str
 
 
 class Rejected(Struct, frozen=True, tag=True):
-    """Refused for good. ``new_chat``: the platform named the chat's new id; the reply is tried there."""
+    """Refused: the same request would be refused again. ``scope``: what else would be.
+
+    ``new_chat``: the chat's new id, if the platform's answer has one; the reply is sent there.
+    """
 
     reason: str
     scope: Scope = Scope.REPLY
@@ -292,18 +308,22 @@ Outcome = Sent | Deferred | Failed | Unknown | Rejected
 
 
 class Limit(Struct, frozen=True):
-    """At most ``count`` sends in ``seconds`` per ``bucket`` (channel, chat, group)."""
+    """A rate limit: at most ``count`` sends in ``seconds`` per channel, chat or group."""
 
     bucket: str
     count: int
     seconds: float
 
 
+# ``key_life`` of a platform that recognises a repeated idempotency key however late.
 FOREVER = float("inf")
 
 
 class Adapter(Protocol):
-    """What the core and the webhook view need from a platform. See ``channels_ingest.adapters.base``."""
+    """What the core and the webhook view call on a platform's adapter.
+
+    ``channels_ingest.adapters.base`` says what each function does.
+    """
 
     platform: str
     limits: Sequence[Limit]

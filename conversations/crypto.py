@@ -1,7 +1,7 @@
 """Encrypts secrets (MultiFernet) and makes keyed hashes (BLAKE2b).
 
-A sealed value contains the place that it belongs to. Copied into another channel's row, it does not
-open.
+A sealed value contains its place (a channel, say). Copied into another channel's row, it does not
+open: whoever can write rows cannot use one channel's credentials for another.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ import json
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 
+# Bytes of a keyed hash. Fewer: two messages may get the same identity, and one is taken for a
+# duplicate; more: larger rows and indexes.
 IDENTITY_BYTES = 16
+# Bytes of a Fernet key, a fixed size of the format.
 KEY_BYTES = 32
 
 
 def _fernet() -> MultiFernet:
+    """Return a cipher that encrypts under the newest key and decrypts under each."""
     if not settings.CREDENTIALS_KEYS:
         raise RuntimeError("CREDENTIALS_KEYS is not set: credentials cannot be read or written")
     return MultiFernet([read_key(key) for key in settings.CREDENTIALS_KEYS])
 
 
 def read_key(key: str) -> Fernet:
-    """Read a Fernet key or 64 hex digits, as hosts generate them.
+    """Read a key: a Fernet key, or 64 hex digits, since some hosts generate secrets in hex.
 
-    Raises ``ValueError`` otherwise.
+    Raises ``ValueError`` for anything else.
     """
     return Fernet(base64.urlsafe_b64encode(bytes.fromhex(key)) if len(key) == 2 * KEY_BYTES else key)
 
@@ -46,12 +50,15 @@ def unseal(token: str, place: str) -> str:
 
 
 def rotate(token: str) -> str:
-    """Encrypt a sealed value again, under the newest key."""
+    """Encrypt a sealed value again under the newest key, so that older keys can be dropped."""
     return _fernet().rotate(token.encode()).decode()
 
 
 def keyed_hash(key: bytes, *parts: str | bytes) -> bytes:
-    """Hash ``parts`` to 16 bytes under ``key``. Length prefixes keep different lists apart."""
+    """Hash ``parts`` to ``IDENTITY_BYTES`` under ``key``.
+
+    Each part has its length before it, so that ``("ab", "c")`` and ``("a", "bc")`` differ.
+    """
     digest = hashlib.blake2b(key=key, digest_size=IDENTITY_BYTES)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -66,8 +73,8 @@ def fingerprint() -> str:
 
 
 def fingerprints() -> list[str]:
-    """Return a name of each key, newest first.
+    """Return a name of each credentials key, newest first.
 
-    During a rotation a database may belong to any of them.
+    During a rotation the database may still be marked with an older one.
     """
     return [hashlib.sha256(b"fingerprint:" + key.encode()).hexdigest()[:32] for key in settings.CREDENTIALS_KEYS]

@@ -25,11 +25,11 @@ class Busy(CoreError):
 
 
 class NotStored(CoreError):
-    """The database did not store it."""
+    """The database or the spool did not store an item, for a reason of ours: answer 503."""
 
 
 class LaneMoved(CoreError):
-    """Somebody else changed the lane since it was read."""
+    """Another process or a person changed the lane (conversation) since it was read."""
 
 
 class BadOutput(CoreError):
@@ -49,7 +49,7 @@ class WrongKeys(CoreError):
 
 
 class UnsafeDatabase(CoreError, psycopg.OperationalError):
-    """A setting of Postgres breaks the promise.
+    """With a setting of Postgres (such as ``fsync``), it may lose rows that it has confirmed.
 
-    Handled like a database that is away: 503, and tried again.
+    Handled like a database that is away: webhooks get 503, and the platform sends them again.
     """

@@ -1,21 +1,22 @@
 """Named points where a test can stop, kill or break a process. Production cannot switch them on.
 
-``FAILPOINTS`` (read by settings only where ``LOCAL`` is set) is a list ``point=action[:argument][@hit][!]`` joined by
-``;``. ``@hit``: only that hit, from 1. ``!``: once in all lives of the process. Actions:
+``FAILPOINTS`` (read by settings only if ``LOCAL`` is set) is a list
+``point=action[:argument][@hit][!]`` joined by ``;``. ``@hit``: act only the nth time, from 1.
+``!``: act once, also if the process is started again. Actions:
 
-    kill    SIGKILL to oneself                      raise   psycopg.OperationalError
-    stop    SIGSTOP to oneself                      drop    our connections to Postgres and Redis are cut
+    kill    SIGKILL to this process                 raise   psycopg.OperationalError
+    stop    SIGSTOP to this process                 drop    cut connections to Postgres and Redis
     sleep   this thread sleeps ``argument`` s       exit    SystemExit
 
 Before each action, a line ``point action pid`` is written to ``failpoints.txt`` in ``DATA_DIR``.
 
     W1  signature verified, before BEGIN            W2  after INSERT, before COMMIT
     W3  after COMMIT, before publishing             W4  stored and handed to the publishing thread, before the answer
-    T1  a hint came                                 T2  after the lock
+    T1  a hint (wake) came                          T2  after the lock
     T3  heads read, before the bot                  T4  after the bot, before BEGIN
     T5  in the transaction, before COMMIT           T6  after COMMIT, before the next hint
-    T7  before the lock is released                 T8  after that, before the hint is done with
-    D1  before the intent's COMMIT                  D2  after it, before the call
+    T7  before the lock is released                 T8  after that, before the hint is acknowledged
+    D1  before the intent's COMMIT                  D2  after it, before the platform is called
     D3  after the call, before the result's COMMIT  D4  after it, before the next
     S1  the sweeper claimed, before any wake        S2  after one of its wakes
     S3  it buries a worker: lanes revived, before the row is marked
@@ -56,6 +57,7 @@ _counting = threading.Lock()
 
 
 def _read(words: str) -> dict[str, Word]:
+    """Read ``FAILPOINTS``: point -> instruction. A ``hit`` of 0 stands for every hit."""
     points = {}
     for word in filter(None, words.split(";")):
         point, _, action = word.removesuffix("!").partition("=")
@@ -69,12 +71,13 @@ _points = _read(settings.FAILPOINTS)
 
 
 def failpoint(point: str, first: Callable[[], object] = lambda: None) -> None:
-    """Act if a test asked for ``point``, else do nothing. ``first`` runs only before an action."""
+    """Do what a test asked for at ``point``, else nothing. ``first`` runs only before an action."""
     if _points and point in _points:
         _act(point, _points[point], first)
 
 
 def _act(point: str, word: Word, first: Callable[[], object]) -> None:
+    """Count the hit, record it in ``failpoints.txt``, then act: after a kill it is too late."""
     with _counting:
         _hits[point] += 1
         if (word.hit and _hits[point] != word.hit) or (word.once and _was_done(point)):
@@ -102,6 +105,7 @@ def _record() -> Path:
 
 
 def _was_done(point: str) -> bool:
+    """Return True if this or an earlier life of the process acted at ``point``."""
     return _record().exists() and any(line.startswith(f"{point} ") for line in _record().read_text().splitlines())
 
 

@@ -1,7 +1,8 @@
 """Reads the identity key of this installation, and decides whether this process may write to people.
 
-The database stores the ``PUBLIC_URL`` and the credentials key that it belongs to. A process with other
-values (a copy of production on staging) holds all sending and timers until ``adopt_database``.
+The database stores the ``PUBLIC_URL`` and the credentials key that it belongs to. A process with
+other values may run on a copy (of production, on staging) and must not write to real people: it
+holds all sending and timers until somebody runs ``manage.py adopt_database``.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from conversations.concurrency import Fresh
 from conversations.errors import CoreError, WrongKeys
 from conversations.postgres import database
 
-# Age of the answer. Larger: sending begins later after adopt_database. Smaller: more reads.
+# Seconds for which the answer of ``held`` is cached. Larger: after adopt_database, sending begins
+# later; smaller: more reads.
 HELD_SECONDS = 2.0
+# Where the identity key is stored, see ``crypto.seal``.
 PLACE = "installation"
+# Why nothing is sent before the database was read for the first time.
 UNKNOWN = "the database does not answer whose it is"
 
 
 @functools.cache
 def identity_key() -> bytes:
-    """Return the key of de-duplication, read once per process.
+    """Return the key under which messages are hashed to find duplicates, read once per process.
 
     Raises ``WrongKeys`` or psycopg's errors.
     """
@@ -44,9 +48,9 @@ def held() -> str:
 
 
 def may_send_to(user: str, chat: str) -> bool:
-    """Return True if a reply may be sent.
+    """Return True if a reply to this user and chat may be sent.
 
-    If ``SEND_ONLY_TO`` is set, only to the ids that it lists.
+    If ``SEND_ONLY_TO`` is set (for tests on a copy), that list alone decides.
     """
     if settings.SEND_ONLY_TO:
         return user in settings.SEND_ONLY_TO or chat in settings.SEND_ONLY_TO
@@ -54,7 +58,7 @@ def may_send_to(user: str, chat: str) -> bool:
 
 
 def forget() -> None:
-    """Read again at the next call. For tests, and after this process has changed the row."""
+    """Drop what was read. For tests, and after this process has changed the row."""
     _held.forget()
     identity_key.cache_clear()
 
@@ -72,7 +76,7 @@ _held = Fresh(_ask, HELD_SECONDS, first=UNKNOWN)
 
 
 def reason(public_url: str, fingerprint: str) -> str:
-    """Return why a database with this URL and key is not ours; '' if it is."""
+    """Return why a database with this URL and key is not this installation's; '' if it is."""
     if public_url != settings.PUBLIC_URL:
         return f"this database belongs to {public_url}, not to {settings.PUBLIC_URL}: adopt_database takes over"
     if fingerprint not in crypto.fingerprints():

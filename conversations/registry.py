@@ -25,14 +25,20 @@ from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, UnknownBot, UnknownPlatform
 from conversations.postgres import database
 
-# Age of a cached channel. Larger: changes of settings take effect later. Smaller: more reads.
+# Seconds for which a channel is cached. Larger: changed settings take effect later; smaller: more
+# reads.
 CHANNEL_SECONDS = 1.0
-# A thread that waits for another's read checks this often whether the database answers. Larger: it
-# waits longer behind a silent database.
+# Seconds between two checks whether the database answers, made by a thread that waits for another
+# thread's read. Larger: it waits longer for a silent database; smaller: more checks.
 WAIT_SECONDS = 0.1
-# Age of a channel while Postgres is away and this host's spool stores its webhooks. Larger: a
-# revoked secret is accepted longer. Smaller: webhooks of quiet channels are refused sooner.
+# Seconds for which a cached channel serves while Postgres is away and this host's spool (a file)
+# stores its webhooks. Larger: a revoked secret is accepted for longer. Smaller: webhooks of quiet
+# channels, whose settings were read long ago, are refused sooner.
 SPOOL_SECONDS = 600.0
+
+# Cached channels, None for unknown ones. Unknown public ids come from strangers' URLs, so at this
+# size the cache is emptied. Larger: more memory; smaller: known channels are read again more often.
+CACHED_CHANNELS = 100_000
 
 _bots: dict[str, Callable[..., Any]] = {}
 _channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
@@ -55,15 +61,15 @@ def adapter(platform: str) -> Adapter:
 
 
 def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a bot:
+    """Register a bot: ``@bot("orders") def orders(turn): ...`` in an installed app's ``bots.py``.
 
-    ``@bot("orders") def orders(turn): ...`` in any installed app's ``bots.py``.
+    Raises ``ValueError`` if another module has a bot of that name.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        there = _bots.get(name)
-        if there is not None and there.__module__ != function.__module__:
-            raise ValueError(f"two bots are named {name!r}: in {there.__module__} and {function.__module__}")
+        existing = _bots.get(name)
+        if existing is not None and existing.__module__ != function.__module__:
+            raise ValueError(f"two bots are named {name!r}: in {existing.__module__} and {function.__module__}")
         _bots[name] = function
         return function
 
@@ -72,7 +78,7 @@ def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 @functools.cache
 def load_bots() -> None:
-    """Import every ``bots.py`` once. Raises its error: a bot must be whole or absent."""
+    """Import every app's ``bots.py`` once. Raises its error: no bot may be missing silently."""
     for config in apps.get_app_configs():
         name = f"{config.name}.bots"
         if importlib.util.find_spec(name) is not None:
@@ -97,14 +103,15 @@ def bot_names() -> list[str]:
 
 
 def channel(channel_id: int) -> ChannelConfig | None:
-    """Return a channel by its id; at most twice ``CHANNEL_SECONDS`` old."""
+    """Return a channel by its id, or None; at most twice ``CHANNEL_SECONDS`` old."""
     return _cached(("id", channel_id), "c.id = %s", channel_id)
 
 
 def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig | None:
     """Return a channel by the public id in its webhook's URL, or None.
 
-    ``platform`` None: any platform.
+    Strangers may send any id: one that cannot exist is not looked up. ``platform`` None: any
+    platform.
     """
     if not public_id.isascii() or "\0" in public_id or len(public_id) > 40:
         return None
@@ -118,15 +125,16 @@ def forget_channels() -> None:
 
 
 def _cached(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
-    """The channel as it was read last, or read again.
+    """Return the cached channel, or read it again if it is too old.
 
-    No ``concurrency.Fresh``: there is an answer per channel, others go on with the last one for
-    one more ``CHANNEL_SECONDS`` only, and who waits gives up when the database is silent.
+    Not a ``concurrency.Fresh``: there is an answer per channel; while a thread reads, the others
+    use the old answer for one more ``CHANNEL_SECONDS`` only; and threads that wait give up when the
+    database is silent.
     """
     known = _channels.get(key)
     age = time.monotonic() - known[0] if known is not None else float("inf")
     if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and _loading.locked())):
-        return known[1]  # another thread is reading it: use the old one
+        return known[1]  # another thread reads a channel: do not wait for it
     try:
         return _loaded(key, where, value)
     except (psycopg.Error, CoreError):
@@ -136,7 +144,10 @@ def _cached(key: tuple[str, str | int], where: str, value: str | int) -> Channel
 
 
 def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
-    """Read a channel once for all threads that ask. Raises if the database is silent."""
+    """Read a channel, one thread at a time: the others find it cached.
+
+    Raises if the database is silent.
+    """
     while not _loading.acquire(timeout=WAIT_SECONDS):
         database.refuse_if_silent()
     try:
@@ -144,7 +155,7 @@ def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> Channel
         if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
             return known[1]
         config = _load(where, value)
-        if config is None and len(_channels) > 100_000:
+        if config is None and len(_channels) > CACHED_CHANNELS:
             _channels.clear()
         _channels[key] = (time.monotonic(), config)
         return config
@@ -153,6 +164,7 @@ def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> Channel
 
 
 def _load(where: str, value: str | int) -> ChannelConfig | None:
+    """Read one channel from the database. ``where`` must be a constant, since it becomes SQL."""
     query = f"""SELECT c.id, c.public_id, c.platform, c.tenant_id, c.name, c.bot, c.active,
                        c.sealed, c.options, c.api_base
                   FROM channel c WHERE {where}"""  # noqa: S608  (two constants, above)
@@ -161,19 +173,24 @@ def _load(where: str, value: str | int) -> ChannelConfig | None:
 
 
 def _open(row: tuple[Any, ...]) -> ChannelConfig:
-    fields = dict(zip(("id", "public_id", "platform", "tenant_id", "name", "bot", "active"), row, strict=False))
-    place = f"channel:{row[1]}"
-    credentials = {name: crypto.unseal(token, place) for name, token in row[7].items()}
-    return ChannelConfig(**fields, credentials=credentials, options=row[8], api_base=row[9])
+    """Make a channel of its row, with decrypted credentials.
+
+    Raises ``InvalidToken`` for credentials sealed for another channel or with another key.
+    """
+    *values, sealed, options, api_base = row
+    fields = dict(zip(("id", "public_id", "platform", "tenant_id", "name", "bot", "active"), values, strict=True))
+    place = f"channel:{fields['public_id']}"
+    credentials = {name: crypto.unseal(token, place) for name, token in sealed.items()}
+    return ChannelConfig(**fields, credentials=credentials, options=options, api_base=api_base)
 
 
 def describe(config: ChannelConfig) -> bytes:
-    """Return a channel as JSON, without credentials, for child processes."""
+    """Return a channel as JSON for child processes, without credentials: bots run there."""
     return msgspec.json.encode(msgspec.structs.replace(config, credentials={}))
 
 
 def key_lives() -> dict[str, float | None]:
-    """Return the life of each platform's idempotency keys in seconds; None: for ever."""
+    """Return for how many seconds each platform recognises a repeated key; None: for ever."""
     config = ChannelConfig(id=0, public_id="", platform="", tenant_id=0)
     lives = {platform: adapter(platform).key_life(config) for platform in settings.ADAPTERS}
     return {platform: None if life == float("inf") else life for platform, life in lives.items()}

@@ -1,4 +1,7 @@
-"""Every Celery entry point: ids as arguments, no logic. A task is a hint; rows decide."""
+"""Every Celery entry point. A task is a hint that these conversations may have work.
+
+What there is to do stands in the database's rows. A task may be lost, repeated or late.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from conversations.workers import lifecycle
 
 @shared_task(name="conversations.handle")
 def handle(conversation_ids: list[int], probe: bool = False) -> None:
-    """Process the next messages of these conversations."""
-    came_by = current_task.request.delivery_info or {}
-    lifecycle.current().make_handler().handle(conversation_ids, probe=probe, queue=came_by.get("routing_key") or "")
+    """Run the bots on the next messages of these conversations. ``probe``: also if paused."""
+    delivery = current_task.request.delivery_info or {}
+    lifecycle.current().make_handler().handle(conversation_ids, probe=probe, queue=delivery.get("routing_key") or "")
 
 
 @shared_task(name="conversations.send")
 def send(conversation_ids: list[int], probe: bool = False) -> None:
-    """Deliver the next replies of these conversations."""
+    """Deliver the next replies of these conversations. ``probe``: also if paused."""
     lifecycle.current().make_sender().send(conversation_ids, probe=probe)
 
 

@@ -23,13 +23,16 @@ from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text, storable, storable_tree
 from conversations.telemetry import error_places
 
-REPLIES = 100  # of one turn; more is a failed turn: a bot in a loop must not fill the lane
-# JSON of a conversation's state; more is a failed turn. Larger: each turn reads and may write more.
+# Most replies of one turn; with more, the turn fails. Larger: a bot in a loop sends more to one
+# person; smaller: bots that answer with long lists fail.
+REPLIES = 100
+# Most bytes of a conversation's state as JSON; with more, the turn fails. Larger: each turn may
+# read and write more; smaller: bots must keep their data elsewhere.
 STATE_BYTES = 64 * 1024
 
 
 class Incoming(Struct, frozen=True):
-    """The message of a turn. ``late``: it came after later messages were handled."""
+    """The message of a turn. ``late``: messages that were sent after it are handled already."""
 
     id: int
     sequence: int
@@ -48,7 +51,7 @@ class Incoming(Struct, frozen=True):
 
 
 class Person(Struct, frozen=True):
-    """The person who writes, as far as the platform says."""
+    """The person who wrote; what the platform does not tell is empty."""
 
     user: str = ""
     name: str = ""
@@ -59,7 +62,7 @@ class Person(Struct, frozen=True):
 
 
 class Task(Struct, frozen=True):
-    """The input of a turn, as data: another process can run it."""
+    """The input of a turn, as plain data, so that a child process can run it."""
 
     conversation_id: int
     channel_id: int
@@ -74,7 +77,7 @@ class Task(Struct, frozen=True):
 class Output(Struct, frozen=True):
     """The result of a turn.
 
-    If ``error_type`` is set, it failed, and the other fields do not count.
+    If ``error_type`` is set, the turn failed, and only the error's fields are used.
     """
 
     state: dict[str, Any] | None = None
@@ -87,7 +90,7 @@ class Output(Struct, frozen=True):
 
 
 class Turn:
-    """The bot's view of a turn: ``message``, ``contact``, ``state`` and a few verbs."""
+    """What a bot gets: the message, its sender, the conversation's state, and ways to answer."""
 
     def __init__(self, task: Task) -> None:
         self.message = task.message
@@ -107,9 +110,10 @@ class Turn:
         choices: Iterable[Choice | tuple[str, str] | str] = (),
         media: Attachment | str | Sequence[Attachment | str] = (),
     ) -> None:
-        """Add a reply.
+        """Add a reply. It is sent after the turn's COMMIT.
 
-        ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are URLs or attachments.
+        ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are URLs or attachments. Each
+        but the last becomes a reply of its own; the last one goes with the text.
         """
         pieces = [media] if isinstance(media, str | Attachment) else list(media)
         attachments = [Attachment(kind="file", url=piece) if isinstance(piece, str) else piece for piece in pieces]
@@ -123,22 +127,22 @@ class Turn:
         self._handed_over = str(reason)
 
     def history(self, n: int = 10) -> list[dict[str, Any]]:
-        """Return the last ``n`` messages and replies before this one, oldest first:
+        """Return the last ``n`` (200 at most) messages and replies before this message.
 
-        ``{"by", "text", "at"}``.
+        Oldest first, each as ``{"by", "text", "at"}``.
         """
         values = {"id": self.conversation_id, "before": self.message.sequence, "n": max(0, min(n, 200))}
         return [{"by": by, "text": text, "at": at} for by, text, at in database.read(sql("fetch_history"), values)]
 
     def log(self, *words: Any) -> None:
-        """Add a note to the timeline in the admin.
+        """Add a note for staff to the conversation's timeline in the admin.
 
-        It is stored in the database and never logged.
+        It may hold what people wrote: it is stored in the database and never logged.
         """
         self._log.append(clean_text(" ".join(map(str, words)), 1000))
 
     def output(self) -> Output:
-        """Return the result. Raises ``BadOutput`` if it cannot be stored."""
+        """Return the turn's result. Raises ``BadOutput`` if it cannot be stored."""
         _check(self.state, self._replies)
         return Output(
             state=self.state, replies=tuple(self._replies), handed_over=self._handed_over, log=tuple(self._log[:50])
@@ -146,6 +150,7 @@ class Turn:
 
 
 def _choice(value: Choice | tuple[str, str] | str) -> Choice:
+    """Make a button of ``(id, title)`` or of a title, which is then the id as well."""
     match value:
         case Choice():
             return value
@@ -156,6 +161,10 @@ def _choice(value: Choice | tuple[str, str] | str) -> Choice:
 
 
 def _check(state: Any, replies: Sequence[ReplyBody]) -> None:
+    """Raise ``BadOutput`` for what Postgres would refuse, or for too much.
+
+    Found here, it fails this turn alone; Postgres would refuse the whole batch of turns' results.
+    """
     if not isinstance(state, dict):
         raise BadOutput("turn.state must stay a dict")
     try:
@@ -171,6 +180,7 @@ def _check(state: Any, replies: Sequence[ReplyBody]) -> None:
 
 
 def _storable(body: ReplyBody) -> bool:
+    """Return True if Postgres can store all text of a reply."""
     return storable(body.text) and storable_tree(msgspec.to_builtins(body))
 
 
@@ -180,7 +190,7 @@ def _storable(body: ReplyBody) -> bool:
 def run(function: Callable[[Turn], Any], task: Task) -> Output:
     """Run a bot on a task, in this thread.
 
-    Never raises: a failure is an ``Output`` with its error.
+    Never raises: a failure becomes an ``Output`` with ``error_type``.
     """
     turn = Turn(task)
     try:
@@ -192,11 +202,11 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
     except BaseException as error:
         return failed(error)
     finally:
-        _give_back()
+        _close_connections()
 
 
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
-    """Run an ``async def`` bot, on the process's one event loop. Never raises."""
+    """Run an ``async def`` bot on the process's one event loop. Never raises, see ``run``."""
     turn = Turn(task)
     try:
         await function(turn)
@@ -205,22 +215,25 @@ async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
     except BaseException as error:
         return failed(error)
     finally:
-        given = asyncio.get_running_loop().create_task(sync_to_async(_give_back)())
-        _giving_back.add(given)
-        given.add_done_callback(_giving_back.discard)
+        closing = asyncio.get_running_loop().create_task(sync_to_async(_close_connections)())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
 
 
-_giving_back: set[asyncio.Task[None]] = set()  # the loop keeps only weak references to tasks
+_closing: set[asyncio.Task[None]] = set()  # the loop keeps only weak references to tasks
 
 
-def _give_back() -> None:
-    """Return the bot's own connections to the small pool."""
+def _close_connections() -> None:
+    """Return the Django connections that the bot used to their pool: other bots wait for them."""
     with contextlib.suppress(Exception):
         connections.close_all()
 
 
 def failed(error: BaseException) -> Output:
-    """Return an error as type, place and words. The words go into the database only."""
+    """Return a failed turn's output: the error's type, place and message.
+
+    The message may hold what people wrote, so it goes into the database and never into logs.
+    """
     try:
         words = clean_text(str(error), 2000)
     except Exception:  # str() of an error runs its class's own code
@@ -229,4 +242,5 @@ def failed(error: BaseException) -> Output:
 
 
 async def _await(answer: Any) -> Any:
+    """Wrap any awaitable in a coroutine, which ``asyncio.run`` demands."""
     return await answer

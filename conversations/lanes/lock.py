@@ -23,29 +23,37 @@ from conversations.lanes.redis_client import run_script
 
 log = structlog.get_logger(__name__)
 
-# A lock that is not renewed ends after so long. Longer: the lanes of a dead process wait longer if
-# nobody frees them; shorter: a process that pauses loses its locks, and its turns are run twice.
+# Seconds after which a lock that is not renewed expires. Longer: lanes of a dead process wait
+# longer if nobody frees them; shorter: a process that pauses loses its locks, and turns run twice.
 TTL_SECONDS = 6.0
-# Between two renewals. Longer: fewer calls, and fewer attempts before a lock ends.
+# Seconds between two renewals. Longer: fewer attempts before a lock expires; shorter: more calls.
 RENEW_SECONDS = 2.0
+# Most locks in one script. Larger: fewer round trips, and Redis serves nobody else for longer.
+LOCKS_PER_SCRIPT = 500
+# What ``release.lua`` answers for a lock: deleted, or kept because a process left word in it.
+RELEASED, KEPT = 1, 2
 
 
 def key(kind: Work, conversation_id: int) -> str:
-    """Return the lock's key.
+    """Return the Redis key of a lane's lock.
 
-    All are in one hash slot: on a Redis Cluster, too, one script takes many.
+    The braces put all locks into one hash slot: on a Redis Cluster, a script can only use keys of
+    one slot.
     """
     return f"{{lanes}}:{kind.activity}:{conversation_id}"
 
 
 class Locks:
-    """The locks of one kind that this process holds. One thread renews them."""
+    """The locks for one kind of work that this process holds. One thread renews them.
+
+    ``token`` names the owner in Redis: the incarnation of the process.
+    """
 
     def __init__(self, kind: Work, token: str) -> None:
         self.kind = kind
         self.token = token
-        self.lost: set[int] = set()  # lanes in hand whose lock somebody else has by now
-        self._held: dict[int, bool] = {}  # lane -> this process left word for itself
+        self.lost: set[int] = set()  # lanes that we still work on, but another process has the lock
+        self._held: dict[int, bool] = {}  # lane -> a wake came here meanwhile: look at it again
         self._lock = threading.Lock()
         # Held while locks are released or renewed. "extend" takes a free lock again (FLUSHALL): a
         # renewal that read ``_held`` before a release and ran after it would hold a lane that
@@ -55,21 +63,24 @@ class Locks:
         vital_thread(f"renew-{kind.activity}", self._renew_forever)
 
     def hold(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Lock the lanes that are free, leave word on the others. Raises ``redis.RedisError``."""
-        wanted = self._not_mine(conversation_ids)
+        """Lock the lanes that are free, and return them. Raises ``redis.RedisError``.
+
+        On the others leave word: their owner looks at them again before it releases them.
+        """
+        wanted = self._add_new(conversation_ids)
         return self._hold_in_redis(wanted) if wanted else []
 
     def hold_unlocked(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Hold lanes in this process only, with Redis away.
+        """Hold lanes in this process only, while Redis is away; return those that were free here.
 
-        The compare-and-set decides between processes.
+        Two processes may then work on one lane; the COMMIT of only one of them succeeds.
         """
-        return self._not_mine(conversation_ids)
+        return self._add_new(conversation_ids)
 
     def release(self, conversation_ids: Sequence[int], *, keep: bool = True) -> list[int]:
-        """Release lanes. Return those that are kept because somebody left word: look at them again.
+        """Release lanes. Return those that stay ours because new work came: look at them again.
 
-        ``keep=False`` releases all, when this process ends.
+        ``keep=False`` releases all: this process ends.
         """
         with self._lock:
             again = [lane for lane in conversation_ids if keep and self._held.get(lane) and lane not in self.lost]
@@ -79,17 +90,18 @@ class Locks:
         return again + self._release_in_redis([lane for lane in conversation_ids if lane not in kept], keep)
 
     def stop(self) -> None:
+        """End the renewals: locks that are still held expire."""
         self._stopping.set()
 
     def running(self) -> list[int]:
-        """Return the lanes in hand."""
+        """Return the lanes on which this process works."""
         with self._lock:
             return list(self._held)
 
     def _hold_in_redis(self, wanted: Sequence[int]) -> list[int]:
-        """Lock lanes that ``_held`` lists already.
+        """Lock in Redis lanes that ``_held`` lists already. Raises ``redis.RedisError``.
 
-        Return those that we got; the others leave ``_held``.
+        Return the lanes that we got, and remove the others from ``_held``.
         """
         try:
             answers = run_script("hold", self._keys(wanted), [self.token, int(TTL_SECONDS * 1000)])
@@ -104,44 +116,52 @@ class Locks:
                     self._held.pop(lane, None)
         return [lane for lane, answer in zip(wanted, answers, strict=True) if answer]
 
-    def _release_in_redis(self, leaving: Sequence[int], keep: bool) -> list[int]:
-        if not leaving:
+    def _release_in_redis(self, lanes: Sequence[int], keep: bool) -> list[int]:
+        """Release locks in Redis. Return the lanes that stay ours because new work came.
+
+        If Redis fails, all count as released: the locks expire, and the sweeper finds the lanes,
+        which are due in the database.
+        """
+        if not lanes:
             return []
         with self._releasing:
             try:
-                answers = run_script("release", self._keys(leaving), [self.token, int(keep)])
+                answers = run_script("release", self._keys(lanes), [self.token, int(keep)])
             except redis.RedisError:
-                answers = [1] * len(leaving)  # the locks expire; the rows are due
+                answers = [RELEASED] * len(lanes)
             assert isinstance(answers, list)
-            kept = [lane for lane, answer in zip(leaving, answers, strict=True) if answer == 2]
-            asked = self._forget_released(leaving, kept, keep)
-        return kept + self._hold_again(asked)
+            kept = [lane for lane, answer in zip(lanes, answers, strict=True) if answer == KEPT]
+            woken = self._forget_released(lanes, kept, keep)
+        return kept + self._hold_again(woken)
 
-    def _forget_released(self, leaving: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
+    def _forget_released(self, lanes: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
         """Remove released lanes from ``_held``.
 
-        Return those for which this process left word meanwhile.
+        Return those for which another wake came to this process meanwhile: they need a new lock.
         """
-        asked = []
+        woken = []
         with self._lock:
-            self.lost.difference_update(leaving)
-            for lane in leaving:
+            self.lost.difference_update(lanes)
+            for lane in lanes:
                 if lane in kept:
                     self._held[lane] = False
                 elif self._held.pop(lane, False) and keep:
                     self._held[lane] = False
-                    asked.append(lane)
-        return asked
+                    woken.append(lane)
+        return woken
 
     def _hold_again(self, lanes: Sequence[int]) -> list[int]:
         """Lock lanes that were released a moment ago: another process may have taken them since."""
         try:
             return self._hold_in_redis(lanes) if lanes else []
         except redis.RedisError:
-            return []  # the rows are due
+            return []  # the lanes are due in the database: the sweeper finds them
 
-    def _not_mine(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Add lanes to ``_held``. Return the new ones; leave word for ourselves on the others."""
+    def _add_new(self, conversation_ids: Iterable[int]) -> list[int]:
+        """Add lanes to ``_held``, and return those that were not there.
+
+        The others are marked, so that ``release`` returns them to be looked at again.
+        """
         wanted = []
         with self._lock:
             for lane in dict.fromkeys(conversation_ids):
@@ -153,7 +173,7 @@ class Locks:
         return wanted
 
     def _abandon_hold(self, wanted: Sequence[int]) -> None:
-        """Free locks that we asked for without an answer: Redis may have given them to us."""
+        """Free locks after a request without an answer: Redis may have locked them for us."""
         with self._lock:
             for lane in wanted:
                 self._held.pop(lane, None)
@@ -169,10 +189,11 @@ class Locks:
             self._renew()
 
     def _renew(self) -> None:
+        """Extend all locks that we hold. Lanes whose lock another process has go to ``lost``."""
         lanes = self.running()
-        for start in range(0, len(lanes), 500):
+        for start in range(0, len(lanes), LOCKS_PER_SCRIPT):
             with self._releasing:
-                held = [lane for lane in lanes[start : start + 500] if lane in self._held]
+                held = [lane for lane in lanes[start : start + LOCKS_PER_SCRIPT] if lane in self._held]
                 try:
                     answers = run_script("extend", self._keys(held), [self.token, int(TTL_SECONDS * 1000)])
                 except redis.RedisError as error:
@@ -183,13 +204,13 @@ class Locks:
 
 
 def free(kind: Work, token: str, conversation_ids: Sequence[int]) -> list[int]:
-    """Free the locks that ``token`` still owns.
+    """Free the locks that ``token`` still owns, and return their lanes.
 
-    Return their lanes; with Redis away none: locks expire.
+    If Redis does not answer, the others are left: they expire.
     """
     freed: list[int] = []
-    for start in range(0, len(conversation_ids), 500):
-        lanes = conversation_ids[start : start + 500]
+    for start in range(0, len(conversation_ids), LOCKS_PER_SCRIPT):
+        lanes = conversation_ids[start : start + LOCKS_PER_SCRIPT]
         try:
             answers = run_script("free", [key(kind, lane) for lane in lanes], [token])
         except redis.RedisError as error:

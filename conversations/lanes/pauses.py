@@ -22,18 +22,22 @@ from conversations.postgres.storable_text import clean_text
 
 log = structlog.get_logger(__name__)
 
-# Failures in a row that stop a bot or a channel. More: more messages spend an attempt before a
-# pause; fewer: a few bad messages stop everybody's.
+# Failures in a row that pause a bot or a channel. Larger: more messages spend an attempt before the
+# pause; smaller: a few bad messages pause the bot or channel for everybody.
 FAILURES = 8
-# For so long this process believes the rows that it read. Longer: fewer reads, and a pause is
-# noticed later.
+# Seconds for which this process reuses the rows that it read. Longer: a pause that another process
+# made is noticed later; shorter: more reads.
 KNOWN_SECONDS = 0.5
 
 BOT, CHANNEL, TENANT = "bot", "channel", "tenant"
 
 
 class Key(NamedTuple):
-    """What fails or is stopped: ``target`` of a ``scope``, at ``stops`` (the ``Work.activity``)."""
+    """Names a pause: which bot, channel or tenant, and which work it stops.
+
+    ``scope`` is one of ``BOT``, ``CHANNEL``, ``TENANT``; ``target`` is a bot's name or an id;
+    ``stops`` is a ``Work.activity``.
+    """
 
     scope: str
     target: str
@@ -41,7 +45,7 @@ class Key(NamedTuple):
 
 
 def _read(last: dict[Key, bool]) -> dict[Key, bool]:
-    """Return all rows, True where they stop; ``last`` while the database is away."""
+    """Read all rows: True for a pause, False for a count. ``last`` while the database is away."""
     try:
         rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
     except (psycopg.Error, CoreError) as error:
@@ -55,19 +59,22 @@ forget = _known.forget
 
 
 def is_stopped(*keys: Key) -> bool:
-    """Return True if one of ``keys`` is stopped, as known ``KNOWN_SECONDS`` ago at most."""
+    """Return True if one of ``keys`` is paused; the answer is at most ``KNOWN_SECONDS`` old."""
     known = _known()
     return bool(known) and any(known.get(key, False) for key in keys)
 
 
 def keys_of(activity: str, bot: str, channel_id: int, tenant_id: int) -> tuple[Key, ...]:
-    """What may stop an ``activity`` (see ``contracts.Work``) of this channel; a bot stops no sending."""
+    """Return the pauses that concern a channel's ``activity`` (see ``contracts.Work``).
+
+    The pause of a bot does not concern sending: its replies are written already.
+    """
     keys = Key(CHANNEL, str(channel_id), activity), Key(TENANT, str(tenant_id), activity)
     return keys if activity == Work.SEND.activity else (Key(BOT, bot, activity), *keys)
 
 
 def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
-    """Count a failure. Return True if ``key`` is stopped now. ``at_once``: this failure stops it."""
+    """Count a failure. Return True if ``key`` is paused now. ``at_once``: this one is enough."""
     values = {**key._asdict(), "reason": clean_text(reason, 300), "conversation_id": conversation_id,
               "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
     try:
@@ -81,7 +88,7 @@ def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool 
 
 
 def count_success(key: Key) -> None:
-    """End the count and the pause of ``key``. Costs nothing while there is neither."""
+    """End the count and the pause of ``key``. Without either, nothing is written."""
     if key not in _known():
         return
     try:

@@ -12,13 +12,17 @@ from redis.retry import Retry
 
 from conversations.postgres.sql_files import lua
 
-# Longest wait for an answer of Redis. Longer: a slow Redis is waited for, and every lane with it.
+# Longest wait for an answer of Redis, in seconds. Longer: while Redis is slow, all lanes wait so
+# long; shorter: a short stall already counts as a failure.
 REDIS_SECONDS = 0.5
 
 
 @functools.cache
 def client() -> redis.Redis:
-    """Return the process's client for locks and limits: short timeouts and no retries."""
+    """Return the process's client for locks and limits.
+
+    Short timeouts and no retries: without Redis the work goes on, and must not wait for it.
+    """
     tls = settings.REDIS_TLS if settings.REDIS_URL.startswith("rediss://") else {}
     return redis.Redis.from_url(
         settings.REDIS_URL,
@@ -32,9 +36,10 @@ def client() -> redis.Redis:
 
 
 def run_script(name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> list[int] | int:
-    """Run ``lua/<name>.lua``; by EVALSHA, and by EVAL if Redis does not know it.
+    """Run ``lua/<name>.lua`` and return its answer. Raises ``redis.RedisError``.
 
-    Raises ``redis.RedisError``.
+    Sent as a hash (EVALSHA); with its text only if Redis does not know the script, as after a
+    restart.
     """
     return _script(name)(keys=keys, args=args)
 

@@ -16,7 +16,11 @@ from conversations.postgres.stream import Stream, as_json
 
 
 class ClaimedStream(Stream[uuid.UUID, list[int]]):
-    """Settles a sender's claims: each reply is pending again, parked, cancelled or unknown."""
+    """Settles the replies that dead senders claimed; an item is the sender's incarnation.
+
+    Nobody knows whether the platform took them. Each becomes pending (sent again), parked,
+    cancelled or unknown, see ``settle_claimed.sql``.
+    """
 
     name = "claimed"
     patient = False

@@ -24,9 +24,8 @@ from conversations.sweeping.claimed_stream import CLAIMED
 
 log = structlog.get_logger(__name__)
 
-# After a sender's death: lanes whose locks are examined, per channel and in all. More: a larger
-# sender is recovered at once, with more Redis calls; the lanes beyond wait for the sweeper, 10 s at
-# most.
+# After a sender's death, this many lanes' locks are examined, per channel and in all. Larger: more
+# Redis calls; smaller: more of a large sender's lanes wait for the sweeper, 10 s at most.
 PER_CHANNEL, ALL_IN = 500, 5_000
 
 PREDECESSOR = """SELECT incarnation, beat FROM worker
@@ -36,8 +35,9 @@ PREDECESSOR = """SELECT incarnation, beat FROM worker
 def recover(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> None:
     """Make a dead worker's lanes due, mark it dead, free its locks, settle its replies.
 
-    The lanes come first: if this process dies meanwhile, the row is still there for the next one.
-    ``beat``: the heartbeat that stopped; nothing more is done if the worker has beaten since.
+    The lanes come first: if this process dies before the mark, the next sweeper does all of it
+    again. ``beat`` is the number of the last heartbeat: if the worker has sent another meanwhile,
+    it lives, and its locks and replies are left alone.
     """
     rows = database.read(
         "SELECT kind, running FROM worker WHERE incarnation = %(incarnation)s AND beat = %(beat)s AND NOT dead",
@@ -52,7 +52,7 @@ def recover(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> N
     failpoint("S3")
     locked = sorted({*running, *(_delivering() if kind == Work.SEND else ())})
     if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
-        return  # it has beaten meanwhile: it lives, and its sends are its own
+        return  # it has sent a heartbeat meanwhile: it lives, and goes on with its replies
     freed = lock.free(Work.SEND if kind == Work.SEND else Work.HANDLE, str(incarnation), locked)
     if kind == Work.SEND and freed:
         database.execute(sql("revive_sending"), {"ids": freed})
@@ -69,13 +69,16 @@ def _delivering() -> list[int]:
 
 
 def settle(writer: committer.Committer, claim: uuid.UUID) -> None:
-    """Settle the replies that a dead sender left in ``sending``, and free their lanes' locks."""
+    """Settle the replies that the dead sender ``claim`` left, and free their lanes' locks."""
     settled = writer.write(CLAIMED, claim, timeout=5.0)
     lock.free(Work.SEND, str(claim), settled)
 
 
 def recover_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> None:
-    """Recover what the process left in whose place the supervisor started this one."""
+    """Recover what this process's predecessor left, if the supervisor says that one died.
+
+    This is sooner than the sweeper, which waits for a missing heartbeat.
+    """
     pid = os.environ.get("PREDECESSOR_PID")
     if not pid or int(pid) == os.getpid():
         return

@@ -6,16 +6,16 @@ import time
 import uuid
 from collections.abc import Sequence
 
-# A worker is dead if its heartbeat did not change for so long while we watched. Longer: a lane
-# waits longer after a death; shorter: a worker that is merely slow (a stopped machine, a long
-# pause) is taken for dead.
+# Seconds without a new heartbeat after which a worker counts as dead, while this process watched.
+# Longer: lanes wait longer after a death; shorter: a worker that is merely slow (a stopped machine,
+# a long pause) is taken for dead.
 DEAD_SECONDS = 6.0
 
 
 class Beats:
-    """Watches heartbeats by this process's own monotonic clock.
+    """Remembers when this process saw each heartbeat change, by its own monotonic clock.
 
-    Clocks of machines are never compared.
+    Clocks of two machines are never compared, since they may differ.
     """
 
     def __init__(self) -> None:
@@ -23,15 +23,15 @@ class Beats:
         self._looked_at = 0.0
 
     def stopped(self, rows: Sequence[tuple[uuid.UUID, int]]) -> list[tuple[uuid.UUID, int]]:
-        """Return the rows (incarnation, beat) that did not change for ``DEAD_SECONDS``."""
+        """Return those of the rows (incarnation, beat) that did not change for ``DEAD_SECONDS``."""
         now = time.monotonic()
         if now - self._looked_at > DEAD_SECONDS:
             self.forget()  # this process stood still, maybe with the whole machine
         self._looked_at = now
-        before, self._seen = self._seen, {}
+        seen_before, self._seen = self._seen, {}
         stopped = []
         for incarnation, beat in rows:
-            seen = before.get(incarnation)
+            seen = seen_before.get(incarnation)
             since = seen[1] if seen is not None and seen[0] == beat else now
             self._seen[incarnation] = (beat, since)
             if now - since > DEAD_SECONDS:
@@ -39,4 +39,5 @@ class Beats:
         return stopped
 
     def forget(self) -> None:
+        """Begin to watch again: what changed while this process did not look is unknown."""
         self._seen.clear()

@@ -17,16 +17,16 @@ from conversations.postgres import database
 
 log = structlog.get_logger(__name__)
 
-# Daily partitions created in advance. More: upkeep may fail for more days before rows go to the
-# default one.
+# Days for which partitions are created in advance. Larger: more empty partitions; smaller:
+# rows go to the default partition sooner if upkeep fails.
 DAYS_AHEAD = 7
-# Rows deleted per table and round. More: a backlog of old rows shrinks faster, with longer
-# transactions.
+# Most rows deleted per table and round. Larger: old rows go sooner, in longer transactions;
+# smaller: a table may grow faster than it is cleaned.
 BATCH_ROWS = 5_000
 
 
 def run() -> dict[str, int]:
-    """Do all upkeep that is due, and return counts. What fails is tried again in the next round."""
+    """Do all upkeep that is due; return counts. A partition that fails waits for the next round."""
     return {
         "made": make_partitions(),
         "dropped": drop_partitions(),
@@ -38,16 +38,17 @@ def run() -> dict[str, int]:
 
 
 def make_partitions(today: dt.date | None = None) -> int:
-    """Create a partition per day, ``DAYS_AHEAD`` days ahead.
+    """Create the missing daily partitions of the next ``DAYS_AHEAD`` days; return how many.
 
-    If one is missing, the default one takes its rows.
+    Rows of a day without its own go to the default partition, where old rows must be
+    deleted row by row.
     """
     first = today or dt.datetime.now(dt.UTC).date()
     return sum(_make(first + dt.timedelta(days=ahead)) for ahead in range(1, DAYS_AHEAD + 1))
 
 
 def drop_partitions(today: dt.date | None = None) -> int:
-    """Drop partitions older than ``RAW_BODY_DAYS``; delete such rows of the default one."""
+    """Drop partitions older than ``RAW_BODY_DAYS``; delete such rows of the default partition."""
     limit = (today or dt.datetime.now(dt.UTC).date()) - dt.timedelta(days=settings.RAW_BODY_DAYS)
     rows = database.read("SELECT relname FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$' AND relkind = 'r'")
     old = [name for (name,) in rows if name[-8:] < limit.strftime("%Y%m%d")]
@@ -63,14 +64,17 @@ def forget_dead() -> int:
 
 
 def forget_statuses() -> int:
-    """Delete status rows after a month. Ids grow with time, so only the oldest ids are read."""
+    """Delete a batch of status rows that are older than 30 days.
+
+    Ids grow with time: reading only the smallest ids needs no index on the time.
+    """
     oldest = f"SELECT id, received_at FROM status ORDER BY id LIMIT {BATCH_ROWS}"  # noqa: S608
     over = f"SELECT id FROM ({oldest}) s WHERE received_at < now() - interval '30 days'"  # noqa: S608  (our own words)
     return len(database.execute(f"DELETE FROM status WHERE id = ANY (ARRAY({over})) RETURNING 1"))  # noqa: S608
 
 
 def forget_results() -> int:
-    """Delete results of tasks after a week."""
+    """Delete a batch of Celery results that are older than a week."""
     return _forget("django_celery_results_taskresult", "date_done", "7 days")
 
 
@@ -80,12 +84,13 @@ def forget_buckets() -> int:
 
 
 def _forget(table: str, column: str, age: str) -> int:
-    """Delete a batch only: the sweeper needs this connection."""
+    """Delete a batch of rows older than ``age``: more would keep the sweeper's connection busy."""
     old = f"SELECT id FROM {table} WHERE {column} < now() - interval '{age}' LIMIT {BATCH_ROWS}"  # noqa: S608  (our own words)
     return len(database.execute(f"DELETE FROM {table} WHERE id IN ({old}) RETURNING 1"))  # noqa: S608
 
 
 def _make(day: dt.date) -> int:
+    """Create the partition of one day unless it exists. Return 1 if it was created, else 0."""
     name = f"receipt_body_{day:%Y%m%d}"
     if database.read("SELECT 1 FROM pg_class WHERE relname = %(name)s", {"name": name}):
         return 0
@@ -94,7 +99,10 @@ def _make(day: dt.date) -> int:
 
 
 def _alone(statement: str) -> int:
-    """Run a statement that waits 200 ms for a lock at most: it must delay no webhook."""
+    """Run one statement by itself. Return 1, or 0 if it failed.
+
+    It waits for a lock 200 ms at most: webhooks that insert rows would wait behind it.
+    """
     try:
         database.execute(f"SET lock_timeout = '200ms'; {statement}; RESET lock_timeout")
     except (psycopg.Error, CoreError) as error:

@@ -48,20 +48,24 @@ from conversations.waking.queues import queue_name, queue_names
 
 log = structlog.get_logger(__name__)
 
-# Between two rounds. Longer: less load on Postgres, and what lost its wake waits longer.
+# Seconds between two rounds. Longer: a lane whose wake was lost waits longer; shorter: more load on
+# Postgres.
 SWEEP_SECONDS = 2.0
-# Between two rounds while more is due than the queues may take. Longer: a backlog drains more
-# slowly.
+# Seconds between two rounds while more lanes are due than the queues may take. Longer: a backlog
+# drains more slowly; shorter: more queries that find the queues still full.
 BUSY_SECONDS = 0.2
-# Lanes claimed at once with Redis away. More: fewer rounds, and a longer backlog in this process.
+# Most lanes claimed at once while Redis is away. Larger: fewer rounds, and more lanes that wait in
+# this process although another one is free; smaller: more rounds.
 DIRECTLY = 512
-# Between two rounds of upkeep. Longer: larger batches of rows to delete.
+# Seconds between two rounds of upkeep. Longer: old rows stay longer and may come faster than they
+# are deleted; shorter: more queries that find nothing.
 UPKEEP_SECONDS = 600.0
 
-# What a broker that is away raises, Redis or RabbitMQ.
+# The exceptions of a broker (Redis or RabbitMQ) that does not answer.
 AWAY = (redis.RedisError, KombuError, AMQPError, OSError)
 
 Capacity = dict[str, int]  # how many more wakes each queue may take
+# Claims of senders without a living Worker row, as (incarnation, beat) for ``Beats``.
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
 
@@ -75,7 +79,7 @@ class Engines(Protocol):
 
 
 class Sweeper:
-    """The sweeper of one process."""
+    """The sweeper of one process. A vital thread runs its rounds."""
 
     def __init__(self, writer: committer.Committer, engines: Engines) -> None:
         self.writer, self.engines = writer, engines
@@ -83,13 +87,14 @@ class Sweeper:
         self._claims = Beats()
         self._producer: Producer | None = None
         self._direct = ThreadPoolExecutor(4, thread_name_prefix="direct")
-        self._directly = {Work.HANDLE: threading.Semaphore(2), Work.SEND: threading.Semaphore(2)}
+        self._free_threads = {Work.HANDLE: threading.Semaphore(2), Work.SEND: threading.Semaphore(2)}
         self._upkeep_at = time.monotonic() + 5.0
 
     def start(self) -> None:
         vital_thread("sweep", self._run)
 
     def _run(self) -> None:
+        """Sweep for ever. A round that fails is repeated: nothing is remembered but heartbeats."""
         while True:
             pause = SWEEP_SECONDS
             try:
@@ -118,9 +123,9 @@ class Sweeper:
         return bool(more)
 
     def _try(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Do one step.
+        """Do one step and return its result; None if the database refuses it.
 
-        If the database refuses it (a row is locked for too long), go on with the next.
+        One row that is locked for too long must not keep the other steps from their work.
         """
         try:
             return step(*arguments)
@@ -131,19 +136,20 @@ class Sweeper:
     # ------------------------------------------------------------ dead workers
 
     def _recover_dead(self) -> None:
+        """Recover the lanes and replies of workers whose heartbeats stopped."""
         rows = database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
         for incarnation, beat in self._beats.stopped(rows):
             dead_workers.recover(self.writer, incarnation, beat)
 
     def _settle_left_over(self) -> None:
-        """Settle replies in ``sending`` whose sender has no living row: nobody else will."""
+        """Settle replies in ``sending`` whose sender has no living Worker row: nobody else will."""
         for claim, _ in self._claims.stopped(database.read(LEFT_OVER)):
             dead_workers.settle(self.writer, claim)
 
     # ------------------------------------------------------------ due
 
     def _measure_capacity(self) -> Capacity | None:
-        """Return how many more wakes each queue may take; None while the broker is away."""
+        """Return how many more wakes each Celery queue may take; None while the broker is away."""
         try:
             if self._producer is None:
                 self._producer = wake.open_producer()
@@ -154,11 +160,10 @@ class Sweeper:
             return None
 
     def _claim_due(self, kind: Work, channels: Sequence[Any], capacity: Capacity | None) -> bool:
-        """Claim due lanes, as many as their queues may take, and publish them. Return True if more
-        are due.
+        """Claim due lanes, as many as their queues may take, and publish wakes for them.
 
-        The channels of a queue share its capacity: one tenant's backlog does not delay another
-        tenant.
+        Return True if more may be due. Channels that are paused are left out. The channels of a
+        queue share its capacity, so that one tenant's backlog does not delay another tenant.
         """
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for channel_id, tenant_id, bot in channels:
@@ -171,7 +176,13 @@ class Sweeper:
         return more
 
     def _claim(self, kind: Work, channels: list[int], room: int, capacity: Capacity | None) -> bool:
-        if not room or (capacity is None and not self._may_do_directly(kind)):
+        """Claim at most ``room`` due lanes of the channels of one queue, and publish them.
+
+        A claim moves the lane's due time 10 s ahead, so that no other sweeper takes it. Shuffled:
+        if there are more channels than room, each has its turn in some round.
+        Return True if more may be due.
+        """
+        if not room or (capacity is None and not self._has_free_thread(kind)):
             return True
         random.shuffle(channels)
         share = max(1, room // len(channels))
@@ -185,7 +196,7 @@ class Sweeper:
     def _publish(self, kind: Work, claimed: Sequence[Any], capacity: Capacity | None, *, probe: bool = False) -> None:
         """Publish wakes for the claimed lanes, by queue.
 
-        Lanes that cannot be published are done here.
+        If the broker does not answer, this process handles or delivers the rest itself.
         """
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
@@ -215,10 +226,11 @@ class Sweeper:
 
     # ------------------------------------------------------------ without Redis
 
-    def _may_do_directly(self, kind: Work) -> bool:
-        room = self._directly[kind].acquire(blocking=False)
+    def _has_free_thread(self, kind: Work) -> bool:
+        """Return True if a thread of this process is free for ``kind``: else claim nothing."""
+        room = self._free_threads[kind].acquire(blocking=False)
         if room:
-            self._directly[kind].release()
+            self._free_threads[kind].release()
         return room
 
     def _do_directly(self, kind: Work, lanes: Sequence[int], probe: bool) -> None:
@@ -227,21 +239,23 @@ class Sweeper:
         rows = database.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
         running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
         mine = [lane for lane in lanes if lane not in running]
-        if mine and self._directly[kind].acquire(blocking=False):
+        if mine and self._free_threads[kind].acquire(blocking=False):
             self._direct.submit(self._run_directly, kind, mine, probe)
 
     def _run_directly(self, kind: Work, lanes: list[int], probe: bool) -> None:
+        """Handle or deliver without Redis locks: each COMMIT checks that the lane is as read."""
         try:
             if kind == Work.HANDLE:
                 self.engines.make_handler().handle(lanes, probe=probe, locked=False)
             else:
                 self.engines.make_sender().send(lanes, probe=probe, locked=False)
         finally:
-            self._directly[kind].release()
+            self._free_threads[kind].release()
 
     # ------------------------------------------------------------ probes, timers, upkeep
 
     def _probe(self, channels: Sequence[Any], capacity: Capacity | None) -> None:
+        """Try one lane of each pause whose probe is due: a success ends the pause."""
         for scope, target, stops in database.execute(sql("claim_probes")):
             sending = stops == Work.SEND.activity
             ids = [row[0] for row in channels if _may_probe(pauses.Key(scope, target, stops), *row[:3])]
@@ -250,19 +264,21 @@ class Sweeper:
                 self._publish(Work.SEND if sending else Work.HANDLE, found, capacity, probe=True)
 
     def _fire_timers(self) -> None:
+        """Turn due timers into messages, unless this may be a copy of another database."""
         if installation.held():
             return
         for (timer,) in database.read(timers.TIMERS_DUE):
             self.writer.write(timers.TIMERS, timer, timeout=5.0)
 
     def _upkeep(self, capacity: Capacity | None) -> None:
+        """Ask for the upkeep every ``UPKEEP_SECONDS``."""
         now = time.monotonic()
         if now >= self._upkeep_at:
             self._upkeep_at = now + UPKEEP_SECONDS
             self._ask_for_upkeep(capacity)
 
     def _ask_for_upkeep(self, capacity: Capacity | None) -> None:
-        """Publish the task of the upkeep, whose result is kept; without a broker, do it here."""
+        """Publish the upkeep as a task, whose result is kept; without a broker, do it here."""
         try:
             if capacity is not None and self._producer is not None:
                 wake.maintain(self._producer)
@@ -273,6 +289,6 @@ class Sweeper:
 
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:
-    """Return True if ``key`` alone stops this channel: a probe must not pass another stop."""
+    """Return True if ``key`` alone pauses this channel: a probe must not ignore another pause."""
     keys = pauses.keys_of(key.stops, bot, channel_id, tenant_id)
     return key in keys and not pauses.is_stopped(*(other for other in keys if other != key))

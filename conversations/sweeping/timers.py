@@ -11,11 +11,13 @@ from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import Stream
 
+# Oldest first. More than 100 at once would keep the sweeper from its other steps; the rest follows
+# in the next round.
 TIMERS_DUE = "SELECT id FROM timer WHERE due_at <= now() ORDER BY due_at LIMIT 100"
 
 
 class TimerStream(Stream[int, str]):
-    """Turns a due timer into the newest message of its lane."""
+    """Turns due timers into messages, each the newest of its lane (conversation); items are ids."""
 
     name = "timers"
     patient = False

@@ -1,4 +1,4 @@
-"""What is said about the work, and never what people wrote.
+"""Logs and error reports about the work, without what people wrote.
 
 logs.py           one JSON object a line
 log_privacy.py    what a line may say

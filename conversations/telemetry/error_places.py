@@ -1,6 +1,6 @@
 """An exception as type and place: the only form in which it may leave the process.
 
-Its words and its frames' variables can hold what people wrote (psycopg puts whole rows into
+Its message and its frames' variables can hold what people wrote (psycopg puts whole rows into
 DETAIL), so neither is ever read here.
 """
 
@@ -10,42 +10,46 @@ import os
 import traceback
 from collections.abc import Iterator
 
-# Places kept per exception, the innermost ones. More: longer log lines.
+# Most frames kept per exception, the innermost ones. Larger: longer log lines; smaller: the caller
+# in our code may be missing.
 FRAMES = 12
-# Causes kept per exception, the nearest ones. More: longer log lines.
+# Most causes kept per exception, the nearest ones. Larger: longer log lines; smaller: the first
+# cause may be missing.
 CHAIN = 5
+# What precedes the package in a path; cut off, since it says nothing and differs between hosts.
 _FOLDERS = ("/site-packages/", "/lib/python")
 
 
 def kind(error: BaseException) -> str:
-    """Return its class as ``module.Name``, a built-in one without the module."""
+    """Return the error's class as ``module.Name``; of a built-in class the name only."""
     cls = type(error)
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def place(error: BaseException) -> str:
-    """Return where it was raised, as ``file:line function``; '' if it never was."""
+    """Return where the error was raised, as ``file:line function``; '' if it was never raised."""
     return next(iter(frames(error)[-1:]), "")
 
 
 def frames(error: BaseException) -> list[str]:
-    """Return the innermost ``FRAMES`` places, outermost first."""
+    """Return the error's innermost ``FRAMES`` frames as ``file:line function``, outermost first."""
     stack = traceback.extract_tb(error.__traceback__, limit=-FRAMES)
     return [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in stack]
 
 
 def causes(error: BaseException) -> list[str]:
-    """Return kind and place of the exceptions that led to it, nearest first."""
+    """Return kind and place of the exceptions that led to this one, nearest first."""
     return [f"{kind(each)} at {place(each)}".removesuffix(" at ") for each in _chain(error)]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the causes that a traceback would print, ``CHAIN`` at most."""
     for _ in range(CHAIN):
-        before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if before is None:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None:
             return
-        yield before
-        error = before
+        yield cause
+        error = cause
 
 
 def _short(filename: str) -> str:

@@ -1,4 +1,4 @@
-"""Failures reported to Sentry and in Celery's results: type and place only, never words."""
+"""Failures reported to Sentry and in Celery's results: type and place, never the message."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
 
-# Failures stored per minute and process, a row each. More: more of a storm is kept.
+# Most failures of tasks stored per minute and process, a row each. Larger: many failures at once
+# also become many writes; smaller: fewer of them can be looked up.
 STORED_A_MINUTE = 60
-# Longest wait for Sentry when a process ends itself. Longer: fewer lost reports, later replacement.
+# Longest wait for Sentry, in seconds, when a process ends itself. Longer: its successor starts
+# later; shorter: the report of why it ended may be lost.
 FLUSH_SECONDS = 1.0
 
 
@@ -27,7 +29,7 @@ FLUSH_SECONDS = 1.0
 
 
 def configure(**options: Any) -> None:
-    """Start Sentry; nothing without a DSN. ``options`` are for tests (a transport)."""
+    """Start Sentry if ``SENTRY_DSN`` is set. ``options`` are for tests (a transport)."""
     if not settings.SENTRY_DSN:
         return
     import sentry_sdk  # loaded only where it is used: it costs every process 15 MB
@@ -53,7 +55,7 @@ def configure(**options: Any) -> None:
 
 
 def capture(error: BaseException) -> None:
-    """Report an exception that was logged to Sentry."""
+    """Report to Sentry an exception that was logged."""
     if settings.SENTRY_DSN:
         import sentry_sdk
 
@@ -61,7 +63,10 @@ def capture(error: BaseException) -> None:
 
 
 def capture_place(kind: str, place: str) -> None:
-    """Report a failure of which only ``error_places.kind`` and ``.place`` are left."""
+    """Report a failure of which only ``error_places.kind`` and ``.place`` are known.
+
+    A bot's exception, for example, may have been raised in a child process.
+    """
     if not settings.SENTRY_DSN:
         return
     import sentry_sdk
@@ -75,7 +80,7 @@ def capture_place(kind: str, place: str) -> None:
 
 
 def flush() -> None:
-    """Send what waits, before a process ends itself; ``FLUSH_SECONDS`` at most."""
+    """Send waiting reports before a process ends itself; ``FLUSH_SECONDS`` at most."""
     if settings.SENTRY_DSN:
         import sentry_sdk
 
@@ -83,7 +88,10 @@ def flush() -> None:
 
 
 def keep_type_and_place(event: Any, hint: Any) -> Any:
-    """Return an event of harmless fields only; None (nothing is sent) without exception."""
+    """Keep an event's harmless fields only. Return None (nothing is sent) if it has no exception.
+
+    A list of what is kept, since a new version of Sentry may add fields.
+    """
     values = (event.get("exception") or {}).get("values") or []
     if not values:
         return None
@@ -94,12 +102,14 @@ def keep_type_and_place(event: Any, hint: Any) -> Any:
 
 
 def _exception(value: dict[str, Any]) -> dict[str, Any]:
+    """Keep an exception's type and frames; its message can hold what people wrote."""
     frames = (value.get("stacktrace") or {}).get("frames") or []
     kept: dict[str, Any] = {name: value[name] for name in ("type", "module") if name in value}
     return {**kept, "stacktrace": {"frames": [_frame(frame) for frame in frames]}}
 
 
 def _frame(frame: dict[str, Any]) -> dict[str, Any]:
+    """Keep a frame's place, without variables and source text."""
     return {name: frame[name] for name in ("filename", "function", "module", "lineno", "in_app") if name in frame}
 
 
@@ -110,17 +120,17 @@ class Results(DatabaseBackend):
     """Keeps the results of maintenance and admin tasks, and the failures of all tasks."""
 
     def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> dict[str, Any]:
-        """Keep where it was raised in place of its words."""
+        """Store where the exception was raised in place of its message."""
         cls = type(exc)
         return {"exc_type": cls.__qualname__, "exc_message": [error_places.place(exc)], "exc_module": cls.__module__}
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store a result; of an exception the type and places, without its words.
+        """Store a result; of an exception its type and places, without its message.
 
-        Raise nothing while the database is away: Celery also calls this in the thread that takes
-        wakes, and an exception would end it.
+        Raises nothing while the database is away: Celery also calls this in the thread that takes
+        tasks from the queue, and an exception would end that thread.
         """
         if state == states.REVOKED:  # a wake that expired: rows decide, and nothing has failed
             return None
@@ -135,7 +145,7 @@ class Results(DatabaseBackend):
             return None
 
     def _get_extended_properties(self, request: Any, traceback: Any) -> dict[str, Any]:
-        """The task's name, never its arguments."""
+        """Return what is stored beside the result: the task's name, never its arguments."""
         return {
             "task_name": getattr(request, "task", None),
             "worker": getattr(request, "hostname", None),
@@ -147,7 +157,7 @@ class Results(DatabaseBackend):
 
 
 class _Minute:
-    """Counts failures per minute, so that a storm of them is not a storm of writes."""
+    """Counts failures per minute, so that many failures do not become as many writes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -155,6 +165,7 @@ class _Minute:
         self._count = 0
 
     def room_for_one(self) -> bool:
+        """Count one more failure. Return True if it may be stored."""
         with self._lock:
             minute = int(time.monotonic() // 60)
             if minute != self._minute:

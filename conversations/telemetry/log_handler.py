@@ -15,18 +15,19 @@ import threading
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, TextIO
 
-# Lines kept while nobody reads the output. More: a longer pause costs no line, but more memory.
+# Most lines that wait while nobody reads the output. Larger: more memory; smaller: a shorter stall
+# of the reader already loses lines.
 WAITING_LINES = 5_000
-# Characters of a line; the rest is cut off. More: a deep traceback is whole, and the queue may hold
-# more memory.
+# Most characters of a line; the rest is cut off. Larger: waiting lines take more memory; smaller:
+# deep tracebacks are cut.
 LINE_CHARACTERS = 8_000
-# Longest wait for the queue to be written when the process ends. Longer: more of the last lines
-# survive a slow reader, and a process with a blocked output ends later.
+# Longest wait, in seconds, for the last lines to be written when the process ends. Longer: with a
+# blocked output it ends later; shorter: a slow reader loses the last lines.
 EXIT_SECONDS = 1.0
 
 
 class PatientHandler(QueueHandler):
-    """Queues lines for a thread that writes them to ``stream``. ``dropped`` counts the rest."""
+    """Queues lines for a thread that writes them to ``stream``; ``dropped`` counts lost lines."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(queue.SimpleQueue())
@@ -37,10 +38,11 @@ class PatientHandler(QueueHandler):
         atexit.register(self.drain, EXIT_SECONDS)
 
     def prepare(self, record: logging.LogRecord) -> Any:
-        """Format here: the exception and the context variables belong to this thread."""
+        """Format in the caller's thread: the exception and the context variables are there."""
         return self.format(record)[:LINE_CHARACTERS]
 
     def enqueue(self, line: Any) -> None:
+        """Queue a line, or drop and count it if ``WAITING_LINES`` wait."""
         # Not a bounded queue.Queue: its lock costs more than all else here, and a signal handler or
         # a __del__ that logs while it is held would wait for itself. Threads may exceed the bound
         # by a few lines.
@@ -50,7 +52,7 @@ class PatientHandler(QueueHandler):
             self.dropped += 1
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Count a record that cannot be formatted: that is never the caller's concern."""
+        """Count a record that cannot be formatted: a log call must not raise in its caller."""
         self.dropped += 1
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -65,13 +67,14 @@ class PatientHandler(QueueHandler):
         done.wait(seconds)
 
     def _start(self) -> None:
+        """Start the writing thread with an empty queue, here and in each forked child."""
         self.queue = queue.SimpleQueue()
         self._writer = Writer(self, self._stream)
         self._writer.start()
 
 
 class Writer(QueueListener):
-    """The thread that writes a handler's lines, and after a loss how many were dropped."""
+    """The thread that writes a handler's lines; after a loss also how many were dropped in all."""
 
     def __init__(self, handler: PatientHandler, stream: TextIO) -> None:
         super().__init__(handler.queue)

@@ -1,4 +1,4 @@
-"""What a log line may say: a security control, through which every line passes.
+"""Decides what a log line may contain: a security control, through which every line passes.
 
 Lines may hold numbers, flags, ids, and text under the names in ``WORDS``. Other text is left out,
 however it got there, since it can be what people wrote, a name, a row, or a URL with a token. An
@@ -18,11 +18,11 @@ from typing import Any
 
 from conversations.telemetry import error_places, error_reports
 
-# Characters of a text value; the rest is cut off. More: longer error messages of ours, longer
-# lines.
+# Most characters of a text value; the rest is cut off. Larger: longer lines; smaller: our own long
+# values are cut.
 VALUE_CHARACTERS = 200
-# Names of values that hold words of ours. Add a name only if no user, platform or database fills
-# its values.
+# Names under which text may be logged. Add a name only if its values come from our own code or
+# settings, never from a user, a platform or a row's text.
 WORDS = frozenset({
     "event", "level", "logger", "timestamp", "trace", "at",
     "bot", "bucket", "channel", "command", "committer", "database", "error", "held", "host", "incarnation", "kind",
@@ -30,16 +30,19 @@ WORDS = frozenset({
     "setting", "sqlstate", "state", "status", "step", "stops", "stream", "table", "task", "tenant", "thread", "verb",
     "version", "why", "worker",
 })  # fmt: skip
-# Levels at which an exception is also sent to Sentry.
+# Log methods whose exceptions are also sent to Sentry. More of them: reports of what is expected.
 REPORTED = frozenset({"error", "exception", "critical"})
-# Attributes of every record of the standard library: they are not values that somebody logged.
+# Attributes of every record of the standard library, to tell them from values that a caller logged.
 ALWAYS = frozenset(vars(logging.makeLogRecord({})))
 
 Event = MutableMapping[str, Any]
 
 
 def type_and_place(logger: Any, method: str, event: Event) -> Event:
-    """Replace ``exc_info`` by ``error``, ``frames`` and ``causes``; tell Sentry of it."""
+    """Replace ``exc_info`` by ``error``, ``frames`` and ``causes``, without the message.
+
+    Failures are also reported to Sentry, see ``REPORTED``.
+    """
     error = _error(event.pop("exc_info", None))
     if error is not None:
         event["error"] = error_places.kind(error)
@@ -58,7 +61,7 @@ def type_and_place(logger: Any, method: str, event: Event) -> Event:
 def template_only(logger: Any, method: str, event: Event) -> Event:
     """Reduce another library's record to the first line of its template.
 
-    A message that is not a string may be an exception, with words: only its type is kept.
+    A message that is not a string may be an exception: only its type is kept.
     """
     record: logging.LogRecord = event["_record"]
     event["event"] = record.msg.partition("\n")[0] if isinstance(record.msg, str) else type(record.msg).__name__
@@ -70,21 +73,25 @@ def template_only(logger: Any, method: str, event: Event) -> Event:
 
 
 def words_only(logger: Any, method: str, event: Event) -> Event:
-    """Leave out text under every name that is not one of ``WORDS``."""
+    """Replace text by "(left out)" under every name that is not one of ``WORDS``."""
     for name, value in event.items():
         if name in ("frames", "causes") or name.startswith("_"):
             continue
-        event[name] = _word(name, value)
+        event[name] = _allowed(name, value)
     return event
 
 
-def _word(name: str, value: Any) -> Any:
+def _allowed(name: str, value: Any) -> Any:
+    """Return what a line may say for a value: numbers and ids as they are, text by its name.
+
+    Characters that cannot be printed are replaced, since they could forge lines in a terminal.
+    """
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, (list, tuple)):
-        return list(value) if all(isinstance(each, int) for each in value) else [_word(name, each) for each in value]
+        return list(value) if all(isinstance(each, int) for each in value) else [_allowed(name, each) for each in value]
     if isinstance(value, str) and name in WORDS:
         text = value[:VALUE_CHARACTERS]
         return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
@@ -92,6 +99,7 @@ def _word(name: str, value: Any) -> Any:
 
 
 def _error(exc_info: Any) -> BaseException | None:
+    """Return the exception of ``exc_info``: True, a tuple or an exception, as logging allows."""
     if exc_info is True:
         return sys.exc_info()[1]
     if isinstance(exc_info, tuple):
@@ -100,7 +108,7 @@ def _error(exc_info: Any) -> BaseException | None:
 
 
 def _add_route(record: logging.LogRecord, event: Event) -> None:
-    """Add the route and status of a request. Its path is left out: it can hold a token."""
+    """Add a request's route (the URL pattern) and status. Its path can hold a token."""
     match = getattr(getattr(record, "request", None), "resolver_match", None)
     if match is not None:
         event["route"] = match.route

@@ -4,7 +4,8 @@
     with logs.traced(message.trace):
         log.info("handled", conversation=7, sequence=3, milliseconds=12)
 
-An event is a constant. ``log_privacy`` decides what a line may say, ``log_handler`` writes it.
+An event is a constant text. ``log_privacy`` decides what a line may contain, ``log_handler``
+writes it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ from conversations.telemetry import error_reports
 from conversations.telemetry.log_handler import PatientHandler
 from conversations.telemetry.log_privacy import Event, template_only, type_and_place, words_only
 
-# The lowest level at which these libraries are logged. Below it they are noise, or log URLs with
-# tokens.
+# The lowest level at which these libraries are logged. Lower: mostly noise, or URLs with tokens.
 QUIET = {
     "axes": logging.WARNING,
     "celery": logging.WARNING,  # wakes are hints: two lines each would be most of the log
@@ -37,10 +37,10 @@ QUIET = {
     "django.request": logging.ERROR,  # 4xx are counted by health, not logged one by one
     "httpx": logging.ERROR,
     "kombu": logging.WARNING,
-    "psycopg.pool": logging.ERROR,  # whoever needs a connection gets the error, and logs it
+    "psycopg.pool": logging.ERROR,  # the caller that needs a connection gets the error and logs it
     "urllib3": logging.ERROR,
 }
-# Items of a batch in one line. More: fewer and longer lines, which ``LINE_CHARACTERS`` may cut off.
+# Most items of a batch in a line. Larger: ``LINE_CHARACTERS`` may cut it off; smaller: more lines.
 TOGETHER = 100
 
 Line = Mapping[str, Any]
@@ -76,12 +76,15 @@ def traced(trace: str) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(trace=trace)
 
 
-def together(logs_of: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
-    """Log a batch as one line with a list per name: a line per item costs more than its work."""
+def together(logger: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
+    """Log a batch as one line with a list of values per name, ``TOGETHER`` items at most.
+
+    One line per item would cost more than the item's work. All items have the same names.
+    """
     for start in range(0, len(lines), TOGETHER):
         part = lines[start : start + TOGETHER]
         lists = {name: [line[name] for line in part] for name in part[0]}
-        logs_of.info(event, **words, **(part[0] if len(part) == 1 else lists))
+        logger.info(event, **words, **(part[0] if len(part) == 1 else lists))
 
 
 def dropped_lines() -> int:
@@ -102,6 +105,7 @@ THEIRS: list[Callable[..., Any]] = [template_only, structlog.contextvars.merge_c
 
 
 def formatter() -> logging.Formatter:
+    """Return the formatter of all lines, ours and those of other libraries (``THEIRS``)."""
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=THEIRS,
         use_get_message=False,
@@ -110,6 +114,7 @@ def formatter() -> logging.Formatter:
 
 
 def _renderers() -> list[Callable[..., Any]]:
+    """Return what makes text of an event: JSON, or readable lines for a terminal."""
     if settings.LOG_FORMAT == "json":
         return [structlog.processors.JSONRenderer(serializer=_as_json)]
     return [_short_time, structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, pad_event_to=24)]
@@ -129,10 +134,10 @@ def _short_time(logger: Any, method: str, event: Event) -> Event:
 
 
 def hook_uncaught_exceptions() -> None:
-    """Log uncaught exceptions and warnings without their words.
+    """Log uncaught exceptions and warnings by type and place.
 
-    Python prints the words. That stays so for an exception at a terminal or under LOCAL, where a
-    developer needs them.
+    By default Python prints their messages, which can hold what people wrote. At a terminal or
+    under ``LOCAL`` an uncaught exception is still printed, for the developer.
     """
     logging.raiseExceptions = False
     warnings.showwarning = _log_warning
@@ -161,9 +166,9 @@ def _log_warning(message: Any, category: type[Warning], filename: str, lineno: i
     log = structlog.get_logger(__name__)
     if category.__name__ != "SecurityWarning":
         log.warning("python warning", kind=category.__name__, place=f"{filename}:{lineno}")
-    elif not settings.LOCAL:  # Celery gives it for one reason
+    elif not settings.LOCAL:  # it warns so only about root
         log.warning("runs as root: give it a user of its own")
 
 
 def _leave_logging_alone(**kwargs: Any) -> None:
-    return None
+    """Do nothing. Celery sets up logging only if its signal has no receiver."""

@@ -31,7 +31,10 @@ def current() -> Process:
 
 
 def start(kind: Work) -> Process:
-    """Start this process with the engine for its kind of work."""
+    """Start this process's one engine for its kind of work, its heartbeat and its recovery.
+
+    A second call returns the process that the first one made.
+    """
     global _process
     if _process is None:
         _process = Process(kind)
@@ -49,14 +52,14 @@ def start(kind: Work) -> Process:
 
 # ---------------------------------------------------------------- in Celery
 
-_told_to_stop = threading.Event()
+_stopping = threading.Event()
 
 
 @worker_init.connect
 def _begin(**kwargs: Any) -> None:
-    """Start, or exit.
+    """Start, or exit with a failure.
 
-    After an exception here Celery would go on and take wakes that nobody serves.
+    After an exception alone Celery would go on, and take tasks that this process cannot run.
     """
     try:
         checks.refuse_to_start()
@@ -68,26 +71,27 @@ def _begin(**kwargs: Any) -> None:
 
 @worker_shutting_down.connect
 def _end(**kwargs: Any) -> None:
-    """On SIGTERM, stop beside Celery's own shutdown.
+    """On SIGTERM, stop in a thread of our own, while Celery shuts down.
 
-    The process ends when all is written or time is up.
+    That thread ends the process when all results are written or ``GRACE_SECONDS`` have passed.
     """
-    if _process is not None and not _told_to_stop.is_set():
-        _told_to_stop.set()
+    if _process is not None and not _stopping.is_set():
+        _stopping.set()
         threading.Thread(target=_stop_and_exit, args=(_process,), name="stop").start()
 
 
 @worker_shutdown.connect
 def _wait_for_end(**kwargs: Any) -> None:
-    """Wait after Celery's shutdown.
+    """Wait, after Celery's shutdown, until ``_stop_and_exit`` ends the process.
 
-    The end of the interpreter would cut off turns that still run.
+    If the interpreter ended first, it would cut off turns that still run.
     """
-    while _told_to_stop.is_set():
+    while _stopping.is_set():
         time.sleep(1)
 
 
 def _stop_and_exit(process: Process) -> None:
+    """Stop, then exit whatever happens: ``_wait_for_end`` waits for this."""
     try:
         process.stop()
     finally:

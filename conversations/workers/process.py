@@ -1,6 +1,7 @@
 """One life of a worker process: its Worker row, its heartbeat and the engine for its kind of work.
 
-A process that stops on purpose deletes its row. The sweeper takes a row without heartbeats for a death.
+A process that stops on purpose deletes its row. The sweeper treats a row without new heartbeats as
+a dead worker.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from conversations.postgres.stream import as_json
 
 log = structlog.get_logger(__name__)
 
-# Between two heartbeats. Longer: a death is noticed later. Shorter: more writes, and false deaths
-# of slow processes.
+# Seconds between two heartbeats. Longer: a living process that misses one may count as dead (see
+# ``heartbeats.DEAD_SECONDS``); shorter: more writes.
 BEAT_SECONDS = 2.0
-# For running turns and calls after SIGTERM. Longer: the supervisor (22 s) or Heroku (30 s) kills us
-# first. Shorter: more turns are cut off and run again.
+# Seconds that running turns and calls get after SIGTERM. Longer: the supervisor (22 s) or Heroku
+# (30 s) kills us first; shorter: more turns are cut off and run again.
 GRACE_SECONDS = 16.0
 
 SENDERS = "SELECT count(*) FROM worker WHERE kind = ANY (%(kinds)s) AND NOT dead"
@@ -41,7 +42,10 @@ LEAVE = "DELETE FROM worker WHERE incarnation = %(incarnation)s"
 
 
 class Process:
-    """This process. ``lifecycle.start`` makes it once."""
+    """This worker process, made once by ``lifecycle.start``.
+
+    ``incarnation`` names one life of it: rows and locks of an earlier life are not ours.
+    """
 
     def __init__(self, kind: Work) -> None:
         self.kind = kind
@@ -59,6 +63,7 @@ class Process:
     # ------------------------------------------------------------ engines
 
     def make_handler(self) -> Handler:
+        """Return the one handler of this process. A sweeper makes one only while Redis is away."""
         with self._making:
             if self.handler is None:
                 locks = lock.Locks(Work.HANDLE, str(self.incarnation))
@@ -66,6 +71,7 @@ class Process:
             return self.handler
 
     def make_sender(self) -> Sender:
+        """Return the one sender of this process. A sweeper makes one only while Redis is away."""
         with self._making:
             if self.sender is None:
                 locks = lock.Locks(Work.SEND, str(self.incarnation))
@@ -75,10 +81,10 @@ class Process:
     # ------------------------------------------------------------ the row
 
     def announce(self, then: database.Statement | None = None) -> Sequence[database.Row] | None:
-        """Write the lanes in hand into the Worker row, before their turns begin.
+        """Write a heartbeat, and the lanes in hand, into the Worker row before their turns begin.
 
-        ``then`` is sent in the same round trip, and its rows are returned. Returns None if the row was
-        not written.
+        If this process dies, the sweeper finds these lanes in the row. ``then`` is sent in the same
+        round trip, and its rows are returned. Returns None if the row was not written.
         """
         with self._announcing:
             if self._left:
@@ -102,9 +108,9 @@ class Process:
         return self.handler.locks.running() if self.handler else []
 
     def _begin_again(self) -> None:
-        """Take a new incarnation: the sweeper took us for dead and gave our lanes away.
+        """Take a new incarnation: the sweeper marked us dead and made our lanes due for others.
 
-        Results are still written under the old claims.
+        Results of work that runs now are still written under the old incarnation.
         """
         log.error("taken for dead; a new incarnation begins", kind=self.kind)
         self.incarnation = uuid.uuid4()
@@ -115,7 +121,7 @@ class Process:
             self.sender.locks.token = str(self.incarnation)
 
     def beat(self) -> None:
-        """Write a heartbeat every ``BEAT_SECONDS``, for ever, in a vital thread."""
+        """Write a heartbeat every ``BEAT_SECONDS``; replace the process if a turn never ends."""
         while True:
             self.announce()
             if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
@@ -124,9 +130,9 @@ class Process:
             time.sleep(BEAT_SECONDS)
 
     def _replace(self, handler: Handler) -> None:
-        """Replace this process.
+        """End this process once its other turns have ended; the supervisor starts a new one.
 
-        A turn never ended, and a thread cannot be stopped. Other turns finish first.
+        A turn never ended. Python cannot stop its thread, which would stay in use for ever.
         """
         log.error("a turn never ended: this process is replaced")
         handler.stop(settings.TURN_SECONDS)
@@ -134,7 +140,11 @@ class Process:
         os._exit(0)
 
     def leave(self) -> None:
-        """Delete our row: a process that stops on purpose leaves no suspects."""
+        """Delete our Worker row.
+
+        If it stayed, the sweeper would count this stop as a death, and its lanes as suspects: lanes
+        whose message may have killed the worker.
+        """
         with self._announcing:
             self._left = True
             try:
@@ -153,7 +163,10 @@ class Process:
 
 
 def _count_senders(last: int) -> int:
-    """Count the processes that deliver. While the database is away, return the last count."""
+    """Count the processes that may deliver: they share a platform's rate limits without Redis.
+
+    While the database is away, return the last count.
+    """
     try:
         return max(1, database.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})[0][0])
     except (psycopg.Error, CoreError):

@@ -1,15 +1,13 @@
 """Keeps commands running: one readable log, a restart after each death, and one stop in time.
 
-Used by `manage.py run_worker` (which turns itself into it, see `exec_supervisor`) and by
-`make run`. It is our own because no other one does all of this: it restarts with a growing
-wait and never gives up (honcho stops all at the first death, supervisord gives up), kills its
-children when it dies, tells the next process which one died before it, and needs neither
-Django nor a package (circus needs pyzmq and tornado), so it costs little more than Python
-itself. See docs/decisions/0018-own-supervisor.md.
+Used by `manage.py run_worker` (which replaces itself by it, see `exec_supervisor`) and `make run`.
+It is our own because no other supervisor does all of this: it restarts with a growing wait and
+never gives up (honcho stops all at the first death, supervisord gives up), its children die with
+it, it tells a process which one died before it, and it needs neither Django nor a package. It costs
+little more memory than Python itself. See docs/decisions/0018-own-supervisor.md.
 
-One thread runs everything but the writing: it starts, reads, restarts and stops.
-Linux ties a child's life to the *thread* that started it (PR_SET_PDEATHSIG), so
-that thread must be the main one.
+The main thread does all but the writing. It must start the children, since Linux ties a child's
+life to the *thread* that started it (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -30,16 +28,19 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import BinaryIO
 
-# From SIGTERM to SIGKILL. Longer: a host (Heroku: 30 s) kills first. Shorter: turns are cut off.
+# Seconds from SIGTERM to SIGKILL. Longer: a host (Heroku: 30 s) kills first; shorter: turns are cut
+# off.
 STOP_SECONDS = 22.0
-# Shortest and longest wait before a restart; it doubles each time. Longer: a process is missing longer.
-# Shorter: a broken one keeps the CPU busy.
+# Shortest and longest wait before a restart, in seconds; it doubles each time. Longer: a process is
+# missing for longer; shorter: one that fails at once keeps the CPU busy.
 BACKOFF_SECONDS = (0.2, 5.0)
-STEADY_SECONDS = 10.0  # a process that ran longer is restarted after the shortest wait
-POLL_SECONDS = 0.1  # between two looks for dead processes; longer: they are restarted later
-LONGEST_LINE = 1 << 20  # bytes; a longer line is passed on in pieces
-READ_BYTES = 1 << 16
-COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)
+# A process that ran for so many seconds is restarted after the shortest wait. Larger: a rare crash
+# costs a longer wait; smaller: one that fails soon after each start is restarted too often.
+STEADY_SECONDS = 10.0
+POLL_SECONDS = 0.1  # between two looks for dead processes; longer: later restarts; shorter: CPU
+LONGEST_LINE = 1 << 20  # bytes; a longer line is passed on in pieces; larger: more memory
+READ_BYTES = 1 << 16  # most bytes of one read; larger: fewer reads, more memory
+COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)  # of names before lines: ANSI codes, one per command
 
 PR_SET_PDEATHSIG = 1
 _prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
@@ -55,9 +56,9 @@ class Command:
 
 
 class LineWriter:
-    """Writes lines in its own thread, so that a reader that stalls does not stall the children.
+    """Writes lines in its own thread, so that a slow reader of the log does not stop the children.
 
-    Nothing is dropped: what the reader has not taken yet waits in memory.
+    Nothing is dropped: lines that are not read yet wait in memory.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -88,6 +89,7 @@ class LineWriter:
                 self._stream.flush()
 
     def _take(self) -> bytes:
+        """Wait for lines and return all of them; b"" once the writer is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             lines = b"".join(self._waiting)
@@ -131,7 +133,7 @@ class Child:
         """Return the exit code of a process that has ended, and plan its restart; else None."""
         if self.process is None or self.process.poll() is None:
             return None
-        # Its own children would keep its port.
+        # Its own children, if they lived on, would keep its port.
         self._signal(signal.SIGKILL)
         self.predecessor = {"PREDECESSOR_PID": str(self.process.pid)}
         code, self.process = self.process.returncode, None
@@ -139,6 +141,7 @@ class Child:
         return code
 
     def delay_start(self) -> None:
+        """Set the time of the next start: the wait grows while starts fail (`BACKOFF_SECONDS`)."""
         now = time.monotonic()
         if now - self._started_at >= STEADY_SECONDS:
             self._wait_seconds = BACKOFF_SECONDS[0]
@@ -169,7 +172,7 @@ class Output:
         os.set_blocking(stream.fileno(), False)
 
     def read(self) -> tuple[list[bytes], bool]:
-        """Return complete lines, and whether more may come."""
+        """Return complete lines, and False once the output has ended."""
         try:
             data = os.read(self.stream.fileno(), READ_BYTES)
         except BlockingIOError:
@@ -266,7 +269,7 @@ class Supervisor:
         self._writer.write(child.prefix + f"* {text}\n".encode())
 
     def _end(self) -> int:
-        """Send SIGTERM to each child, wait, then kill the others."""
+        """Send SIGTERM to each child, wait, then kill those that still run."""
         for child in self._children:
             child.terminate()
         in_time = self._wait_for_all(self._stop_seconds)
@@ -314,7 +317,7 @@ def ending(code: int, *, restarts: bool) -> str:
 
 
 def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Return a function that the child runs before exec: the kernel then kills it when its parent dies."""
+    """Return what the child runs before exec, so that the kernel kills it when its parent dies."""
     if _prctl is None:
         return None
 
@@ -328,7 +331,7 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 
 
 def exec_supervisor(commands: Iterable[Command]) -> None:
-    """Replace this process by a supervisor of `commands`, which frees the memory of our imports."""
+    """Replace this process by a supervisor of `commands`: that frees the memory of our imports."""
     listed = [{"name": each.name, "argv": list(each.argv), "environment": dict(each.environment)} for each in commands]
     sys.stdout.flush()
     # -I: the folder of this file must not shadow the standard library.

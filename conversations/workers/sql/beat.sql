@@ -1,4 +1,5 @@
--- Writes a process's beat and the lanes in its hands; no row comes back when somebody took it for dead.
+-- Writes a process's heartbeat and the lanes in hand. No row comes back if a sweeper has marked it
+-- dead.
 -- incarnation, kind, host, pid, version, running (json list). Rows: 1. Index: primary key.
 INSERT INTO worker AS w (incarnation, kind, host, pid, version, running, beat)
 VALUES (%(incarnation)s, %(kind)s, %(host)s, %(pid)s, %(version)s, %(running)s::jsonb, 1)
