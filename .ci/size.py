@@ -1,11 +1,16 @@
-"""Print lines of code by folder: `size.py [commit]`. Without a commit: the files as they are now, if git knows them."""
+"""Print lines by folder: `size.py [commit]`. Without a commit: the files as they are now, if git knows them.
+
+The first column counts all lines; the second, for Python, leaves out blank lines, comments and docstrings.
+"""
 
 from __future__ import annotations
 
+import ast
 import io
 import subprocess
 import sys
 import tarfile
+import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +20,21 @@ PRODUCT = ("botproject", "channels_ingest", "conversations")
 
 def main(commit: str = "") -> None:
     lines: dict[str, Counter[str]] = {kind: Counter() for kind in ("product", "SQL and Lua", "tests", "bench")}
+    code: Counter[tuple[str, str]] = Counter()
     for path, text in in_commit(commit) if commit else in_worktree():
         if kind := kind_of(path):
             folders = path.parent.parts
-            lines[kind]["/".join(folders[: 3 if "adapters" in folders else 2])] += text.count(b"\n")
-    for kind, folders in lines.items():
-        for folder, count in sorted(folders.items()):
-            print(f"{count:>8,}  {folder}")
-        print(f"{folders.total():>8,}  {kind}, in all\n")
+            folder = "/".join(folders[: 3 if "adapters" in folders else 2])
+            lines[kind][folder] += text.count(b"\n")
+            code[kind, folder] += code_lines(text) if path.suffix == ".py" else 0
+    for kind, counts in lines.items():
+        for folder, count in sorted(counts.items()):
+            print(row(count, code[kind, folder], folder))
+        print(row(counts.total(), sum(code[kind, folder] for folder in counts), f"{kind}, in all\n"))
+
+
+def row(lines: int, code: int, name: str) -> str:
+    return f"{lines:>8,} {f'{code:,}' if code else '':>8}  {name}"
 
 
 def kind_of(path: Path) -> str:
@@ -32,6 +44,22 @@ def kind_of(path: Path) -> str:
     if path.suffix != ".py":
         return ""
     return "product" if path.parts[0] in PRODUCT else path.parts[0] if path.parts[0] in ("tests", "bench") else ""
+
+
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def code_lines(text: bytes) -> int:
+    """Count the lines of a Python file that hold code: no blank line, comment or docstring."""
+    words: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            words.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    found: set[int] = set()
+    for token in tokenize.tokenize(io.BytesIO(text).readline):
+        if token.type not in NO_CODE and token.type != tokenize.ENCODING:
+            found.update(range(token.start[0], token.end[0] + 1))
+    return len(found - words)
 
 
 def in_worktree() -> Iterator[tuple[Path, bytes]]:

@@ -18,6 +18,7 @@ from bench import report
 from bench.cases import CASES, COMPARED
 from bench.runs import SHORT, Result, Scale
 from bench.world import World
+from tests.kit.guard import watch_over_this_process
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     unknown = [name for name in names if name not in CASES]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}; known: {', '.join(CASES)}")
+    watch_over_this_process()
     # On SIGTERM, stop the processes that this one started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run = report.latest() if chosen.add or (chosen.docs and not names) else report.begin()

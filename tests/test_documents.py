@@ -199,3 +199,9 @@ def test_every_promise_of_the_readme_has_its_tests_in_the_architecture() -> None
     }
     assert sorted(held) == promised
     assert all(held.values())
+
+
+def test_the_first_deployment_tells_the_platform_where_to_post() -> None:
+    text = (ROOT / "docs/deploy.md").read_text()
+    commands = text[text.index("## First time") :].split("```")[1]
+    assert commands.index("add_channel telegram") < commands.index("register_webhook")

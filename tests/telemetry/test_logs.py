@@ -21,6 +21,7 @@ import pytest
 import structlog
 from celery.exceptions import SecurityWarning
 
+from conversations.lanes import pauses
 from conversations.telemetry import log_handler, logs
 
 CANARY = "canary-7f3a"
@@ -118,9 +119,11 @@ def test_trace_follows_a_message(lines: io.StringIO) -> None:
     assert [json.loads(line)["trace"] for line in lines.getvalue().splitlines()] == ["0123456789abcdef"] * 2
 
 
-def test_a_pause_names_whom_it_stops(lines: io.StringIO) -> None:
-    structlog.get_logger("ours").error("paused", bot="orders", stops="handling")
-    assert json.loads(lines.getvalue())["bot"] == "orders"
+@pytest.mark.parametrize(("scope", "target"), [("bot", "orders"), ("channel", "7"), ("tenant", "3")])
+def test_a_pause_names_whom_it_stops(lines: io.StringIO, own_database: str, scope: str, target: str) -> None:
+    assert pauses.count_failure(pauses.Key(scope, target, "handling"), 1, "it fails for all", at_once=True)
+    said = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [line[scope] for line in said if line["event"] == "paused"] == [target]
 
 
 def test_the_last_line_of_a_process_names_the_thread_that_died(lines: io.StringIO) -> None:
