@@ -94,11 +94,6 @@ def find_bot(name: str) -> Callable[..., Any]:
         raise UnknownBot(f"no bot named {name!r}; known: {', '.join(sorted(_bots))}") from None
 
 
-def bot_names() -> list[str]:
-    load_bots()
-    return sorted(_bots)
-
-
 # ---------------------------------------------------------------- channels
 
 

@@ -71,7 +71,6 @@ class Task(Struct, frozen=True):
     contact: Person
     state: dict[str, Any]
     platform: str = ""
-    split: str = ""
 
 
 class Output(Struct, frozen=True):
