@@ -1,48 +1,32 @@
-"""The verbs of staff: what a person may do to a conversation, a reply, a pause or a quarantined item.
+"""The verbs of staff: what a person may do to a lane, a reply, a pause or a quarantined item.
 
-Each verb is one transaction in one pipeline: lock the lane if it is still as the person saw it, act, write the audit
-entry; after COMMIT, wake. A turn that was computed before cannot undo a verb, because the verb bumps the epoch or takes
-a number. Callers ask ``access`` first: the names of these functions are the actions of ``access.LEAST``.
-
-**Invariant:** a verb that comes too late changes nothing and raises ``LaneMoved``, which says what is there now.
+Each verb is one ``desk.transaction``. A turn that was computed before cannot undo a verb, because the
+verb bumps the epoch or takes a number. Callers ask ``access`` first: the names of these functions
+are the actions of ``access.LEAST``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
-import psycopg
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import transaction
 
 from conversations import crypto, installation, registry
 from conversations.contracts import ReplyBody, Struct
-from conversations.errors import Busy, CoreError, LaneMoved
+from conversations.desk.transaction import Statements, act, audit_step, clean_note, commit, step
+from conversations.errors import CoreError, LaneMoved
 from conversations.models import Audit, Channel, Conversation, Message, Quarantine, Reply
-from conversations.postgres import database
-from conversations.postgres.database import Row, Statement
-from conversations.postgres.sql_files import sql
+from conversations.postgres.database import Statement
 from conversations.postgres.storable_text import clean_text
-from conversations.waking import wake
 
-# Attempts at a transaction while the lane is locked; each waits for lock_timeout (500 ms). Larger:
-# the page waits longer. Smaller: staff are told more often that the conversation is busy.
-TRIES = 3
-# Longest note or reason; the rest is cut off. Larger: longer rows in the audit.
-NOTE_CHARACTERS = 2_000
 # Longest answer of a person; a longer one is refused. Larger: one answer becomes more replies.
 ANSWER_CHARACTERS = 20_000
 # Most replays of one message. Larger: ``next_replay`` looks up more identities for each page.
 REPLAYS = 64
-# Values for ``lock.sql`` that accept a lane in any state. An act replaces those that it depends on.
-ANYTHING = {"epoch": None, "next_sequence": None, "mode": None, "paused": None}
-
-Result = TypeVar("Result")
-Statements = dict[str, Statement]
-Rows = dict[str, list[Row]]
 
 
 class NotAnswered(CoreError):
@@ -74,7 +58,7 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 def retry(seen: Seen, staff: User) -> None:
     """Try the head again at once, with all its attempts."""
-    _act(seen.head(), staff, "retry", {"retry": _sql("retry")}, subject=f"message {seen.next_sequence}")
+    act(seen.head(), staff, "retry", {"retry": step("retry")}, subject=f"message {seen.next_sequence}")
 
 
 def skip(seen: Seen, staff: User, note: str) -> None:
@@ -92,9 +76,9 @@ def _pass_head(seen: Seen, staff: User, verb: str, note: str, *, status: str, st
 
     ``statuses`` are those that the head may have; with any other, nothing changes.
     """
-    written = f"{status} by {staff.get_username()}: {_note(note)}"
-    statement = _sql("pass", status=status, note=written, statuses=statuses)
-    _act(seen.head(), staff, verb, {"pass": statement}, subject=f"message {seen.next_sequence}", reason=note)
+    written = f"{status} by {staff.get_username()}: {clean_note(note)}"
+    statement = step("pass", status=status, note=written, statuses=statuses)
+    act(seen.head(), staff, verb, {"pass": statement}, subject=f"message {seen.next_sequence}", reason=note)
 
 
 # ---------------------------------------------------------------- messages that were passed
@@ -110,7 +94,7 @@ def unpark(seen: Seen, staff: User, message: Message) -> int:
         retry(seen, staff)
         return seen.next_sequence
     identity = _copy_identity(message, "u:")
-    statement = _sql("replay", message=message.pk, identity=identity, statuses=["parked"], unpark=True)
+    statement = step("replay", message=message.pk, identity=identity, statuses=["parked"], unpark=True)
     return _append_copy(staff, "unpark", message, statement)
 
 
@@ -123,7 +107,7 @@ def replay(staff: User, message: Message, number: int) -> int:
         raise LaneMoved(f"a message is replayed {REPLAYS} times at most")
     identity = _copy_identity(message, f"r:{number}")
     statuses = ["handled", "skipped"]
-    statement = _sql("replay", message=message.pk, identity=identity, statuses=statuses, unpark=False)
+    statement = step("replay", message=message.pk, identity=identity, statuses=statuses, unpark=False)
     return _append_copy(staff, "replay", message, statement)
 
 
@@ -150,7 +134,7 @@ def _append_copy(staff: User, verb: str, message: Message, statement: Statement)
     The epoch is not compared: a new number at the tail disturbs no other act.
     """
     lane = {"conversation": message.conversation_id}
-    rows = _act(lane, staff, verb, {"copy": statement}, subject=f"message {message.sequence}")
+    rows = act(lane, staff, verb, {"copy": statement}, subject=f"message {message.sequence}")
     return int(rows["copy"][0][1])
 
 
@@ -159,7 +143,7 @@ def _append_copy(staff: User, verb: str, message: Message, statement: Statement)
 
 def take_over(seen: Seen, staff: User, reason: str = "") -> None:
     """Let a person answer from now on; replies that the bot has not begun to send become drafts."""
-    _act(seen.lane(mode="bot"), staff, "take_over", _take_over_steps(staff), reason=reason)
+    act(seen.lane(mode="bot"), staff, "take_over", _take_over_steps(staff), reason=reason)
 
 
 def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> None:
@@ -169,12 +153,12 @@ def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> 
     answer in between.
     """
     bodies = _bodies(seen.conversation, text)
-    statement = _sql("answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
+    statement = step("answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
     if taking_over:
-        steps = {**_take_over_steps(staff), "took": _audit(staff, "take_over"), "answer": statement}
-        _act(seen.lane(mode="bot"), staff, "answer", steps)
+        steps = {**_take_over_steps(staff), "took": audit_step(staff, "take_over"), "answer": statement}
+        act(seen.lane(mode="bot"), staff, "answer", steps)
     else:
-        _act(seen.lane(mode="human"), staff, "answer", {"answer": statement})
+        act(seen.lane(mode="human"), staff, "answer", {"answer": statement})
 
 
 def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
@@ -184,22 +168,22 @@ def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
     bot. Raises ``NotAnswered`` where nobody answered any of them.
     """
     steps = {
-        "release": _sql("release", everything=skip_answered),
-        "back": _sql("hand_back", skip=skip_answered, seen_last=seen.last_sequence),
-        "assign": _sql("assign", assignee=None),
+        "release": step("release", everything=skip_answered),
+        "back": step("hand_back", skip=skip_answered, seen_last=seen.last_sequence),
+        "assign": step("assign", assignee=None),
     }
     reason = "answered messages are skipped" if skip_answered else "left to the bot"
-    rows = _act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason, refused=NotAnswered)
+    rows = act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason, refused=NotAnswered)
     return int(rows["back"][0][1])
 
 
 def _take_over_steps(staff: User) -> Statements:
     """Return the statements that stop the bot, make its unsent replies drafts and assign ``staff``."""
     return {
-        "release": _sql("release", everything=True),
-        "take over": _sql("take_over"),
-        "replies": _sql("move_replies"),
-        "assign": _sql("assign", assignee=staff.pk),
+        "release": step("release", everything=True),
+        "take over": step("take_over"),
+        "replies": step("move_replies"),
+        "assign": step("assign", assignee=staff.pk),
     }
 
 
@@ -219,19 +203,19 @@ def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
 
 def wake_up(conversation_id: int, staff: User) -> None:
     """Make the lane due now. Retry times stay."""
-    _act({"conversation": conversation_id}, staff, "wake", {"wake": _sql("wake")})
+    act({"conversation": conversation_id}, staff, "wake", {"wake": step("wake")})
 
 
 def pause(conversation_id: int, staff: User, reason: str) -> None:
     """Stop the bot in this conversation. Replies that are written already still go out."""
     lane = {"conversation": conversation_id, "paused": False}
-    _act(lane, staff, "pause", {"pause": _sql("pause", paused=True)}, reason=reason)
+    act(lane, staff, "pause", {"pause": step("pause", paused=True)}, reason=reason)
 
 
 def resume(conversation_id: int, staff: User) -> None:
     """End a pause of this conversation; the bot goes on where it stopped."""
     lane = {"conversation": conversation_id, "paused": True}
-    _act(lane, staff, "resume", {"resume": _sql("pause", paused=False)})
+    act(lane, staff, "resume", {"resume": step("pause", paused=False)})
 
 
 # ---------------------------------------------------------------- replies that wait for a person
@@ -242,27 +226,27 @@ def decide_unknown_reply(reply: Reply, staff: User, *, sent: bool) -> None:
 
     It is sent with the same key. A bot's reply from before a take-over becomes a draft instead.
     """
-    statement = _sql("decide_reply", reply=reply.pk, sent=sent)
+    statement = step("decide_reply", reply=reply.pk, sent=sent)
     _act_on_reply(reply, staff, "decide_sent" if sent else "decide_resend", statement)
 
 
 def resend_reply(reply: Reply, staff: User) -> None:
     """Send the same words as a new reply of this person, at the tail."""
     statuses = ["parked", "failed", "expired"]
-    _act_on_reply(reply, staff, "resend", _sql("resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
+    _act_on_reply(reply, staff, "resend", step("resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
 
 
 def cancel_reply(reply: Reply, staff: User, note: str) -> None:
     """Cancel a reply that has not started, or take a refused one off the list of staff."""
-    written = f"set aside by {staff.get_username()}: {_note(note)}"
-    statement = _sql("cancel_reply", reply=reply.pk, statuses=["pending", "parked", "failed"], note=written)
+    written = f"set aside by {staff.get_username()}: {clean_note(note)}"
+    statement = step("cancel_reply", reply=reply.pk, statuses=["pending", "parked", "failed"], note=written)
     _act_on_reply(reply, staff, "cancel", statement, reason=note)
 
 
 def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, reason: str = "") -> None:
     """Run ``statement`` for one reply, and make the next reply due if this one is settled."""
-    steps = {"reply": statement, "replies": _sql("move_replies")}
-    _act({"conversation": reply.conversation_id}, staff, verb, steps, subject=f"reply {reply.sequence}", reason=reason)
+    steps = {"reply": statement, "replies": step("move_replies")}
+    act({"conversation": reply.conversation_id}, staff, verb, steps, subject=f"reply {reply.sequence}", reason=reason)
 
 
 # ---------------------------------------------------------------- beyond one lane
@@ -271,8 +255,8 @@ def _act_on_reply(reply: Reply, staff: User, verb: str, statement: Statement, re
 def start_pause(scope: str, target: str, stops: str, staff: User, reason: str) -> None:
     """Stop handling or sending of a whole channel, bot or tenant, until staff end it."""
     key = {"scope": scope, "target": target, "stops": stops}
-    statement = _sql("start_pause", **key, staff=staff.pk, reason=_note(reason))
-    if not _commit({"start": statement})["start"]:
+    statement = step("start_pause", **key, staff=staff.pk, reason=clean_note(reason))
+    if not commit({"start": statement})["start"]:
         raise LaneMoved("it changed meanwhile: staff have stopped this already")
 
 
@@ -281,8 +265,8 @@ def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str
 
     A pause that began after the page was loaded is not ended.
     """
-    statement = _sql("end_pause_by_staff", pause=pause_id, since=since, staff=staff.pk, reason=_note(reason))
-    if not _commit({"end": statement})["end"]:
+    statement = step("end_pause_by_staff", pause=pause_id, since=since, staff=staff.pk, reason=clean_note(reason))
+    if not commit({"end": statement})["end"]:
         raise LaneMoved("it changed meanwhile: this pause ended, or another one began")
 
 
@@ -296,8 +280,7 @@ def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) ->
         row.set_credentials(values)
         row.save(update_fields=["sealed"])
         _note_channel(row, staff, "set_credentials", changes=dict.fromkeys(values))
-    ended = {"scope": "channel", "target": str(channel.pk), "stops": "sending"}
-    _commit({"end": (sql("end_pause"), ended)})
+    commit({"end": step("end_pause", scope="channel", target=str(channel.pk), stops="sending")})
     registry.forget_channels()
 
 
@@ -321,116 +304,18 @@ def _note_channel(
         verb=verb,
         tenant_id=channel.tenant_id,
         subject=f"channel {channel.public_id}",
-        reason=_note(reason),
+        reason=clean_note(reason),
         changes=changes,
     )
 
 
 def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:
     """Settle a quarantined item; its bytes are kept."""
-    statement = _sql("settle_quarantine", item=item.pk, staff=staff.pk, reason=_note(note))
-    if not _commit({"settle": statement})["settle"]:
+    statement = step("settle_quarantine", item=item.pk, staff=staff.pk, reason=clean_note(note))
+    if not commit({"settle": statement})["settle"]:
         raise LaneMoved("it changed meanwhile: somebody has settled this item")
 
 
 def note_reading(conversation_id: int, staff: User) -> None:
     """Audit that a person read a conversation, once an hour."""
-    _commit({"read": _sql("note_reading", conversation=conversation_id, staff=staff.pk)})
-
-
-# ---------------------------------------------------------------- one transaction
-
-
-def _act(
-    expected: Mapping[str, Any],
-    staff: User,
-    verb: str,
-    steps: Statements,
-    *,
-    subject: str = "",
-    reason: str = "",
-    refused: type[CoreError] | None = None,
-) -> Rows:
-    """Lock the lane where ``expected`` holds, run ``steps``, audit, COMMIT and wake.
-
-    Returns the rows of each step. Raises ``LaneMoved`` where nothing was done; ``refused``, if
-    given, where the lane was as expected all the same.
-    """
-    lock = _sql("lock", **{**ANYTHING, **expected})
-    rows = _commit({"lock": lock, **steps, "audit": _audit(staff, verb, subject, reason)})
-    if not rows["audit"]:
-        if rows["lock"] and refused:
-            raise refused
-        raise LaneMoved(f"it changed meanwhile: {_present_state(expected['conversation'])}")
-    _wake(expected["conversation"], tenant_id=rows["lock"][0][2])
-    return rows
-
-
-def _audit(staff: User, verb: str, subject: str = "", reason: str = "") -> Statement:
-    """Return the statement that writes the audit entry.
-
-    It writes none, and returns no row, if a step before it found nothing to do. So ``_act``
-    learns it.
-    """
-    return _sql("audit", staff=staff.pk, verb=verb, subject=subject, reason=_note(reason))
-
-
-def _wake(conversation_id: int, tenant_id: int) -> None:
-    """Publish hints for handling and sending.
-
-    Without them the lane waits for the sweeper, some seconds.
-    """
-    wake.handle([conversation_id], tenant_id)
-    wake.send([conversation_id], tenant_id)
-
-
-def _present_state(conversation_id: int) -> str:
-    """Describe the lane as it is now, for a person whose act came too late."""
-    lane = Conversation.objects.filter(pk=conversation_id).first()
-    if lane is None:
-        return "this conversation is gone"
-    who = "a person answers" if lane.mode == Conversation.Mode.HUMAN else "the bot answers"
-    head = f"message {lane.next_sequence} is next" if lane.next_sequence <= lane.last_sequence else "nothing is waiting"
-    return f"{who}{', it is paused' if lane.paused_at else ''}, {head}"
-
-
-def _commit(statements: Statements) -> Rows:
-    """Run one pipeline on this request's connection, up to ``TRIES`` times while the lane is locked."""
-    return _retry_while_locked(lambda: database.transaction(_own_connection(), statements))
-
-
-def _retry_while_locked(attempt: Callable[[], Result]) -> Result:
-    """Call ``attempt``, up to ``TRIES`` times while another transaction locks the lane.
-
-    Raises ``Busy`` if it stays locked, ``LaneMoved`` if the copy of a message exists already.
-    """
-    for last in (*[False] * (TRIES - 1), True):
-        try:
-            return attempt()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            if last:
-                raise Busy("somebody else holds this conversation just now; try again") from None
-        except psycopg.errors.UniqueViolation:
-            raise LaneMoved("it changed meanwhile: somebody has replayed this message") from None
-    raise AssertionError("unreachable")
-
-
-def _own_connection() -> psycopg.Connection[Row]:
-    """Return this request's connection for a transaction of ours.
-
-    Raises ``RuntimeError`` inside ``atomic``: the caller's rollback would undo a verb that was
-    reported as done.
-    """
-    if connection.in_atomic_block:
-        raise RuntimeError("a verb is a transaction of its own")
-    connection.ensure_connection()
-    return connection.connection
-
-
-def _sql(name: str, **values: Any) -> Statement:
-    parameters: Mapping[str, Any] = values
-    return sql(name), parameters
-
-
-def _note(text: str) -> str:
-    return clean_text(text.strip(), NOTE_CHARACTERS)
+    commit({"read": step("note_reading", conversation=conversation_id, staff=staff.pk)})
