@@ -49,8 +49,8 @@ class ChannelFilter(admin.SimpleListFilter):
         return [(str(channel.pk), visible(channel)) for channel in access.channels(request)[:CHANNELS]]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        value = self.value()
-        return queryset.filter(**{self.lookup: int(value)}) if value and value.isdigit() else queryset
+        value = self.value() or ""
+        return queryset.filter(**{self.lookup: int(value)}) if value.isascii() and value.isdigit() else queryset
 
 
 class ChannelOfConversationFilter(ChannelFilter):

@@ -320,6 +320,11 @@ def test_a_list_is_narrowed_to_a_channel(chief: Client, shop: Scene) -> None:
     assert [lane.pk for lane in found] == [shop.lane.pk]
 
 
+@pytest.mark.parametrize("value", ["²", "x", "", "-1", "9" * 30])
+def test_a_channel_that_is_no_id_is_no_error(chief: Client, shop: Scene, value: str) -> None:
+    assert lane_list(chief, channel=value).status_code == 200
+
+
 # ---------------------------------------------------------------- what the bot noted
 
 
