@@ -189,7 +189,7 @@ def _storable(body: ReplyBody) -> bool:
 def run(function: Callable[[Turn], Any], task: Task) -> Output:
     """Run a bot on a task, in this thread.
 
-    Never raises: a failure becomes an ``Output`` with ``error_type``.
+    What the bot raises, or an output that is refused, becomes an ``Output`` with ``error_type``.
     """
     turn = Turn(task)
     try:
@@ -205,7 +205,7 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
 
 
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
-    """Run an ``async def`` bot on the process's one event loop. Never raises, see ``run``."""
+    """Run an ``async def`` bot on the process's one event loop. It may fail as in ``run``."""
     turn = Turn(task)
     try:
         await function(turn)

@@ -42,7 +42,11 @@ class Target(NamedTuple):
 
 
 def check_url(url: str, allow_private: bool) -> Target:
-    """Read an https URL, or an http URL if ``allow_private``. Raises ``AddressRefused``."""
+    """Parse a URL that is to be called. Raises ``AddressRefused``.
+
+    ``allow_private``: plain http is allowed, as private addresses are (``ALLOW_PRIVATE_OUTBOUND``).
+    The address of the host is not checked here but at each connection, by ``public_address``.
+    """
     try:
         target = None if REFUSED.search(url) else _read_url(url)
     except ValueError:

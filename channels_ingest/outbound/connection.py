@@ -28,8 +28,8 @@ from channels_ingest.outbound.deadlines import Handle, Watch
 # Longest idle time, in seconds, after which a connection is used again. Larger: more calls end as
 # unknown, because the server had closed the connection. Smaller: more calls connect.
 IDLE_SECONDS = 5.0
-# Idle connections kept per server; beyond that the oldest is closed. Larger: more open sockets.
-# Smaller: more calls connect.
+# Idle connections that a process keeps to each remote server; beyond that the one that has been
+# idle for longest is closed. Larger: more open sockets. Smaller: more calls connect.
 POOL_CONNECTIONS = 64
 # Most bytes of the heads, interim answers included; over it the call has no answer. Larger: a
 # faulty server costs more memory. Smaller: platforms with many headers cannot be called.

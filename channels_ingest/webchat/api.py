@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 # Most bytes of a request; a larger one is refused by 413. Larger: more memory. Smaller: texts that
 # MAX_TEXT allows are refused (a code point takes up to 12 bytes in JSON).
 BODY_CAP = 64 * 1024
-# Code points of a message. The page counts them too and sends no more. Larger: longer texts for
-# bots and platforms. Smaller: visitors must split their texts.
+# Most code points of a message; a longer one is refused by 413, and the page does not send it.
+# Larger: longer texts for bots and platforms. Smaller: visitors must split their texts.
 MAX_TEXT = 4000
 # The page's id of a message: the same id again in a visitor's conversation is a duplicate.
 CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")

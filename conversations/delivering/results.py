@@ -41,7 +41,12 @@ SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
 
 
 class Next(msgspec.Struct, frozen=True, array_like=True):
-    """A row of ``fetch_replies.sql``; ``reply_id`` is None for a lane with nothing left."""
+    """A row of ``fetch_replies.sql``: a lane (conversation), its reply, and the message answered.
+
+    ``id`` is the conversation's; ``reply_id`` is None for a lane with nothing left. ``answers`` is
+    the platform's id of the message that the reply answers. ``sent_ago``: seconds since the lane's
+    last send; ``wait``: seconds until the reply's next attempt; ``age``: seconds since it was made.
+    """
 
     id: int
     channel_id: int
@@ -225,9 +230,9 @@ def result(
 
 
 def outbound(reply: Next) -> OutboundReply:
-    """Return what the adapter sends.
+    """Return what the adapter sends in this attempt.
 
-    The key is the same in each attempt, so that a platform may recognise a repeated send.
+    ``key`` is the same in each attempt, so that a platform may recognise a repeated send.
     """
     return OutboundReply(
         key=str(reply.key),

@@ -187,7 +187,11 @@ class Sender:
         self._find_lost()
 
     def _next_events(self) -> Sequence[Event]:
-        """Return what happened. Waits for the next event, the next timer, or the next check."""
+        """Return the events to apply. Waits for one, for a lane's timer, or for ``_find_lost``.
+
+        A lane whose timer is due becomes the event "advance" if it has fetched replies, else
+        "look": fetch them. Does not wait if a lane that waits for a slot can have one.
+        """
         now = time.monotonic()
         until = min(self._scheduled[0][0] if self._scheduled else now + CHECK_SECONDS, self._checked_at + CHECK_SECONDS)
         if self._bulkhead.has_startable():

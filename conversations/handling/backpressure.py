@@ -32,20 +32,23 @@ class Backpressure:
     def __init__(self) -> None:
         self.waiting = 0  # waiting tasks, of those whose lanes can be woken again after an early release
         self._changed = threading.Condition()
-        self._queues: dict[int, str] = {}  # lane -> its queue
+        self._queue_of: dict[int, str] = {}  # lane in hand -> name of the Celery queue of its wake
         self._busy: set[int] = set()  # lanes whose bot is running
         self._stuck: dict[str, tuple[int, float]] = {}  # queue -> lanes that did not move; until when
 
     def enter(self, queue: str, lanes: Iterable[int]) -> None:
         """Count lanes that the process took for a wake of ``queue``."""
         with self._changed:
-            self._queues.update(dict.fromkeys(lanes, queue))
+            self._queue_of.update(dict.fromkeys(lanes, queue))
 
     def leave(self, lanes: Iterable[int]) -> None:
-        """Forget lanes that were released."""
+        """Stop counting lanes whose locks this process released, and notify the waiting tasks.
+
+        Only the count changes: the lanes' messages are in Postgres, for the next holder.
+        """
         with self._changed:
             for lane in lanes:
-                self._queues.pop(lane, None)
+                self._queue_of.pop(lane, None)
                 self._busy.discard(lane)
             self._changed.notify_all()
 
@@ -81,4 +84,4 @@ class Backpressure:
 
     def _count_waiting(self, queue: str) -> int:
         """Return how many lanes of the queue the process has whose bot is not running."""
-        return sum(lane_queue == queue and lane not in self._busy for lane, lane_queue in self._queues.items())
+        return sum(lane_queue == queue and lane not in self._busy for lane, lane_queue in self._queue_of.items())

@@ -57,7 +57,7 @@ def migrations_leave_the_running_version_alone(app_configs: Any, **kwargs: Any) 
         return []
     return [
         Error(f"migration {migration} {why}: {what}", hint=HINT, id="conversations.E012")
-        for migration, state in _ours()
+        for migration, state in _our_migrations()
         for what, why in refused(migration, state)
     ]
 
@@ -79,8 +79,11 @@ def refused(migration: Migration, state: ProjectState) -> Iterator[tuple[str, st
                 yield part.describe(), why
 
 
-def _ours() -> Iterator[tuple[Migration, ProjectState]]:
-    """Yield each migration of the project with the models as they are before it."""
+def _our_migrations() -> Iterator[tuple[Migration, ProjectState]]:
+    """Yield each migration of the project once, in order, with the models as they are before it.
+
+    ``refused`` needs these models to judge what an operation changes.
+    """
     loader = MigrationLoader(None)
     state = ProjectState(real_apps=loader.unmigrated_apps)
     seen: set[tuple[str, str]] = set()

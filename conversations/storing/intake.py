@@ -77,7 +77,8 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     """Store requests in their order. Returns after COMMIT; raises ``Busy`` or ``NotStored``.
 
     1. Store the entries. 2. Quarantine those whose identity is stored with other content. 3. Join
-    the statuses to their replies; those of unknown replies are written once more later.
+    the statuses to their replies. One whose reply is not known yet is kept, and written once more
+    after ``statuses.AGAIN_SECONDS``: the sender may not have committed the reply's id yet.
     """
     until = time.monotonic() + seconds
     items = [item for each in requests for item in make_items(each)]

@@ -9,8 +9,10 @@ from typing import Any
 from conversations.storing import spool
 from conversations.storing.spool_format import STORED, read_line
 
-# Bytes at the start of the log that identify it: they hold the time and random bytes of the first
-# line. If they differ from the last look, the log was emptied and filled again.
+# Bytes at the start of the log that identify it: after the mark, which changes, they hold the time
+# and random bytes of the first line. If they differ from those read at the last look, the log was
+# emptied and filled again. Smaller: without the random bytes, a new log may pass for the old one.
+# Larger than the first line: a line appended behind it looks like a new log.
 HEAD_BYTES = 64
 
 
@@ -54,9 +56,10 @@ class Tally:
             self._count += 1
 
     def _skip_stored(self, log: Any) -> float | None:
-        """Subtract the stored lines before the first that waits. Return its time, or None.
+        """Move past the stored lines at the front, and take them off the count.
 
-        Stored lines behind it stay in the count until it is stored as well.
+        Return the time of the first line that waits (unix seconds), or None if none waits. Stored
+        lines behind it are still counted: until it is stored, the count may be too high.
         """
         log.seek(self._first)
         while self._first < self._end:

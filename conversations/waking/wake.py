@@ -69,8 +69,9 @@ HINTS = 10_000
 REST_PER_CPU = 150
 # Longest such rest, in seconds. Longer: fewer wakes under load; shorter: conversations wait less.
 LONGEST_REST_SECONDS = 0.05
-# With this many wakes in a queue, one more would only wait behind them: the pending wake collects
-# more ids instead. Larger: more small wakes wait in the queue; smaller: the queue may run empty.
+# With this many unread wakes in a Celery queue, one more would only wait behind them: the pending
+# wake stays in this process and collects more ids, until it is full or GROWING_SECONDS old. Larger:
+# more small wakes wait in the queue; smaller: the queue may run empty.
 ENOUGH_WAITING = 2
 # Seconds after which a pending wake is published in any case, unless WAITING wakes wait. Longer:
 # larger wakes behind a slow consumer; shorter: more wakes in the queue.

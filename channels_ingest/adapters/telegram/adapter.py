@@ -168,7 +168,8 @@ def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     """Return method and parameters of a send.
 
     In a group (a chat id below 0) the reply quotes the message that it answers. Without
-    ``parse_mode``, a person's words are never read as markup.
+    ``parse_mode``, a person's words are never read as markup. A guest query, from a chat where the
+    bot is no member, is answered by a method of its own, without a chat id.
     """
     body, address = reply.body, reply.address
     if address.get("guest_query_id"):

@@ -120,7 +120,10 @@ def _as_json(name: str, value: str) -> Any:
 
 
 def _walk(body: Any) -> Iterator[dict[str, Any]]:
-    """Yield the objects in a body, those nearest to the top first."""
+    """Yield the objects in a body, those nearest to the top first.
+
+    So ``put`` finds a message's own text before the text of a message that it quotes.
+    """
     level = [body]
     while level:
         yield from (item for item in level if isinstance(item, dict))

@@ -151,13 +151,14 @@ class Conversations(Lanes):
     ) -> HttpResponse:
         """Show one conversation, and note in the audit that this person read it.
 
-        ``?before=`` is the number below which an older part of the timeline begins. More
-        than 18 digits are ignored: they may not fit a bigint.
+        ``?before=N`` shows an older part of the timeline: the last messages numbered below N.
+        More than 18 digits are ignored: they may not fit a bigint.
         """
         lane = self.find(request, object_id)
         actions.note_reading(lane.pk, access.staff_of(request))
         before = request.GET.get("before", "")
         older = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+        # Read before the parts: the next live update then shows what changed in between.
         cursor = timeline.version(lane.pk)
         words = {
             "title": name_of(lane),

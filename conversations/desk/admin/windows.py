@@ -310,7 +310,10 @@ class Unlisted(Window):
 
 
 def in_words(value: Any) -> str:
-    """Return a value of a row as people read it."""
+    """Return a row's value as text for a page: "—" for none, times in local time, lists as JSON.
+
+    ``visible`` puts a symbol in place of each invisible character of a text.
+    """
     match value:
         case None | "":
             return "—"
