@@ -205,7 +205,7 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
 
 
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
-    """Run an ``async def`` bot on the process's one event loop. It may fail as in ``run``."""
+    """Run an ``async def`` bot on the process's one event loop. Failures end as in ``run``."""
     turn = Turn(task)
     try:
         await function(turn)

@@ -19,9 +19,9 @@ LIMIT = 200
 # Words of the search text that are looked up in contacts: the first ones, and all must match.
 # Larger: a pasted sentence finds nobody if one word differs. Smaller: it finds more people.
 WORDS = 5
-# Letters: a search word of up to this length must match a whole word; of a longer one the beginning
-# is enough. Larger: "ann" no longer finds Anna. Smaller: "an" finds all names that begin with it,
-# slowly.
+# Characters: a search word of up to this length must match a whole word; of a longer one the
+# beginning is enough. Larger: "ann" no longer finds Anna. Smaller: "an" finds all names that begin
+# with it, slowly.
 WHOLE_WORD_CHARACTERS = 2
 # The trace of a log line: the first 8 bytes of a message's identity, in hex.
 TRACE = re.compile("[0-9a-f]{16}")
