@@ -172,7 +172,7 @@ def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
         "back": step("hand_back", skip=skip_answered, seen_last=seen.last_sequence),
         "assign": step("assign", assignee=None),
     }
-    reason = "answered messages are skipped" if skip_answered else "left to the bot"
+    reason = "answered messages skipped:" if skip_answered else "left to the bot"
     rows = act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason, refused=NotAnswered)
     return int(rows["back"][0][1])
 

@@ -238,6 +238,16 @@ def test_hand_back_skips_what_a_person_answered_and_says_who(anna: User) -> None
     assert messages(lane) == "handled skipped missing skipped"
     assert message(lane, 2).note == "answered by berta"
     assert (lane.mode, lane.epoch, lane.next_sequence, lane.due_at, lane.attempts) == ("bot", 1, 5, None, 0)
+    assert Audit.objects.get().reason == "answered messages skipped: 2"
+
+
+def test_the_audit_says_how_many_messages_a_hand_back_skipped(anna: User) -> None:
+    lane = make_lane("handled", "person:sent", mode="human")
+    assert actions.hand_back(seen(lane), anna, skip_answered=True) == 0
+    actions.take_over(seen(lane), anna, "again")
+    actions.hand_back(seen(lane), anna, skip_answered=False)
+    reasons = list(Audit.objects.order_by("id").values_list("reason", flat=True))
+    assert reasons == ["answered messages skipped: 0", "again", "left to the bot"]
 
 
 @pytest.mark.parametrize("words", ["", "sent", "person:cancelled", "person:parked", "person:failed", "system:sent"])

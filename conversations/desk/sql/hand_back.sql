@@ -4,7 +4,8 @@
 -- nothing to skip although the page showed messages, app.locked is emptied: nobody answered, and
 -- the caller refuses. A message counts as answered if a person's reply was written after it came
 -- and was not refused; the newest 300 replies are read.
--- skip: boolean; seen_last: the newest number that the page showed.
+-- skip: boolean; seen_last: the newest number that the page showed. One row: how many are skipped,
+-- second; with skip, app.skipped holds the number for audit.sql.
 -- Indexes: conversation primary key, message_sequence_once, reply_sequence_once, auth_user primary
 -- key.
 WITH lane AS (
@@ -38,4 +39,5 @@ back AS (
     FROM lane, kept WHERE c.id = lane.id AND NOT EXISTS (SELECT FROM unanswered)
   RETURNING c.id)
 SELECT set_config('app.locked', coalesce((SELECT id::text FROM back), ''), true),
-       (SELECT count(*) FROM waiting w, kept WHERE w.sequence < kept.sequence)
+       n.number, set_config('app.skipped', CASE WHEN %(skip)s THEN n.number::text ELSE '' END, true)
+  FROM (SELECT count(*) AS number FROM waiting w, kept WHERE w.sequence < kept.sequence) n
