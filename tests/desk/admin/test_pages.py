@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import io
 import re
+import runpy
 import uuid
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.utils import timezone
 
 from conversations import installation
@@ -262,6 +264,15 @@ def test_the_page_of_a_worker_names_each_fact_once(chief: Client, shop: Scene) -
 def test_the_admin_without_its_slash_leads_to_the_admin(client: Client, method: str) -> None:
     answer = getattr(client, method)("/admin?next=1")
     assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/?next=1")
+
+
+@pytest.mark.parametrize("where", ["", "admin"])
+def test_the_admin_without_a_slash_takes_no_other_address(settings: Any, where: str) -> None:
+    settings.ADMIN_PATH = where
+    project = ModuleType("project")
+    vars(project).update(runpy.run_path(str(ROOT / "botproject/urls.py")))
+    assert resolve("/webhooks/telegram/shop", project).view_name == "webhook"
+    assert resolve(f"/{where}", project).view_name == ("admin:index" if where else "webchat:home")
 
 
 # ---------------------------------------------------------------- finding
