@@ -142,13 +142,13 @@ class AuditWindow(Window):
     shown = ("at", "who", "did", "lane_or_text", "subject_shown", "changes_shown", "reason_shown")
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        """Return what this person did, and what was done in the tenants that they may see."""
+        """Return what was done in this person's tenants, and their own entries of no tenant."""
         rows = Audit.objects.select_related("staff")
         if access.is_superuser(request):
             return rows
         mine = Conversation.objects.filter(pk=OuterRef("conversation_id"), channel_id__in=access.channel_ids(request))
         tenant = Q(tenant_id__in=access.tenants(request)) | Exists(mine)  # entries of 0.1 name no tenant
-        return rows.filter(Q(staff=access.staff_of(request)) | tenant)
+        return rows.filter(Q(staff=access.staff_of(request), tenant_id=None, conversation_id=None) | tenant)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
         return AuditList

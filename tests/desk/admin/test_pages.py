@@ -239,6 +239,20 @@ def test_staff_read_the_audit_of_their_tenants_only(anna_of_shop: Client, shop: 
     assert "theirs" not in found
 
 
+def test_staff_see_no_entries_of_a_tenant_that_they_left_not_even_their_own(
+    anna_of_shop: Client, anna: User, shop: Scene
+) -> None:
+    bank = make_scene("Bank")
+    lane, tenant = bank.lane.pk, bank.channel.tenant_id
+    Audit.objects.create(verb="take_over", staff=anna, tenant_id=tenant, conversation_id=lane, subject="theirs")
+    Audit.objects.create(verb="take_over", staff=anna, conversation_id=lane, subject="theirs, of version 0.1")
+    Audit.objects.create(verb="switch_off", staff=anna, tenant_id=tenant, subject="their channel")
+    Audit.objects.create(verb="start_pause", staff=anna, subject="bot echo")
+    found = audit_list(anna_of_shop)
+    assert "bot echo" in found
+    assert "their" not in found
+
+
 def test_every_verb_of_the_audit_is_in_its_filter() -> None:
     written = set()
     for name in ("conversations/desk", "channels_ingest", "conversations/management"):
