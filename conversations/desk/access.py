@@ -1,9 +1,10 @@
-"""Who may see and do what: one set of roles, and one table that names the least role of every action.
+"""Who may see and do what: one set of roles, and a table that names the least role of every action.
 
-A person has a role in each tenant that a superuser gave them (``TenantStaff``). Superusers have theirs in all
-tenants. Django's own permissions allow nothing on the pages of the desk.
+A person has a role in each tenant that a superuser gave them (``TenantStaff``). Superusers have
+theirs in all tenants. Django's own permissions allow nothing on the pages of the desk.
 
-To add an action, add a row to ``LEAST``; to add a role, add a member to ``Role``. There is no second set.
+To add an action, add a row to ``LEAST``; to add a role, add a member to ``Role``. There is no
+second set.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The verbs of staff: what a person may do to a lane, a reply, a pause or a quarantined item.
 
-Each verb is one ``desk.transaction``. A turn that was computed before cannot undo a verb, because the
-verb bumps the epoch or takes a number. Callers ask ``access`` first: the names of these functions
-are the actions of ``access.LEAST``.
+Each verb is one ``desk.transaction``. A turn that was computed before cannot undo a verb, because
+the verb bumps the epoch or takes a number. Callers ask ``access`` first: the names of these
+functions are the actions of ``access.LEAST``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class NotAnswered(CoreError):
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """The lane as the page showed it. ``epoch`` changes with each act of a person, ``next_sequence`` with the head."""
+    """The lane as the page showed it.
+
+    ``epoch`` changes with each act of a person, ``next_sequence`` with the head.
+    """
 
     conversation: int
     epoch: int
@@ -45,7 +48,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     last_sequence: int = 0  # the newest message that the page showed
 
     def lane(self, **more: Any) -> dict[str, Any]:
-        """Return what must still hold for an act on who answers: nobody of staff acted meanwhile."""
+        """Return what must still hold for an act on who answers: no person acted meanwhile."""
         return {"conversation": self.conversation, "epoch": self.epoch, **more}
 
     def head(self) -> dict[str, Any]:
@@ -112,7 +115,10 @@ def replay(staff: User, message: Message, number: int) -> int:
 
 
 def next_replay(message: Message) -> int:
-    """Return the number of the next replay of ``message``. A form that is sent twice replays once."""
+    """Return the number of the next replay of ``message``.
+
+    A form that is sent twice replays once.
+    """
     identities = {_copy_identity(message, f"r:{number}"): number for number in range(1, REPLAYS + 1)}
     found = Message.objects.filter(identity__in=list(identities)).values_list("identity", flat=True)
     taken = {identities[bytes(identity)] for identity in found}
@@ -164,8 +170,8 @@ def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> 
 def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
     """Give the conversation back to the bot. Return how many messages are skipped as answered.
 
-    With ``skip_answered`` the messages that the page showed and a person answered are skipped; the others go to the
-    bot. Raises ``NotAnswered`` where nobody answered any of them.
+    With ``skip_answered`` the messages that the page showed and a person answered are skipped; the
+    others go to the bot. Raises ``NotAnswered`` where nobody answered any of them.
     """
     steps = {
         "release": step("release", everything=skip_answered),
@@ -178,7 +184,7 @@ def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
 
 
 def _take_over_steps(staff: User) -> Statements:
-    """Return the statements that stop the bot, make its unsent replies drafts and assign ``staff``."""
+    """Return the statements that stop the bot, make its replies drafts and assign ``staff``."""
     return {
         "release": step("release", everything=True),
         "take over": step("take_over"),
@@ -188,7 +194,10 @@ def _take_over_steps(staff: User) -> Statements:
 
 
 def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
-    """Return the answer in the parts that its platform takes. Raises ``ValueError`` where it is empty or too long."""
+    """Return the answer in the parts that its platform takes.
+
+    Raises ``ValueError`` where it is empty or too long.
+    """
     text = clean_text(text.replace("\r\n", "\n").strip())
     if not text:
         raise ValueError("an answer needs words")

@@ -1,7 +1,7 @@
 """JSON for scripts of staff: what is stuck, and why a conversation does not move.
 
-A script signs in with the admin's session and sees its person's tenants. Nothing is written, and no text of a
-message is shown.
+A script signs in with the admin's session and sees its person's tenants. Nothing is written, and
+no text of a message is shown.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StaffView(APIView):
 
 
 class Stuck(StaffView):
-    """``GET /api/stuck/``: conversations that need a person or are older than expected, ``LIMIT`` at most."""
+    """``GET /api/stuck/``: conversations that need a person or are late, ``LIMIT`` at most."""
 
     def get(self, request: Request) -> Response:
         channels = access.channel_ids(django_request(request))
@@ -58,7 +58,10 @@ class Stuck(StaffView):
 
 
 class Conversation(StaffView):
-    """``GET /api/conversations/<id>/``: one conversation, its numbers and reasons; 404 for another tenant's."""
+    """``GET /api/conversations/<id>/``: one conversation, its numbers and reasons.
+
+    404 for a conversation of another tenant.
+    """
 
     def get(self, request: Request, conversation_id: int) -> Response:
         channels = access.channel_ids(django_request(request))

@@ -1,7 +1,7 @@
 """Finds a conversation by a name, phone, username, chat, message id or trace.
 
-Each way is one index lookup, see ``sql/search.sql``. There is no search table beside the rows, so an erased contact
-cannot be found any more.
+Each way is one index lookup, see ``sql/search.sql``. There is no search table beside the rows, so
+an erased contact cannot be found any more.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def find(text: str, channels: Sequence[int]) -> list[int]:
 
 
 def tsquery(text: str) -> str:
-    """Return a tsquery for all words by their beginnings; for a phone by its digits without leading zeros."""
+    """Return a tsquery for all words by their beginnings.
+
+    A phone is sought by its digits without leading zeros.
+    """
     if PHONE.fullmatch(text):
         return _term(re.sub("[^0-9]", "", text).lstrip("0") or "0")
     return " & ".join(_term(word) for word in text.lower().split()[:WORDS])

@@ -1,6 +1,7 @@
-"""The timeline of one conversation: messages with their turns and replies, and acts of staff, in order.
+"""The timeline of one conversation: messages, their turns and replies, and acts of staff, in order.
 
-``version`` is the cursor of the live page: one indexed query whose value changes whenever the page does.
+``version`` is the cursor of the live page: one indexed query whose value changes whenever the page
+does.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Window:
 
 
 def version(conversation_id: int) -> str:
-    """Return a value that changes whenever the newest window does; '' if there is no conversation."""
+    """Return a value that changes with the newest window; '' if there is no conversation."""
     with connection.cursor() as cursor:
         cursor.execute(sql("read_version"), {"conversation": conversation_id})
         row = cursor.fetchone()
@@ -81,7 +82,7 @@ def answered(conversation_id: int) -> Answered:
 
 
 def window(lane: Conversation, before: int | None = None) -> Window:
-    """Return the newest messages with all that belongs to them, or those before number ``before``."""
+    """Return the newest messages, or those before ``before``, with all that belongs to them."""
     messages = _messages(lane, before)
     older = messages[0].sequence if len(messages) == MESSAGES and messages[0].sequence != 1 else None
     start = messages[0].received_at if older else None

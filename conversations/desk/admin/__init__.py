@@ -1,4 +1,6 @@
-"""The pages of staff: read-only rows, reasons in plain words, and verbs, in the order of a working day.
+"""The pages of staff: read-only rows, reasons in plain words, and verbs.
+
+The files are in the order of a working day.
 
 conversations.py  the list, what is stuck, one conversation as a live timeline
 messages.py       messages that were parked

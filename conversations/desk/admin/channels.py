@@ -1,4 +1,7 @@
-"""Tenants, their staff and their channels (credentials are written, never shown), and what is paused and why."""
+"""Tenants, their staff and their channels, and what is paused and why.
+
+Credentials are written, never shown.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Lanes(Window):
 
     @admin.display(description="why it does not move")
     def reason(self, lane: Any) -> str:
-        """Return the first reason; nothing where nothing waits, so that the other rows stand out."""
+        """Return the first reason; '' where nothing waits, so that the other rows stand out."""
         reason = lane.reasons[0] if lane.reasons else None
         if reason is None or reason.weight == "idle":
             return ""
@@ -135,7 +135,7 @@ class Conversations(Lanes):
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
-        """Search by the indexes of ``search`` in place of Django's LIKE, which reads whole tables."""
+        """Search by the indexes of ``search``; Django's LIKE would read whole tables."""
         if not search_term.strip():
             return queryset, False
         return queryset.filter(pk__in=search.find(search_term, access.channel_ids(request))), False
@@ -170,7 +170,7 @@ class Conversations(Lanes):
         )
 
     def live(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        """Return 304 where nothing changed since ``cursor``, else the page's parts as they are now."""
+        """Return 304 where nothing changed since ``cursor``, else the page's parts as of now."""
         lane = self.find(request, str(object_id))
         cursor = timeline.version(lane.pk)
         if request.GET.get("cursor") == cursor:

@@ -41,7 +41,7 @@ class WorkerList(Walk):
 
 @admin.register(Worker)
 class Workers(Window):
-    """The life of each worker process: whether it still beats, and how many conversations it holds."""
+    """The life of each worker process: its last heartbeat, and how many conversations it holds."""
 
     action = "see_workers"
     channel_path = ""

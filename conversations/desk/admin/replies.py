@@ -1,4 +1,4 @@
-"""Replies that need a decision of staff: outcome unknown, refused by the platform, or failed later."""
+"""Replies that need a decision of staff: outcome unknown, refused by the platform, failed later."""
 
 from __future__ import annotations
 

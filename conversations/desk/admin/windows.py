@@ -1,7 +1,8 @@
-"""What every list and page of the admin shares: read-only, limited to this person's tenants, fast at any size.
+"""What every list and page of the admin shares: read-only, limited to this person's tenants.
 
-A list is read by id, newest first, without counting. A page is a table of names and values. Changes are verbs of
-``conversations.desk.actions``: each has a button and an address of its own, and asks ``access`` before it runs.
+A list is read by id, newest first, without counting, so that it is fast at any size. A page is a
+table of names and values. Changes are verbs of ``conversations.desk.actions``: each has a button
+and an address of its own, and asks ``access`` before it runs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class OnePage(Paginator):
 
 
 class Walk(ChangeList):
-    """A list by descending id. ``older`` is the id below which the next page begins, None on the last page."""
+    """A list by descending id.
+
+    ``older`` is the id below which the next page begins, None on the last page.
+    """
 
     older: int | None = None
 
@@ -204,7 +208,7 @@ class Window(admin.ModelAdmin):
         raise Http404
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Render ``template`` with what every page needs: menu, title, and this person's buttons."""
+        """Render ``template`` with what every page needs: menu, title, this person's buttons."""
         words = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -230,7 +234,7 @@ class Window(admin.ModelAdmin):
             yield label.replace("_", " "), in_words(value), self._address_of(value)
 
     def _address_of(self, value: Any) -> str:
-        """Return the address of the page of a value that is a row with a page; '' for other values."""
+        """Return the address of the page of a value if it is a row with a page, else ''."""
         known = isinstance(value, models.Model) and type(value) in self.admin_site._registry
         return reverse(f"admin:conversations_{value._meta.model_name}_change", args=[value.pk]) if known else ""
 

@@ -1,6 +1,9 @@
--- How many of the messages that wait in a lane a person answered: what hand_back would skip, from the same rule.
--- conversation: id. One row: messages that wait, the leading ones that were answered, who wrote last.
--- Indexes: conversation primary key, message_sequence_once, reply_sequence_once, auth_user primary key.
+-- Counts the messages that wait in a lane and that a person answered: what hand_back would skip, by
+-- the same rule.
+-- conversation: id. One row: messages that wait, the leading ones that were answered, who wrote
+-- last.
+-- Indexes: conversation primary key, message_sequence_once, reply_sequence_once, auth_user primary
+-- key.
 WITH answers AS MATERIALIZED (
   SELECT r.created_at, coalesce(u.username, 'a person') AS username
     FROM (SELECT * FROM reply WHERE conversation_id = %(conversation)s ORDER BY sequence DESC LIMIT 300) r

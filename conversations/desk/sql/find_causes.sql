@@ -1,5 +1,6 @@
 -- Finds what stops many conversations at once, and counts those that wait for it (up to 1,000).
--- channels: bigint[]. Rows: see facts.Cause. Indexes: pause_once, conversation_due, conversation_send_due, quarantine_open.
+-- channels: bigint[]. Rows: see facts.Cause.
+-- Indexes: pause_once, conversation_due, conversation_send_due, quarantine_open.
 WITH mine AS (SELECT * FROM channel WHERE id = ANY (%(channels)s::bigint[])),
 stops AS (
   SELECT p.id AS pause_id, p.scope, p.target, p.stops, p.reason, p.failures, p.by_staff, p.since, p.probe_at,

@@ -1,4 +1,5 @@
--- Audits that a person read a conversation, once an hour. conversation, staff: ids. Indexes: audit_conversation_id, primary keys.
+-- Audits that a person read a conversation, once an hour. conversation, staff: ids.
+-- Indexes: audit_conversation_id, primary keys.
 INSERT INTO audit (staff_id, verb, conversation_id, tenant_id)
 SELECT %(staff)s, 'read', c.id, ch.tenant_id
   FROM conversation c JOIN channel ch ON ch.id = c.channel_id

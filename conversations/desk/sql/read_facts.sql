@@ -1,8 +1,10 @@
--- Reads all facts for "why does this conversation not move?", one lookup per lane and fact. ids: bigint[].
+-- Reads all facts for "why does this conversation not move?", one lookup per lane and fact.
+-- ids: bigint[].
 -- Row comparisons and max(id + 0) leave the planner no other index, whatever the statistics say.
--- passed is the message with which the bot handed over: the newest one that no person skipped or parked since.
--- Rows: see facts.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation, reply_sequence_once,
--- message_parked, reply_for_staff, audit_conversation_id.
+-- passed is the message with which the bot handed over: the newest one that no person skipped or
+-- parked since.
+-- Rows: see facts.Facts. Indexes: primary keys, message_sequence_once, turn_of_conversation,
+-- reply_sequence_once, message_parked, reply_for_staff, audit_conversation_id.
 SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.active,
        c.mode, c.paused_at, c.blocked, c.suspect, c.attempts, c.not_before, c.next_sequence, c.last_sequence, c.last_key,
        c.gap_since, c.wait_until, c.due_at, c.send_due_at, c.unreachable_since,

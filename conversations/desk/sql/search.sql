@@ -1,8 +1,9 @@
 -- Finds conversations by a name, phone, chat, message id, trace or number; newest first.
--- channels: bigint[]; exact: a chat, user or message id as the platform writes it; words: tsquery as text, or null;
--- trace: the first bytes of an identity, or null; number: a conversation's id, or null; limit. Rows: id.
--- Indexes: conversation_once, contact_once, alias_once, conversation_contact, reply_platform_id, message_platform_id,
--- message_identity_once, contact_search.
+-- channels: bigint[]; exact: a chat, user or message id as the platform writes it; words: tsquery
+-- as text, or null; trace: the first bytes of an identity, or null; number: a conversation's id, or
+-- null; limit. Rows: id.
+-- Indexes: conversation_once, contact_once, alias_once, conversation_contact, reply_platform_id,
+-- message_platform_id, message_identity_once, contact_search.
 WITH mine AS MATERIALIZED (SELECT unnest(%(channels)s::bigint[]) AS id),
 ids AS (
   SELECT %(exact)s::text COLLATE "C" AS value

@@ -1,4 +1,5 @@
--- Settles a quarantined item. item: id; staff, reason. Rows: the item's id. Index: quarantine primary key.
+-- Settles a quarantined item. item: id; staff, reason.
+-- Rows: the item's id. Index: quarantine primary key.
 WITH settled AS (
   UPDATE quarantine SET settled_at = now() WHERE id = %(item)s AND settled_at IS NULL RETURNING id, channel_id),
 noted AS (

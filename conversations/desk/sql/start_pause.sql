@@ -1,5 +1,6 @@
 -- Stops handling or sending of a whole channel, bot or tenant, until staff end it.
--- scope, target, stops, reason; staff: id. Rows: the pause's id; no row where staff have stopped it already. Index: pause_once.
+-- scope, target, stops, reason; staff: id. Rows: the pause's id; no row where staff have stopped it
+-- already. Index: pause_once.
 WITH stopped AS (
   INSERT INTO pause AS p (scope, target, stops, reason, by_staff, since)
   VALUES (%(scope)s, %(target)s, %(stops)s, %(reason)s, true, now())

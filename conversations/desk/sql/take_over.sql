@@ -1,4 +1,5 @@
--- Lets a person answer from now on: replies of the bot that have not started become drafts, and none of them starts later.
+-- Lets a person answer from now on: replies of the bot that have not started become drafts, and
+-- none of them starts later.
 -- No arguments. Indexes: conversation primary key, reply_sequence_once.
 WITH lane AS (
   UPDATE conversation c

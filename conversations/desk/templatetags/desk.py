@@ -26,7 +26,7 @@ def visible(text: Any) -> str:
 
 
 def _symbol(match: re.Match[str]) -> str:
-    """Return the picture of an ASCII control character (U+2400 and on), else the code in brackets."""
+    """Return the picture of an ASCII control character (from U+2400), else the code in brackets."""
     code = ord(match.group())
     return chr(0x2400 + code) if code < 0x20 else f"⟦U+{code:04X}⟧"
 
