@@ -29,7 +29,7 @@ test: .venv/dev.stamp  ## all tests, on real Postgres and Valkey (PYTEST_ARGS="-
 
 # Test files with web processes, workers, a browser or servers of their own.
 PROCESSES = \bStack\(|private_servers|tests\.kit\.(running|pgbouncer|rabbitmq|stopped_processes|people)
-test-fast: .venv/dev.stamp  ## under 2 minutes: all but the files that start web processes, workers, a browser or own servers
+test-fast: .venv/dev.stamp  ## under 2 minutes on two free cores: all but the files that start web processes, workers, a browser or own servers
 	@$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS) \
 		$$(grep -rlE '$(PROCESSES)' tests --include='test_*.py' | sed 's/^/--ignore=/')
 

@@ -11,8 +11,7 @@ lanes), in the committer or in a pool, and comes back to that thread as an event
 
 **Invariant:** one reply of a lane is in flight; k+1 starts only after k is settled.
 
-One file of more than 350 lines until the latency work replaces it: its steps share the lane's
-state.
+More than 350 lines in one file: the steps share the lane's state, and change it in one thread.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@
 
 **Invariant:** a result is written only where the lane is as it was read; else it is void.
 
-One file of more than 350 lines until the latency work replaces it: its steps share the lane's
-state.
+More than 350 lines in one file: the steps share the lane's state and its lock.
 """
 
 from __future__ import annotations

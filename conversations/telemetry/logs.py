@@ -76,15 +76,16 @@ def traced(trace: str) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(trace=trace)
 
 
-def together(logger: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
+def together(caller: Any, event: str, lines: Sequence[Line], **words: Any) -> None:
     """Log a batch as one line with a list of values per name, ``TOGETHER`` items at most.
 
     One line per item would cost more than the item's work. All items have the same names.
+    ``caller``: the caller's logger. ``event``: a constant.
     """
     for start in range(0, len(lines), TOGETHER):
         part = lines[start : start + TOGETHER]
         lists = {name: [line[name] for line in part] for name in part[0]}
-        logger.info(event, **words, **(part[0] if len(part) == 1 else lists))
+        caller.info(event, **words, **(part[0] if len(part) == 1 else lists))
 
 
 def dropped_lines() -> int:

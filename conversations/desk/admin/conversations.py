@@ -248,9 +248,9 @@ class Conversations(Lanes):
         if rest not in ("answered", "bot"):
             raise ValueError("please say what becomes of the messages that wait")
         skipped = actions.hand_back(_seen(request, lane), access.staff_of(request), skip_answered=rest == "answered")
-        return (
-            f"The bot answers again; {skipped} answered messages are skipped." if skipped else "The bot answers again."
-        )
+        if not skipped:
+            return "The bot answers again."
+        return f"The bot answers again; answered messages that are skipped: {skipped}."
 
     def do_pause(self, request: HttpRequest, lane: Conversation) -> str:
         actions.pause(lane.pk, access.staff_of(request), request.POST.get("note", ""))
