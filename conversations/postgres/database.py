@@ -40,9 +40,13 @@ TRANSACTION_LIMIT_SINCE = 170_000
 # OFFSET 0 in an EXISTS and `id = ANY (ARRAY(...))` beside a join leave the planner no other way;
 # tests/postgres/test_plans.py looks at every plan. Behind PgBouncer (the process id that the client
 # knows is not the session's) the settings end with this statement: others use the session, too.
-PLANS = """SELECT set_config(name, value, pg_backend_pid() <> %s)
+#
+# The lock_timeout in milliseconds is for statements outside ``transaction``, which has its own. A
+# read that waited for a locked table would keep the heartbeat, which shares its connection, waiting
+# as well: a living worker was taken for dead, and its replies in flight were sent again.
+SESSION = """SELECT set_config(name, value, pg_backend_pid() <> %s)
              FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
-                          ('enable_bitmapscan', 'off')) AS ours(name, value)"""
+                          ('enable_bitmapscan', 'off'), ('lock_timeout', '500')) AS ours(name, value)"""
 
 set_json_dumps(lambda value: msgspec.json.encode(value).decode())
 set_json_loads(msgspec.json.decode)
@@ -64,7 +68,7 @@ def connect(name: str) -> psycopg.Connection[Row]:
     )
     durability.verify_once(connection)
     if settings.PREPARED_STATEMENTS:  # off behind a PgBouncer older than 1.22
-        connection.execute(PLANS, (connection.info.backend_pid,))
+        connection.execute(SESSION, (connection.info.backend_pid,))
         pipeline.allow_preparing(connection)
     else:
         connection.prepare_threshold = None

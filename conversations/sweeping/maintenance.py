@@ -104,7 +104,7 @@ def _alone(statement: str) -> int:
     It waits for a lock 200 ms at most: webhooks that insert rows would wait behind it.
     """
     try:
-        database.execute(f"SET lock_timeout = '200ms'; {statement}; RESET lock_timeout")
+        database.execute(f"SET LOCAL lock_timeout = '200ms'; {statement}")
     except (psycopg.Error, CoreError) as error:
         log.warning("upkeep failed", error=type(error).__name__)
         return 0
