@@ -18,6 +18,11 @@ import pytest
 from botproject.local.servers import AlreadyRunning, Servers, local_servers
 from tests.kit.guard import watch_over_this_process
 
+# A failed assertion of the kit shows its values, as one of a test does.
+pytest.register_assert_rewrite(
+    *(f"tests.kit.{name}" for name in ("entries", "lanes", "people", "replies", "rows", "stack"))
+)
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As many runs of this checkout as may go on at once.
 DIRECTORIES = ("test", "test-2", "test-3", "test-4", "test-5", "test-6", "test-7", "test-8")
