@@ -3,6 +3,7 @@
 settings.py  all settings, in the order of the flow
 urls.py      webhooks, chat page, admin, health
 bots.py      the demo bot
+logins.py    how often a login may fail
 celery.py    the Celery application
 wsgi.py      the entry point of web processes
 web.py       adds to granian a time limit for bodies, and processes that start and end together

@@ -235,7 +235,10 @@ LOGIN_URL = "admin:login"
 AXES_VERBOSE = False
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_HANDLER = "botproject.logins.LoginAttempts"
+AXES_CLIENT_IP_CALLABLE = "channels_ingest.webhooks.client_address.client_address"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # or anybody could renew a lock for ever
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -246,6 +249,9 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = bool(SECURE_HSTS_SECONDS)
 SECURE_SSL_REDIRECT = False  # a redirect loses a webhook; the router redirects people
 SILENCED_SYSTEM_CHECKS = ["security.W008"]  # the line above
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_ROUTER", default=False) else None
+# Where routers of ours write the client's address, as WSGI names it, and how many of them there are.
+CLIENT_ADDRESS_HEADER = "HTTP_" + env("CLIENT_ADDRESS_HEADER", default="X-Forwarded-For").upper().replace("-", "_")
+ROUTER_HOPS = max(env.int("ROUTER_HOPS", default=1), 1)
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
