@@ -20,7 +20,7 @@ from tests.kit.doubles import Double
 from tests.kit.running import manage, until, workers
 
 REPLIES = 100
-STAGING = "https://staging.example"
+STAGING = "http://127.0.0.2:8000"
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class Postgres(Server):
     def launch(self) -> subprocess.Popen[bytes]:
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
         command = [str(self._program("postgres")), "-D", str(self.data), f"-cport={self.port}", *options]
-        with self.log.open("ab") as log:
+        with self.open_log() as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -124,7 +124,7 @@ class Postgres(Server):
             "--encoding=UTF8",
             *locale_options(self._binary.version),
         ]
-        with self.log.open("ab") as log:
+        with self.open_log() as log:
             result = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,

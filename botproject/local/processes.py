@@ -10,6 +10,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import BinaryIO
 
 from botproject.local.places import make_room, write_private
 
@@ -141,6 +142,12 @@ class Server(ABC):
 
     def _known_port(self) -> int | None:
         return first_number(self._port_file)
+
+    def open_log(self) -> BinaryIO:
+        """Open the log for appending. Only its owner may read it."""
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.fchmod(log, 0o600)
+        return os.fdopen(log, "ab")
 
     def _cut_log(self) -> None:
         """Put a long log aside; the one before it is lost."""

@@ -1,7 +1,7 @@
 """Checks what must hold before the product may start.
 
-``manage.py check`` runs these checks, ``check --deploy`` also those for a public installation. Checks
-that ask the database carry Django's tag ``database``; our own ``check`` command adds them whenever the
+``manage.py check`` runs these checks, ``check --deploy`` also those of ``deploy_checks``. Checks that
+ask the database carry Django's tag ``database``; our own ``check`` command adds them whenever the
 database answers. ``refuse_to_start`` is for processes that run no command (web, Celery).
 """
 
@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
-from psycopg.conninfo import conninfo_to_dict
 
 from conversations import crypto, registry
 from conversations.errors import CoreError, UnknownBot
@@ -33,14 +33,12 @@ NEEDED = ("SECRET_KEY", "CREDENTIALS_KEYS", "DATABASE_URL", "REDIS_URL")
 SECRET_CHARACTERS = 32
 SECRET_VARIETY = 8
 WEAK_SECRETS = ("django-insecure", "change", "secret", "example", "default", "password")  # how defaults begin
-# Limits failed logins. It must come first: a backend before it would answer without a limit.
-GUARD = "axes.backends.AxesStandaloneBackend"
 # Linux lists the mounted file systems here.
 MOUNTS = Path("/proc/self/mounts")
 # File systems that lose their files (memory, a container's layer), or that belong to another
 # machine, whose flock and fsync may promise less.
 NOT_LASTING = ("tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "nfs", "nfs4", "cifs", "smb3")
-# Hosts to which an unencrypted connection stays on this machine.
+# Hosts to which a connection stays on this machine.
 HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -136,50 +134,19 @@ def server_keeps_its_word(
     return []
 
 
-# ---------------------------------------------------------------- check --deploy
-
-
-@register(Tags.security, deploy=True)
-def nothing_local(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Find settings that suit a developer's machine and are wrong for a public one."""
-    return [Error(text, hint=HINT, id=f"conversations.E{number}") for number, wrong, text in _LOCAL_ONLY if wrong()]
-
-
-@register(Tags.security, deploy=True)
-def logins_are_guarded(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Check that failed logins are limited."""
-    if settings.AUTHENTICATION_BACKENDS[0] == GUARD and getattr(settings, "AXES_ENABLED", True):
+@register
+def nothing_local_in_public(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse a developer's settings at a public address: they show secrets and let channels reach inwards."""
+    wrong = [name for name in ("DEBUG", "LOCAL") if getattr(settings, name)]
+    if not wrong or is_here(urlsplit(settings.PUBLIC_URL).hostname or ""):
         return []
-    return [Error("axes does not guard the login: passwords can be guessed", hint=HINT, id="conversations.E107")]
+    text = f"{' and '.join(wrong)} must be off where PUBLIC_URL ({settings.PUBLIC_URL}) is not this machine"
+    return [Error(text, hint=HINT, id="conversations.E015")]
 
 
-@register(Tags.security, deploy=True)
-def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Warn only: in a private network, unencrypted connections may be right."""
-    found: list[CheckMessage] = []
-    if settings.REDIS_CERTS == "none":
-        found.append(
-            Warning("REDIS_CERTS=none: nobody checks who answers as Redis", hint=HINT, id="conversations.W101")
-        )
-    if settings.DATABASE_URL and not _database_is_encrypted():
-        found.append(
-            Warning("DATABASE_URL does not ask for TLS: add ?sslmode=require", hint=HINT, id="conversations.W102")
-        )
-    return found
-
-
-@register(Tags.security, deploy=True)
-def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the server allows twice the formation: in a deploy, old and new processes overlap."""
-    try:
-        needed = connection_budget.of_formation()
-        with connect() as connection:
-            limit = connection_budget.limit(connection)
-    except ImproperlyConfigured as error:
-        return [Error(str(error), hint=HINT, id="conversations.E109")]
-    except psycopg.Error as error:
-        return [Warning(f"connections were not counted: {error_places.kind(error)}", id="conversations.W103")]
-    return _too_many(needed, limit)
+def is_here(host: str) -> bool:
+    """Return True if a connection to this host stays on this machine."""
+    return host in HERE or host.startswith(("/", "127."))
 
 
 # ---------------------------------------------------------------- without a command
@@ -205,6 +172,7 @@ STATIC: tuple[Callable[..., list[CheckMessage]], ...] = (
     bots_import,
     redis_certificates_are_decided,
     spool_lasts,
+    nothing_local_in_public,
 )
 
 
@@ -214,30 +182,6 @@ def connect() -> psycopg.Connection[Any]:
 
 
 # ---------------------------------------------------------------- helpers
-
-
-# Number of the check -> whether the mistake is there, and how to say it.
-_LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
-    (
-        101,
-        lambda: settings.ALLOW_PRIVATE_OUTBOUND,
-        "ALLOW_PRIVATE_OUTBOUND is on: channels could reach into your network",
-    ),
-    (
-        102,
-        lambda: not settings.PUBLIC_URL.startswith("https://"),
-        "PUBLIC_URL is not https: webhooks and logins go in clear",
-    ),
-    (103, lambda: settings.DEBUG, "DEBUG is on: error pages show secrets"),
-    (104, lambda: settings.LOCAL, "LOCAL is on: it is for `make run` and tests"),
-    (105, lambda: bool(os.environ.get("FAILPOINTS")), "FAILPOINTS is set: it is for tests"),
-    (106, lambda: "*" in settings.ALLOWED_HOSTS, "ALLOWED_HOSTS takes any host"),
-    (
-        110,
-        lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE),
-        "cookies would travel in clear",
-    ),
-)
 
 
 def _value(name: str) -> Any:
@@ -328,22 +272,3 @@ def _rows(query: str) -> list[Any]:
             return connection.execute(query).fetchall()
     except psycopg.Error:
         return []
-
-
-def _database_is_encrypted() -> bool:
-    """Return True if the URL demands TLS or names this machine."""
-    wanted = conninfo_to_dict(settings.DATABASE_URL)
-    host = str(wanted.get("host") or "")
-    return host in HERE or host.startswith("/") or wanted.get("sslmode") in ("require", "verify-ca", "verify-full")
-
-
-def _too_many(needed: int, limit: int) -> list[CheckMessage]:
-    """Return an error if the formation, twice, opens more connections than the share we may use."""
-    most = int(limit * connection_budget.SHARE)
-    if connection_budget.OVERLAP * needed <= most:
-        return []
-    text = (
-        f"the formation opens up to {needed} database connections, {connection_budget.OVERLAP * needed} while a deploy"
-        f" overlaps; of {limit} at most {most} may be used"
-    )
-    return [Error(text, hint=HINT, id="conversations.E108")]

@@ -1,6 +1,7 @@
 """How many database connections a formation opens at most, and how many the server allows.
 
-``FORMATION`` says how many processes of the Procfile run, as ``web=1,worker=1``.
+``FORMATION`` says how many processes of the Procfile run, as ``web=1,worker=1``. A formation that was
+scaled by hand is counted by its living processes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ LIMIT = """SELECT least(current_setting('max_connections')::int,
 # PgBouncer, a session has the name of the client that used it last.
 WEB_HOSTS = """SELECT DISTINCT split_part(application_name, '@', 2) FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
+# Living processes by kind: workers by their rows, web processes by the sessions in which they store.
+LIVING = """SELECT kind, count(*) FROM worker WHERE NOT dead GROUP BY kind
+            UNION ALL
+            SELECT 'web', count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
 NAME_BYTES = 63  # Postgres cuts a longer application_name; we cut alike, to recognise our own
 
 
@@ -63,6 +69,12 @@ def of_role(role: str) -> int:
     One commits and reads. Where turns run, there are a reader and the bots' connections as well.
     """
     return 1 + (1 + settings.BOT_CONNECTIONS if role == Work.HANDLE else 0)
+
+
+def of_living(connection: psycopg.Connection[Any]) -> int:
+    """Return the connections of all processes that live now."""
+    rows = connection.execute(LIVING).fetchall()
+    return sum(number * (of_web() if kind == "web" else of_role(kind)) for kind, number in rows)
 
 
 def limit(connection: psycopg.Connection[Any]) -> int:

@@ -24,10 +24,11 @@ CONNECT_SECONDS = 3
 # Limits of a transaction in milliseconds: of a wait for a lock, of a statement, and of the time
 # between two statements. They bound how long a frozen or lost client keeps rows locked. Larger:
 # others wait longer for these rows. Smaller: slow statements fail. They are set inside the
-# transaction (the ``true`` of set_config), because PgBouncer may give each one another session.
+# transaction (the ``true`` of set_config), because PgBouncer may give each one another session. jit
+# is off for the same reason: a plan that Postgres compiles first takes longer than these limits.
 LIMITS = (
     "SELECT set_config('lock_timeout', '500', true), set_config('statement_timeout', '2000', true),"
-    " set_config('idle_in_transaction_session_timeout', '2000', true)"
+    " set_config('idle_in_transaction_session_timeout', '2000', true), set_config('jit', 'off', true)"
 )
 # Limit of the whole transaction in milliseconds, for a client that freezes while it sends: the
 # limits above do not see it. Larger: its rows stay locked for longer. Smaller: large batches fail.

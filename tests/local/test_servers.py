@@ -50,6 +50,19 @@ def test_valkey_keeps_what_it_is_told_and_never_evicts(private_servers: Servers)
     assert values == ["yes", "everysec", "", "noeviction", "127.0.0.1"]
 
 
+def test_other_users_of_the_machine_read_neither_logs_nor_data(private_servers: Servers) -> None:
+    redis.Redis.from_url(private_servers.redis_url).set("a", "b")  # writes the append-only file
+    for server in (private_servers.postgres, private_servers.valkey):
+        assert server
+        readable = [path for path in (server.log, *server.data.rglob("*")) if path.stat().st_mode & 0o077]
+        assert [path for path in readable if not hidden(path, server.data)] == []
+
+
+def hidden(path: Path, top: Path) -> bool:
+    """Return True if a folder on the way keeps others out."""
+    return any(not folder.stat().st_mode & 0o001 for folder in path.parents if folder.is_relative_to(top))
+
+
 def test_both_ask_for_a_password(private_servers: Servers) -> None:
     assert private_servers.postgres
     assert private_servers.valkey

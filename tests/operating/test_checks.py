@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import secrets
+import uuid
 from typing import Any
 
 import psycopg
@@ -10,9 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 
-from conversations.models import Channel, Tenant
-from conversations.operating import checks
+from conversations.management.commands import release
+from conversations.models import Channel, Tenant, Worker
+from conversations.operating import checks, deploy_checks
 from conversations.postgres import connection_budget
+from tests.kit.stack import ROOT
 
 SAFE: dict[str, Any] = {
     "LOCAL": False,
@@ -81,8 +87,8 @@ def test_check_works_without_a_database(settings: Any) -> None:
 
 
 def test_a_safe_deploy_passes(safe: Any) -> None:
-    assert checks.nothing_local(None) == []
-    assert checks.logins_are_guarded(None) == []
+    assert deploy_checks.nothing_local(None) == []
+    assert deploy_checks.logins_are_guarded(None) == []
 
 
 @pytest.mark.parametrize(
@@ -98,25 +104,40 @@ def test_a_safe_deploy_passes(safe: Any) -> None:
 )
 def test_deploy_refuses(safe: Any, name: str, value: Any, error: str) -> None:
     setattr(safe, name, value)
-    assert ids(checks.nothing_local(None)) == [error]
+    assert ids(deploy_checks.nothing_local(None)) == [error]
 
 
 def test_deploy_refuses_failpoints(safe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAILPOINTS", "T4=kill")
-    assert ids(checks.nothing_local(None)) == ["E105"]
+    assert ids(deploy_checks.nothing_local(None)) == ["E105"]
 
 
 def test_deploy_refuses_logins_without_axes(safe: Any) -> None:
     safe.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
-    assert ids(checks.logins_are_guarded(None)) == ["E107"]
+    assert ids(deploy_checks.logins_are_guarded(None)) == ["E107"]
 
 
 def test_deploy_warns_of_lines_in_clear(safe: Any) -> None:
     safe.REDIS_CERTS = "none"
     safe.DATABASE_URL = "postgresql://u:p@db.example/x"
-    assert ids(checks.lines_are_encrypted(None)) == ["W101", "W102"]
+    assert ids(deploy_checks.lines_are_encrypted(None)) == ["W101", "W102"]
     safe.DATABASE_URL += "?sslmode=verify-full"
-    assert ids(checks.lines_are_encrypted(None)) == ["W101"]
+    assert ids(deploy_checks.lines_are_encrypted(None)) == ["W101"]
+
+
+@pytest.mark.parametrize("name", ["LOCAL", "DEBUG"])
+@pytest.mark.parametrize(
+    ("url", "errors"), [("http://127.0.0.1:8000", []), ("http://localhost:9", []), ("https://bots.example", ["E015"])]
+)
+def test_no_process_starts_with_local_settings_at_a_public_address(
+    safe: Any, name: str, url: str, errors: list[str]
+) -> None:
+    safe.PUBLIC_URL = url
+    setattr(safe, name, True)
+    assert ids(checks.nothing_local_in_public(None)) == errors
+    if errors:
+        with pytest.raises(SystemExit, match=name):
+            checks.refuse_to_start()
 
 
 # ---------------------------------------------------------------- connections
@@ -145,7 +166,7 @@ def test_a_wrong_formation_is_an_error(monkeypatch: pytest.MonkeyPatch, formatio
     monkeypatch.setenv("FORMATION", formation)
     with pytest.raises(ImproperlyConfigured):
         connection_budget.of_formation()
-    assert ids(checks.connections_suffice(None)) == ["E109"]
+    assert ids(deploy_checks.connections_suffice(None)) == ["E109"]
 
 
 def test_the_lowest_limit_counts(own_database: str) -> None:
@@ -155,20 +176,66 @@ def test_the_lowest_limit_counts(own_database: str) -> None:
         connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 12')  # type: ignore[arg-type]
         try:
             assert connection_budget.limit(connection) == 12
-            assert ids(checks.connections_suffice(None)) == ["E108"]
+            assert ids(deploy_checks.connections_suffice(None)) == ["E108"]
         finally:
             connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')  # type: ignore[arg-type]
-    assert checks.connections_suffice(None) == []
+    assert deploy_checks.connections_suffice(None) == []
+
+
+def test_processes_that_run_count_whatever_formation_says(own_database: str) -> None:
+    """Two web processes store and two handle, though FORMATION was not set after they were scaled by hand."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(psycopg.connect(own_database, autocommit=True))
+        for _ in range(2):
+            stack.enter_context(psycopg.connect(own_database, application_name="store@elsewhere"))
+            Worker.objects.create(incarnation=uuid.uuid4(), kind="handle")
+        Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", dead=True)
+        of = connection_budget
+        assert of.of_living(connection) == 2 * of.of_web() + 2 * of.of_role("handle")
+        name, limit = connection.info.dbname, 2 * of.of_formation() + 3
+        connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT {limit}')  # type: ignore[arg-type]
+        try:
+            (error,) = deploy_checks.connections_suffice(None)
+            assert "the processes that run now" in error.msg
+        finally:
+            connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')  # type: ignore[arg-type]
+
+
+def test_the_formation_of_app_json_is_the_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where WEB_CONCURRENCY is not set, Heroku's buildpack sets 2 on the smallest dyno: twice that is over 18."""
+    app = json.loads((ROOT / "app.json").read_text())
+    monkeypatch.setenv("WEB_CONCURRENCY", app["env"].get("WEB_CONCURRENCY", {}).get("value", "2"))
+    for formation in (app["formation"], app["environments"]["review"]["formation"]):
+        monkeypatch.setenv("FORMATION", ",".join(f"{name}={each['quantity']}" for name, each in formation.items()))
+        assert connection_budget.OVERLAP * connection_budget.of_formation() <= 18
 
 
 # ---------------------------------------------------------------- release
 
 
+@pytest.mark.parametrize("name", checks.NEEDED)
+def test_release_names_a_missing_setting_before_it_touches_the_database(settings: Any, name: str) -> None:
+    setattr(settings, name, "")
+    with pytest.raises(SystemExit, match=f"{name} is not set"):
+        call_command("release")
+
+
+def test_release_fails_on_a_warning_of_security_that_nobody_accepted(
+    own_database: str, safe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "call_command", lambda *_, **__: None)
+    safe.SECRET_KEY = secrets.token_urlsafe(50)  # that of the tests is too short for Django's own check
+    safe.REDIS_CERTS, safe.SECURE_HSTS_SECONDS = "none", 3600
+    safe.SECURE_HSTS_INCLUDE_SUBDOMAINS = safe.SECURE_HSTS_PRELOAD = True
+    call_command("release")
+    safe.SESSION_COOKIE_HTTPONLY = safe.SECURE_CONTENT_TYPE_NOSNIFF = False
+    with pytest.raises(CommandError, match=r"security\.W006"):
+        call_command("release")
+
+
 def test_release_waits_for_a_table_in_use_and_gives_up(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The running version goes on meanwhile: nobody queues behind a migration for more than two seconds."""
     from django.db import OperationalError
-
-    from conversations.management.commands import release
 
     tried = []
 

@@ -10,6 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from conversations.operating import deploy_checks
+from conversations.postgres import database
 from tests.kit import pgbouncer
 from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS
@@ -102,3 +104,14 @@ def test_no_session_keeps_what_our_statements_set(stack: Pooled, channel: Channe
 
 def settings_of(connection: psycopg.Connection[Any]) -> dict[str, str]:
     return {name: connection.execute(f"SELECT current_setting('{name}', true)").fetchone()[0] or "" for name in OURS}  # type: ignore[index]
+
+
+def test_no_transaction_of_ours_compiles_a_plan_and_check_names_what_does(stack: Pooled, settings: Any) -> None:
+    """A compiled plan takes longer than our limits. Behind PgBouncer no session of ours can turn JIT off for good."""
+    settings.PREPARED_STATEMENTS = False
+    for url, warnings in ((stack.servers.database_url, []), (stack.pooler.url, ["conversations.W104"])):
+        settings.DATABASE_URL = url
+        assert [each.id for each in deploy_checks.plans_are_not_compiled(None)] == warnings
+        with contextlib.closing(database.connect("jit")) as connection:
+            rows = database.transaction(connection, {"jit": ("SELECT current_setting(%s)", ("jit",))})
+        assert rows == {"jit": [("off",)]}

@@ -12,7 +12,11 @@ import psycopg
 from django.conf import settings
 from django.core.management.commands.check import Command as DjangoCheck
 
-from conversations.operating import checks, migration_checks  # noqa: F401  (registers itself; only commands need it)
+from conversations.operating import (  # noqa: F401  (each registers itself; only commands need the last two)
+    checks,
+    deploy_checks,
+    migration_checks,
+)
 
 
 class Command(DjangoCheck):
