@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test test-fast check graph size bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
+.PHONY: help run test test-fast check graph size prove bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -46,6 +46,9 @@ check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, 
 
 graph: .venv/dev.stamp  ## which folder of the core imports which, layer by layer; fails if an arrow points upwards
 	@$(BIN)/python .ci/import_graph.py
+
+prove: .venv/bench.stamp  ## 2,000 messages through this product and a plain pipeline while workers die; about two minutes
+	@$(BENCH).prove $(PROVE_ARGS)
 
 bench: .venv/bench.stamp  ## side by side with a do-nothing view and two other pipelines, under 10 minutes (CASE=e2e for one)
 	@$(BENCH) $(CASE)

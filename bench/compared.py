@@ -25,6 +25,7 @@ from bench.world import People, Request, Stream, World, post, telegram
 from botproject.local.__main__ import procfile
 
 PLAIN_WORKERS = 4  # processes; each waits for half of its time
+PLAIN_WORKER = f"python -m celery --quiet -A bench.plain.tasks worker --concurrency {PLAIN_WORKERS}"
 QUEUE_JOBS = 16  # jobs at once
 
 
@@ -60,10 +61,19 @@ def plain(world: World, scale: Scale) -> Result:
     """(b) The pipeline that a good team would write first."""
     undone = """SELECT count(*) FROM plain_message m LEFT JOIN plain_reply r ON r.message_id = m.id
                  WHERE r.sent_at IS NULL"""
-    with System("plain", env={"API_BASE": world.api, "DJANGO_SETTINGS_MODULE": "bench.plain.settings"}) as system:
-        system.run("-m", "bench.plain.create_tables")
-        worker = f"celery --quiet -A bench.plain.tasks worker --concurrency {PLAIN_WORKERS}"
-        return other("plain", world, scale, system, worker, undone)
+    with plain_system("plain", world.api) as system:
+        start_plain_web(system)
+        return other("plain", world, scale, system, PLAIN_WORKER, undone)
+
+
+def plain_system(name: str, api: str) -> System:
+    return System(name, env={"API_BASE": api, "DJANGO_SETTINGS_MODULE": "bench.plain.settings"})
+
+
+def start_plain_web(system: System) -> None:
+    system.run("-m", "bench.plain.create_tables")
+    system.start("web", web_command("bench.plain.web"))
+    system.wait_for_web()
 
 
 def queue(world: World, scale: Scale) -> Result:
@@ -71,16 +81,16 @@ def queue(world: World, scale: Scale) -> Result:
     undone = "SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
     with System("queue", env={"API_BASE": world.api}) as system:
         system.run("-m", "procrastinate", "--app=bench.queue.jobs.app", "schema", "--apply")
-        worker = f"procrastinate --app=bench.queue.jobs.app worker --concurrency={QUEUE_JOBS}"
+        system.start("web", web_command("bench.queue.web"))
+        system.wait_for_web()
+        worker = f"python -m procrastinate --app=bench.queue.jobs.app worker --concurrency={QUEUE_JOBS}"
         return other("queue", world, scale, system, worker, undone)
 
 
 def other(name: str, world: World, scale: Scale, system: System, worker: str, undone: str) -> Result:
     """Measure end to end, then storing alone, without workers. ``undone`` is a query that counts unfinished work."""
     result = Result(name=name)
-    system.start("web", web_command(f"bench.{name}.web"))
-    system.wait_for_web()
-    system.start("worker", f"python -m {worker}")
+    system.start("worker", worker)
     requests = iter(People(path="/webhook/", secret="", first=1_000_000, count=scale.users))
     window = max(10, scale.window // 4)
     stream = Stream(f"{name}, end to end", system.port, requests, connections=CONNECTIONS, window=window)

@@ -412,6 +412,11 @@ class World:
         if stream is not None:
             stream.replied += 1
             stream.replies.append(now - due)
+        self.note(user, number)
+        return self.hang(line)
+
+    def note(self, user: str, number: int) -> None:
+        """Count the reply to this person's message: is it the next one, a repeated one, or too early?"""
         expected = self._next.get(user, 1)
         if number == expected:
             self._next[user] = expected + 1
@@ -420,7 +425,6 @@ class World:
         else:
             self.disorder += 1
             self._next[user] = number + 1
-        return self.hang(line)
 
     def faults(self, *, unanswered: bool = True) -> list[str]:
         """Broken promises, in words; empty when every reply arrived once and in order."""
