@@ -41,6 +41,8 @@ LOCAL = env.bool("LOCAL", default=False)  # `make run` and tests: plain http on 
 _HEROKU = env("HEROKU_APP_DEFAULT_DOMAIN_NAME", default="")
 PUBLIC_URL = env("PUBLIC_URL", default=f"https://{_HEROKU}" if _HEROKU else "http://127.0.0.1:8000").rstrip("/")
 ALLOW_PRIVATE_OUTBOUND = env.bool("ALLOW_PRIVATE_OUTBOUND", default=False)
+# Ports of public hosts that may be called; with ALLOW_PRIVATE_OUTBOUND every port is.
+OUTBOUND_PORTS = env.list("OUTBOUND_PORTS", cast=int, default=[443, 8443])
 # Platform user ids that a copy of production may write to.
 SEND_ONLY_TO = env.list("SEND_ONLY_TO", default=[])
 

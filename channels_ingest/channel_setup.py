@@ -11,7 +11,6 @@ import base64
 import os
 import re
 import secrets
-import socket
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from channels_ingest.adapters.base import Option, Secret
-from channels_ingest.outbound import addresses
+from channels_ingest.outbound import addresses, http
 from conversations import registry
 from conversations.contracts import ChannelConfig, Work
 from conversations.errors import UnknownBot, UnknownPlatform
@@ -282,10 +281,10 @@ def _checked_url(url: str) -> str:
     if settings.ALLOW_PRIVATE_OUTBOUND:
         return url
     try:
-        target = addresses.check_url(url, allow_private=False)
-        addresses.public_address(target.host, target.port)
+        target = addresses.check_url(url, allow_private=False, ports=http.allowed_ports())
+        addresses.public_addresses(target.host, target.port)
     except addresses.AddressRefused as error:
         raise WrongSetting(f"{url}: {error} (ALLOW_PRIVATE_OUTBOUND is off)") from None
-    except (socket.gaierror, UnicodeError):
+    except (OSError, UnicodeError):
         pass
     return url

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 import urllib.parse
+from collections.abc import Collection
 from typing import NamedTuple
+
+from channels_ingest.outbound import lookups
+
+# Ports that may be called, unless the setting ``OUTBOUND_PORTS`` names others. More: a channel's
+# URL can reach other services of a public host. Fewer: bots behind 8443 cannot be called.
+PORTS = (443, 8443)
 
 # IPv6 addresses that wrap an IPv4 address, for translation between both.
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Not public, though older Pythons say so: IETF protocol assignments, IPv6 site-local.
-NOT_PUBLIC = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("fec0::/10"))
+# Not public: IETF protocol assignments and IPv6 site-local, though older Pythons say so; Teredo and
+# 6to4, because their relays pass on to any IPv4 address.
+NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "2001::/32", "2002::/16")))
 # A URL with a leading space or a control character is refused: ``urlsplit`` drops some of them
 # silently. Other characters that a path cannot hold are percent-encoded.
 REFUSED = re.compile(r"^ |[\x00-\x1f\x7f]")
@@ -41,11 +48,12 @@ class Target(NamedTuple):
     authority: str
 
 
-def check_url(url: str, allow_private: bool) -> Target:
+def check_url(url: str, allow_private: bool, ports: Collection[int] = PORTS) -> Target:
     """Parse a URL that is to be called. Raises ``AddressRefused``.
 
-    ``allow_private``: plain http is allowed, as private addresses are (``ALLOW_PRIVATE_OUTBOUND``).
-    The address of the host is not checked here but at each connection, by ``public_address``.
+    ``allow_private``: plain http and any port are allowed, as private addresses are
+    (``ALLOW_PRIVATE_OUTBOUND``). The address of the host is not checked here but at each
+    connection, by ``public_addresses``.
     """
     try:
         target = None if REFUSED.search(url) else _read_url(url)
@@ -55,6 +63,8 @@ def check_url(url: str, allow_private: bool) -> Target:
         raise AddressRefused("not a URL that may be called")
     if not target.secure and not allow_private:
         raise AddressRefused("plain http is refused")
+    if target.port not in ports and not allow_private:
+        raise AddressRefused(f"port {target.port} is not one of OUTBOUND_PORTS")
     return target
 
 
@@ -105,20 +115,15 @@ def _quote(text: str, safe: str) -> str:
     return urllib.parse.quote(text, safe=safe if STRAY_PERCENT.search(text) else safe + "%")
 
 
-def public_address(host: str, port: int) -> str:
+def public_addresses(host: str, port: int, seconds: float = lookups.SECONDS) -> list[str]:
     """Return the first address of ``host``. Raises ``AddressRefused`` if any is not public.
 
     One is enough: a name with a public and a private address is an attack or a mistake.
     """
-    addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    addresses = lookups.addresses_of(host, port, seconds)
     if not all(map(is_public, addresses)):
         raise AddressRefused("a private address is refused")
-    return addresses[0]
-
-
-def any_address(host: str, port: int) -> str:
-    """Return ``host`` unchecked: the guard is lifted."""
-    return host
+    return addresses[:1]
 
 
 def is_public(address: str) -> bool:
@@ -128,9 +133,7 @@ def is_public(address: str) -> bool:
     """
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        wrapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
-        if ip in NAT64:
-            wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped
         if wrapped is not None:
             return is_public(str(wrapped))
     return ip.is_global and not ip.is_multicast and not ip.is_reserved and not any(ip in net for net in NOT_PUBLIC)

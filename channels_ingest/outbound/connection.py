@@ -44,6 +44,9 @@ READ_BYTES = 64 * 1024
 PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT  # read without taking and without waiting
 
 
+FindAddresses = Callable[[str, int, float], list[str]]
+
+
 class NotConnected(Exception):
     """No connection was made: nothing was written."""
 
@@ -71,21 +74,22 @@ class Answered(NamedTuple):
 class Pool:
     """The idle connections of this process to one server.
 
-    ``find_address(host, port)`` returns the host or address to connect to; its own exceptions pass
-    through. Connections close themselves when nothing refers to them, so a dropped pool needs no
+    ``find_addresses(host, port, seconds)`` returns the addresses to try, within ``seconds``; its own
+    exceptions pass through. Connections close themselves when nothing refers to them, so a dropped pool needs no
     closing.
     """
 
-    def __init__(self, secure: bool, host: str, port: int, find_address: Callable[[str, int], str]) -> None:
+    def __init__(self, secure: bool, host: str, port: int, find_addresses: FindAddresses) -> None:
         self._secure, self._host, self._port = secure, host, port
-        self._find_address = find_address
+        self._find_addresses = find_addresses
         # The newest last; a full deque drops the oldest, which closes itself.
         self._idle: collections.deque[_Connection] = collections.deque(maxlen=POOL_CONNECTIONS)
 
     def ask(self, request: bytes, watch: Watch, connect_seconds: float) -> Answered:
         """Write ``request`` once and read its answer, until ``watch`` cuts the connection.
 
-        To connect and the TLS handshake may take ``connect_seconds`` each. Raises ``NotConnected``
+        The look-up of the name, to connect, and the TLS handshake may take ``connect_seconds``
+        each, and no longer than ``watch``. Raises ``NotConnected``
         if nothing was written; ``ProtocolError``, or ``TimeoutError`` after a cut, if the request
         may have been written.
         """
@@ -115,8 +119,8 @@ class Pool:
     def _connect(self, watch: Watch, seconds: float) -> _Connection:
         """Connect, with the TLS handshake. Raises ``NotConnected``, or the guard's refusal."""
         try:
-            address = self._find_address(self._host, self._port)
-            connection = _Connection(socket.create_connection((address, self._port), seconds))
+            addresses = self._find_addresses(self._host, self._port, watch.seconds_left(seconds))
+            connection = _Connection(self._open(addresses, watch, seconds))
             try:
                 connection.prepare(self._host if self._secure else "", watch)
             except BaseException:
@@ -125,6 +129,13 @@ class Pool:
         except (OSError, ValueError) as error:  # ValueError: a name that no host can have
             raise NotConnected from error
         return connection
+
+    def _open(self, addresses: list[str], watch: Watch, seconds: float) -> socket.socket:
+        """Connect to the first address that answers. Raises ``OSError``."""
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((address, self._port), watch.seconds_left(seconds))
+        return socket.create_connection((addresses[-1], self._port), watch.seconds_left(seconds))
 
 
 @functools.cache

@@ -53,7 +53,15 @@ class Watch:
         self._lock = threading.Lock()
         self._handle: Handle | None = None
         self._ended = self._cut = False
+        self._deadline = deadline
         _timer().call_later(deadline - time.monotonic(), self._end_in_time)
+
+    def seconds_left(self, most: float) -> float:
+        """Return the seconds until the deadline, at most ``most``. Raises ``TimeoutError`` after it."""
+        left = min(self._deadline - time.monotonic(), most)
+        if left <= 0:
+            raise TimeoutError
+        return left
 
     def hold(self, handle: Handle) -> None:
         """Name the connection that the call uses from here on."""

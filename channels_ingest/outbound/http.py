@@ -18,9 +18,10 @@ from collections.abc import Mapping
 
 from django.conf import settings
 
-from channels_ingest.outbound.addresses import AddressRefused, Target, any_address, check_url, public_address
+from channels_ingest.outbound.addresses import PORTS, AddressRefused, Target, check_url, public_addresses
 from channels_ingest.outbound.connection import Answered, NotConnected, Pool, ProtocolError
 from channels_ingest.outbound.deadlines import Watch
+from channels_ingest.outbound.lookups import addresses_of
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Unknown
 
 # Longest time to connect, and again for the TLS handshake, in seconds. Larger: a server that does
@@ -82,7 +83,7 @@ def call(
     private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
     watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
     try:
-        target = _check_url(url, private)
+        target = _check_url(url, private, allowed_ports())
         request = _request(method, target, headers, body)
         return _pool(target.secure, target.host, target.port, private).ask(request, watch, CONNECT_SECONDS)
     except AddressRefused as error:
@@ -95,6 +96,11 @@ def call(
         raise CallFailed(Unknown(reason=f"no answer: {type(error).__name__}")) from None
     finally:
         watch.end()
+
+
+def allowed_ports() -> tuple[int, ...]:
+    """Return the ports of public hosts that may be called."""
+    return tuple(getattr(settings, "OUTBOUND_PORTS", PORTS))
 
 
 def outcome(answered: Answered, platform_id: str = "") -> Outcome:
@@ -155,7 +161,7 @@ def _request(method: str, target: Target, headers: Mapping[str, str], body: byte
 @functools.lru_cache(maxsize=SERVERS)
 def _pool(secure: bool, host: str, port: int, private: bool) -> Pool:
     """Return this process's kept connections to one server."""
-    return Pool(secure, host, port, any_address if private else public_address)
+    return Pool(secure, host, port, addresses_of if private else public_addresses)
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # parent and child never share a connection

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from channels_ingest.outbound import addresses, http
+from channels_ingest.outbound import addresses, http, lookups
 from conversations.contracts import Failed, Rejected, Scope, Unknown
 from tests.kit.http_servers import Serve
+from tests.kit.running import until
 
 PRIVATE = [
     "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
     "100.64.0.1", "192.0.0.8", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1",
     "fe80::1%eth0", "fc00::1", "fd12:3456::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
     "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
+    "2002:808:808::1", "2001:0:4136:e378:8000:63bf:f7f7:f7f7",  # 6to4 and Teredo of 8.8.8.8
 ]  # fmt: skip
 PUBLIC = ["149.154.167.220", "8.8.8.8", "2001:67c:4e8:f004::9", "2606:4700::6810:1", "::ffff:8.8.8.8"]
 
@@ -69,9 +71,10 @@ HOSTS = [
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_spelling_of_a_private_host_is_connected_to(
-    host: str, listener: list[Any], monkeypatch: pytest.MonkeyPatch
+    host: str, listener: list[Any], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, port = listener
+    settings.OUTBOUND_PORTS = [port]
     real = socket.getaddrinfo
     monkeypatch.setattr(
         socket,
@@ -91,7 +94,23 @@ def test_one_private_address_among_public_ones_refuses_the_name(monkeypatch: pyt
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(addresses.AddressRefused):
-        addresses.public_address("mixed.example", 443)
+        addresses.public_addresses("mixed.example", 443)
+
+
+@pytest.mark.parametrize("port", [22, 80, 25, 6379, 8080, 9443])
+def test_only_the_ports_of_https_are_called(port: int, settings: Any) -> None:
+    with pytest.raises(http.CallFailed) as failed:
+        http.call("GET", f"https://e.org:{port}/", headers={}, allow_private=False)
+    reason = f"port {port} is not one of OUTBOUND_PORTS"
+    assert failed.value.outcome == Rejected(reason=reason, scope=Scope.CHANNEL)
+    settings.OUTBOUND_PORTS = [port]
+    assert addresses.check_url(f"https://e.org:{port}/", False, http.allowed_ports()).port == port
+    settings.OUTBOUND_PORTS = [443]
+    assert addresses.check_url(f"http://e.org:{port}/", True, http.allowed_ports()).port == port
+
+
+def test_by_default_443_and_8443_are_called() -> None:
+    assert [addresses.check_url(f"https://e.org{port}/", False).port for port in ("", ":8443")] == [443, 8443]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +163,55 @@ def drip(connection: socket.socket, head: bytes) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.5)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("private", [True, False])
+def test_a_name_whose_look_up_hangs_is_given_up_before_anything_was_sent(
+    soon: None, private: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()  # by the resolver, after the test
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(60) and [])
+    try:
+        with pytest.raises(http.CallFailed) as failed:
+            http.call("POST", "https://slow.example/", headers={}, allow_private=private, read_timeout=0.1)
+        assert failed.value.outcome == Failed(reason="no connection: TimeoutError")
+    finally:
+        answered.set()
+
+
+@pytest.mark.timeout(30)
+def test_look_ups_share_a_thread_for_a_name_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answered = threading.Event()
+
+    def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        answered.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    look_ups = lookups.LookUps(most=1)
+    for host in ("slow.example", "slow.example", "other.example"):
+        with pytest.raises(TimeoutError):
+            look_ups.addresses_of(host, 443, 0.01)
+    assert asked == ["slow.example"]
+    waiting = look_ups._running["slow.example", 443]
+    answered.set()
+    assert waiting.result(20) == ["8.8.8.8"]
+    until(lambda: not look_ups._running, 20)
+    assert look_ups.addresses_of("other.example", 443, 20) == ["8.8.8.8"]
+
+
+@pytest.mark.timeout(30)
+def test_a_name_without_addresses_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(http.CallFailed) as failed:
+        http.call("POST", "https://none.example/", headers={}, allow_private=False)
+    assert failed.value.outcome == Failed(reason="no connection: gaierror")
 
 
 @pytest.mark.timeout(30)
