@@ -3,6 +3,7 @@
 CoreError
 ├── Busy             the process may not queue more work: answer 503, the caller tries again
 ├── NotStored        storing failed for a reason of ours: answer 503
+├── Conflict         the same message is stored with other content: the caller is told
 ├── LaneMoved        the lane changed since it was read: the computed result is void
 ├── BadOutput        a bot wrote something that cannot be stored
 ├── UnknownBot       no bot of that name is registered
@@ -26,6 +27,10 @@ class Busy(CoreError):
 
 class NotStored(CoreError):
     """The database or the spool did not store an item, for a reason of ours: answer 503."""
+
+
+class Conflict(CoreError):
+    """The identity of a stored message came through an API of ours with other content."""
 
 
 class LaneMoved(CoreError):

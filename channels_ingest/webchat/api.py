@@ -5,7 +5,7 @@
                                     {"client_id", "choice", "reply"}            a button of that reply
     GET  /web/<channel>/messages/?after=<cursor>                             -> a timeline, or 304
 
-400 and 413 refuse a message for good. 401 asks for a new session. After 429 and 503 the page
+400, 409 and 413 refuse a message for good. 401 asks for a new session. After 429 and 503 the page
 tries again.
 """
 
@@ -30,7 +30,7 @@ from channels_ingest.webchat import caps, origins, timeline, tokens
 from channels_ingest.webhooks import body
 from conversations import registry
 from conversations.contracts import ChannelConfig, Entry, Kind, Sender, WebhookRequest
-from conversations.errors import CoreError
+from conversations.errors import Conflict, CoreError
 from conversations.storing import intake
 
 log = logging.getLogger(__name__)
@@ -144,17 +144,23 @@ def messages(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
 
 def _post(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
     """Answer 200 only after the COMMIT: the page forgets the message then."""
+    _refuse_if_early(caps.wait_to_write(channel, visitor, request))
     raw = _body(request)
     entry = _entry(request, channel, visitor, _read(raw))
-    _refuse_if_early(caps.wait_to_write(channel, visitor))
-    intake.accept(channel, [entry], _webhook_request(request, raw))
+    try:
+        intake.accept(channel, [entry], _webhook_request(request, raw), own_api=True)
+    except Conflict:
+        raise Refused(409, "Another message was sent under this id.") from None
     return _json({})
 
 
 def _poll(request: HttpRequest, channel: ChannelConfig, visitor: str) -> HttpResponse:
     """Return the timeline after the page's cursor, or 304 if nothing at all has changed."""
+    _refuse_if_early(caps.wait_to_poll(channel, visitor, request))
     found = timeline.read(channel, visitor, request.GET.get("after", ""))
-    if not found.items and request.headers.get("If-None-Match") == found.etag:
+    unchanged = not found.items and request.headers.get("If-None-Match") == found.etag
+    caps.count_less(channel, visitor, request, unchanged=unchanged, busy=found.busy)
+    if unchanged:
         return HttpResponse(status=304, headers={"ETag": found.etag})
     return _json(found, {"ETag": found.etag})
 

@@ -1,4 +1,4 @@
-"""Limits how often an address may begin a conversation and a visitor may write.
+"""Limits how often an address may begin a conversation, and how often a visitor may write and poll.
 
 Each process counts by itself, in bounded memory.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest
 
@@ -21,9 +22,27 @@ NEW_PER_HOUR = 120
 # A visitor may send MESSAGE_BURST messages at once, then one in MESSAGE_SECONDS. A burst that is
 # too small delays people who write many short messages; too large lets one visitor fill a queue.
 MESSAGE_SECONDS, MESSAGE_BURST = 1.0, 30
+# The same for all visitors of an address, and for all of a channel: tokens are free, so one person
+# can be many visitors. Smaller: people behind one address, or a busy channel, are slowed down.
+ADDRESS_SECONDS, ADDRESS_BURST = 0.1, 200
+CHANNEL_SECONDS, CHANNEL_BURST = 0.01, 1000
+# A visitor may poll POLL_BURST times at once, then once in POLL_SECONDS; all visitors of an address
+# together ADDRESS_POLLS times as often. A poll while an answer is on its way counts half, and one
+# that brings nothing new a tenth. Larger bursts or shorter times: a script makes us read and send
+# more. Smaller: pages in several tabs wait.
+POLL_SECONDS, POLL_BURST = 0.5, 10
+ADDRESS_POLLS = 20
 # Addresses or visitors that a cap counts. Larger: more memory. Smaller: under load the oldest are
 # forgotten sooner and may begin again.
 KEYS = 20_000
+
+
+class Limit(NamedTuple):
+    """``burst`` events of ``key`` at once, then one in ``interval`` seconds."""
+
+    key: Any
+    interval: float
+    burst: int
 
 
 class Cap:
@@ -40,14 +59,28 @@ class Cap:
 
     def wait(self, key: Any, interval: float, burst: int) -> float:
         """Count an event and return 0.0, or return the seconds to wait without counting it."""
+        return self.wait_for_all([Limit(key, interval, burst)])
+
+    def wait_for_all(self, limits: Sequence[Limit]) -> float:
+        """Do the same for an event that counts under several limits, or under none of them."""
         now = time.monotonic()
         with self._lock:
-            free_at = max(self._free_at.pop(key, now), now)
-            too_early = free_at - now - (burst - 1) * interval
-            self._free_at[key] = free_at if too_early > 0 else free_at + interval
-            if len(self._free_at) > self._keys:
+            free_at = [max(self._free_at.pop(limit.key, now), now) for limit in limits]
+            too_early = max(
+                at - now - (each.burst - 1) * each.interval for at, each in zip(free_at, limits, strict=True)
+            )
+            for at, limit in zip(free_at, limits, strict=True):
+                self._free_at[limit.key] = at if too_early > 0 else at + limit.interval
+            while len(self._free_at) > self._keys:
                 self._free_at.popitem(last=False)
         return max(too_early, 0.0)
+
+    def give_back(self, limits: Sequence[Limit], share: float) -> None:
+        """Count an event that ``wait_for_all`` counted for less, by ``share`` of it."""
+        with self._lock:
+            for limit in limits:
+                if limit.key in self._free_at:
+                    self._free_at[limit.key] -= share * limit.interval
 
     def __len__(self) -> int:
         return len(self._free_at)
@@ -55,6 +88,7 @@ class Cap:
 
 _conversations = Cap()
 _messages = Cap()
+_polls = Cap()
 
 
 def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
@@ -65,9 +99,27 @@ def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
     return _conversations.wait((channel.id, client_address(request)), 3600 / per_hour, max(per_hour // 6, 1))
 
 
-def wait_to_write(channel: ChannelConfig, visitor: str) -> float:
+def wait_to_write(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:
     """Return the seconds until this visitor may write again; 0.0 counts one now."""
-    return _messages.wait((channel.id, visitor), MESSAGE_SECONDS, MESSAGE_BURST)
+    of_visitor = Limit((channel.id, visitor), MESSAGE_SECONDS, MESSAGE_BURST)
+    of_address = Limit(client_address(request), ADDRESS_SECONDS, ADDRESS_BURST)
+    return _messages.wait_for_all([of_visitor, of_address, Limit(channel.id, CHANNEL_SECONDS, CHANNEL_BURST)])
+
+
+def wait_to_poll(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:
+    """Return the seconds until this visitor may poll again; 0.0 counts one now."""
+    return _polls.wait_for_all(_poll_limits(channel, visitor, request))
+
+
+def count_less(channel: ChannelConfig, visitor: str, request: HttpRequest, *, unchanged: bool, busy: bool) -> None:
+    """Say what a counted poll brought: nothing new, or something while an answer is on its way."""
+    cost = (0.1 if unchanged else 1.0) * (0.5 if busy else 1.0)
+    _polls.give_back(_poll_limits(channel, visitor, request), 1.0 - cost)
+
+
+def _poll_limits(channel: ChannelConfig, visitor: str, request: HttpRequest) -> list[Limit]:
+    of_address = Limit(client_address(request), POLL_SECONDS / ADDRESS_POLLS, POLL_BURST * ADDRESS_POLLS)
+    return [Limit((channel.id, visitor), POLL_SECONDS, POLL_BURST), of_address]
 
 
 def new_per_hour(channel: ChannelConfig) -> int:

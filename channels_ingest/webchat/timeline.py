@@ -26,6 +26,9 @@ from conversations.postgres import database
 # conversation, from a slower query and a larger answer. Smaller: a page that was away polls more
 # often.
 MOST = 200
+# Bytes of messages, and of replies, in one answer, as JSON; the item that crosses the border is
+# still part of it, so an answer has about 256 kB at most. Larger and smaller: as MOST.
+BYTES = 112 * 1024
 CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 # Finds the reply of this id in this visitor's conversation.
 OFFERED = """SELECT r.body FROM reply r WHERE r.channel_id = %s AND r.platform_id = %s AND r.platform_id <> ''
@@ -75,7 +78,7 @@ def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
     """Return what came after the cursor ``after``; from the start if it is no cursor."""
     match = CURSOR.fullmatch(after)
     message, reply = map(int, match.groups()) if match else (0, 0)
-    rows = [Row(*row) for row in database.read(_query(), (message, reply, MOST, channel.id, visitor, visitor))]
+    rows = [Row(*row) for row in database.read(_query(), (message, reply, MOST, BYTES, channel.id, visitor, visitor))]
     found = [row for row in rows if row.type is not None]
     answering = answers(channel) and not (rows and rows[0].halted)
     return Timeline(
@@ -129,7 +132,16 @@ def _media(media: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     shown = {name: media[name] for name in ("kind", "name", "latitude", "longitude", "phone") if media.get(name)}
     url = str(media.get("url", ""))
-    return {**shown, "url": url} if urlsplit(url).scheme in ("http", "https") else shown
+    return {**shown, "url": url} if _is_web_url(url) else shown
+
+
+def _is_web_url(url: str) -> bool:
+    """Return True for http and https with a host. A bot may send on any text as a URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 @functools.cache

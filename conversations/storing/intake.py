@@ -20,7 +20,7 @@ import psycopg
 import structlog
 
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, WebhookRequest
-from conversations.errors import Busy, NotStored
+from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
 from conversations.postgres import committer, database, reads
 from conversations.postgres.stream import Result, Stream, Ticket
@@ -42,19 +42,27 @@ LINGER_SECONDS = 0.01
 CONFLICT = "conflict: the same message again, with other content"
 
 
-def accept(channel: ChannelConfig, parsed: Sequence[Parsed], request: WebhookRequest, *, spent: float = 0.0) -> None:
+def accept(
+    channel: ChannelConfig,
+    parsed: Sequence[Parsed],
+    request: WebhookRequest,
+    *,
+    spent: float = 0.0,
+    own_api: bool = False,
+) -> None:
     """Store everything in ``parsed``. Returns after COMMIT, or once it is in this host's spool.
 
     ``spent``: seconds of ``ANSWER_SECONDS`` that are over already. Raises ``Busy`` when the queue
-    is full and ``NotStored`` when the time is over: the caller answers 503.
+    is full and ``NotStored`` when the time is over: the caller answers 503. Raises ``Conflict``
+    with ``own_api`` only, see ``ParsedRequest``.
     """
     failpoint("W1")
     seconds = ANSWER_SECONDS - spent
     if not spool.is_on():
-        store([ParsedRequest(channel, parsed, request)], seconds)
+        store([ParsedRequest(channel, parsed, request, own_api)], seconds)
     else:
         without_secrets = msgspec.structs.replace(request, headers=kept_headers(request))
-        _store_or_spool(ParsedRequest(channel, parsed, without_secrets), seconds)
+        _store_or_spool(ParsedRequest(channel, parsed, without_secrets, own_api), seconds)
     failpoint("W4")
 
 
@@ -76,15 +84,18 @@ def _store_or_spool(request: ParsedRequest, seconds: float) -> None:
 def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) -> None:
     """Store requests in their order. Returns after COMMIT; raises ``Busy`` or ``NotStored``.
 
-    1. Store the entries. 2. Quarantine those whose identity is stored with other content. 3. Join
-    the statuses to their replies. One whose reply is not known yet is kept, and written once more
-    after ``statuses.AGAIN_SECONDS``: the sender may not have committed the reply's id yet.
+    1. Store the entries. 2. Quarantine those whose identity is stored with other content, or raise
+    ``Conflict`` if the request came through an API of ours. 3. Join the statuses to their replies.
+    One whose reply is not known yet is kept, and written once more after
+    ``statuses.AGAIN_SECONDS``: the sender may not have committed the reply's id yet.
     """
     until = time.monotonic() + seconds
     items = [item for each in requests for item in make_items(each)]
     size = sum(len(each.request.body) for each in requests)
     results = _write(STORE, items, seconds, size)
     conflicts = [item for item, (verdict, *_) in zip(items, results, strict=True) if verdict == "conflict"]
+    if conflicts and any(each.own_api for each in requests):
+        raise Conflict
     updates = [(each.channel, thing) for each in requests for thing in each.parsed if isinstance(thing, StatusUpdate)]
     _write(STORE, [as_quarantined(item, CONFLICT) for item in conflicts], until - time.monotonic())
     outcomes = _write(statuses.STATUSES, updates, until - time.monotonic())

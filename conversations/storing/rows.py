@@ -21,11 +21,16 @@ ID_BYTES = 1_000
 
 
 class ParsedRequest(NamedTuple):
-    """One authentic webhook request, and what its adapter read in it."""
+    """One authentic webhook request, and what its adapter read in it.
+
+    ``own_api``: it came through an API of ours. The message holds all of it, so that its body is
+    not stored; and a conflict is told to the caller, not to staff. The spool does not keep this.
+    """
 
     channel: ChannelConfig
     parsed: Sequence[Parsed]
     request: WebhookRequest
+    own_api: bool = False
 
 
 class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -99,13 +104,13 @@ class Receipt:
 
     __slots__ = ("body", "channel", "headers", "id", "kept", "noted", "quarantined")
 
-    def __init__(self, channel: ChannelConfig, request: WebhookRequest) -> None:
+    def __init__(self, channel: ChannelConfig, request: WebhookRequest, keep_body: bool = True) -> None:
         self.id = 0
         self.channel = channel
         self.body = request.body
         self.headers = {name: clean_text(value) for name, value in kept_headers(request).items()}
         self.noted = self.quarantined = 0
-        self.kept = False  # True once its body is in the table receipt_body
+        self.kept = not keep_body  # True also once its body is in the table receipt_body
 
 
 class StoreItem:
@@ -139,8 +144,8 @@ def make_items(request: ParsedRequest) -> list[StoreItem]:
 
     Without either, return one item all the same: the receipt must be stored before the answer 2xx.
     """
-    channel, parsed, _ = request
-    receipt = Receipt(channel, request.request)
+    channel, parsed = request.channel, request.parsed
+    receipt = Receipt(channel, request.request, keep_body=not request.own_api)
     items: list[StoreItem] = []
     quarantine: list[Quarantined] = []
     for place, thing in enumerate(parsed):

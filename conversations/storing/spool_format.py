@@ -56,7 +56,7 @@ def seal(request: ParsedRequest) -> bytes:
 
     ``json``, not ``msgspec.json``: an untrusted text may hold lone surrogates.
     """
-    channel, parsed, incoming = request
+    channel, parsed, incoming = request.channel, request.parsed, request.request
     value = {
         "channel": msgspec.to_builtins(msgspec.structs.replace(channel, credentials={})),
         "parsed": [[type(thing).__name__, msgspec.to_builtins(thing)] for thing in parsed],

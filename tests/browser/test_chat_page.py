@@ -262,6 +262,46 @@ def test_hostile_words_are_only_words(page: Page, stack: Stack, echo: Channel, c
     assert page.locator(".bubble img").count() == 0
 
 
+def test_an_address_that_no_browser_reads_ends_nothing(
+    page: Page, stack: Stack, echo: Channel, complaints: list[str]
+) -> None:
+    media = {"kind": "file", "url": "http://a b/", "name": "the file"}
+    reply = {"type": "reply", "sequence": 1, "id": "one", "at": "2026-01-01T00:00:00+00:00", "author": "bot"}
+    items = [{**reply, "text": "", "choices": [], "media": media}]
+    state = {"cursor": "0.0", "mode": "bot", "busy": False, "answering": True, "colleague": None}
+
+    def spoil(route: Route) -> None:
+        if route.request.method == "POST":
+            route.continue_()
+        else:
+            route.fulfill(json={**state, "items": items})
+
+    page.goto(address(stack, echo))
+    page.route("**/messages*", spoil)
+    say(page, "the next")
+    page.get_by_text("the file").wait_for()
+    page.unroute_all()
+    assert "the next" in wait_for_replies(page, 2)
+
+
+def test_a_page_that_polled_too_often_waits_and_says_nothing(page: Page, stack: Stack, echo: Channel) -> None:
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        if route.request.method == "POST" or refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": "Too many at once."})
+
+    page.goto(address(stack, echo))
+    page.route("**/messages*", refuse)
+    say(page, "one")
+    assert wait_for_replies(page, 1) == ["one"]
+    assert refused
+    assert page.locator("#notice").is_hidden()
+
+
 def test_by_keyboard_alone(page: Page, stack: Stack, demo: Channel) -> None:
     page.goto(address(stack, demo))
     page.get_by_label("Your message").focus()

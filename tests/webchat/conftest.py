@@ -57,6 +57,7 @@ def chat(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caps of its own, and no wakes: what is stored is the matter here."""
     monkeypatch.setattr(caps, "_conversations", caps.Cap())
     monkeypatch.setattr(caps, "_messages", caps.Cap())
+    monkeypatch.setattr(caps, "_polls", caps.Cap())
     monkeypatch.setattr(wake, "handle", lambda *args, **kwargs: None)
     pauses.forget()
 

@@ -18,7 +18,16 @@ from conversations import registry
 from conversations.contracts import Attachment, Choice, ReplyBody
 from conversations.errors import Busy, NotStored
 from conversations.lanes import pauses
-from conversations.models import Channel, Conversation, Desk, Message, Pause, Quarantine, Reply
+from conversations.models import (
+    Channel,
+    Conversation,
+    Desk,
+    Message,
+    Pause,
+    Quarantine,
+    ReceiptBody,
+    Reply,
+)
 from conversations.postgres import database
 from conversations.storing import intake
 from tests.webchat.conftest import OWN, SECRET, SHOP, Visitor, make_channel
@@ -124,7 +133,7 @@ def test_nul_and_lone_surrogates_in_a_text_are_stored_as_replacement_characters(
 def test_a_fault_of_ours_asks_to_come_again(
     visitor: Visitor, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **more: Any) -> None:
         raise error
 
     monkeypatch.setattr(intake, "accept", fail)
@@ -139,6 +148,35 @@ def test_a_visitor_who_floods_is_slowed_down_and_nothing_is_lost(visitor: Visito
     assert codes.count(200) == Message.objects.count() >= caps.MESSAGE_BURST
     assert codes[-1] == 429
     assert int(answers[-1]["Retry-After"]) >= 1
+
+
+def test_other_words_under_the_same_id_are_refused_and_staff_have_nothing_to_settle(visitor: Visitor) -> None:
+    answers = [visitor.say(f"words {number}", "client-id-1").status_code for number in range(20)]
+    assert answers == [200] + [409] * 19
+    assert visitor.say("words 0", "client-id-1").status_code == 200  # a repetition is none
+    assert Message.objects.get().text == "words 0"
+    assert not Quarantine.objects.exists()
+
+
+def test_nothing_is_kept_of_a_request_but_its_message(visitor: Visitor) -> None:
+    body = {"client_id": "client-id-1", "text": "Hi", "junk": "x" * 60_000}
+    assert visitor.post(body).status_code == 200
+    assert Message.objects.get().text == "Hi"
+    assert not ReceiptBody.objects.exists()
+
+
+@pytest.mark.parametrize("cap", ["ADDRESS", "CHANNEL"])
+def test_many_visitors_together_are_slowed_down_too(
+    channel: Channel, cap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caps, f"{cap}_SECONDS", 1000)
+    monkeypatch.setattr(caps, f"{cap}_BURST", 3)
+    answers = []
+    for number in range(5):
+        someone = Visitor(channel)
+        someone.begin()
+        answers.append(someone.say(str(number)).status_code)
+    assert answers == [200, 200, 200, 429, 429]
 
 
 # ---------------------------------------------------------------- who, and from where
@@ -361,6 +399,68 @@ def test_a_long_conversation_opens_with_its_newest_part(visitor: Visitor, monkey
     assert [item["text"] for item in visitor.poll(behind["cursor"]).json()["items"]] == ["7", "8", "9", "10", "11"]
 
 
+@pytest.mark.parametrize(("busy", "polls"), [(False, 10), (True, 19)])
+def test_a_visitor_who_polls_too_often_is_told_to_wait(
+    visitor: Visitor, busy: bool, polls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caps, "POLL_SECONDS", 1000)  # as if no time passed
+    visitor.say("one")
+    if not busy:
+        finish()
+    answers = [visitor.poll() for _ in range(polls + 1)]
+    assert [each.status_code for each in answers[:-1]].count(200) == polls
+    assert answers[-1].status_code == 429
+    assert int(answers[-1]["Retry-After"]) >= 1
+
+
+def test_a_poll_that_brings_nothing_counts_a_tenth(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor.say("one")
+    finish()
+    seen = visitor.poll()
+    monkeypatch.setattr(caps, "POLL_SECONDS", 1000)
+    monkeypatch.setattr(caps, "_polls", caps.Cap())
+    answers = [visitor.poll(seen.json()["cursor"], **{"If-None-Match": seen["ETag"]}) for _ in range(95)]
+    codes = [each.status_code for each in answers]
+    assert codes[:91] == [304] * 91
+    assert codes[91:] == [429] * 4
+
+
+def test_the_visitors_of_an_address_share_a_limit_of_polls(
+    channel: Channel, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caps, "POLL_SECONDS", 1000)
+    monkeypatch.setattr(caps, "ADDRESS_POLLS", 1)
+    other = Visitor(channel)
+    other.begin()
+    assert {visitor.poll().status_code for _ in range(10)} == {200}
+    assert other.poll().status_code == 429
+
+
+def test_an_answer_is_bounded_in_bytes_and_what_is_left_comes_with_the_next_polls(visitor: Visitor) -> None:
+    texts = [f"{number:04}" + "🍵" * 3996 for number in range(30)]  # 480 kB
+    for text in texts:
+        assert visitor.say(text).status_code == 200
+        answer(ReplyBody(text=text))
+    opened = visitor.poll()
+    assert len(opened.content) <= 256 * 1024
+    assert [item["text"] for item in opened.json()["items"]][-1] == texts[-1]
+    assert opened.json()["cursor"] == "30.30"
+    cursor, seen = "1.1", []
+    while items := (polled := visitor.poll(cursor)).json()["items"]:
+        assert len(polled.content) <= 256 * 1024
+        cursor, seen = polled.json()["cursor"], seen + items
+    for type_ in ("message", "reply"):
+        assert [item["text"] for item in seen if item["type"] == type_] == texts[1:]
+
+
+def test_one_item_larger_than_a_window_is_shown(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "BYTES", 10)
+    for text in ("one", "two", "three"):
+        visitor.say(text)
+    assert [item["text"] for item in visitor.poll().json()["items"]] == ["three"]
+    assert [item["text"] for item in visitor.poll("1.0").json()["items"]] == ["two"]
+
+
 def test_a_poll_is_one_query(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     visitor.say("one")
     visitor.poll()
@@ -373,7 +473,7 @@ def test_a_poll_is_one_query(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_poll_walks_indexes_only(visitor: Visitor) -> None:
     visitor.say("one")
-    params = (0, 0, timeline.MOST, 1, "v:x", "v:x")
+    params = (0, 0, timeline.MOST, timeline.BYTES, 1, "v:x", "v:x")
     database.read("SET enable_seqscan = off")
     plan = "\n".join(row[0] for row in database.read("EXPLAIN " + timeline._query(), params))
     assert "Seq Scan" not in plan
@@ -426,6 +526,9 @@ ADDRESSES = [
     ("data:text/html,x", False),
     ("//cdn.example/a.png", False),
     (" javascript:alert(1)", False),
+    ("http://[", False),  # what no URL parser takes must not end the page's polls
+    ("http://", False),
+    ("https://[::1", False),
 ]
 
 

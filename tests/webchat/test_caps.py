@@ -42,6 +42,20 @@ def test_a_refused_one_does_not_make_the_wait_longer(clock: Clock) -> None:
     assert {cap.wait("a", 30, 1) for _ in range(100)} == {30}
 
 
+def test_an_event_counts_under_all_of_its_limits_or_under_none(clock: Clock) -> None:
+    cap = caps.Cap()
+    address = caps.Limit("address", 10, 2)
+    assert [cap.wait_for_all([caps.Limit(name, 30, 1), address]) for name in "abc"] == [0, 0, 10]
+    assert cap.wait("c", 30, 1) == 0  # the refused one did not count
+
+
+def test_what_is_given_back_may_be_used_again(clock: Clock) -> None:
+    cap, limit = caps.Cap(), caps.Limit("a", 30, 1)
+    assert [cap.wait_for_all([limit]), cap.wait_for_all([limit])] == [0, 30]
+    cap.give_back([limit], 0.9)
+    assert cap.wait_for_all([limit]) == pytest.approx(3)
+
+
 def test_memory_is_bounded_and_the_longest_unseen_goes_first() -> None:
     cap = caps.Cap(keys=100)
     for number in range(1000):

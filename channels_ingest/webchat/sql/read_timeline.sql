@@ -1,11 +1,11 @@
 -- Reads what a visitor's page shows after its cursor, oldest first. No row: nothing was said yet.
 -- Arguments: newest message and newest reply that the page has (0: none, then the newest `most` of
---   each), most, channel, visitor (as chat), visitor (as user).
+--   each), most, bytes of each, channel, visitor (as chat), visitor (as user).
 -- Result: mode, busy (an answer is on its way), halted (the bot is stopped in this conversation),
 --   colleague (first name of whoever took the conversation; null: nobody), then one item or nulls:
 --   type, sequence, id, time, text or body, pressed button, reply of that button, author.
 WITH asked AS (
-  SELECT %s::bigint AS message, %s::bigint AS reply, %s::bigint AS most
+  SELECT %s::bigint AS message, %s::bigint AS reply, %s::bigint AS most, %s::bigint AS bytes
 ), lane AS (
   SELECT id, mode, last_sequence, last_reply_sequence,
          (mode = 'bot' AND next_sequence <= last_sequence) OR next_reply_sequence <= last_reply_sequence AS busy,
@@ -21,20 +21,28 @@ WITH asked AS (
    WHERE lane.mode = 'human'
 )
 SELECT lane.mode, lane.busy, lane.halted,
-       (SELECT u.first_name FROM colleague JOIN auth_user u ON u.id = colleague.staff_id) AS colleague, item.*
+       (SELECT u.first_name FROM colleague JOIN auth_user u ON u.id = colleague.staff_id) AS colleague,
+       item.type, item.sequence, item.id, item.at, item.body, item.choice, item.target, item.author
   FROM lane CROSS JOIN asked LEFT JOIN LATERAL (
+   -- before: bytes of the items of its type that come first. From the cursor on these are the older
+   -- ones: what does not fit comes with the next poll. Without a cursor they are the newer ones.
+   SELECT i.*, sum(octet_length(i.body::text) + 200) OVER (PARTITION BY i.type ORDER BY i.sequence * i.way
+                                                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+     FROM (
     (SELECT 'message' AS type, m.sequence, m.platform_id AS id, m.received_at AS at, to_jsonb(m.text) AS body,
-            m.payload ->> 'payload' AS choice, m.payload ->> 'target' AS target, '' AS author
+            m.payload ->> 'payload' AS choice, m.payload ->> 'target' AS target, '' AS author,
+            CASE asked.message WHEN 0 THEN -1 ELSE 1 END AS way
        FROM message m
       WHERE m.conversation_id = lane.id
         AND m.sequence > CASE asked.message WHEN 0 THEN lane.last_sequence - asked.most ELSE asked.message END
         AND m.kind IN ('message', 'button') AND m.replay_of IS NULL
       ORDER BY m.sequence LIMIT asked.most)
     UNION ALL
-    (SELECT 'reply', r.sequence, r.platform_id, r.settled_at, r.body, NULL, NULL, r.author
+    (SELECT 'reply', r.sequence, r.platform_id, r.settled_at, r.body, NULL, NULL, r.author, CASE asked.reply WHEN 0 THEN -1 ELSE 1 END
        FROM reply r
       WHERE r.conversation_id = lane.id AND r.status = 'sent'
         AND r.sequence > CASE asked.reply WHEN 0 THEN lane.last_reply_sequence - asked.most ELSE asked.reply END
       ORDER BY r.sequence LIMIT asked.most)
-  ) item ON true
+     ) i
+  ) item ON coalesce(item.before, 0) < asked.bytes
  ORDER BY item.at, item.type, item.sequence

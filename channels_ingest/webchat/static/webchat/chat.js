@@ -9,7 +9,7 @@ import { View } from "./view.js";
 const FRONT_SECONDS = 1; // between two polls of a page in front; longer: answers appear later
 const HIDDEN_SECONDS = 10; // the same for a page that nobody sees; shorter: more load for nothing
 const LONGEST_WAIT_SECONDS = 30; // between two tries without a connection; longer: a slower return
-const FINAL = [400, 413]; // the server would refuse the same message again
+const FINAL = [400, 409, 413]; // the server would refuse the same message again
 
 const { api, channel, accent, answering } = document.body.dataset;
 const framed = window.parent !== window;
@@ -23,6 +23,7 @@ class Chat {
     this.cursor = "";
     this.etag = "";
     this.failures = 0;
+    this.restUntil = 0; // no poll before, in ms: the server said when to come again
     this.sending = this.polling = this.again = this.stopped = false;
   }
 
@@ -124,6 +125,8 @@ class Chat {
     if (this.stopped) return;
     if (this.polling) return void (this.again = true);
     clearTimeout(this.timer);
+    const rest = this.restUntil - Date.now();
+    if (rest > 0) return void (this.timer = setTimeout(() => this.poll(), rest));
     this.polling = true;
     const seconds = await this.look();
     this.polling = false;
@@ -149,11 +152,18 @@ class Chat {
       view.loaded();
       return this.session.identity ? this.explain(result) : 0;
     }
+    if (result.status === 429) return this.rest(result.retryAfter || FRONT_SECONDS);
     if (result.status !== 200 && result.status !== 304) return this.explain(result);
     this.failures = 0;
     if (!this.outbox.first()) view.notice(null);
     if (result.status === 200) this.show(result);
     return document.hidden || closed ? HIDDEN_SECONDS : FRONT_SECONDS;
+  }
+
+  // Too many polls, of several tabs perhaps. Nothing is wrong: the visitor is told nothing.
+  rest(seconds) {
+    this.restUntil = Date.now() + seconds * 1000;
+    return seconds;
   }
 
   show(result) {

@@ -322,10 +322,19 @@ function media({ kind, url, name, latitude, longitude, phone }) {
   }
   if (kind === "contact") return el("p", { className: "file", textContent: [words, phone].filter(Boolean).join(": ") });
   if (!url || !/^https?:\/\//i.test(url)) return el("p", { className: "file", textContent: words });
-  if (kind === "image" || kind === "sticker" || PICTURE.test(new URL(url).pathname)) return el("img", { src: url, alt: words, loading: "lazy", referrerPolicy: "no-referrer" });
+  if (kind === "image" || kind === "sticker" || PICTURE.test(pathOf(url))) return el("img", { src: url, alt: words, loading: "lazy", referrerPolicy: "no-referrer" });
   if (kind === "video") return el("video", { src: url, controls: true, preload: "metadata", ariaLabel: words });
   if (kind === "audio" || kind === "voice") return el("audio", { src: url, controls: true, preload: "metadata", ariaLabel: words });
   return el("p", { className: "file" }, link(url, words));
+}
+
+// The path of an address, or '' if a browser cannot read it.
+function pathOf(url) {
+  try {
+    return new URL(url).pathname;
+  } catch {
+    return "";
+  }
 }
 
 // Set the channel's colour, and black or white for the words on it, whichever contrasts more.
