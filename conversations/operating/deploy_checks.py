@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
+import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from conversations.contracts import Work
+from conversations.lanes import redis_client
 from conversations.operating import checks
 from conversations.operating.checks import HINT, connect
 from conversations.postgres import connection_budget
@@ -21,6 +24,8 @@ from conversations.telemetry import error_places
 GUARD = "axes.backends.AxesStandaloneBackend"
 # The process id that a client knows is not its session's where a pooler is in between.
 POOLED_AND_JIT = "SELECT pg_backend_pid() <> %s, current_setting('jit')"
+# Most Redis connections of a process by its kind; the main process of a worker is counted with send.
+REDIS_CONNECTIONS: Mapping[str, int] = {"web": 2, Work.HANDLE: 6, Work.SEND: 5, Work.SWEEP: 4}
 # Number of the check -> whether the mistake is there, and how to say it.
 _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
     (
@@ -103,6 +108,19 @@ def plans_are_not_compiled(app_configs: Any, **kwargs: Any) -> list[CheckMessage
     text = "a pooler is in front of Postgres, and jit is on: reads can take seconds"
     hint = "ALTER ROLE ... SET jit = off"
     return [Warning(text, hint=hint, id="conversations.W104")] if pooled and jit == "on" else []
+
+
+@register(Tags.caches, deploy=True)
+def redis_takes_all(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Warn where Redis refuses some of our connections: their work then waits for the sweeper."""
+    try:
+        needed = sum(number * REDIS_CONNECTIONS[kind] for kind, number in connection_budget.formation())
+        # Servers before Redis 7 do not tell.
+        most = redis_client.client().info("clients").get("maxclients", needed)
+    except (ImproperlyConfigured, redis.RedisError):  # E109 reports the first; Redis may be away
+        return []
+    text = f"the formation opens up to {needed} connections to Redis, which takes {most}"
+    return [Warning(text, hint=HINT, id="conversations.W105")] if needed > int(most) else []
 
 
 def _database_is_encrypted() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import psycopg
@@ -43,16 +43,26 @@ NAME_BYTES = 63  # Postgres cuts a longer application_name; we cut alike, to rec
 
 def of_formation() -> int:
     """Return the connections of all processes of ``FORMATION``. Raises ``ImproperlyConfigured``."""
-    return sum(_as_number(number) * of_process(name) for name, number in _formation())
+    return sum(number * of_kind(kind) for kind, number in formation())
 
 
-def of_process(name: str) -> int:
-    """Return the connections of one process of the Procfile."""
-    if name == "web":
-        return int(os.environ.get("WEB_CONCURRENCY") or 1) * of_web()
-    return sum(
-        of_role(role) * _as_number(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1") for role in _roles(name)
-    )
+def of_kind(kind: str) -> int:
+    """Return the connections of a process: ``web``, or a worker's role."""
+    return of_web() if kind == "web" else of_role(kind)
+
+
+def formation() -> Iterator[tuple[str, int]]:
+    """Yield each kind of process that ``FORMATION`` starts, and how many. A kind may come twice.
+
+    Raises ``ImproperlyConfigured``.
+    """
+    for name, text in _formation():
+        number = _as_number(text)
+        if name == "web":
+            yield "web", number * int(os.environ.get("WEB_CONCURRENCY") or 1)
+            continue
+        for role in _roles(name):
+            yield role, number * _as_number(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1")
 
 
 def of_web() -> int:
@@ -74,7 +84,7 @@ def of_role(role: str) -> int:
 def of_living(connection: psycopg.Connection[Any]) -> int:
     """Return the connections of all processes that live now."""
     rows = connection.execute(LIVING).fetchall()
-    return sum(number * (of_web() if kind == "web" else of_role(kind)) for kind, number in rows)
+    return sum(number * of_kind(kind) for kind, number in rows)
 
 
 def limit(connection: psycopg.Connection[Any]) -> int:

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 
+from conversations.lanes import redis_client
 from conversations.management.commands import release
 from conversations.models import Channel, Tenant, Worker
 from conversations.operating import checks, deploy_checks
@@ -208,6 +209,20 @@ def test_the_formation_of_app_json_is_the_one_that_fits(monkeypatch: pytest.Monk
     for formation in (app["formation"], app["environments"]["review"]["formation"]):
         monkeypatch.setenv("FORMATION", ",".join(f"{name}={each['quantity']}" for name, each in formation.items()))
         assert connection_budget.OVERLAP * connection_budget.of_formation() <= 18
+
+
+def test_check_warns_where_redis_takes_fewer_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = redis_client.client()
+    allowed = client.config_get("maxclients")["maxclients"]
+    assert deploy_checks.redis_takes_all(None) == []
+    monkeypatch.setenv("FORMATION", "web=2,worker=9")
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    try:
+        client.config_set("maxclients", 140)
+        (warning,) = deploy_checks.redis_takes_all(None)
+        assert warning.msg == f"the formation opens up to {2 * 3 * 2 + 9 * 15} connections to Redis, which takes 140"
+    finally:
+        client.config_set("maxclients", allowed)
 
 
 # ---------------------------------------------------------------- release
