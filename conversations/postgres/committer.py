@@ -24,7 +24,7 @@ from conversations.errors import Busy, NotStored, UnsafeDatabase
 from conversations.postgres import database
 from conversations.postgres.backlog import AnyTicket, Backlog
 from conversations.postgres.liveness import LOCK_WAITS, Liveness
-from conversations.postgres.remedies import Remedy, classify
+from conversations.postgres.remedies import Remedy, classify, is_too_large
 from conversations.postgres.stream import LANE_LOCKED, Item, Result, Stream, Ticket
 
 log = structlog.get_logger(__name__)
@@ -288,9 +288,9 @@ class Committer:
 
         Return the remedy; FAIL instead of MEND if the stream has nothing else to write.
         """
-        ticket.tries += 1
         ticket.waits_for_lane = False
-        remedy = classify(error, ticket.stream, ticket.tries, self._disconnected())
+        remedy = classify(error, ticket.stream, ticket.tries + 1, self._disconnected())
+        ticket.tries += remedy is not Remedy.WAIT or is_too_large(error)
         if remedy is Remedy.MEND:
             refusal = error if isinstance(error, psycopg.Error) else psycopg.DataError(type(error).__name__)
             mended = ticket.stream.mend(ticket.item, refusal) if ticket.tries < TRIES else None

@@ -9,6 +9,11 @@ import psycopg
 from conversations.errors import CoreError
 from conversations.postgres.backlog import AnyStream
 
+# Times that an item alone must take too long or break a limit of Postgres before it counts as the
+# item's fault. Larger: it delays the others for longer; smaller: a database that is slow for a
+# moment costs an item its content.
+TOO_LARGE_TRIES = 3
+
 
 class Remedy(enum.Enum):
     """What to do about an item that could not be written alone."""
@@ -36,7 +41,14 @@ def classify(error: Exception, stream: AnyStream, tries: int, disconnected: bool
             return Remedy.MEND
         case UnicodeError() | OverflowError() | RecursionError():  # the item cannot even be encoded
             return Remedy.MEND
+        case psycopg.Error() if stream.patient and tries >= TOO_LARGE_TRIES and is_too_large(error):
+            return Remedy.MEND
         case psycopg.Error() | CoreError():
             return wait
         case _:  # a bug of ours; trying a patient item again would hold up its lane for ever
             return Remedy.MEND if stream.patient else Remedy.FAIL
+
+
+def is_too_large(error: Exception) -> bool:
+    """Return True if the statement took too long, or broke a limit of Postgres (class 54)."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(("57014", "54"))

@@ -133,6 +133,31 @@ def test_after_a_failed_item_nothing_later_of_its_request_and_lane_is_written(wr
     assert written("a") == [1, 301]  # another request is not concerned
 
 
+@pytest.mark.parametrize("interruption", [None, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected])
+def test_an_item_that_takes_too_long_alone_three_times_is_mended_and_holds_up_nobody(
+    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch, interruption: type[psycopg.Error] | None
+) -> None:
+    """Whatever else came in between: that is not the item's fault."""
+    monkeypatch.setattr(committer, "RECONNECT_SECONDS", 0.01)
+    stream = Notes(patient=True)
+    refusals = itertools.chain(
+        [interruption] * 5 if interruption else [], itertools.repeat(psycopg.errors.QueryCanceled)
+    )
+    alone: list[type[psycopg.Error]] = []
+
+    def fault(items: Sequence[tuple[str, int]]) -> None:
+        if ("a", 1) in items:
+            error = next(refusals) if len(items) == 1 else psycopg.errors.QueryCanceled
+            alone.extend([error] if len(items) == 1 else [])
+            raise error
+
+    stream.fault = fault
+    assert submit(writer, stream, ("a", 1), ("b", 2), ("a", 3), seconds=10)() == ["written"] * 3
+    assert written("a") == [-1, 3]
+    assert written("b") == [2]
+    assert alone.count(psycopg.errors.QueryCanceled) == 3
+
+
 def test_an_item_that_waits_holds_back_the_later_ones_of_its_lane_in_the_fallback(writer: committer.Committer) -> None:
     stream = Notes()
     stream.held = {"a"}

@@ -50,6 +50,15 @@ def test_a_key_that_another_transaction_wrote_meanwhile_is_tried_once_more() -> 
     assert classify(errors.UniqueViolation(), stream, 1, disconnected=False) is RETRY
 
 
+@pytest.mark.parametrize("error", [errors.QueryCanceled(), errors.ProgramLimitExceeded(), errors.StatementTooComplex()])
+def test_a_turn_that_takes_too_long_alone_three_times_is_mended(error: psycopg.Error) -> None:
+    turns: Any = SimpleNamespace(patient=True)
+    requests: Any = SimpleNamespace(patient=False)
+    assert [classify(error, turns, tries, disconnected=False) for tries in (1, 2, 3)] == [WAIT, WAIT, MEND]
+    assert classify(error, turns, 3, disconnected=True) is WAIT
+    assert classify(error, requests, 3, disconnected=False) is FAIL
+
+
 def test_the_databases_classes_22_and_23_are_the_items_fault_and_no_others() -> None:
     stream: Any = SimpleNamespace(patient=False)
     known = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, psycopg.Error)}
