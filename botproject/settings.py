@@ -116,7 +116,8 @@ BOT_CONNECTIONS = env.int("BOT_CONNECTIONS", default=2)
 ORM_CONNECTIONS = env.int("ORM_CONNECTIONS", default=2)
 if DATABASES["default"]:
     DATABASES["default"].update(
-        ENGINE="django.db.backends.postgresql",
+        # In workers, a connection goes back to the pool after each query outside ``atomic``.
+        ENGINE="conversations.postgres.bot_connections" if WORKER_ROLE else "django.db.backends.postgresql",
         CONN_HEALTH_CHECKS=True,
         DISABLE_SERVER_SIDE_CURSORS=True,
     )

@@ -12,4 +12,5 @@ sql_files.py          every statement, by name
 storable_text.py      what Postgres cannot hold, replaced
 durability.py         refuses a server that can lose what it confirmed
 connection_budget.py  how many connections a formation opens
+bot_connections/      Django's backend in workers: a bot holds a connection only while it needs it
 """
