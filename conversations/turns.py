@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
+from psycopg_pool import PoolTimeout
 
 from conversations.contracts import Attachment, Choice, ReplyBody, Struct
 from conversations.errors import BadOutput
@@ -29,6 +30,13 @@ REPLIES = 100
 # Most bytes of a conversation's state as JSON; with more, the turn fails. Larger: each turn may
 # read and write more; smaller: bots must keep their data elsewhere.
 STATE_BYTES = 64 * 1024
+# Most bytes of a turn's replies together, as JSON; with more, the turn fails. Larger: a turn holds
+# up the other results of its transaction for longer (about 40 MB take the 2 s that a statement
+# may take); smaller: bots that say much in one turn fail.
+REPLIES_BYTES = 1024 * 1024
+# Most errors that led to a turn's error that are looked at. Larger: more work for an odd error;
+# smaller: a lack of connections can count as the message's failure.
+CAUSES = 10
 
 
 class Incoming(Struct, frozen=True):
@@ -76,7 +84,8 @@ class Task(Struct, frozen=True):
 class Output(Struct, frozen=True):
     """The result of a turn.
 
-    If ``error_type`` is set, the turn failed, and only the error's fields are used.
+    If ``error_type`` is set, the turn failed, and only the error's fields are used. ``is_shortage``:
+    it failed because no connection to the database became free, which is nobody's attempt.
     """
 
     state: dict[str, Any] | None = None
@@ -86,6 +95,7 @@ class Output(Struct, frozen=True):
     error_type: str = ""
     error_place: str = ""
     error_text: str = ""
+    is_shortage: bool = False
 
 
 class Turn:
@@ -176,6 +186,9 @@ def _check(state: Any, replies: Sequence[ReplyBody]) -> None:
         raise BadOutput("a NUL or a lone surrogate in state or replies")
     if len(replies) > REPLIES:
         raise BadOutput(f"{len(replies)} replies in one turn, {REPLIES} at most")
+    size = len(msgspec.json.encode(replies))
+    if size > REPLIES_BYTES:
+        raise BadOutput(f"the turn's replies are {size} bytes, {REPLIES_BYTES} at most")
 
 
 def _storable(body: ReplyBody) -> bool:
@@ -208,24 +221,47 @@ async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
     """Run an ``async def`` bot on the process's one event loop. Failures end as in ``run``."""
     turn = Turn(task)
     try:
-        await function(turn)
+        await _await(function(turn))
         return turn.output()
     # Also SystemExit, which would end the loop and every other bot on it
     except BaseException as error:
         return failed(error)
+
+
+async def _await(answer: Any) -> Any:
+    """Await what a bot returned. Its ``sync_to_async``, and so the async ORM, has its own thread."""
+    with _own_thread():
+        return await answer
+
+
+@contextlib.contextmanager
+def _own_thread() -> Iterator[None]:
+    """Let ``sync_to_async`` run in a thread of this task, which it starts at its first use.
+
+    Without this, all turns of the process would wait for one thread. It is not waited for: it may
+    run code that the turn has given up.
+    """
+    context = ThreadSensitiveContext()
+    SyncToAsync.thread_sensitive_context.set(context)
+    try:
+        yield
     finally:
-        closing = asyncio.get_running_loop().create_task(sync_to_async(_close_connections)())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-
-
-_closing: set[asyncio.Task[None]] = set()  # the loop keeps only weak references to tasks
+        thread = SyncToAsync.context_to_thread_executor.pop(context, None)
+        if thread is not None:
+            thread.submit(_close_connections)
+            thread.shutdown(wait=False)
 
 
 def _close_connections() -> None:
-    """Return the Django connections that the bot used to their pool: other bots wait for them."""
-    with contextlib.suppress(Exception):
-        connections.close_all()
+    """Return the Django connections that the bot used to their pool: other bots wait for them.
+
+    Where the bot left ``atomic`` open, Django would let no later turn of this thread connect.
+    """
+    for connection in connections.all(initialized_only=True):
+        with contextlib.suppress(Exception):
+            connection.close()
+        if connection.in_atomic_block:
+            del connections[connection.alias]
 
 
 def failed(error: BaseException) -> Output:
@@ -235,11 +271,15 @@ def failed(error: BaseException) -> Output:
     """
     try:
         words = clean_text(str(error), 2000)
-    except Exception:  # str() of an error runs its class's own code
+    except BaseException:  # str() of an error runs its class's own code, which may even exit
         words = ""
-    return Output(error_type=error_places.kind(error), error_place=error_places.place(error), error_text=words)
+    return Output(error_type=error_places.kind(error), error_place=error_places.place(error), error_text=words,
+                  is_shortage=_is_shortage(error))  # fmt: skip
 
 
-async def _await(answer: Any) -> Any:
-    """Wrap any awaitable in a coroutine, which ``asyncio.run`` demands."""
-    return await answer
+def _is_shortage(error: BaseException | None, depth: int = 0) -> bool:
+    """Return True if no connection of ``BOT_CONNECTIONS`` became free; Django wraps that error."""
+    if error is None or depth > CAUSES:
+        return False
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else (error.__cause__ or error.__context__,)
+    return isinstance(error, PoolTimeout) or any(_is_shortage(each, depth + 1) for each in inner)

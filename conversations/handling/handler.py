@@ -13,7 +13,6 @@ More than 350 lines in one file: the steps share the lane's state and its lock.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import threading
 import time
@@ -33,6 +32,7 @@ from conversations.contracts import ChannelConfig, Kind, Work
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
+from conversations.handling.async_turns import Holder, current, event_loop
 from conversations.handling.backpressure import Backpressure
 from conversations.handling.turn_stream import RELEASE, TURNS, Committed
 from conversations.handling.turn_threads import TurnThreads
@@ -59,10 +59,6 @@ SHORT_HOLD_SECONDS = 0.1
 # Lanes read in one query at most. Larger: fewer queries, and the first lane of a batch waits longer
 # for the rest; smaller: more queries.
 LANES_PER_READ = 64
-# Async turns that run at once on the event loop; others wait, and with them the tasks that brought
-# their lanes. Larger: more bots wait at once for slow services, with more memory; smaller: they
-# wait for each other.
-ASYNC_TURNS = 1_000
 # Threads that judge the results of async turns. Larger: a burst of ends is written sooner; smaller:
 # fewer threads.
 FINISHERS = 4
@@ -84,7 +80,7 @@ class Held:
         self.head: Head | None = None
         self.channel: ChannelConfig | None = None
         self.begun = 0.0  # monotonic time at which the lane's turn began; 0: none runs
-        self.abandoned: Head | None = None  # the head whose turn took too long: its result is void
+        self.abandoned: Head | None = None  # the head whose turn this process gave up: its result is void
         self.hold(generation)
 
     def hold(self, generation: int) -> None:
@@ -123,8 +119,8 @@ class Handler:
         # The event loop's own pool would not do: bots may fill it.
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finish")
         self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="isolated")
-        self._async_slots = asyncio.Semaphore(ASYNC_TURNS)
         self._running: dict[int, Held] = {}  # by lane: turns that run, watched for TURN_SECONDS
+        self._on_loop: dict[int, Held] = {}  # by lane: turns on the event loop, also those that wait for a slot
         self._lock = threading.Lock()
         self._backpressure = Backpressure()
         self._reads = Stage("read", self._read_heads, LANES_PER_READ)
@@ -307,7 +303,9 @@ class Handler:
             self._backpressure.mark_busy(held.id)
             self._isolated.submit(self._run_isolated, held, head, channel, task)
         elif inspect.iscoroutinefunction(function):
-            asyncio.run_coroutine_threadsafe(self._run_async(held, head, channel, task, function), event_loop())
+            with self._lock:
+                self._on_loop[held.id] = held
+            event_loop().start(self._run_async(held, head, channel, task, function))
         else:
             self._threads.submit(self._run, held, head, channel, task, function)
 
@@ -323,7 +321,8 @@ class Handler:
 
         What follows may read the database, which would block the loop: a thread does it.
         """
-        async with self._async_slots:
+        current.set((held, head))
+        async with event_loop().slots:
             if not self._mark_running(held):
                 return
             began = held.begun
@@ -368,23 +367,23 @@ class Handler:
         it waited for a thread.
         """
         with self._lock:
+            if held.abandoned is held.head:
+                return False  # its lane was released when it was given up
             if self._may_begin(held):
                 held.begun = time.monotonic()
                 self._running[held.id] = held
                 self._backpressure.mark_busy(held.id)
-        if not held.begun:
-            self._release([held])
-            return False
-        return True
+                return True
+            self._on_loop.pop(held.id, None)
+        self._release([held])
+        return False
 
     def _finish(self, held: Held, head: Head, channel: ChannelConfig, output: turns.Output, began: float) -> None:
         """Judge a turn that ended and commit its verdict. An abandoned turn's result is void."""
         with self._lock:
             if held.abandoned is head:
                 return
-            if self._running.pop(held.id, None) is not None:
-                self._backpressure.mark_idle(held.id)
-            held.begun = 0.0
+            self._forget_turn(held)
         try:
             failpoint("T4")
             verdict = self._verdict(head, channel, output, time.monotonic() - began if began else 0.0)
@@ -411,6 +410,9 @@ class Handler:
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
         """Return the verdict of an output; count it for the bot, which is paused if all fail."""
+        if output.is_shortage:
+            log.warning("no database connection for a bot", conversation=head.id, bot=channel.bot)
+            return verdicts.void(head)
         key = pauses.Key(pauses.BOT, channel.bot, Work.HANDLE.activity)
         record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
                   "state_before": head.state or None}  # fmt: skip
@@ -428,39 +430,80 @@ class Handler:
                    "outcome": "paused" if paused else "failed"}  # fmt: skip
         return verdicts.failure(head, channel, record, paused)
 
+    def _forget_turn(self, held: Held) -> None:
+        """Note that a lane's turn runs no longer. Call with ``_lock`` held."""
+        held.begun = 0.0
+        self._on_loop.pop(held.id, None)
+        if self._running.pop(held.id, None) is not None:
+            self._backpressure.mark_idle(held.id)
+
     def _watch_overdue(self) -> None:
         """Fail turns that exceed ``TURN_SECONDS``.
 
-        Then this process finishes its other turns and is replaced.
+        Then this process finishes its other turns and is replaced. While the event loop does not
+        answer, the time of its turns stands still, but for the one that holds it.
         """
+        tick = min(1.0, settings.TURN_SECONDS / 4)
         while True:
-            time.sleep(min(1.0, settings.TURN_SECONDS / 4))
-            for held in self._take_overdue():
-                self._abandon(held)
+            time.sleep(tick)
+            silence = event_loop().silence() if self._on_loop else 0.0
+            holder = event_loop().holder() if silence else None
+            late = self._take_overdue(holder, tick)
+            is_lost = holder and (silence > settings.TURN_SECONDS or any(_holds(held, holder) for held in late))
+            for held in late:
+                self._abandon(held, holder)
+            if holder and is_lost:
+                self._leave_loop(holder)
 
-    def _take_overdue(self) -> list[Held]:
+    def _take_overdue(self, holder: Holder | None, tick: float) -> list[Held]:
         """Return the lanes whose turns exceed ``TURN_SECONDS``; what these turns return is void."""
         now = time.monotonic()
         with self._lock:
+            for held in self._on_loop.values() if holder else ():
+                if held.begun and not _holds(held, holder):
+                    held.begun += tick
             late = [held for held in self._running.values() if now - held.begun > settings.TURN_SECONDS]
             for held in late:
-                held.abandoned, held.begun = held.head, 0.0
-                del self._running[held.id]
-                self._backpressure.mark_idle(held.id)
+                held.abandoned = held.head
+                self._forget_turn(held)
         return late
 
-    def _abandon(self, held: Held) -> None:
+    def _leave_loop(self, holder: Holder) -> None:
+        """Give up the turns on a loop that does not answer: no attempt, and other processes run them.
+
+        Nothing can end what blocks the loop's thread, so this process is to be replaced.
+        """
+        self.overdue.set()
+        with self._lock:
+            waiting = list(self._on_loop.values())
+            for held in waiting:
+                held.abandoned = held.head
+                self._forget_turn(held)
+        log.error("the event loop does not answer", place=holder.place, turns=len(waiting))
+        self._release(waiting)
+        by_tenant: dict[int, list[int]] = {}
+        for held in waiting:
+            assert held.channel is not None
+            by_tenant.setdefault(held.channel.tenant_id, []).append(held.id)
+        for tenant_id, lanes in by_tenant.items():
+            wake.handle(lanes, tenant_id)
+
+    def _abandon(self, held: Held, holder: Holder | None) -> None:
         """Commit a failed attempt for a turn that took too long.
 
-        Its thread cannot be stopped, so this process is to be replaced (``overdue``).
+        Its thread cannot be stopped, so this process is to be replaced (``overdue``). Its next
+        attempt runs in a process of its own, so that it costs no second replacement.
         """
         head, channel = held.head, held.channel
         assert head is not None
         assert channel is not None
         self.overdue.set()
-        error = turns.Output(error_type="TurnTooLong", error_place=channel.bot,
+        place = holder.place if holder and _holds(held, holder) else channel.bot
+        error = turns.Output(error_type="TurnTooLong", error_place=place,
                              error_text=f"the turn took longer than {settings.TURN_SECONDS:g} s")  # fmt: skip
-        self._commit(held, Finished(self._judge(head, channel, error, settings.TURN_SECONDS), head, channel))
+        verdict = self._judge(head, channel, error, settings.TURN_SECONDS)
+        verdict.suspect = verdict.status == "pending"
+        self._commit(held, Finished(verdict, head, channel))
 
     # ------------------------------------------------------------ committing
 
@@ -511,9 +554,6 @@ class Handler:
             wake.handle([held.id], head.tenant_id)
 
 
-@functools.cache
-def event_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop on which all ``async def`` bots of this process run."""
-    loop = asyncio.new_event_loop()
-    vital_thread("async-turns", loop.run_forever)
-    return loop
+def _holds(held: Held, holder: Holder | None) -> bool:
+    """Return True if the lane's turn, not an earlier one, holds up the event loop."""
+    return holder is not None and holder.turn == (held, held.head)

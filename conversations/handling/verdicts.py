@@ -17,6 +17,9 @@ ATTEMPTS = 5
 # Longest wait between two attempts, in seconds. Longer: less load on a bot that fails; shorter: its
 # messages are handled sooner once it works again.
 RETRY_SECONDS = 300.0
+# Seconds until a turn runs again that failed for want of a database connection, at least and at
+# most. Longer: its person waits; shorter: more turns that wait for a connection in vain.
+SHORTAGE_SECONDS = (0.5, 2.0)
 # The person reads this after their message was parked, unless the channel has a ``sorry_text``.
 SORRY = "Sorry, something went wrong on our side. A colleague will get back to you."
 
@@ -80,6 +83,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     mode: str | None = None
     epoch_step: int = 0
     blocked: bool = False
+    suspect: bool = False
     state: dict[str, Any] | None = None
     bot: str | None = None
     version: int = 1
@@ -178,6 +182,12 @@ def success(head: Head, channel: ChannelConfig, output: turns.Output, record: di
         note=clean_text(f"handed over: {output.handed_over}", 500) if handed_over else None,
         turn=record,
     )
+
+
+def void(head: Head) -> Verdict:
+    """Return the verdict of a turn that failed for a reason of ours: it runs again, no attempt spent."""
+    return Verdict(**_expected(head), status="pending", advance=0, attempts_after=head.attempts,
+                   delay=random.uniform(*SHORTAGE_SECONDS))  # fmt: skip
 
 
 def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: bool) -> Verdict:

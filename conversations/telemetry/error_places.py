@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 
 # Most frames kept per exception, the innermost ones. Larger: longer log lines; smaller: the caller
 # in our code may be missing.
@@ -33,8 +34,16 @@ def place(error: BaseException) -> str:
 
 def frames(error: BaseException) -> list[str]:
     """Return the error's innermost ``FRAMES`` frames as ``file:line function``, outermost first."""
-    stack = traceback.extract_tb(error.__traceback__, limit=-FRAMES)
-    return [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in stack]
+    return list(map(_described, traceback.extract_tb(error.__traceback__, limit=-FRAMES)))
+
+
+def place_of(frame: FrameType) -> str:
+    """Return where a frame stands now, as ``file:line function``."""
+    return _described(traceback.extract_stack(frame, limit=1)[0])
+
+
+def _described(frame: traceback.FrameSummary) -> str:
+    return f"{_short(frame.filename)}:{frame.lineno} {frame.name}"
 
 
 def causes(error: BaseException) -> list[str]:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from django.contrib.contenttypes.models import ContentType
+
 from conversations.contracts import Attachment, Choice
 from conversations.registry import bot
 from conversations.turns import Turn
@@ -54,6 +56,8 @@ async def obedient_async(turn: Turn) -> None:
     if verb == "wait":
         for part in parts(float(argument)):
             await asyncio.sleep(part)
+    elif verb == "count":
+        await ContentType.objects.acount()
     elif verb == "cancel":
         raise asyncio.CancelledError
     elif verb == "exit":
@@ -63,6 +67,11 @@ async def obedient_async(turn: Turn) -> None:
 
 def answer(turn: Turn, argument: str) -> None:
     turn.reply(f"{turn.message.sequence}: {turn.message.text}")
+
+
+def count(turn: Turn, argument: str) -> None:
+    ContentType.objects.count()
+    answer(turn, argument)
 
 
 def wait(turn: Turn, argument: str) -> None:
@@ -134,6 +143,7 @@ def describe(turn: Turn, argument: str) -> None:
 
 
 VERBS: dict[str, Callable[[Turn, str], None]] = {
+    "count": count,
     "wait": wait,
     "raise": fail,
     "stray": stray,
@@ -149,3 +159,6 @@ VERBS: dict[str, Callable[[Turn, str], None]] = {
     "hand_over": hand_over,
     "describe": describe,
 }
+
+
+from tests.bots_app import misdeeds as misdeeds  # noqa: E402  (they are bots, too)

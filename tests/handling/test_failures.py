@@ -248,6 +248,21 @@ def test_three_restarts_during_one_long_turn_are_nobodys_failure(lanes: Lanes) -
     lanes.assert_in_order(lane)
 
 
+@pytest.mark.parametrize(("bot", "people"), [("asks-and-waits", 30), ("asks-and-waits-in-a-thread", 12)])
+def test_people_whose_bot_asks_the_database_and_then_waits_wait_side_by_side(
+    lanes: Lanes, bot: str, people: int
+) -> None:
+    """There are two connections for all: each bot gives its own back before it waits."""
+    channel = lanes.channel(bot)
+    waiting = [lanes.say(channel, f"u{number}", "hello", woken=False) for number in range(people)]
+    lanes.wake(*waiting)
+    wait_until(lambda: len([line for line in lanes.done(word="waits") if line.lane in waiting]) == people, 10, "all")
+    with lanes.released():
+        lanes.settled(*waiting)
+    assert [lanes.turns(lane) for lane in waiting] == [["committed"]] * people
+    assert [lanes.replies(lane) for lane in waiting] == [["True"]] * people
+
+
 # ---------------------------------------------------------------- helpers
 
 

@@ -19,7 +19,7 @@ from tests.kit.entries import make_channel
 
 class Unspeakable(Exception):
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise SystemExit(3)
 
 
 def test_an_error_whose_words_cannot_be_had_is_still_a_failed_turn() -> None:

@@ -10,7 +10,7 @@ WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, channel_id bigint, message_id bigint, sequence bigint, epoch bigint, attempts smallint,
          expect text, status text, note text, advance integer, attempts_after smallint, delay float, mode text,
-         epoch_step integer, blocked boolean, state jsonb, bot text, version integer, replies json, turn json)),
+         epoch_step integer, blocked boolean, suspect boolean, state jsonb, bot text, version integer, replies json, turn json)),
 ours AS MATERIALIZED (
   SELECT i.*, c.last_reply_sequence, c.next_sequence < c.last_sequence AS behind,
          CASE WHEN c.next_reply_sequence <= c.last_reply_sequence THEN EXISTS (
@@ -59,7 +59,8 @@ lanes AS (
          mode = coalesce(o.mode, c.mode),
          epoch = c.epoch + coalesce(o.epoch_step, 0),
          blocked = coalesce(o.blocked, false),
-         suspect = c.suspect AND o.advance = 0 AND o.status = 'pending',  -- only a turn that fails keeps it
+         -- only a turn that fails keeps it
+         suspect = (c.suspect OR coalesce(o.suspect, false)) AND o.advance = 0 AND o.status = 'pending',
          last_reply_sequence = c.last_reply_sequence + coalesce(s.added, 0),
          send_due_at = CASE WHEN s.added > 0 THEN
              lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at, now() + interval '3 s')

@@ -1,0 +1,109 @@
+"""The event loop of async bots: whose code holds it up, and what turns on it do not share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from conversations import turns
+from conversations.handling.async_turns import EventLoop, Holder, current
+from tests.kit.stack import wait_until
+
+TASK = turns.Task(conversation_id=1, channel_id=1, bot="b", message=turns.Incoming(id=1, sequence=1, kind="message"),
+                  contact=turns.Person(), state={})  # fmt: skip
+
+
+async def itself(block: Callable[[], object]) -> None:
+    block()
+
+
+async def in_a_child_task(block: Callable[[], object]) -> None:
+    await asyncio.gather(itself(block), asyncio.sleep(0))
+
+
+async def in_a_callback(block: Callable[[], object]) -> None:
+    asyncio.get_running_loop().call_soon(block)
+    await asyncio.sleep(0)
+
+
+async def after_its_turn(block: Callable[[], object]) -> None:
+    asyncio.get_running_loop().call_later(0.01, block)
+
+
+@pytest.mark.parametrize("bot", [itself, in_a_child_task, in_a_callback, after_its_turn])
+def test_the_turn_that_blocks_the_loop_is_found(bot: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    loop, blocked, go_on = EventLoop(), threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        go_on.wait()
+
+    async def turn(name: str, body: Coroutine[Any, Any, None]) -> None:
+        current.set(name)
+        await body
+
+    loop.start(turn("innocent", asyncio.sleep(1000)))
+    loop.start(turn("culprit", bot(block)))
+    assert blocked.wait(10)
+    loop.silence()
+    assert loop.silence() > 0
+    assert loop.holder().turn == "culprit"
+    assert "threading.py" in loop.holder().place
+    go_on.set()
+    wait_until(lambda: loop.silence() == 0, 10, "the loop answers")
+    wait_until(lambda: "selectors.py" in loop.holder().place, 10, "the loop waits")
+    assert loop.holder().turn is None
+
+
+def test_a_loop_on_which_nothing_runs_is_held_by_nobody() -> None:
+    assert EventLoop().holder().turn is None
+    assert Holder(None, "") is not None
+
+
+def test_turns_do_not_wait_for_each_others_threads() -> None:
+    """With one thread for both, neither would come past the barrier."""
+    both = threading.Barrier(2, timeout=10)
+
+    async def bot(turn: turns.Turn) -> None:
+        first = await sync_to_async(threading.get_ident)()
+        await sync_to_async(both.wait)()
+        assert first == await sync_to_async(threading.get_ident)(), "one turn has one thread"
+
+    async def main() -> list[turns.Output]:
+        return list(await asyncio.gather(turns.run_async(bot, TASK), turns.run_async(bot, TASK)))
+
+    assert [output.error_type for output in asyncio.run(main())] == ["", ""]
+
+
+def test_what_a_turn_leaves_running_may_go_on_using_threads() -> None:
+    async def main() -> str:
+        left: list[asyncio.Task[str]] = []
+        ended = asyncio.Event()
+
+        async def later() -> str:
+            await ended.wait()
+            return await sync_to_async(str)("done")
+
+        async def bot(turn: turns.Turn) -> None:
+            left.append(asyncio.create_task(later()))
+            await sync_to_async(str)()
+
+        assert not (await turns.run_async(bot, TASK)).error_type
+        ended.set()
+        return await left[0]
+
+    assert asyncio.run(main()) == "done"
+
+
+def test_the_replies_of_a_turn_are_bounded_in_bytes() -> None:
+    def says(size: int) -> turns.Output:
+        return turns.run(lambda turn: [turn.reply("x" * (size // 4)) for _ in range(4)], TASK)
+
+    assert not says(turns.REPLIES_BYTES - 1000).error_type
+    assert says(turns.REPLIES_BYTES).error_type == "conversations.errors.BadOutput"
+    assert "1048576 at most" in says(turns.REPLIES_BYTES).error_text
