@@ -4,6 +4,7 @@ database.py           the core's own connections; reads and transactions
 pipeline.py           many statements in one round trip
 stream.py             one kind of write; a ticket for each item of it
 backlog.py            which tickets make the next batch
+room.py               how much may wait, shared between tenants
 liveness.py           whether the database answers
 remedies.py           what each error means for one item
 committer.py          many callers, one transaction

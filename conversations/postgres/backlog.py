@@ -41,7 +41,15 @@ class Backlog:
         self._waiting.setdefault(ticket.stream, collections.deque()).append(ticket)
 
     def requeue(self, tickets: list[AnyTicket]) -> None:
-        """Put tickets of the last batch back, in their order, in front of their stream."""
+        """Put tickets of the last batch back, in their order, in front of their stream.
+
+        Of a locked lane, only the first waits for the lane: once it is written, the others follow
+        in one batch, not one by one.
+        """
+        lanes: set[Hashable] = set()
+        for ticket in tickets:
+            ticket.waits_for_lane = ticket.waits_for_lane and ticket.lane not in lanes
+            lanes.add(ticket.lane)
         if tickets:
             self._waiting.setdefault(tickets[0].stream, collections.deque()).extendleft(reversed(tickets))
 

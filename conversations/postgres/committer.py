@@ -20,20 +20,18 @@ import psycopg
 import structlog
 
 from conversations.concurrency import vital_thread
-from conversations.errors import Busy, NotStored, UnsafeDatabase
+from conversations.errors import NotStored, UnsafeDatabase
 from conversations.postgres import database
-from conversations.postgres.backlog import AnyTicket, Backlog
+from conversations.postgres.backlog import BATCH, AnyTicket, Backlog
 from conversations.postgres.liveness import LOCK_WAITS, Liveness
 from conversations.postgres.remedies import Remedy, classify, is_too_large
+from conversations.postgres.room import Room
 from conversations.postgres.stream import LANE_LOCKED, Item, Result, Stream, Ticket
 
 log = structlog.get_logger(__name__)
 
-# Items, and bytes of items, that wait in memory, at most; more are refused with ``Busy``. Larger:
-# more memory, and longer waits before a request is refused. Smaller: a short interruption of the
-# database refuses requests that could have waited.
-QUEUED_ITEMS = 5_000
-QUEUED_BYTES = 128 * 1024 * 1024
+# Items of one request that are queued at once. Larger: fewer large requests fill the queue. Smaller: more batches.
+SLICE = BATCH
 # Seconds until an item of a patient stream is tried again. Larger: slower recovery. Smaller: more
 # attempts to connect in vain.
 RECONNECT_SECONDS = 0.2
@@ -80,9 +78,7 @@ class Committer:
         self._backlog = Backlog()
         self._liveness = Liveness()
         self._connection: psycopg.Connection[Any] | None = None
-        self._queued_items = 0
-        self._queued_bytes = 0
-        self._counting = threading.Lock()
+        self._room = Room()
         self._stopping = False
         self._mean_size = 0.0  # items of the last batches, each counting half as much as the one after it
         self._last_took = 0.0  # seconds
@@ -104,28 +100,24 @@ class Committer:
         deadline: float = float("inf"),
         size: int = 0,
         about: Any = None,
+        goes_on: bool = False,
     ) -> list[Ticket[Item, Result]]:
-        """Queue all ``items`` of one request. ``size``: bytes that they keep in memory together.
+        """Queue all ``items``. ``size``: bytes that their request keeps in memory.
 
         ``done`` is called when tickets are finished, see ``Ticket``. For a stream that is not
-        patient, raises ``Busy`` when the queue is full, and ``NotStored`` while another caller
-        waits for a database that does not answer (so that not every thread of the process ends up
-        waiting). Then no item is queued.
+        patient, raises ``NotStored`` while another caller waits for a database that does not answer
+        (so that not every thread of the process ends up waiting). Raises ``Busy`` when the owner
+        holds its share, see ``Room``, except for reads and what ``goes_on`` with a request.
         """
         if not stream.patient:
             self.refuse_if_silent()
-        with self._counting:
-            full = self._queued_items >= QUEUED_ITEMS or self._queued_bytes >= QUEUED_BYTES
-            if full and not stream.patient:
-                raise Busy(f"{self._queued_items} items wait to be written")
-            self._queued_items += len(items)
-            self._queued_bytes += size
         failed_lanes: set[Hashable] = set()
         sizes = itertools.chain([size], itertools.repeat(0))
         tickets = [
             Ticket(stream, item, done, deadline, item_size, failed_lanes, about)
             for item, item_size in zip(items, sizes, strict=False)
         ]
+        self._room.enter(tickets, may_refuse=not (stream.patient or stream.short or goes_on))
         for ticket in tickets:
             self._queue.put(ticket)
         return tickets
@@ -139,12 +131,23 @@ class Committer:
     ) -> list[Result]:
         """Write the items of one request and return their results, after COMMIT.
 
-        Raises ``Busy``, the first error of an item, or ``NotStored`` after ``timeout`` seconds.
+        A large request is queued slice by slice, the next one when the last is written: it takes no
+        place that another caller needs, and its order is kept. ``size``: see ``submit``. Raises
+        ``Busy``, the first error of an item, or ``NotStored`` after ``timeout`` seconds. Then later
+        slices are not written; those before stay, and are duplicates when the request is repeated.
         """
         if threading.current_thread() is self._thread:  # a callback or a stream reads: no other thread would serve it
             return self._write_here(stream, items)
-        if not items:
-            return []
+        deadline = time.monotonic() + timeout
+        results: list[Result] = []
+        for start in range(0, len(items), SLICE):
+            results += self._write_slice(stream, items[start : start + SLICE], deadline, size, goes_on=start > 0)
+        return results
+
+    def _write_slice(
+        self, stream: Stream[Item, Result], items: Sequence[Item], deadline: float, size: int, goes_on: bool
+    ) -> list[Result]:
+        """Queue ``items`` and wait until they are written, see ``write_all``."""
         waiting = threading.Lock()  # an Event would cost each request several times as much
         waiting.acquire()
         left = len(items)
@@ -155,8 +158,8 @@ class Committer:
             if not left:
                 waiting.release()
 
-        tickets = self.submit(stream, items, done, deadline=time.monotonic() + timeout, size=size)
-        if not waiting.acquire(timeout=timeout + ANSWER_SECONDS):
+        tickets = self.submit(stream, items, done, deadline=deadline, size=size, goes_on=goes_on)
+        if not waiting.acquire(timeout=max(0.0, deadline - time.monotonic()) + ANSWER_SECONDS):
             raise NotStored("no answer from the database in time")
         errors = [ticket.error for ticket in tickets if ticket.error is not None]
         if not errors:
@@ -338,9 +341,7 @@ class Committer:
         """Call ``done`` for finished tickets: once per caller, with all tickets of that caller."""
         if not tickets:
             return
-        with self._counting:
-            self._queued_items -= len(tickets)
-            self._queued_bytes -= sum(ticket.size for ticket in tickets)
+        self._room.leave(tickets)
         by_callback: dict[Callable[[list[AnyTicket]], None], list[AnyTicket]] = {}
         for ticket in tickets:
             by_callback.setdefault(ticket.done, []).append(ticket)

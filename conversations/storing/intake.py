@@ -39,6 +39,9 @@ ANSWER_SECONDS = 2.5
 # Seconds that a batch waits for more requests under load, at most: a batch costs as much as ten of
 # its messages. Larger: every answer is slower. Smaller: more batches, each with fewer requests.
 LINGER_SECONDS = 0.01
+# Bytes of memory that each item takes besides its request's body. Larger: fewer large requests are
+# taken at once. Smaller: what waits takes more memory than is counted.
+ITEM_BYTES = 2_000
 CONFLICT = "conflict: the same message again, with other content"
 
 
@@ -91,7 +94,7 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     """
     until = time.monotonic() + seconds
     items = [item for each in requests for item in make_items(each)]
-    size = sum(len(each.request.body) for each in requests)
+    size = sum(len(each.request.body) for each in requests) + ITEM_BYTES * len(items)
     results = _write(STORE, items, seconds, size)
     conflicts = [item for item, (verdict, *_) in zip(items, results, strict=True) if verdict == "conflict"]
     if conflicts and any(each.own_api for each in requests):

@@ -44,13 +44,14 @@ class LateItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A reply and its parts, as ``store_late_replies.sql`` reads them.
 
     ``ord``: index in the batch. ``message_id``: the message of the turn. ``parts``: key and body of
-    each.
+    each. ``tenant_id`` is not read there.
     """
 
     ord: int = -1
     channel_id: int
     message_id: int
     parts: list[dict[str, Any]]
+    tenant_id: int
 
 
 def store(channel: ChannelConfig, late: LateReply) -> bool:
@@ -63,7 +64,7 @@ def store(channel: ChannelConfig, late: LateReply) -> bool:
     bodies = [part for body in late.bodies for part in split(body)]
     keys = [late.key, *(f"{late.key}{PART}{number}" for number in range(2, len(bodies) + 1))]
     parts = [{"key": key, "body": body} for key, body in zip(keys, bodies, strict=True)]
-    item = LateItem(channel_id=channel.id, message_id=late.turn, parts=parts)
+    item = LateItem(tenant_id=channel.tenant_id, channel_id=channel.id, message_id=late.turn, parts=parts)
     verdict, lane = intake.writer().write(LATE, item, timeout=STORE_SECONDS)
     if verdict == "early":
         raise NotStored("its turn is not committed yet")
@@ -87,6 +88,9 @@ class LateStream(Stream[LateItem, tuple[str, int]]):
     ) -> Sequence[tuple[str, int] | LaneLocked]:
         for place, item in enumerate(items):
             item.ord = place
+    def owner(self, item: LateItem) -> Hashable:
+        return item.tenant_id
+
         values = {"items": as_json(items)}
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_late_replies"), values),

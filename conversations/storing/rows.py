@@ -162,11 +162,28 @@ def make_items(request: ParsedRequest) -> list[StoreItem]:
                 quarantine.append(_make_quarantined(place, thing.reason, thing.raw or receipt.body))
     receipt.quarantined = len(quarantine)
     if quarantine or not items:
+    if any(item.row.external_sequence is not None for item in items if item.row):
+        items = _in_given_order(items)
         items.append(StoreItem(receipt, quarantine=quarantine))
     return items
 
 
 def as_quarantined(item: StoreItem, reason: str) -> StoreItem:
+def _in_given_order(items: Sequence[StoreItem]) -> list[StoreItem]:
+    """Return items of one request with those of each lane in the order of the producer's numbers.
+
+    One without a number stays behind those that came before it. A large request is stored slice by
+    slice: a number that comes only with a later slice must not look like a gap, or like a jump.
+    """
+    keys: dict[int, tuple[int, int]] = {}  # by index: the number, or the greatest before it and 1
+    greatest: dict[LaneRow | None, int] = {}
+    for place, item in enumerate(items):
+        number = item.row.external_sequence if item.row else None
+        greatest[item.lane] = max(greatest.get(item.lane, -1), -1 if number is None else number)
+        keys[place] = (greatest[item.lane], 1) if number is None else (number, 0)
+    return [items[place] for place in sorted(keys, key=keys.__getitem__)]
+
+
     """Return an item that quarantines the request of ``item`` instead of storing its message."""
     assert item.row is not None
     item.receipt.quarantined += 1

@@ -40,6 +40,9 @@ class StatusStream(Stream[StatusItem, str]):
     def lane(self, item: StatusItem) -> Hashable:
         return item[0].id, item[1].platform_id or item[1].key  # as in ``_values``
 
+    def owner(self, item: StatusItem) -> Hashable:
+        return item[0].tenant_id
+
     def mend(self, item: StatusItem, error: psycopg.Error) -> StatusItem | None:
         """Drop the platform's error text: what the status says must not be lost with it."""
         channel, update = item

@@ -16,8 +16,8 @@ from conversations.storing import intake
 _numbers = itertools.count(1)
 
 
-def make_channel(platform: str = "generic", **options: Any) -> ChannelConfig:
-    tenant, _ = Tenant.objects.get_or_create(name="Shop")
+def make_channel(platform: str = "generic", tenant_name: str = "Shop", **options: Any) -> ChannelConfig:
+    tenant, _ = Tenant.objects.get_or_create(name=tenant_name)
     row = Channel.objects.create(tenant=tenant, platform=platform, name=f"c{next(_numbers)}", options=options)
     config = registry.channel(row.pk)
     assert config is not None

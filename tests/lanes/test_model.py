@@ -740,7 +740,7 @@ class Lanes(RuleBasedStateMachine):
         text = f"l{next(self.texts)}"
         for again in (False, True):
             parts = [{"key": text, "body": ReplyBody(text=text)}]
-            item = LateItem(channel_id=self.channel.id, message_id=message.id, parts=parts)
+            item = LateItem(tenant_id=1, channel_id=self.channel.id, message_id=message.id, parts=parts)
             ((verdict, _),) = LATE.write(self.db, [item])
             early = message.status == "pending"
             assert verdict == ("early" if early else "duplicate" if again else "stored")

@@ -223,6 +223,16 @@ def test_locked_lanes_do_not_keep_others_out_of_a_batch(small: Backlog) -> None:
     assert small.take(0.0) == ([*locked, *free], [])
 
 
+def test_once_the_first_of_a_locked_lane_is_written_the_others_follow_together(small: Backlog) -> None:
+    """Else a person's large batch would be stored one by one while the bot answers that person."""
+    locked = [ticket(STREAMS[0], ("a", n, "A")) for n in range(BATCH)]
+    for one in locked:
+        one.takes(LANE_LOCKED)
+    small.requeue(locked)
+    assert small.take(0.0) == (locked[:1], [])
+    assert small.take(0.0) == (locked[1:], [])
+
+
 def test_after_a_failed_item_the_later_ones_of_its_request_and_lane_fail(small: Backlog) -> None:
     stream, failed_lanes = STREAMS[0], set[Any]()
     first, later, beside = (ticket(stream, (lane, 1, "A"), failed_lanes=failed_lanes) for lane in "aab")

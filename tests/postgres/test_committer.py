@@ -17,7 +17,7 @@ import pytest
 
 from conversations import concurrency
 from conversations.errors import Busy, CoreError, NotStored
-from conversations.postgres import backlog, committer, database, reads
+from conversations.postgres import backlog, committer, database, reads, room
 from conversations.postgres.stream import LANE_LOCKED, Stream, Ticket
 from tests.kit.stack import wait_until
 
@@ -212,7 +212,7 @@ def test_an_item_of_a_patient_stream_that_cannot_be_written_is_mended_and_holds_
 
 def test_a_request_is_queued_whole_or_not_at_all(writer: committer.Committer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request with more items than the queue takes would else never be stored, however often it comes."""
-    monkeypatch.setattr(committer, "QUEUED_ITEMS", 10)
+    monkeypatch.setattr(room, "QUEUED_ITEMS", 10)
     stream = Notes()
     gate = threading.Event()
     stream.fault = lambda items: gate.wait(3) and None
@@ -228,7 +228,7 @@ def test_a_request_is_queued_whole_or_not_at_all(writer: committer.Committer, mo
 def test_a_queue_that_holds_too_many_bytes_refuses(
     writer: committer.Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer, "QUEUED_BYTES", 1_000)
+    monkeypatch.setattr(room, "QUEUED_BYTES", 1_000)
     stream = Notes()
     gate = threading.Event()
     stream.fault = lambda items: gate.wait(3) and None
@@ -337,6 +337,60 @@ def test_a_tenant_with_a_large_backlog_delays_no_other_tenant_and_is_served_too(
     stream.through.release(10)
     assert all(set(each()) == {"written"} for each in results)
     assert stream.taken == [[("x", 100)], others, [*crowd, ("b", 104)]]
+
+
+def test_one_tenant_gets_half_of_the_queue_and_another_finds_room(
+    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "QUEUED_ITEMS", 100)
+    stream = Lines()
+    requests = [submit(writer, stream, *[("a", 10 * n + m) for m in range(10)], seconds=20) for n in range(5)]
+    with pytest.raises(Busy):
+        submit(writer, stream, ("a", 200))
+    requests += [submit(writer, stream, *[("b", 10 * n + m) for m in range(10)], seconds=20) for n in range(20, 22)]
+    with pytest.raises(Busy):
+        submit(writer, stream, *[("b", 220 + m) for m in range(10)])
+    requests.append(submit(writer, stream, ("c", 301), seconds=20))
+    read = threading.Thread(target=writer.write, args=(reads.STATEMENTS, ("SELECT 1", ())))
+    monkeypatch.setattr(room, "QUEUED_ITEMS", 0)
+    read.start()  # reads are never refused
+    stream.through.release(20)
+    read.join()
+    assert all(set(each()) == {"written"} for each in requests)
+    monkeypatch.setattr(room, "QUEUED_ITEMS", 1)
+    assert submit(writer, stream, ("a", 302))() == ["written"], "what was answered takes no room"
+
+
+def test_large_requests_of_many_tenants_leave_room_for_a_small_one() -> None:
+    place, refused = room.Room(), 0
+    for n in range(100):
+        large = [Ticket(Lines(), (chr(1000 + n), m), print, 0.0, 0, set(), None) for m in range(backlog.BATCH)]
+        try:
+            place.enter(large, may_refuse=True)
+        except Busy:
+            refused += 1
+    assert refused > 50
+    for n in range(64):
+        place.enter([Ticket(Lines(), ("a", n), print, 0.0, 0, set(), None)], may_refuse=True)
+
+
+def test_a_large_request_is_written_by_slices_in_order_and_ends_at_its_first_failure(
+    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "SLICE", 10)
+    stream = Notes()
+    assert writer.write_all(stream, [("a", n) for n in range(1, 36)]) == ["written"] * 35
+    assert (stream.batches, written()) == ([10, 10, 10, 5], list(range(1, 36)))
+
+    def fault(items: Sequence[tuple[str, int]]) -> None:
+        if ("a", 55) in items:
+            raise psycopg.errors.QueryCanceled
+
+    stream.fault = fault
+    with pytest.raises(NotStored):
+        writer.write_all(stream, [("a" if n % 2 else "b", n) for n in range(41, 81)])
+    assert written("a")[35:] == [41, 43, 45, 47, 49, 51, 53]
+    assert max(written()) == 60, "the slice of the failed item is the last"
 
 
 class Moved(Lines):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,8 +23,8 @@ from django.test import Client
 
 from conversations import registry
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
-from conversations.errors import NotStored
-from conversations.postgres import committer, database
+from conversations.errors import Busy, NotStored
+from conversations.postgres import database, room
 from conversations.storing import intake, statuses
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.store_stream import STORE
@@ -455,7 +456,7 @@ def test_a_full_queue_answers_503_with_retry_after(channel: ChannelConfig, monke
         return Client().post(where.webhook_path, body, content_type="application/json", **named)
 
     assert post().status_code == 200
-    monkeypatch.setattr(committer, "QUEUED_ITEMS", 0)
+    monkeypatch.setattr(room, "QUEUED_ITEMS", 0)
     monkeypatch.setattr(registry, "CHANNEL_SECONDS", 60.0)
     refused = post()
     assert (refused.status_code, refused["Retry-After"]) == (503, "2")
@@ -471,6 +472,45 @@ def test_numbers_are_dense_and_in_order_of_acceptance_for_10_000_messages_of_50_
     channel = make_channel()
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     before = rows(deadlocks)
+def test_full_batches_on_three_connections_refuse_no_other_tenant(channel: ChannelConfig) -> None:
+    other, over, answers = make_channel(tenant_name="Neighbour"), threading.Event(), []
+    batch = [entry(f"crowd{n % 1000}", str(n)) for n in range(10_000)]
+
+    def post_batches() -> None:
+        while not over.is_set():
+            try:
+                accept(channel, *batch)
+                answers.append("stored")
+            except (Busy, NotStored) as error:  # at the deadline: it comes again, and finds duplicates
+                answers.append(type(error).__name__)
+
+    with ThreadPoolExecutor(3) as pool:
+        crowds = [pool.submit(post_batches) for _ in range(3)]
+        try:
+            wait_until(lambda: len(rows("SELECT FROM message")) > 500, 10, "the batches are being stored")
+            for n in range(12):
+                accept(other, entry("one", str(n)))
+        finally:
+            over.set()
+        for crowd in crowds:
+            crowd.result()
+    assert texts("one") == [str(n) for n in range(12)]
+    assert "Busy" not in answers
+
+
+def test_a_batch_with_shuffled_numbers_leaves_no_holes(own_database: str) -> None:
+    """By slices, a number that comes with a later one would look like a gap, or like a jump."""
+    channel, user = make_channel(gap_timeout_s=0), new_user()
+    numbers = list(range(1, 2001))
+    random.Random(4).shuffle(numbers)
+    things = [entry(user, str(n), sequence=n) for n in numbers]
+    place = numbers.index(700)
+    accept(channel, *things[: place + 1], entry(user, "behind it"), *things[place + 1 :])
+    behind = max(numbers[: place + 1])
+    assert texts(user) == [*map(str, range(1, behind + 1)), "behind it", *map(str, range(behind + 1, 2001))]
+    assert rows("SELECT FROM message WHERE late OR status = 'missing'") == []
+
+
     command = [sys.executable, "-m", "tests.kit.flood", str(channel.id), "16", "5000", "50"]
     env = {**process_env, "DJANGO_SETTINGS_MODULE": "botproject.settings", "PYTHONPATH": str(ROOT)}
     processes = [
