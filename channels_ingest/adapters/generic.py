@@ -153,10 +153,8 @@ def signed_headers(secret: str, message_id: str, body: bytes) -> dict[str, str]:
 def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Parsed]:
     """Read each item from its own bytes, so that a bad one does not spoil the others."""
     timestamp = read_json(members.get("timestamp", b"null"))
-    items = split_array(split_object(members.get("data", b"{}")).get("messages", b"null"))
-    if len(items) > MAX_ITEMS:
-        raise Unreadable(f"a batch of more than {MAX_ITEMS} items")
-    for index, raw in enumerate(items):
+    items = split_object(members.get("data", b"{}")).get("messages", b"null")
+    for index, raw in enumerate(split_array(items, MAX_ITEMS)):
         try:
             item = read_object(raw)
         except Unreadable as error:

@@ -8,15 +8,19 @@ The fast path is msgspec, which takes 5 us for a Telegram update. It does not no
 but then the value that it read has fewer colons than the body. So the colons are counted. Only if
 the counts differ, or there are many brackets or commas, does a slower and exact check follow.
 
+Before anything is decoded, its tokens are counted up to the limit: decoded values take fifty times
+the memory of their bytes.
+
 Splitting keeps the bytes of each member or item as they came, so that a bad item of a batch is
 quarantined byte by byte. Quarantine keeps its own copy, perhaps for longer than the raw body is
 kept. A re-encoded copy would lose what was wrong: the repeated key, the digits of a number.
-msgspec splits, except when an item holds a lone surrogate or NaN. Then the scanner below does, with
-the standard library's decoder for each value, so that one such item does not spoil its batch.
+msgspec splits a small object without lone surrogates and NaN. Else the scanner below does: it
+decodes no value and stops at the limit.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -31,15 +35,30 @@ MAX_DEPTH = 50
 # Most members and items in all. Larger: a request takes more memory and CPU. Smaller: large but
 # honest content goes to quarantine.
 MAX_VALUES = 10_000
+# Most tokens (strings, opening brackets, commas) of a body with so many values: a key and a string,
+# a bracket and a comma for each, and the outermost bracket.
+MAX_TOKENS = 4 * MAX_VALUES + 1
+# Bytes of an object that msgspec splits, at most. It makes all pieces before we can count them.
+# Larger: a flood of tiny members takes more memory. Smaller: more bodies take the slower scanner.
+FAST_BYTES = 64 * 1024
+# Brackets in one member or item, at most; a flat pair costs nothing. Larger: a flood of brackets
+# takes more CPU. Smaller: a large and honest batch is quarantined as a whole.
+MAX_BRACKETS = 500_000
 BOM = b"\xef\xbb\xbf"
 ESCAPED_COLON = b"\\u003"  # \u003a in a string is a colon that the raw bytes don't show
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_scan = json.JSONDecoder().raw_decode
-_space = re.compile(r"[ \t\r\n]*").match
-_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_space = re.compile(rb"[ \t\r\n]*+").match
+# All quantifiers are possessive, so that no bytes make a match slow.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT = rb'(?:[^"\[\]{}]++|%b)*+' % _STRING
+_tokens = re.compile(rb"%b?|[\[{,]" % _STRING, re.DOTALL).finditer  # also a string without its end
+_string = re.compile(_STRING, re.DOTALL).match
+_value = re.compile(rb'%b|[^\s"\[\]{},:]++|[\[{]' % _STRING, re.DOTALL).match  # or its first bracket
+# What is flat up to the next bracket that is not flat, and that bracket.
+_to_bracket = re.compile(rb'(?:[^"\[\]{}]++|%b|\{%b\}|\[%b\])*+[\[\]{}]' % (_STRING, _FLAT, _FLAT), re.DOTALL).match
 
 
 class Unreadable(Exception):
@@ -75,90 +94,104 @@ def read_object(raw: bytes) -> dict[str, Any]:
 def split_object(raw: bytes) -> Mapping[str, bytes]:
     """Return the members of one object as their own bytes. Raises ``Unreadable``."""
     raw = raw.removeprefix(BOM)
+    if len(raw) > FAST_BYTES:
+        return _unique(_pieces(raw, b"{}", MAX_VALUES))
     try:
         members = {key: bytes(value) for key, value in _split(raw).items()}
     except RecursionError:
         raise Unreadable("JSON is nested too deep") from None
     except (msgspec.MsgspecError, ValueError):
-        return _unique(_pieces(raw, "{}"))
+        return _unique(_pieces(raw, b"{}", MAX_VALUES))
     colons = sum(key.count(":") + 1 + value.count(b":") for key, value in members.items())
     if colons < raw.count(b":"):
         raise Unreadable("JSON has a key twice")
     return members
 
 
-def split_array(raw: bytes) -> list[bytes]:
-    """Return the items of one array as their own bytes. Raises ``Unreadable``."""
-    try:
-        return [bytes(item) for item in _items(raw)]
-    except RecursionError:
-        raise Unreadable("JSON is nested too deep") from None
-    except (msgspec.MsgspecError, ValueError):
-        return [item for _, item in _pieces(raw, "[]")]
+def split_array(raw: bytes, limit: int = MAX_VALUES) -> list[bytes]:
+    """Return the items of one array as their own bytes.
+
+    Raises ``Unreadable``, also after ``limit`` items, without a look at the rest.
+    """
+    return [item for _, item in _pieces(raw, b"[]", limit)]
 
 
-def _pieces(raw: bytes, brackets: str) -> list[tuple[str, bytes]]:
-    """Return the pieces that ``_scan_pieces`` finds. Raises ``Unreadable``."""
-    try:
-        return list(_scan_pieces(raw.decode("utf-8", "surrogateescape"), *brackets))
-    except RecursionError:
-        raise Unreadable("JSON is nested too deep") from None
-    except ValueError as error:
-        words = (
-            f"{error.msg} at {error.pos}" if isinstance(error, json.JSONDecodeError) else "a number that is too long"
-        )
-        raise Unreadable(f"JSON cannot be read: {words}") from None
+def _pieces(raw: bytes, brackets: bytes, limit: int) -> list[tuple[str, bytes]]:
+    """Return name ('' in an array) and bytes of each value of the object or array in ``raw``.
+
+    Raises ``Unreadable``, also if there are more than ``limit``.
+    """
+    pieces = list(itertools.islice(_scan(raw, brackets[:1], brackets[1:]), limit + 1))
+    if len(pieces) > limit:
+        raise Unreadable(f"JSON has more than {limit} items or members")
+    return pieces
 
 
-def _scan_pieces(text: str, opening: str, closing: str) -> Iterator[tuple[str, bytes]]:
-    """Yield name ('' in an array) and bytes of each value of the object or array in ``text``."""
-    index, name = _expect(text, 0, opening), ""
-    if text[_skip(text, index) :][:1] == closing:
-        index, separator = _expect(text, index, closing), closing
-    else:
-        separator = ","
-    while separator == ",":
-        if opening == "{":
-            name, index = _name(text, _skip(text, index))
-        start = _skip(text, index)
-        _, end = _scan(text, start)
-        yield name, text[start:end].encode("utf-8", "surrogateescape")
-        index = _skip(text, end) + 1
-        separator = text[index - 1 : index]
-        if separator not in (",", closing):
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, index - 1)
-    if text[index:].strip(" \t\r\n"):
-        raise json.JSONDecodeError("Extra data", text, index)
+def _scan(raw: bytes, opening: bytes, closing: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield one piece after the other. Only brackets and strings are looked at."""
+    index, name, separator = _expect(raw, 0, opening), "", b","
+    if raw.startswith(closing, _skip(raw, index)):
+        index, separator = _expect(raw, index, closing), closing
+    while separator == b",":
+        if opening == b"{":
+            name, index = _name(raw, _skip(raw, index))
+        start = _skip(raw, index)
+        end = _end(raw, start)
+        yield name, raw[start:end]
+        index = _skip(raw, end) + 1
+        separator = raw[index - 1 : index]
+        if separator not in (b",", closing):
+            raise _bad("a comma is missing", index - 1)
+    if _skip(raw, index) < len(raw):
+        raise _bad("something follows its end", index)
 
 
-def _name(text: str, index: int) -> tuple[str, int]:
+def _name(raw: bytes, index: int) -> tuple[str, int]:
     """Read a member's name and its colon. Return the name and the index behind the colon."""
-    name, end = _scan(text, index)
-    if not isinstance(name, str):
-        raise json.JSONDecodeError("Expecting property name", text, index)
-    return name, _expect(text, end, ":")
+    found = _string(raw, index)
+    if not found:
+        raise _bad("a name is missing", index)
+    return read_json(found[0]), _expect(raw, found.end(), b":")
 
 
-def _expect(text: str, index: int, char: str) -> int:
+def _end(raw: bytes, index: int) -> int:
+    """Return the index behind the value that begins at ``index``."""
+    found = _value(raw, index)
+    if not found:
+        raise _bad("a value is missing", index)
+    end, depth = found.end(), int(raw[index] in b"[{")
+    for _ in range(MAX_BRACKETS):
+        if not depth:
+            return end
+        found = _to_bracket(raw, end)
+        if not found:
+            raise _bad("a bracket is not closed", index)
+        end = found.end()
+        depth += 1 if raw[end - 1] in b"[{" else -1
+    raise Unreadable("JSON has too many brackets")
+
+
+def _expect(raw: bytes, index: int, char: bytes) -> int:
     """Return the index behind ``char``, which must be next after white space."""
-    index = _skip(text, index)
-    if text[index : index + 1] != char:
-        raise json.JSONDecodeError(f"Expecting '{char}'", text, index)
+    index = _skip(raw, index)
+    if not raw.startswith(char, index):
+        raise _bad(f"'{char.decode()}' is missing", index)
     return index + 1
 
 
-def _skip(text: str, index: int) -> int:
+def _skip(raw: bytes, index: int) -> int:
     """Return the index behind white space."""
-    return _space(text, index).end()  # type: ignore[union-attr]
+    return _space(raw, index).end()  # type: ignore[union-attr]
+
+
+def _bad(why: str, index: int) -> Unreadable:
+    return Unreadable(f"JSON cannot be read: {why} at {index}")
 
 
 def _refuse_floods(raw: bytes) -> None:
-    """Raise ``Unreadable`` if there are many more keys than allowed.
-
-    This is a cheap guess before decoding, which would take the memory for them all.
-    """
-    if len(raw) > MAX_VALUES and raw.count(b'":') - raw.count(b'\\":') > 3 * MAX_VALUES:
-        raise Unreadable("JSON has too many keys")
+    """Raise ``Unreadable`` if there are more tokens than allowed, before they become values."""
+    if len(raw) > MAX_TOKENS and next(itertools.islice(_tokens(raw), MAX_TOKENS, None), None):
+        raise Unreadable("JSON has too many keys or values")
 
 
 def _shows_every_key(raw: bytes, value: Any) -> bool:

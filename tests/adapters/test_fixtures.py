@@ -544,7 +544,7 @@ GENERIC: dict[str, list[Row]] = {
         )
     ],
     "text_is_null": [("unusable", "text is not text")],
-    "truncated": [("unusable", "JSON cannot be read: Expecting property name enclosed in double quotes at 34")],
+    "truncated": [("unusable", "JSON cannot be read: a bracket is not closed at 33")],
     "unknown_type": [("note", "an event of an unknown type")],
 }
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels_ingest.adapters.generic import MAX_ITEMS, Generic
+from channels_ingest.formats import strict_json
 from channels_ingest.formats.strict_json import Unreadable, read_json, split_array, split_object
+from conversations.contracts import ChannelConfig, Entry, Unusable, WebhookRequest
 
 REFUSED = {
     "empty": b"",
@@ -92,10 +97,13 @@ def test_a_duplicate_key_is_never_accepted(pairs: list[tuple[str, Any]]) -> None
             read_json(raw)
 
 
-@given(value=st.dictionaries(st.text(max_size=4), JSON, max_size=5))
-def test_members_are_split_without_being_read(value: dict[str, Any]) -> None:
-    members = split_object(json.dumps(value).encode())
+@given(value=st.dictionaries(st.text(max_size=4), JSON, max_size=5), fast_bytes=st.sampled_from([0, 64 * 1024]))
+def test_members_and_items_are_split_without_being_read(value: dict[str, Any], fast_bytes: int) -> None:
+    with mock.patch.object(strict_json, "FAST_BYTES", fast_bytes):
+        members = split_object(json.dumps(value).encode())
+        items = split_array(json.dumps([*value.values()], indent=1).encode())
     assert {name: read_json(raw) for name, raw in members.items()} == value
+    assert [read_json(raw) for raw in items] == [*value.values()]
 
 
 def test_a_bad_item_is_split_off_with_its_own_bytes() -> None:
@@ -134,3 +142,62 @@ def test_what_is_no_whole_object_or_array_is_not_split(raw: bytes) -> None:
     for split in (split_object, split_array):
         with pytest.raises(Unreadable):
             split(raw)
+
+
+def filled(head: bytes, unit: bytes, tail: bytes) -> bytes:
+    return head + unit * ((1_000_000 - len(head) - len(tail)) // len(unit)) + tail
+
+
+BATCH = b'{"type":"messages.batch","data":{"messages":['
+MEMBERS = b",".join(b'"%d":0' % n for n in range(100_000))
+FLOODS = {
+    "numbers": filled(BATCH, b"0,", b"0]}}"),
+    "NaN": filled(BATCH, b"NaN,", b"NaN]}}"),
+    "texts": filled(BATCH, b'"",', b'""]}}'),
+    "objects": filled(BATCH, b"{},", b"{}]}}"),
+    "lists in an item": filled(BATCH + b"[", b"[],", b"[]]]}}"),
+    "members": b'{"type":"messages.batch",' + MEMBERS + b"}",
+    "members of the data": b'{"type":"messages.batch","data":{' + MEMBERS + b"}}",
+    "a list that is no batch": filled(b'{"type":"message.created","data":[', b"[],", b"[]]}"),
+    "colons": filled(b'{"type":"message.created","data":{', b'"a":{},', b'"a":{}}}'),
+    "a text without its end": filled(b'{"type":"messages.batch","data":"', b'\\"', b""),
+}  # fmt: skip
+
+
+def parse(body: bytes) -> list[Any]:
+    channel = ChannelConfig(id=1, public_id="p", platform="generic", tenant_id=1, credentials={})
+    return list(Generic().parse(channel, WebhookRequest(method="POST", url="", headers={}, query={}, body=body)))
+
+
+@pytest.mark.parametrize("body", FLOODS.values(), ids=FLOODS.keys())
+def test_a_flood_of_values_is_set_aside_before_it_takes_memory(body: bytes) -> None:
+    """Made first and counted afterwards, 8 MB of zeros took 530 MB."""
+    tracemalloc.start()
+    try:
+        things = parse(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(things) == 1
+    assert isinstance(things[0], Unusable)
+    assert peak < 8 * len(body)
+
+
+def test_too_many_brackets_in_one_item_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a step of ours, so 8 MB of them would take seconds."""
+    monkeypatch.setattr(strict_json, "MAX_BRACKETS", 10)
+    assert split_array(b"[[[[[1]]]],[[],[]]]") == [b"[[[[1]]]]", b"[[],[]]"]
+    with pytest.raises(Unreadable, match="brackets"):
+        split_array(b"[" * 9 + b"]" * 9)
+
+
+def test_a_batch_of_the_documented_size_is_read_with_a_bad_item_apart() -> None:
+    items = [
+        b'{"message_id":"%d","user":{"id":"u"},"chat":{"id":"u"},"text":"a \\"word\\""}' % n for n in range(MAX_ITEMS)
+    ]
+    items[5000] = b'{"a" 1, "b":[1 2]}'
+    things = parse(BATCH + b",".join(items) + b"]}}")
+    assert [n for n, thing in enumerate(things) if not isinstance(thing, Entry)] == [5000]
+    assert [thing.raw for thing in things] == items
+    (whole,) = parse(BATCH + b",".join([*items, b"0"]) + b"]}}")
+    assert isinstance(whole, Unusable)
