@@ -140,6 +140,7 @@ class Entry(Struct, frozen=True):
     group: bool = False
     channel_ref: str = ""
     data: Mapping[str, Any] = {}  # further values to keep, as JSON
+    raw: bytes = b""  # its own bytes, for quarantine, where a request holds many
 
 
 class StatusUpdate(Struct, frozen=True):

@@ -161,7 +161,8 @@ def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Pars
             yield Unusable(reason=f"item {index}: {error}", raw=raw)
             continue
         event = {"type": item.get("type", "message.created"), "data": item}
-        yield _read_one(event, item.get("timestamp", timestamp), delivery_id, index, raw)
+        thing = _read_one(event, item.get("timestamp", timestamp), delivery_id, index, raw)
+        yield msgspec.structs.replace(thing, raw=raw) if isinstance(thing, Entry) else thing
 
 
 def _read_one(event: Json, timestamp: Any, delivery_id: str, index: int, raw: bytes) -> Parsed:

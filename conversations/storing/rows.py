@@ -119,7 +119,7 @@ class StoreItem:
     Without ``row`` there is no message to store, only a receipt and quarantined bytes.
     """
 
-    __slots__ = ("aliases", "contact", "lane", "quarantine", "receipt", "row")
+    __slots__ = ("aliases", "contact", "lane", "quarantine", "raw", "receipt", "row")
 
     def __init__(
         self,
@@ -129,9 +129,10 @@ class StoreItem:
         contact: ContactRow | None = None,
         aliases: Sequence[Mapping[str, Any]] = (),
         quarantine: Sequence[Quarantined] = (),
+        raw: bytes = b"",
     ) -> None:
         self.receipt, self.row, self.lane, self.contact, self.aliases = receipt, row, lane, contact, aliases
-        self.quarantine = quarantine
+        self.quarantine, self.raw = quarantine, raw
 
 
 def kept_headers(request: WebhookRequest) -> dict[str, str]:
@@ -153,7 +154,7 @@ def make_items(request: ParsedRequest) -> list[StoreItem]:
             case Entry():
                 problem = _find_problem(thing)
                 if problem:
-                    quarantine.append(_make_quarantined(place, problem, receipt.body))
+                    quarantine.append(_make_quarantined(place, problem, thing.raw or receipt.body))
                 else:
                     items.append(_make_item(channel, thing, receipt, place))
             case StatusUpdate() | Note():
@@ -161,14 +162,13 @@ def make_items(request: ParsedRequest) -> list[StoreItem]:
             case Unusable():
                 quarantine.append(_make_quarantined(place, thing.reason, thing.raw or receipt.body))
     receipt.quarantined = len(quarantine)
-    if quarantine or not items:
     if any(item.row.external_sequence is not None for item in items if item.row):
         items = _in_given_order(items)
+    if quarantine or not items:
         items.append(StoreItem(receipt, quarantine=quarantine))
     return items
 
 
-def as_quarantined(item: StoreItem, reason: str) -> StoreItem:
 def _in_given_order(items: Sequence[StoreItem]) -> list[StoreItem]:
     """Return items of one request with those of each lane in the order of the producer's numbers.
 
@@ -184,10 +184,13 @@ def _in_given_order(items: Sequence[StoreItem]) -> list[StoreItem]:
     return [items[place] for place in sorted(keys, key=keys.__getitem__)]
 
 
-    """Return an item that quarantines the request of ``item`` instead of storing its message."""
+def as_quarantined(item: StoreItem, reason: str) -> StoreItem:
+    """Return an item that quarantines the bytes of ``item`` instead of storing its message."""
     assert item.row is not None
     item.receipt.quarantined += 1
-    return StoreItem(item.receipt, quarantine=[_make_quarantined(item.row.entry, reason, item.receipt.body)])
+    return StoreItem(
+        item.receipt, quarantine=[_make_quarantined(item.row.entry, reason, item.raw or item.receipt.body)]
+    )
 
 
 def _make_quarantined(place: int, reason: str, body: bytes) -> Quarantined:
@@ -233,7 +236,8 @@ def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: in
         email=clean_text(sender.email, 320),
         language=clean_text(sender.language, 35),
     )
-    return StoreItem(receipt, _make_row(channel, entry, lane, place), lane, contact, _aliases(channel, entry))
+    row = _make_row(channel, entry, lane, place)
+    return StoreItem(receipt, row, lane, contact, _aliases(channel, entry), raw=entry.raw)
 
 
 def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -> MessageRow:
@@ -269,7 +273,7 @@ def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -
 # Fields of an entry that have a column of their own; the others go into the column payload.
 _IN_COLUMNS = frozenset(
     {"kind", "chat", "sender", "key", "starts_turn", "text", "platform_id", "delivery_id", "order_key", "sequence",
-     "address", "group", "channel_ref"}
+     "address", "group", "channel_ref", "raw"}
 )  # fmt: skip
 
 

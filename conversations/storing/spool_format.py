@@ -94,3 +94,4 @@ _TYPES: Mapping[tuple[Any, str], Any] = {
     (Sender, "aliases"): tuple,
     (Unusable, "raw"): base64.b64decode,
 }
+    (Entry, "raw"): base64.b64decode,

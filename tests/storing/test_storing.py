@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from django.test import Client
@@ -120,6 +121,15 @@ def test_two_conflicts_in_one_request_are_set_aside_once_each(channel: ChannelCo
     accept(channel, entry(user, "other", key="m:1"), entry(user, "other", key="m:1"), entry(user, "first", key="m:1"))
     assert texts(user) == ["first"]
     assert rows("SELECT entry, seen FROM quarantine ORDER BY entry") == [(0, 1), (1, 1)]
+
+
+def test_of_a_batch_each_item_is_set_aside_with_its_own_bytes_only(channel: ChannelConfig) -> None:
+    """With the whole body for each, a batch of 1 MB would fill 10 GB."""
+    user = new_user()
+    accept(channel, entry(user, "first", key="m:1"))
+    bad = [entry(user, "other", key="m:1"), entry("x" * 1001, "long id"), entry(user, "too great", order_key=2**70)]
+    accept(channel, *[msgspec.structs.replace(each, raw=each.text.encode()) for each in bad], body=b"all of it")
+    assert sorted(rows("SELECT body FROM quarantine")) == [(b"long id",), (b"other",), (b"too great",)]
 
 
 def test_the_same_identity_with_other_content_is_kept_and_shown(channel: ChannelConfig) -> None:
