@@ -12,8 +12,10 @@ from collections.abc import Iterator
 import regex
 
 GRAPHEME = regex.compile(r"\X")
+# The end of a sentence. A run of dots is tried at its first only, else the time for it is quadratic.
+SENTENCE = r"(?<![.!?…。！？])[.!?…。！？]++[\"')\]»”]*+\s+"
 # Where a part may end, best first: behind a paragraph, a line, a sentence, a space.
-BORDERS = tuple(map(regex.compile, (r"\n[ \t]*\n\s*", r"\r?\n", r"[.!?…。！？]+[\"')\]»”]*\s+", r"\s+")))
+BORDERS = tuple(map(regex.compile, (r"\n[ \t]*\n\s*", r"\r?\n", SENTENCE, r"\s+")))
 # Share of the limit that a part must fill, else the next kind of border is tried. Larger: fewer
 # parts with worse borders. Smaller: more, shorter parts with better borders.
 FILLED = 0.5
@@ -52,12 +54,16 @@ def fits(text: str, limit: int, unit: Unit = Unit.UTF16) -> bool:
 
 
 def _parts(text: str, limit: int, unit: Unit) -> Iterator[str]:
-    """Yield the parts of ``text``, also those of white space alone."""
-    while not fits(text, limit, unit):
-        end = _end(text, limit, unit)
-        yield text[:end]
-        text = text[end:]
-    yield text
+    """Yield the parts of ``text``, also those of white space alone.
+
+    Each is found in a piece of ``text`` that is larger than a part, so that no rest is copied.
+    """
+    start = 0
+    while not fits(piece := text[start : start + 2 * limit + 64], limit, unit):
+        end = _end(piece, limit, unit)
+        yield piece[:end]
+        start += end
+    yield piece
 
 
 def _end(text: str, limit: int, unit: Unit) -> int:

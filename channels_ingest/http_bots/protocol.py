@@ -28,6 +28,9 @@ READ_SECONDS = 30.0
 # Most replies in one answer; with more, the turn fails. Larger: a faulty bot can send a person more
 # messages. Smaller: a bot must put more into each reply.
 MAX_REPLIES = 100
+# Bytes of a late reply, at most; a longer one is quarantined. Larger: a faulty bot can send a person
+# more text, and the split takes more CPU. Smaller: a bot must put less into each.
+MAX_LATE_BYTES = 256 * 1024
 # All members that an answer may have. Another one, perhaps misspelt, fails the turn.
 ANSWER_KEYS = frozenset({"replies", "state", "hand_over", "later"})
 
@@ -100,6 +103,8 @@ def read_late(body: bytes) -> LateReply:
 
     A turn's number has at most 18 digits, which fit a bigint.
     """
+    if len(body) > MAX_LATE_BYTES:
+        raise Unreadable(f"a late reply of more than {MAX_LATE_BYTES} bytes")
     data = obj(read_object(body), "data")
     turn, key = text(data, "turn"), checked_id(text(data, "key"), "key")
     number = turn.removeprefix("turn_")

@@ -42,7 +42,6 @@ def _store(channel: ChannelConfig, body: bytes) -> str:
     if channel.bot != "http":
         return "this channel's bot is not of kind http"
     try:
-        late = protocol.read_late(body)
+        return late_replies.store(channel, protocol.read_late(body))
     except Unreadable as error:
         return str(error)
-    return "" if late_replies.store(channel, late) else "its turn is none of this channel's"

@@ -24,6 +24,9 @@ from conversations.waking import wake
 # Seconds until COMMIT, at most; then the bot is answered 503 and must repeat its request. Larger: a
 # request thread is busy for longer while the database is away. Smaller: more replies are refused.
 STORE_SECONDS = 2.5
+# Parts of one reply, at most. Larger: a faulty bot can send a person more messages. Smaller: a bot
+# must put less into each reply.
+MAX_PARTS = 100
 # Stands between a reply's key and the number of a part in the part's key. Keys are printable, so no
 # bot can send a key that looks like that of a part.
 PART = "\x1f"
@@ -48,20 +51,22 @@ class LateItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     ord: int = -1
+    tenant_id: int
     channel_id: int
     message_id: int
     parts: list[dict[str, Any]]
-    tenant_id: int
 
 
-def store(channel: ChannelConfig, late: LateReply) -> bool:
-    """Store a reply and wake its lane. Return False if its turn is not one of this channel.
+def store(channel: ChannelConfig, late: LateReply) -> str:
+    """Store a reply and wake its lane. Return '', or why it can never be stored.
 
     A text that is too long for the platform becomes several parts. Raises ``Busy`` or
     ``NotStored``, also while the turn is not committed yet: the bot has to repeat its request.
     """
     split = registry.adapter(channel.platform).split
     bodies = [part for body in late.bodies for part in split(body)]
+    if len(bodies) > MAX_PARTS:
+        return f"it has more than {MAX_PARTS} parts"
     keys = [late.key, *(f"{late.key}{PART}{number}" for number in range(2, len(bodies) + 1))]
     parts = [{"key": key, "body": body} for key, body in zip(keys, bodies, strict=True)]
     item = LateItem(tenant_id=channel.tenant_id, channel_id=channel.id, message_id=late.turn, parts=parts)
@@ -70,7 +75,7 @@ def store(channel: ChannelConfig, late: LateReply) -> bool:
         raise NotStored("its turn is not committed yet")
     if verdict == "stored":
         wake.send([lane], channel.tenant_id)
-    return bool(verdict != "unknown")
+    return "its turn is none of this channel's" if verdict == "unknown" else ""
 
 
 class LateStream(Stream[LateItem, tuple[str, int]]):
@@ -83,14 +88,14 @@ class LateStream(Stream[LateItem, tuple[str, int]]):
         """Return the turn's message: its conversation is known only to the statement."""
         return item.message_id
 
+    def owner(self, item: LateItem) -> Hashable:
+        return item.tenant_id
+
     def write(
         self, connection: psycopg.Connection[Any], items: Sequence[LateItem]
     ) -> Sequence[tuple[str, int] | LaneLocked]:
         for place, item in enumerate(items):
             item.ord = place
-    def owner(self, item: LateItem) -> Hashable:
-        return item.tenant_id
-
         values = {"items": as_json(items)}
         statements: Mapping[str, database.Statement] = {
             "lock": (sql("lock_late_replies"), values),

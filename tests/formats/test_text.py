@@ -52,9 +52,13 @@ def test_a_grapheme_larger_than_a_part_is_cut_by_character() -> None:
     assert "".join(split(flood, 4096)) == flood
 
 
-def test_a_megabyte_without_a_border_is_cut_quickly() -> None:
-    parts = split("🙂" * 250_000, 4096)
-    assert {size(part, Unit.UTF16) for part in parts[:-1]} == {4096}
+@pytest.mark.parametrize("repeated", [".", '."', "\n ", "🙂"])
+def test_a_megabyte_of_one_repeated_character_is_split_in_linear_time(repeated: str) -> None:
+    """Where splitting is quadratic, this takes minutes."""
+    text = repeated * (2**20 // len(repeated))
+    parts = split(text, 4096)
+    assert all(size(part, Unit.UTF16) <= 4096 for part in parts)
+    assert "".join(parts) == text or not text.strip()
 
 
 def test_choices_and_media_stay_with_the_last_part() -> None:

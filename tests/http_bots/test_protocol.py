@@ -9,8 +9,10 @@ import pytest
 from werkzeug import Request, Response
 
 from channels_ingest.formats.signatures import verify_webhook
-from channels_ingest.http_bots.protocol import BotFailed, ask
-from conversations.contracts import ChannelConfig
+from channels_ingest.formats.strict_json import Unreadable
+from channels_ingest.http_bots.protocol import MAX_LATE_BYTES, BotFailed, ask, read_late
+from conversations.contracts import ChannelConfig, ReplyBody
+from conversations.storing import late_replies
 from tests.kit.fixtures import CREDENTIALS
 
 TURN = {"id": "turn-7", "message": {"text": "hello"}, "state": {}}
@@ -69,3 +71,13 @@ def test_a_bot_that_is_not_set_up_or_not_there_says_so(settings: Any) -> None:
     settings.ALLOW_PRIVATE_OUTBOUND = False
     with pytest.raises(BotFailed, match="plain http is refused"):
         ask(channel("http://127.0.0.1:1/x"), TURN)
+
+
+def test_a_late_reply_is_bounded_in_bytes_and_in_parts() -> None:
+    data = {"turn": "turn_1", "key": "k", "text": ""}
+    data["text"] = "." * (MAX_LATE_BYTES - len(json.dumps({"data": data})))
+    late = read_late(json.dumps({"data": data}).encode())
+    with pytest.raises(Unreadable, match="more than"):
+        read_late(json.dumps({"data": {**data, "text": data["text"] + "."}}).encode())
+    parts = (late.bodies[0], *[ReplyBody(text="x")] * late_replies.MAX_PARTS)
+    assert "parts" in late_replies.store(channel(""), late_replies.LateReply(turn=1, key="k", bodies=parts))
