@@ -234,7 +234,8 @@ def _why_no_spool(folder: str) -> str:
     try:
         spool.prepare(folder)
     except OSError as error:
-        return f"it cannot be written ({error_places.kind(error)})"
+        why = "it cannot be written, or it is not open to the user of the web process alone (mode 700)"
+        return f"{why}: {error_places.kind(error)}"
     kind = _filesystem(os.path.realpath(folder))
     return f"{kind} is no lasting disk of this host" if kind in NOT_LASTING else ""
 

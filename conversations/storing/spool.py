@@ -2,8 +2,7 @@
 
 It is off without ``SPOOL_DIR``. The folder holds three files:
 
-    log     one line per accepted request, see ``spool_format``; its mark is ``+`` while it
-            waits, ``-`` once it is stored
+    log     one line per accepted request, see ``spool_format``; marked in place once it is stored
     drain   the process that holds its flock drains the log, see ``spool_drainer``
     bad     lines that could not be opened, kept for people
 
@@ -55,12 +54,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import structlog
 from django.conf import settings
 
 from conversations.errors import NotStored
 from conversations.failpoints import failpoint
 from conversations.storing.rows import ParsedRequest
-from conversations.storing.spool_format import STORED, Line, make_line, read_line
+from conversations.storing.spool_format import Line, is_stored, make_line, read_line
+
+log = structlog.get_logger(__name__)
 
 # Seconds that a request waits for the log's flock, at most; others hold it to write a line or to
 # store the last few. Larger: requests wait longer behind a stopped process before they get a 503.
@@ -138,20 +140,21 @@ def _append(line: bytes, only_behind: bool) -> bool:
     return True
 
 
-def _cut_torn_end(log: int) -> int:
+def _cut_torn_end(descriptor: int) -> int:
     """Cut off what follows the last whole line. Return where that line ends.
 
     A torn line is left by a process that died while it wrote; its request was not answered.
     """
-    size = end = os.fstat(log).st_size
+    size = end = os.fstat(descriptor).st_size
     while end:
         start = max(0, end - BLOCK)
-        newline = os.pread(log, end - start, start).rfind(b"\n")
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
         end = start + newline + 1
         if newline >= 0:
             break
     if end < size:
-        os.ftruncate(log, end)
+        os.ftruncate(descriptor, end)
+        log.warning("the torn end of the spool was cut off", offset=end, size=size - end)
     return end
 
 
@@ -168,13 +171,17 @@ def _write(log: int, line: bytes, end: int) -> None:
 
 @functools.cache
 def prepare(folder: str) -> None:
-    """Make the folder and its files. Raises ``OSError``.
+    """Make the folder and its files. Raises ``OSError``, also if it is not ours alone.
 
-    Both folders are synced: else a power cut could take away the log with the lines in it.
+    Others could delete accepted requests, or put links to other files in their place. Both folders
+    are synced: else a power cut could take away the log with the lines in it.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    about = os.stat(folder)
+    if about.st_uid != os.geteuid() or about.st_mode & 0o077:
+        raise PermissionError(errno.EPERM, "the folder of the spool is open to others")
     for name in ("log", "drain", "bad"):
-        os.close(os.open(Path(folder, name), os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(Path(folder, name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
     for to_sync in (Path(folder), Path(folder).parent):
         descriptor = os.open(to_sync, os.O_RDONLY)
         try:
@@ -186,7 +193,7 @@ def prepare(folder: str) -> None:
 @contextlib.contextmanager
 def _open(name: str, flags: int = os.O_RDWR) -> Iterator[int]:
     """Yield a descriptor of the file, closed at the end of the block; closing ends its flock."""
-    descriptor = os.open(path(name), flags)
+    descriptor = os.open(path(name), flags | os.O_NOFOLLOW)
     try:
         yield descriptor
     finally:
@@ -245,7 +252,7 @@ def read(offset: int) -> tuple[list[Line], int, bool]:
             line = log.readline()
             if not line.endswith(b"\n"):
                 return lines, offset, True
-            if not line.startswith(STORED):
+            if not is_stored(line):
                 lines.append(read_line(offset, line))
                 size += len(line)
             offset += len(line)
@@ -256,7 +263,7 @@ def mark(lines: Sequence[Line]) -> None:
     """Mark lines as stored, without fsync: if a mark is lost, its line is stored as a duplicate."""
     with _open("log") as log:
         for line in lines:
-            os.pwrite(log, STORED, line.offset)
+            os.pwrite(log, line.stored, line.offset)
 
 
 @contextlib.contextmanager

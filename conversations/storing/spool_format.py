@@ -1,4 +1,7 @@
-"""A line of the spool: a mark, the time in milliseconds, a space, the sealed request, a newline."""
+"""A line of the spool: a mark, the time in milliseconds, a space, the sealed request, a newline.
+
+Once the request is stored, a longer mark overwrites mark and time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ from conversations.contracts import (
 )
 from conversations.storing.rows import ParsedRequest
 
-WAITS, STORED = b"+", b"-"  # the mark is the first byte of a line, and is changed in place
+WAITS = b"+"  # the mark of a new line
+# Overwrites mark and time once the line is stored. So long that damage on the disk cannot turn a
+# line that waits into one that is skipped.
+STORED = b"-stored-------"
 PLACE = "spool"  # sealed into each value, so that one encrypted for another use does not open here
 
 # What an adapter parses, by the class name that ``seal`` writes beside the values.
@@ -33,11 +39,12 @@ _KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in (Entry, StatusUpdat
 
 
 class Line(NamedTuple):
-    """One line that waits. ``at``: unix seconds, 0.0 if unreadable."""
+    """One line that waits. ``at``: unix seconds, 0.0 if unreadable. ``stored``: its later mark."""
 
     offset: int
     at: float
     sealed: bytes
+    stored: bytes
 
 
 def make_line(request: ParsedRequest) -> bytes:
@@ -48,7 +55,17 @@ def make_line(request: ParsedRequest) -> bytes:
 def read_line(offset: int, line: bytes) -> Line:
     """Split a whole line that begins at ``offset``. Never fails: bad lines must not stop others."""
     milliseconds, _, sealed = line[1:-1].partition(b" ")
-    return Line(offset, int(milliseconds) / 1000 if milliseconds.isdigit() else 0.0, sealed)
+    return Line(offset, int(milliseconds) / 1000 if milliseconds.isdigit() else 0.0, sealed, _mark(line))
+
+
+def is_stored(line: bytes) -> bool:
+    """Return True if the whole line is marked as stored."""
+    return line.startswith(_mark(line))
+
+
+def _mark(line: bytes) -> bytes:
+    """Return the mark of a stored line. It must not reach beyond a damaged, short line."""
+    return STORED[: len(line) - 1]
 
 
 def seal(request: ParsedRequest) -> bytes:
@@ -91,7 +108,7 @@ _TYPES: Mapping[tuple[Any, str], Any] = {
     (Entry, "sender"): lambda value: _make(Sender, value),
     (Entry, "attachments"): lambda value: tuple(_make(Attachment, attachment) for attachment in value),
     (Entry, "sent_at"): dt.datetime.fromisoformat,
+    (Entry, "raw"): base64.b64decode,
     (Sender, "aliases"): tuple,
     (Unusable, "raw"): base64.b64decode,
 }
-    (Entry, "raw"): base64.b64decode,

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from conversations.storing import spool
-from conversations.storing.spool_format import STORED, read_line
+from conversations.storing.spool_format import STORED, is_stored, read_line
 
-# Bytes at the start of the log that identify it: after the mark, which changes, they hold the time
-# and random bytes of the first line. If they differ from those read at the last look, the log was
+# Bytes at the start of the log that identify it: after the mark, which changes, they hold random
+# bytes of the first line. If they differ from those read at the last look, the log was
 # emptied and filled again. Smaller: without the random bytes, a new log may pass for the old one.
 # Larger than the first line: a line appended behind it looks like a new log.
 HEAD_BYTES = 64
@@ -47,7 +47,7 @@ class Tally:
 
     def _count_new(self, log: Any) -> None:
         """Add the whole lines that were appended since the last look."""
-        start = log.read(HEAD_BYTES)[1:]  # without the mark, which changes
+        start = log.read(HEAD_BYTES)[len(STORED) :]  # without the mark, which changes
         if start != self._start:  # the log was emptied and filled again
             self._forget(start)
         log.seek(self._end)
@@ -64,7 +64,7 @@ class Tally:
         log.seek(self._first)
         while self._first < self._end:
             line = log.readline()
-            if not line.startswith(STORED):
+            if not is_stored(line):
                 return read_line(self._first, line).at
             self._first += len(line)
             self._count -= 1

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+import structlog
 from django.test import Client
 
 from conversations import registry
@@ -129,6 +130,56 @@ def test_a_torn_end_is_never_read_and_the_next_line_takes_its_place(folder: Path
     (folder / "log").write_bytes(whole[:-1])
     append("3")
     assert waiting() == ["1", "3"]
+
+
+def test_a_torn_end_is_cut_off_with_a_line_in_our_log(folder: Path) -> None:
+    append("1")
+    end = (folder / "log").stat().st_size
+    (folder / "log").open("ab").write(b"+torn")
+    with structlog.testing.capture_logs() as logged:
+        append("2")
+    assert [(line["offset"], line["size"]) for line in logged] == [(end, 5)]
+
+
+def test_a_damaged_mark_skips_no_line(folder: Path) -> None:
+    append("1", "2")
+    raw = (folder / "log").read_bytes()
+    (folder / "log").write_bytes(raw.replace(b"+", b"-", 1))
+    assert waiting() == ["1", "2"]
+    lines, _, _ = spool.read(0)
+    spool.mark(lines[:1])
+    assert waiting() == ["2"]
+
+
+def test_a_mark_never_reaches_into_the_next_line(folder: Path) -> None:
+    append("1")
+    whole = (folder / "log").read_bytes()
+    (folder / "log").write_bytes(b"+12\n" + whole + b"\n")
+    lines, _, _ = spool.read(0)
+    assert len(lines) == 2
+    spool.mark(lines[:1])
+    assert waiting() == ["1"]
+
+
+@pytest.mark.parametrize("how", ["everybody may write", "the group may read", "somebody else's", "a link"])
+def test_a_folder_that_is_not_ours_alone_is_refused_and_nothing_in_it_is_touched(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(checks, "MOUNTS", tmp_path / "none")
+    settings.SPOOL_DIR, other = str(tmp_path / "spool"), tmp_path / "other"
+    other.write_text("a file without an end of line")
+    Path(settings.SPOOL_DIR).mkdir(mode=0o700)
+    if how == "a link":
+        Path(settings.SPOOL_DIR, "log").symlink_to(other)
+    elif how == "somebody else's":
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    else:
+        Path(settings.SPOOL_DIR).chmod(0o777 if how == "everybody may write" else 0o740)
+    with pytest.raises(NotStored, match=r"EPERM|ELOOP"):
+        append("1")
+    assert other.read_text() == "a file without an end of line"
+    assert [error.id for error in checks.spool_lasts(None)] == ["conversations.E013"]
 
 
 def test_a_log_with_nothing_but_a_torn_line_is_empty(folder: Path) -> None:

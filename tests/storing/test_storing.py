@@ -472,16 +472,6 @@ def test_a_full_queue_answers_503_with_retry_after(channel: ChannelConfig, monke
     assert (refused.status_code, refused["Retry-After"]) == (503, "2")
 
 
-# ---------------------------------------------------------------- many at once, on real processes
-
-
-@pytest.mark.slow
-def test_numbers_are_dense_and_in_order_of_acceptance_for_10_000_messages_of_50_users_by_32_threads(
-    own_database: str, process_env: dict[str, str]
-) -> None:
-    channel = make_channel()
-    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    before = rows(deadlocks)
 def test_full_batches_on_three_connections_refuse_no_other_tenant(channel: ChannelConfig) -> None:
     other, over, answers = make_channel(tenant_name="Neighbour"), threading.Event(), []
     batch = [entry(f"crowd{n % 1000}", str(n)) for n in range(10_000)]
@@ -521,6 +511,16 @@ def test_a_batch_with_shuffled_numbers_leaves_no_holes(own_database: str) -> Non
     assert rows("SELECT FROM message WHERE late OR status = 'missing'") == []
 
 
+# ---------------------------------------------------------------- many at once, on real processes
+
+
+@pytest.mark.slow
+def test_numbers_are_dense_and_in_order_of_acceptance_for_10_000_messages_of_50_users_by_32_threads(
+    own_database: str, process_env: dict[str, str]
+) -> None:
+    channel = make_channel()
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = rows(deadlocks)
     command = [sys.executable, "-m", "tests.kit.flood", str(channel.id), "16", "5000", "50"]
     env = {**process_env, "DJANGO_SETTINGS_MODULE": "botproject.settings", "PYTHONPATH": str(ROOT)}
     processes = [
