@@ -76,7 +76,7 @@ class Ticket(Generic[Item, Result]):
     item: Item
     done: Callable[[list[Ticket[Item, Result]]], None]
     deadline: float  # time of the monotonic clock after which the item fails
-    size: int  # bytes in memory; the first ticket of a request counts for all of them
+    size: int  # bytes in memory; the first ticket of a slice counts for its whole request
     # Lanes in which an item of the same request failed; shared by its tickets. Later items of these
     # lanes fail, too: the request is repeated as a whole, and a later item must not be written
     # before an earlier one.
