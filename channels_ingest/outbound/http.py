@@ -124,14 +124,16 @@ def retry_after(answered: Answered) -> float:
     """Return the seconds to wait, 0 to 3,600, from ``Retry-After`` in either of its forms."""
     value = answered.headers.get("retry-after", "").strip()
     try:
-        seconds = float(value) if value[:1].isdigit() else _seconds_until(value)
+        seconds = float(value) if value[:1].isdigit() else _seconds_until(value, answered)
     except (ValueError, TypeError, OverflowError):
         return RETRY_AFTER_SECONDS
     return min(max(seconds, 0.0), RETRY_AFTER_CAP_SECONDS)
 
 
-def _seconds_until(http_date: str) -> float:
-    return email.utils.parsedate_to_datetime(http_date).timestamp() - time.time()
+def _seconds_until(http_date: str, answered: Answered) -> float:
+    """Return the seconds from the answer's own ``Date``; from our clock if it has none."""
+    until, date = email.utils.parsedate_to_datetime(http_date), answered.headers.get("date")
+    return until.timestamp() - (email.utils.parsedate_to_datetime(date).timestamp() if date else time.time())
 
 
 # ---------------------------------------------------------------- the wire

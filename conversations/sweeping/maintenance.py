@@ -43,13 +43,13 @@ def make_partitions(today: dt.date | None = None) -> int:
     Rows of a day without its own go to the default partition, where old rows must be
     deleted row by row.
     """
-    first = today or dt.datetime.now(dt.UTC).date()
+    first = today or _today()
     return sum(_make(first + dt.timedelta(days=ahead)) for ahead in range(1, DAYS_AHEAD + 1))
 
 
 def drop_partitions(today: dt.date | None = None) -> int:
     """Drop partitions older than ``RAW_BODY_DAYS``; delete such rows of the default partition."""
-    limit = (today or dt.datetime.now(dt.UTC).date()) - dt.timedelta(days=settings.RAW_BODY_DAYS)
+    limit = (today or _today()) - dt.timedelta(days=settings.RAW_BODY_DAYS)
     rows = database.read("SELECT relname FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$' AND relkind = 'r'")
     old = [name for (name,) in rows if name[-8:] < limit.strftime("%Y%m%d")]
     dropped = sum(_alone(f"DROP TABLE {name}") for name in old)
@@ -87,6 +87,12 @@ def _forget(table: str, column: str, age: str) -> int:
     """Delete a batch of rows older than ``age``: more would keep the sweeper's connection busy."""
     old = f"SELECT id FROM {table} WHERE {column} < now() - interval '{age}' LIMIT {BATCH_ROWS}"  # noqa: S608  (our own words)
     return len(database.execute(f"DELETE FROM {table} WHERE id IN ({old}) RETURNING 1"))  # noqa: S608
+
+
+def _today() -> dt.date:
+    """Return the database's date, by whose clock the rows were written."""
+    ((day,), *_) = database.read("SELECT (now() AT TIME ZONE 'UTC')::date")
+    return day
 
 
 def _make(day: dt.date) -> int:

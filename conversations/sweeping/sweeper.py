@@ -196,7 +196,8 @@ class Sweeper:
     def _publish(self, kind: Work, claimed: Sequence[Any], capacity: Capacity | None, *, probe: bool = False) -> None:
         """Publish wakes for the claimed lanes, by queue.
 
-        If the broker does not answer, this process handles or delivers the rest itself.
+        If the broker does not answer, this process handles or delivers the rest itself. A probe
+        may exceed a full queue, but not without bound where no worker takes anything.
         """
         by_queue: dict[str, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
@@ -208,6 +209,9 @@ class Sweeper:
         ]
         while wakes and capacity is not None and self._producer is not None:
             name, ids = wakes[-1]
+            if capacity[name] <= -wake.WAITING:
+                wakes.pop()
+                continue
             try:
                 wake.publish(self._producer, name, kind, ids, **({"probe": True} if probe else {}))
             except AWAY as error:

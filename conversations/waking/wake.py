@@ -14,11 +14,13 @@ The pattern is adaptive batching with a bounded in-flight per queue:
 A quiet queue publishes at once. A busy one publishes fewer, larger wakes: consuming a wake costs
 about ten times what publishing it does. ``redis_transport`` bounds the other end: a process takes
 two wakes of a queue at a time.
+
+A wake never expires. Celery would compare the publisher's clock with the consumer's, and drop every
+wake where they differ. The length of a queue is bounded instead.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import queue
 import threading
@@ -44,13 +46,6 @@ WAITING = 32
 # Conversations per wake at most. Larger: fewer tasks, each of which holds one of Celery's threads
 # for longer; smaller: more tasks.
 IDS = 64
-# Seconds after which Celery drops a wake unread. Longer: after an outage workers read more wakes
-# that the sweeper has repeated meanwhile; shorter: a slow consumer drops wakes that nobody has
-# repeated yet.
-EXPIRES_SECONDS = 30
-# The same for the task of the upkeep, in seconds. It comes every ten minutes: longer, and several
-# would wait in the queue after an outage; shorter: a busy worker may skip one.
-UPKEEP_EXPIRES_SECONDS = 600
 # Longest wait, in seconds, for the broker to connect or to answer. Longer: while the broker is
 # slow, hints pile up here; shorter: a short stall counts as a failure.
 PUBLISH_SECONDS = 0.2
@@ -254,16 +249,17 @@ def publish(producer: Producer, name: str, kind: Work, ids: Sequence[int], **opt
 
     By the default exchange: a named one drops messages silently after FLUSHALL.
     """
-    _publish(producer, name, TASKS[kind], (list(ids),), options, EXPIRES_SECONDS, ignored=True)
+    _publish(producer, name, TASKS[kind], (list(ids),), options, ignored=True)
 
 
 def maintain(producer: Producer) -> None:
-    """Publish the task of the upkeep, whose result is kept."""
-    _publish(producer, MAINTENANCE, TASKS[Work.SWEEP], (), {}, UPKEEP_EXPIRES_SECONDS, ignored=False)
+    """Publish the task of the upkeep, whose result is kept, unless one waits already."""
+    if not queue_length(producer, MAINTENANCE):
+        _publish(producer, MAINTENANCE, TASKS[Work.SWEEP], (), {}, ignored=False)
 
 
 def _publish(
-    producer: Producer, name: str, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], seconds: int, ignored: bool
+    producer: Producer, name: str, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], ignored: bool
 ) -> None:
     """Publish a task as Celery's ``apply_async`` would, from a template (see ``_template``).
 
@@ -271,12 +267,11 @@ def _publish(
     """
     headers, properties, embed = _template(task, ignored)
     id_ = str(uuid.uuid4())
-    expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     producer.publish(
         msgspec.json.encode((args, kwargs, embed)).decode(),
         exchange="",
         routing_key=name,
-        headers={**headers, "id": id_, "root_id": id_, "expires": expires.isoformat()},
+        headers={**headers, "id": id_, "root_id": id_},
         content_type="application/json",
         content_encoding="utf-8",
         retry=False,

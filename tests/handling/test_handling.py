@@ -69,6 +69,14 @@ def test_two_workers_without_any_lock_handle_every_message_once(lanes: Lanes) ->
     assert len({line.pid for line in lanes.done() if line.lane in filled}) == 2, "only one worker took part"
 
 
+def test_a_worker_whose_clock_is_ahead_handles_everything(lanes: Lanes) -> None:
+    with lanes.workers("", EXTRA_APPS="tests.bots_app,tests.chaos.apps.ChaosConfig", CHAOS_CLOCK="1200"):
+        filled = [lanes.say(lanes.channel(), f"u{n}", "one", "two") for n in range(5)]
+        lanes.settled(*filled)
+    assert "1200 handle " in (lanes.stack.folder / "clocks.txt").read_text()
+    lanes.assert_in_order(*filled)
+
+
 @pytest.mark.slow
 def test_flushall_in_the_middle_of_a_turn_costs_nothing(lanes: Lanes) -> None:
     with lanes.workers("", ""):

@@ -149,6 +149,11 @@ def test_a_retry_after_in_either_form_is_bounded() -> None:
     assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
+def test_a_retry_after_as_a_date_is_taken_by_the_clock_of_the_platform() -> None:
+    headers = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:27:30 GMT"}
+    assert http.retry_after(http.Answered(status=429, headers=headers)) == 30
+
+
 # ---------------------------------------------------------------- the deadline
 
 

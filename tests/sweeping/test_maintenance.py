@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
+import time_machine
+
 from conversations.postgres import database
 from conversations.sweeping import maintenance
 from tests.kit.entries import make_channel
@@ -16,3 +20,12 @@ def test_a_wait_that_a_platform_asked_for_is_forgotten_a_day_after_its_end(own_d
         )
     assert maintenance.run()["buckets"] == 1
     assert database.read("SELECT key FROM bucket ORDER BY key") == [("channel",), ("chat:today",)]
+
+
+def test_partitions_are_made_and_dropped_by_the_clock_of_the_database(own_database: str) -> None:
+    count = "SELECT count(*) FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$'"
+    maintenance.make_partitions()
+    before = database.read(count)
+    with time_machine.travel(dt.datetime.now(dt.UTC) + dt.timedelta(days=400)):
+        assert (maintenance.make_partitions(), maintenance.drop_partitions()) == (0, 0)
+    assert database.read(count) == before
