@@ -81,8 +81,8 @@ NOT_COVERED = """\
   `synchronous_standby_names`, which prevents it.
 * One machine with two cores runs everything, people and platforms included. There is no real network between the
   parts: delays, cuts and black holes come from proxies.
-* The clocks of real machines. The product never compares two clocks to decide, and this is tested by stopping
-  processes, not by changing the time.
+* The clocks of real machines: a shim tells each process another time of day; the kernel's clock, Postgres's and
+  Redis's stay as they are. The product never compares two clocks to decide.
 * The platforms themselves: the fake ones behave as the documentation says, and worse.
 * A platform that fails some calls and takes others is not paused, and the attempts of a reply are minutes apart. When
   it works again, eight successes in a row end these waits (docs/decisions/0014). A channel that sends fewer than eight
