@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import hashlib
 import itertools
 import re
 import select
@@ -36,7 +37,6 @@ STALE = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 TEXT, BINARY = 0, 1  # libpq's numbers for the formats of a value
 BYTEA = 17  # Postgres's number (oid) for the type bytea
 _PARAMETER = re.compile(r"%(?:\((\w+)\)s|(s)|(%))")  # %(name)s, %s or %%
-_statement_numbers = itertools.count(1)  # make the names of prepared statements unique in the process
 
 
 class _Compiled(NamedTuple):
@@ -45,7 +45,9 @@ class _Compiled(NamedTuple):
     ``names``: those of its parameters, in the order of their numbers; none if they are positional.
     """
 
-    name: bytes  # of the prepared statement; the same on all connections
+    # Of the prepared statement: a hash of its text. Where a pooler mixes up the sessions of
+    # processes, a name must never mean another statement.
+    name: bytes
     text: bytes
     names: tuple[str, ...]
     is_positional: bool
@@ -71,8 +73,9 @@ def _compile(query: str) -> _Compiled:
             return f"${next(positions)}"
         return f"${names.setdefault(name, len(names) + 1)}" if name else "%"
 
-    text = _PARAMETER.sub(numbered, query)
-    return _Compiled(b"s%d" % next(_statement_numbers), text.encode(), tuple(names), next(positions) > 1)
+    text = _PARAMETER.sub(numbered, query).encode()
+    name = hashlib.blake2b(text, digest_size=8).hexdigest().encode()
+    return _Compiled(name, text, tuple(names), next(positions) > 1)
 
 
 class _Session:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import subprocess
+import sys
 import uuid
 import weakref
 from collections.abc import Iterator
@@ -224,3 +226,13 @@ def test_a_lost_connection_is_closed_and_nothing_is_known(connection: psycopg.Co
     with pytest.raises(psycopg.OperationalError):
         pipeline.run_together(connection, [("SELECT pg_sleep(5), %(n)s::int", {"n": 1})])
     assert connection.closed
+
+
+def test_a_name_never_means_another_statement() -> None:
+    """Behind an old PgBouncer a session may hold what another process prepared under the same name."""
+    code = (
+        "from conversations.postgres.pipeline import _compile; print(*(_compile(f'SELECT {n}').name for n in (2, 1)))"
+    )
+    elsewhere = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert elsewhere == [str(pipeline._compile(f"SELECT {number}").name) for number in (2, 1)]
+    assert elsewhere[0] != elsewhere[1]
