@@ -12,6 +12,8 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from conversations import installation
+from conversations.contracts import ChannelConfig
+from conversations.delivering.limiter import Limiter, Request
 from conversations.desk import actions, facts, reasons
 from conversations.models import Bucket, Channel, Conversation, Message, Pause, Turn, Worker
 from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, seen
@@ -78,7 +80,9 @@ def retried_reply() -> Conversation:
 
 def told_to_wait() -> Conversation:
     lane = make_lane("handled", "pending")
-    Bucket.objects.create(channel=lane.channel, key="channel", blocked_until=NOW() + MINUTE, words="Too Many Requests")
+    channel = ChannelConfig(id=lane.channel_id, public_id="", platform="generic", tenant_id=0)
+    key = Limiter()._name(Request(channel=channel, chat=lane.chat, is_group=False, limits=()), "chat")
+    Bucket.objects.create(channel=lane.channel, key=key, blocked_until=NOW() + MINUTE, words="Too Many Requests")
     return lane
 
 
