@@ -290,8 +290,12 @@ if WORKER_ROLE:
 # ---------------------------------------------------------------- logs and errors
 SENTRY_DSN = env("SENTRY_DSN", default="")
 VERSION = (env("VERSION", default="") or env("HEROKU_SLUG_COMMIT", default="") or "unknown")[:40]
-# Token for /metrics/ (`Authorization: Bearer ...`). Without it the page is a 404.
+# Token for /metrics/ and for the figures of /healthz/ (`Authorization: Bearer ...`). Without it
+# /metrics/ is a 404.
 METRICS_TOKEN = env("METRICS_TOKEN", default="")
+# Seconds after which a message or reply that should be moving makes /healthz/ say `late`. Larger:
+# the alarm comes later. Smaller: a slow turn, or a short backlog, raises it.
+LATE_SECONDS = env.float("LATE_SECONDS", default=20.0)
 LOG_LEVEL = env("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env("LOG_FORMAT", default="json")
 LOGGING_CONFIG = None  # conversations.telemetry.logs sets it up, for web and workers alike

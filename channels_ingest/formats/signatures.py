@@ -9,6 +9,7 @@ import hmac
 import re
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 
 TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")  # ASCII only: int() also takes "１２３" and "1_000"
 # Largest distance of a timestamp from our clock, in seconds. Larger: a captured request can be
@@ -17,6 +18,9 @@ WINDOW_SECONDS = 300
 # Signatures of a header that are compared; the rest is ignored. Larger: a long header takes more
 # CPU. Smaller: a sender that rotates several secrets is refused.
 MAX_SIGNATURES = 16
+
+# True after a signature was right and only its timestamp was not. Whoever asks clears it before.
+was_stale: ContextVar[bool] = ContextVar("was_stale", default=False)
 
 
 def same(given: str, wanted: str) -> bool:
@@ -76,4 +80,6 @@ def verify_webhook(secrets: Iterable[str], message_id: str, timestamp: str, head
         wanted = sign_webhook(secret, message_id if is_ascii else "", timestamp if is_ascii else "", body)
         for signature in given:
             found |= same(signature, wanted)
-    return found and is_ascii and bool(message_id) and fresh(timestamp)
+    is_right = found and is_ascii and bool(message_id)
+    was_stale.set(is_right and not fresh(timestamp))
+    return is_right and not was_stale.get()

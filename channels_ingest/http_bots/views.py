@@ -29,7 +29,7 @@ def _receive(request: HttpRequest, public_id: str) -> HttpResponse:
         return exchange.not_allowed()
     channel = registry.channel_by_public_id(None, public_id)
     incoming = exchange.read(request)
-    if not protocol.verify(channel or exchange.decoy("generic"), incoming) or channel is None:
+    if not exchange.is_authentic(protocol.verify, channel, "generic", incoming) or channel is None:
         return exchange.refuse(request)
     problem = _store(channel, incoming.body)
     if problem:

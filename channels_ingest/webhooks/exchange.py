@@ -9,20 +9,26 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+import msgspec
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from channels_ingest.formats.signatures import was_stale
 from channels_ingest.webhooks import body as raw_body
 from channels_ingest.webhooks.client_address import client_address
 from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry
 from conversations.contracts import Adapter, Answer, ChannelConfig, WebhookRequest
 from conversations.errors import Busy, CoreError, UnknownPlatform
+from conversations.operating import webhook_counts
+from conversations.operating.webhook_counts import Counted
 
 log = logging.getLogger(__name__)
 failed_attempts = FailedAttempts()
+
+Verify = Callable[[ChannelConfig, WebhookRequest], bool]
 
 # Seconds in the header ``Retry-After`` of a 503. Larger: messages come later after a short fault of
 # ours. Smaller: more requests while it lasts.
@@ -74,6 +80,25 @@ def respond(given: Answer) -> HttpResponse:
     for name, value in given.headers.items():
         response[name] = value
     return response
+
+
+def is_authentic(verify: Verify, channel: ChannelConfig | None, platform: str, incoming: WebhookRequest) -> bool:
+    """Return True if the request is its channel's; count what the operator should hear of."""
+    if channel is None:
+        verify(decoy(platform), incoming)
+        return False
+    was_stale.set(False)
+    if not verify(channel, incoming):
+        webhook_counts.count(channel.id, Counted.STALE if was_stale.get() else Counted.REFUSED)
+        return False
+    previous = {name for name, value in channel.credentials.items() if value and name.endswith("_previous")}
+    if previous and not verify(msgspec.structs.replace(channel, credentials=_without(previous, channel)), incoming):
+        webhook_counts.count(channel.id, Counted.PREVIOUS)
+    return True
+
+
+def _without(names: Collection[str], channel: ChannelConfig) -> dict[str, str]:
+    return {name: value for name, value in channel.credentials.items() if name not in names}
 
 
 def refuse(request: HttpRequest) -> HttpResponse:

@@ -41,7 +41,7 @@ def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpRespons
     if adapter is None:
         return exchange.refuse(request)
     incoming = exchange.read(request)
-    if not adapter.verify(channel or exchange.decoy(platform), incoming) or channel is None:
+    if not exchange.is_authentic(adapter.verify, channel, platform, incoming) or channel is None:
         return exchange.refuse(request)
     intake.accept(channel, _parse(adapter, channel, incoming), incoming, spent=lookup_seconds)
     return exchange.respond(adapter.answer(channel, incoming))

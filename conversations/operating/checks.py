@@ -21,8 +21,8 @@ from django.core.exceptions import ImproperlyConfigured
 from conversations import crypto, registry
 from conversations.errors import CoreError, UnknownBot
 from conversations.failpoints import failpoint
-from conversations.postgres import connection_budget, durability
-from conversations.storing import spool
+from conversations.postgres import connection_budget, database, durability
+from conversations.storing import intake, spool
 from conversations.telemetry import error_places
 
 HINT = "see docs/deploy.md"
@@ -131,6 +131,28 @@ def server_keeps_its_word(
         return [Error(str(error), hint=HINT, id="conversations.E008")]
     except psycopg.Error as error:
         return [Error(f"the database does not answer: {error_places.kind(error)}", id="conversations.E009")]
+    return []
+
+
+@register(Tags.database)
+def prepared_statements_last(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check that two connections may prepare the same statement.
+
+    Behind an old PgBouncer they share a session: webhooks would be answered 503.
+    """
+    if not databases or not settings.DATABASE_URL or not settings.PREPARED_STATEMENTS:
+        return []
+    try:
+        with database.connect("check") as first, database.connect("check") as second:
+            for connection in (first, second):
+                database.transaction(connection, {"probe": intake.PROBE.STATEMENT})
+    except psycopg.errors.DuplicatePreparedStatement:
+        text = "the pooler before Postgres mixes up prepared statements: set PREPARED_STATEMENTS=0"
+        return [Error(text, hint=HINT, id="conversations.E016")]
+    except (psycopg.Error, CoreError):  # E008 and E009 report that
+        pass
     return []
 
 

@@ -1,24 +1,29 @@
-"""``GET /healthz/``: 200 if webhooks can be stored. Its JSON reports the other parts.
+"""``GET /healthz/``: 200 if webhooks can be stored; a word about each other part.
 
-It shows no secrets and no words of people. Each part is asked in a thread of its own, at most once a
+Everybody gets the words. The figures, without secrets and without words of people, are for those
+with METRICS_TOKEN, and for ``make run``. Each part is asked in a thread of its own, at most once a
 second, and a request waits ``WAIT_SECONDS`` for it at most: a frozen Postgres or Redis costs one
 thread, and the answer still comes in time.
 """
 
 from __future__ import annotations
 
+import hmac
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from conversations import installation
+from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.lanes import redis_client
-from conversations.operating import delays
+from conversations.operating import delays, webhook_counts
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
@@ -37,7 +42,9 @@ SILENT = "no answer in time"
 CAN_WRITE = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')"
 
 
-def healthz(request: HttpRequest) -> JsonResponse:
+@csrf_exempt
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
     """Answer 200 if webhooks can be stored, else 503; report the other parts.
 
     A web process without Redis still takes webhooks, so Redis must not make a router drop it.
@@ -50,7 +57,42 @@ def healthz(request: HttpRequest) -> JsonResponse:
     if spool.is_on():
         about["spool"] = _spool.result()
     about["dropped_log_lines"] = logs.dropped_lines()
-    return JsonResponse(about, status=200 if storing == "ok" else 503, headers={"Cache-Control": "no-store"})
+    shown = in_words(about)
+    if settings.LOCAL or has_token(request):
+        shown |= about
+    return JsonResponse(shown, status=200 if storing == "ok" else 503, headers={"Cache-Control": "no-store"})
+
+
+def has_token(request: HttpRequest) -> bool:
+    """Return True if the request carries METRICS_TOKEN. Without the setting nobody has it."""
+    given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+    return bool(settings.METRICS_TOKEN) and hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode())
+
+
+def in_words(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return a word for each part, and ``status``: what to alarm on.
+
+    A part is ``ok``; ``late``, if a message or reply that should be moving is older than
+    LATE_SECONDS; ``held`` (this database is a copy); ``waiting`` (requests in the spool); or
+    ``down``. The status is ``down`` if webhooks are refused, ``degraded`` if another part is not ok.
+    """
+    words = {part: "ok" if about[part] == "ok" else "down" for part in ("storing", "redis")}
+    if words["storing"] == "ok":
+        words |= {kind.activity: _word_of(kind, about) for kind in Work}
+    if tells := about.get("spool"):
+        words["spool"] = "down" if not isinstance(tells, dict) else "waiting" if tells["count"] else "ok"
+    degraded = "ok" if set(words.values()) == {"ok"} else "degraded"
+    return {"status": "down" if words["storing"] != "ok" else degraded, **words}
+
+
+def _word_of(kind: Work, about: Mapping[str, Any]) -> str:
+    """Return the word for one kind of work; ``down`` also if the database does not say."""
+    ages = {Work.HANDLE: about.get("oldest_due_seconds"), Work.SEND: about.get("oldest_unsent_seconds")}
+    if not about.get("workers", {}).get(kind):
+        return "down"
+    if kind == Work.SEND and about["held"]:
+        return "held"
+    return "late" if (ages.get(kind) or 0.0) > settings.LATE_SECONDS else "ok"
 
 
 class Look:
@@ -104,12 +146,16 @@ def ask_storing() -> str:
     intake.writer()
     installation.identity_key()
     (recovering, read_only), *_ = database.read(CAN_WRITE)
-    return "read-only" if recovering or read_only == "on" else "ok"
+    if recovering or read_only == "on":
+        return "read-only"
+    intake.probe()
+    return "ok"
 
 
 def ask_redis() -> str:
     """Ask for an answer of Redis. A failure raises, and is the report."""
     redis_client.client().ping()
+    webhook_counts.send()
     return "ok"
 
 

@@ -6,7 +6,6 @@ numbers are read from the database at each scrape, so any web process answers fo
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +13,13 @@ import psycopg
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from conversations import installation
 from conversations.contracts import Work
 from conversations.errors import CoreError
-from conversations.operating import delays
+from conversations.operating import delays, health, webhook_counts
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
@@ -28,8 +27,8 @@ from conversations.storing.spool_tally import tally
 
 # Columns of read_health.sql after the first, in its order.
 NUMBERS = {
-    "oldest_due_seconds": "Age of the lane that is due longest",
-    "oldest_unsent_seconds": "Age of the oldest reply that is not sent",
+    "oldest_due_seconds": "Age of the oldest message that should be moving",
+    "oldest_unsent_seconds": "Age of the oldest reply that should be moving",
     "pauses": "Bots, channels and tenants that are stopped",
     "quarantined": "Entries that staff have to settle",
 }
@@ -39,8 +38,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """Answer with the numbers; 404 if METRICS_TOKEN is not set, 401 if the request's is wrong."""
     if not settings.METRICS_TOKEN:
         raise Http404
-    given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-    if not hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode()):
+    if not health.has_token(request):
         return HttpResponse(status=401)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector())
@@ -58,6 +56,7 @@ class Collector:
         """
         if spool.is_on():
             yield from of_spool()
+        yield webhooks(webhook_counts.read())
         try:
             intake.writer()  # the process reads through its connection
             ((alive, *numbers), *_) = database.read(sql("read_health"))
@@ -79,6 +78,16 @@ def of_spool() -> Iterator[Metric]:
     yield gauge("spool_waiting", "Accepted requests that wait on the disk", about["count"])
     yield gauge("spool_oldest_seconds", "Age of the oldest of them", about["oldest_seconds"] or 0)
     yield gauge("spool_bad", "Lines of the spool that could not be opened", about["bad"])
+
+
+def webhooks(counts: dict[tuple[str, str], int]) -> CounterMetricFamily:
+    """Report what ``webhook_counts`` counted, by channel id."""
+    family = CounterMetricFamily(
+        "conversations_webhooks", "Refused, or signed with an old secret", labels=["channel", "what"]
+    )
+    for labels, number in sorted(counts.items()):
+        family.add_metric(labels, number)
+    return family
 
 
 def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

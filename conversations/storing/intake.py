@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -104,6 +104,29 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     outcomes = _write(statuses.STATUSES, updates, until - time.monotonic())
     unknown = [update for update, outcome in zip(updates, outcomes, strict=True) if outcome == "kept"]
     statuses.write_again(_write_status, unknown)
+
+
+class Probe(Stream[None, list[database.Row]]):
+    """A transaction that writes nothing, on the connection that stores and sent as a batch is."""
+
+    name = "probe"
+    patient = False
+    short = True
+    STATEMENT: database.Statement = ("SELECT %(number)s::integer", {"number": 1})
+
+    def lane(self, item: None) -> Hashable:
+        return None
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[None]) -> Sequence[list[database.Row]]:
+        return [database.transaction(connection, {"probe": self.STATEMENT})["probe"]] * len(items)
+
+
+PROBE = Probe()
+
+
+def probe() -> None:
+    """Raise ``NotStored`` if a transaction with prepared statements fails, as a webhook's would."""
+    _write(PROBE, [None], ANSWER_SECONDS)
 
 
 def _write_status(item: statuses.StatusItem) -> None:

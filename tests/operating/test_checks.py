@@ -18,7 +18,8 @@ from conversations.lanes import redis_client
 from conversations.management.commands import release
 from conversations.models import Channel, Tenant, Worker
 from conversations.operating import checks, deploy_checks
-from conversations.postgres import connection_budget
+from conversations.postgres import connection_budget, database, pipeline
+from conversations.storing import intake
 from tests.kit.stack import ROOT
 
 SAFE: dict[str, Any] = {
@@ -85,6 +86,26 @@ def test_a_wrong_bot_name_fails_check(own_database: str, arguments: list[str]) -
 def test_check_works_without_a_database(settings: Any) -> None:
     settings.DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
     call_command("check")
+
+
+def test_a_pooler_that_mixes_up_prepared_statements_is_refused(
+    own_database: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an old PgBouncer does, which gives the second connection the session of the first."""
+    connect = database.connect
+    compiled = pipeline._compile(intake.PROBE.STATEMENT[0])
+
+    def share(name: str) -> psycopg.Connection[Any]:
+        connection = connect(name)
+        connection.execute(f'PREPARE "{compiled.name.decode()}_0" AS SELECT 1')
+        return connection
+
+    assert checks.prepared_statements_last(None, databases=["default"]) == []
+    monkeypatch.setattr(database, "connect", share)
+    (error,) = checks.prepared_statements_last(None, databases=["default"])
+    assert (ids([error]), "PREPARED_STATEMENTS=0" in error.msg) == (["E016"], True)
+    settings.PREPARED_STATEMENTS = False
+    assert checks.prepared_statements_last(None, databases=["default"]) == []
 
 
 def test_a_safe_deploy_passes(safe: Any) -> None:

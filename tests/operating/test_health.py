@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.test import Client
 
 from conversations.lanes import redis_client
+from conversations.postgres import database
 from tests.conftest import forget
 
 SECONDS = 3.0
@@ -77,3 +79,51 @@ def test_needs_no_cookie_and_no_session(own_database: str) -> None:
     answer = Client().get("/healthz/")
     assert not answer.cookies
     assert answer["Cache-Control"] == "no-store"
+
+
+WORDS = {"status", "storing", "redis", "handling", "sending", "sweeping"}
+
+
+def test_strangers_get_a_word_for_each_part(own_database: str, settings: Any) -> None:
+    settings.LOCAL, settings.METRICS_TOKEN = False, "t0ken"
+    about = get()[1]
+    assert about == {**dict.fromkeys(WORDS, "down"), "storing": "ok", "redis": "ok", "status": "degraded"}
+    for wrong in ("Bearer wrong", "t0ken", ""):
+        assert Client().get("/healthz/", headers={"Authorization": wrong}).json() == about
+    full = Client().get("/healthz/", headers={"Authorization": "Bearer t0ken"}).json()
+    assert full.keys() > WORDS
+    assert full["workers"] == {}
+
+
+def test_without_a_token_in_the_settings_nobody_gets_more(own_database: str, settings: Any) -> None:
+    settings.LOCAL, settings.METRICS_TOKEN = False, ""
+    assert Client().get("/healthz/", headers={"Authorization": "Bearer "}).json().keys() == WORDS
+
+
+def test_a_stranger_is_not_told_why_it_is_down(own_database: str, settings: Any) -> None:
+    settings.LOCAL, settings.DATABASE_URL = False, "postgresql://u:s3cret@127.0.0.1:1/x"
+    forget()
+    assert get()[:2] == (503, {"status": "down", "storing": "down", "redis": "ok"})
+
+
+@pytest.mark.parametrize(("method", "code"), [("head", 200), ("post", 405), ("delete", 405), ("options", 405)])
+def test_only_get_and_head_are_answered(own_database: str, method: str, code: int) -> None:
+    answer = getattr(Client(enforce_csrf_checks=True), method)("/healthz/")
+    assert answer.status_code == code
+    assert code == 200 or answer["Allow"] == "GET, HEAD"
+
+
+def test_a_transaction_that_fails_as_a_webhooks_would_is_503(
+    own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a PgBouncer that mixes up prepared statements: single statements succeed, transactions do not."""
+    asked = []
+
+    def fail(*args: Any, **options: Any) -> Any:
+        asked.append(args)
+        raise psycopg.errors.InvalidSqlStatementName("prepared statement does not exist")
+
+    monkeypatch.setattr(database, "transaction", fail)
+    code, about, _ = get()
+    assert (code, about["status"]) == (503, "down")
+    assert asked

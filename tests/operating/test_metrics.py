@@ -10,7 +10,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from conversations.lanes import redis_client
 from conversations.models import Message, Turn
+from conversations.operating import webhook_counts
 from tests.conftest import forget
 from tests.kit import desk_scenes
 
@@ -35,12 +37,32 @@ def test_with_a_wrong_token_it_is_401(wrong: str) -> None:
 
 
 def test_says_how_far_behind_we_are(own_database: str) -> None:
-    desk_scenes.make_lane(messages="pending", due_at=timezone.now() - dt.timedelta(seconds=90))
+    lane = desk_scenes.make_lane(messages="pending", due_at=timezone.now())
+    Message.objects.filter(conversation=lane).update(received_at=timezone.now() - dt.timedelta(seconds=90))
     text = get().content.decode()
     assert "conversations_database_up 1.0" in text
     assert 'conversations_workers{kind="handle"} 0.0' in text
     (line,) = [line for line in text.splitlines() if line.startswith("conversations_oldest_due_seconds")]
     assert 85 < float(line.split()[1]) < 120
+
+
+def test_counts_of_all_processes_are_added_up_by_channel(own_database: str) -> None:
+    redis_client.client().delete(webhook_counts.KEY)
+    for _ in range(2):  # another process, or this one at the next look
+        webhook_counts.count(7, webhook_counts.Counted.REFUSED)
+        text = get().content.decode()
+    assert 'conversations_webhooks_total{channel="7",what="refused"} 2.0' in text
+
+
+def test_counts_wait_for_redis(own_database: str, settings: Any) -> None:
+    redis_client.client().delete(webhook_counts.KEY)
+    webhook_counts.count(7, webhook_counts.Counted.STALE)
+    settings.REDIS_URL, url = "redis://127.0.0.1:1/0", settings.REDIS_URL
+    redis_client.client.cache_clear()
+    assert "conversations_webhooks_total{" not in get().content.decode()
+    settings.REDIS_URL = url
+    redis_client.client.cache_clear()
+    assert 'conversations_webhooks_total{channel="7",what="stale"} 1.0' in get().content.decode()
 
 
 def test_says_where_the_time_of_the_newest_messages_went(own_database: str) -> None:

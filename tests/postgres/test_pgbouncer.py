@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +18,7 @@ from tests.kit import pgbouncer
 from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS
 from tests.kit.people import Crowd, open_channel
-from tests.kit.stack import Channel, Stack, wait_until
+from tests.kit.stack import ROOT, Channel, Stack, wait_until
 
 PROGRAM = pgbouncer.find()
 pytestmark = [
@@ -36,14 +38,14 @@ class Pooled(Stack):
 
     def __init__(self, *, prepared: bool) -> None:
         super().__init__(webs=2, env=BOTS)
-        self._prepared = prepared
+        self.prepared = prepared
 
     def _environment(self) -> dict[str, str]:
         self.env = super()._environment()
         self.manage("migrate", "--noinput")
-        through = pgbouncer.running(self.folder, self.servers.database_url, prepared=self._prepared)
+        through = pgbouncer.running(self.folder, self.servers.database_url, prepared=self.prepared)
         self.pooler = self._stack.enter_context(through)
-        return {**self.env, "DATABASE_URL": self.pooler.url, "PREPARED_STATEMENTS": str(int(self._prepared))}
+        return {**self.env, "DATABASE_URL": self.pooler.url, "PREPARED_STATEMENTS": str(int(self.prepared))}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["unprepared", "prepared"])
@@ -100,6 +102,12 @@ def test_no_session_keeps_what_our_statements_set(stack: Pooled, channel: Channe
         for _ in range(pgbouncer.POOL - 2):  # a transaction each: as many sessions
             held = open_sessions.enter_context(psycopg.connect(stack.pooler.url))
             assert settings_of(held) == wanted
+
+
+def test_prepared_statements_that_were_left_on_are_seen_where_they_do_not_work(stack: Pooled) -> None:
+    env = {**stack.env, "PREPARED_STATEMENTS": "1"}
+    done = subprocess.run([sys.executable, "manage.py", "check"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert ("conversations.E016" in done.stderr) is not stack.prepared, done.stderr
 
 
 def settings_of(connection: psycopg.Connection[Any]) -> dict[str, str]:

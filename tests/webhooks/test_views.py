@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Any
 
 import pytest
+import time_machine
 from django.test import Client
 
 from channels_ingest.webhooks import body, exchange, views
@@ -234,3 +236,45 @@ def test_a_body_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "READ_SECONDS", -1.0)
     with pytest.raises(body.TooSlow):
         body.read({"wsgi.input": Dripping(b"abcdef"), "CONTENT_LENGTH": "6"}, 10)
+
+
+# ---------------------------------------------------------------- what an operator should hear of
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    calls: list[tuple[int, str]] = []
+    monkeypatch.setattr(exchange.webhook_counts, "count", lambda channel, what: calls.append((channel, what)))
+    return calls
+
+
+def signed(moment: float, **credentials: str) -> tuple[bytes, dict[str, str]]:
+    """An event and its headers, signed at ``moment`` with these credentials instead of the channel's."""
+    content = json.dumps(json.loads((FIXTURES / "generic" / "text.json").read_text())["body"]).encode()
+    ours = ChannelConfig(id=1, public_id="known", platform="generic", tenant_id=1, credentials=credentials)
+    with time_machine.travel(moment):
+        return content, ADAPTERS["generic"].sign(ours, content)
+
+
+@pytest.mark.parametrize(
+    ("late", "secret", "what"),
+    [(0, "secret", []), (400, "secret", ["stale"]), (-400, "secret", ["stale"]), (0, "", ["refused"]),
+     (400, "", ["refused"]), (0, "secret_previous", ["previous_secret"])],
+)  # fmt: skip
+def test_refused_stale_and_previous_are_counted(
+    counted: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch, late: float, secret: str, what: list[str]
+) -> None:
+    old = "whsec_" + "b2xk" * 8
+    credentials = {**CREDENTIALS, "secret_previous": old}
+    ours = ChannelConfig(id=1, public_id="known", platform="generic", tenant_id=1, credentials=credentials)
+    monkeypatch.setattr(views.registry, "channel_by_public_id", lambda *_: ours)
+    used = credentials[secret] if secret else "whsec_" + "b3Ro" * 8
+    content, headers = signed(time.time() - late, secret=used)
+    answer = post("/webhooks/generic/known/", content, headers)
+    assert answer.status_code == (401 if "stale" in what or "refused" in what else 200)
+    assert counted == [(1, each) for each in what]
+
+
+def test_a_stranger_at_an_unknown_channel_is_not_counted(counted: list[tuple[int, str]]) -> None:
+    assert post("/webhooks/telegram/unknown/").status_code == 401
+    assert counted == []
