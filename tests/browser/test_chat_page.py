@@ -265,7 +265,7 @@ def test_hostile_words_are_only_words(page: Page, stack: Stack, echo: Channel, c
 def test_an_address_that_no_browser_reads_ends_nothing(
     page: Page, stack: Stack, echo: Channel, complaints: list[str]
 ) -> None:
-    media = {"kind": "file", "url": "http://a b/", "name": "the file"}
+    media = {"kind": "file", "url": "http://[", "name": "the file"}
     reply = {"type": "reply", "sequence": 1, "id": "one", "at": "2026-01-01T00:00:00+00:00", "author": "bot"}
     items = [{**reply, "text": "", "choices": [], "media": media}]
     state = {"cursor": "0.0", "mode": "bot", "busy": False, "answering": True, "colleague": None}
@@ -285,21 +285,28 @@ def test_an_address_that_no_browser_reads_ends_nothing(
 
 
 def test_a_page_that_polled_too_often_waits_and_says_nothing(page: Page, stack: Stack, echo: Channel) -> None:
-    refused: list[str] = []
+    polls: list[str] = []
 
-    def refuse(route: Route) -> None:
-        if route.request.method == "POST" or refused:
-            route.continue_()
+    def refuse_the_first(route: Route) -> None:
+        if route.request.method == "GET":
+            polls.append(route.request.url)
+        if len(polls) == 1 and route.request.method == "GET":
+            route.fulfill(status=429, headers={"Retry-After": "600"}, json={"error": "Too many at once."})
         else:
-            refused.append(route.request.url)
-            route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": "Too many at once."})
+            route.continue_()
 
+    page.clock.install()
     page.goto(address(stack, echo))
-    page.route("**/messages*", refuse)
-    say(page, "one")
-    assert wait_for_replies(page, 1) == ["one"]
-    assert refused
-    assert page.locator("#notice").is_hidden()
+    page.route("**/messages*", refuse_the_first)
+    with page.expect_response(lambda response: response.status == 429):
+        say(page, "one")
+    for text in ("two", "three"):
+        say(page, text)
+        page.wait_for_function("() => !document.querySelector('.fate')")
+        assert page.locator("#notice").is_hidden()
+    assert len(polls) == 1
+    page.clock.fast_forward("10:00")
+    assert wait_for_replies(page, 3) == ["one", "two", "three"]
 
 
 def test_by_keyboard_alone(page: Page, stack: Stack, demo: Channel) -> None:
