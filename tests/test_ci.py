@@ -40,7 +40,7 @@ def test_only_faults_that_proved_too_little_run_again(
     programs.mkdir(parents=True)
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
-    for name in ("python", "make", "chromium"):
+    for name in ("python", "make", "chromium", "apt-get", "sudo"):
         (programs / name).write_text(STUB)
         (programs / name).chmod(0o755)
     (tmp_path / "codes").write_text("\n".join(smoke.split()) + "\n")
