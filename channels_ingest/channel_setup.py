@@ -7,12 +7,11 @@ the platform.
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -55,6 +54,8 @@ BOT_SECRET = Secret(
     rotates=True,
     pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
 )
+# Settings that a channel with the bot ``http`` must have: where its turns go, and what signs them.
+HTTP_BOT_NEEDS = ["secret", "bot_url"]
 
 
 class WrongSetting(Exception):
@@ -97,7 +98,7 @@ def change(
     """Write the settings that differ, with an audit entry; return created, changed or unchanged.
 
     None leaves a setting as it is. The audit entry holds old and new values, but of credentials
-    only the names.
+    only the names. A new channel must be complete, unless it is switched off.
     """
     created = channel.pk is None
     before = {} if created else _settings_of(channel)
@@ -115,6 +116,8 @@ def change(
     if not created and not changes:
         return "unchanged"
     channel.set_credentials(credentials)
+    if created and channel.active:
+        _refuse_incomplete(channel)
     with transaction.atomic():
         channel.save()
         Audit.objects.create(
@@ -124,8 +127,8 @@ def change(
             changes=changes,
         )
     registry.forget_channels()
-    if credentials:  # a pause because of a bad token may end
-        pauses.count_success(pauses.Key(pauses.CHANNEL, str(channel.pk), Work.SEND.activity))
+    for work in (Work.HANDLE, Work.SEND) if credentials else (Work.HANDLE,):  # what was wrong may be right now
+        pauses.count_success(pauses.Key(pauses.CHANNEL, str(channel.pk), work.activity))
     return "created" if created else "changed"
 
 
@@ -167,23 +170,32 @@ def options_of(platform: str) -> dict[str, Option]:
     return {option.name: option for option in (*OPTIONS, *_adapter(platform).options)}
 
 
-def missing(platform: str, present: Iterable[str]) -> list[str]:
-    """Return the required secrets that a channel does not have."""
-    found = set(present)
-    return [secret.name for secret in _adapter(platform).secrets if secret.required and secret.name not in found]
+def missing(channel: Channel) -> list[str]:
+    """Return the settings without which a channel cannot work: its platform's, and an http bot's.
+
+    'adapter' where its platform has none.
+    """
+    if channel.platform not in settings.ADAPTERS:
+        return ["adapter"]
+    needed = [secret.name for secret in _adapter(channel.platform).secrets if secret.required]
+    needed += HTTP_BOT_NEEDS if channel.bot == "http" else []
+    present = {*channel.sealed, *(name for name, value in channel.options.items() if value)}
+    present |= {"outbound_url"} if channel.api_base else set()
+    return [name for name in dict.fromkeys(needed) if name not in present]
+
+
+def _refuse_incomplete(channel: Channel) -> None:
+    """Raise ``WrongSetting``, which says what is missing and how to set it, unless all is there."""
+    helps = {known.name: known.help for known in (BOT_SECRET, *OPTIONS, *_adapter(channel.platform).secrets)}
+    lacks = [f"--set {name}=... ({helps[name]})" for name in missing(channel)]
+    if lacks:
+        raise WrongSetting(f"a {channel.platform} channel with the bot {channel.bot!r} also needs {', '.join(lacks)}")
 
 
 def generated(platform: str, given: Mapping[str, str]) -> dict[str, str]:
     """Generate the secrets that we choose ourselves, unless they were given."""
     declared = _adapter(platform).secrets
-    return {secret.name: _generate(secret) for secret in declared if secret.generated and secret.name not in given}
-
-
-def _generate(secret: Secret) -> str:
-    """Return 32 random bytes as a secret: as base64 if it has a prefix, else safe for URLs."""
-    if secret.prefix:
-        return secret.prefix + base64.b64encode(secrets.token_bytes(32)).decode()
-    return secrets.token_urlsafe(32)
+    return {s.name: secrets.token_urlsafe(32) for s in declared if s.generated and s.name not in given}
 
 
 def config(channel: Channel) -> ChannelConfig:

@@ -36,7 +36,6 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = True
     rotates: bool = False  # `<name>_previous` is accepted as well
     generated: bool = False  # we make one up when none is given
-    prefix: str = ""  # a generated one begins with this; base64 follows
     pattern: str = ""  # the whole value must match it
 
 

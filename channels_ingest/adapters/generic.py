@@ -68,14 +68,11 @@ class Generic(Adapter):
             name="secret",
             help="whsec_ and base64; signs both directions",
             rotates=True,
-            generated=True,
-            prefix="whsec_",
             pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
         ),
         Secret(
             name="outbound_url",
-            help="where replies are posted; without it nothing can be sent",
-            required=False,
+            help="where replies are posted",
             pattern="https?://.+",
         ),
     )

@@ -33,8 +33,17 @@ def run(*arguments: str) -> str:
     return out.getvalue()
 
 
+# What a channel of a platform must have.
+NEEDED = {
+    "telegram": {"token": "1:A"},
+    "generic": {"secret": CREDENTIALS["secret"], "outbound_url": "http://127.0.0.1:9/"},
+}
+
+
 def add(platform: str = "telegram", name: str = "shop", *more: str) -> Channel:
-    line = json.loads(run("add_channel", platform, "--name", name, *more))
+    given = {word.partition("=")[0] for word in more}
+    needed = [f"--set={key}={value}" for key, value in NEEDED[platform].items() if key not in given]
+    line = json.loads(run("add_channel", platform, "--name", name, *needed, *more))
     return Channel.objects.get(pk=line["id"])
 
 
@@ -73,7 +82,6 @@ def test_values_come_from_the_environment_or_standard_input(monkeypatch: pytest.
 
 def test_a_secret_that_is_ours_to_invent_is_invented() -> None:
     assert len(add().open_credentials()["secret_token"]) >= 32
-    assert add("generic", "api").open_credentials()["secret"].startswith("whsec_")
 
 
 WRONG = [
@@ -92,6 +100,9 @@ WRONG = [
     (("smoke_signals",), "no adapter for 'smoke_signals'"),
     (("telegram", "--api-base", "ftp://x"), "^ftp://x is not an http or https URL$"),
     (("telegram", "--api-base", "https://user:word@host"), "is not an http or https URL$"),
+    (("telegram",), r"^a telegram channel with the bot 'echo' also needs --set token=\.\.\. \("),
+    (("generic",), r"needs --set secret=\.\.\. \(whsec_ .*\), --set outbound_url=\.\.\. \(where replies .*\)$"),
+    (("telegram", "--bot", "http", "--set", "token=1:A"), r"--set secret=.*, --set bot_url=\.\.\. \(URL of an .*\)$"),
 ]  # fmt: skip
 
 
@@ -178,7 +189,19 @@ def test_list_channels_shows_no_secret() -> None:
         assert channel.public_id in output
         assert "CANARY" not in output
     described = json.loads(run("list_channels", "--json"))
-    assert (described["credentials"], described["missing"]) == (["secret_token"], ["token"])
+    assert (described["credentials"], described["missing"]) == (["secret_token", "token"], [])
+
+
+def test_an_incomplete_channel_is_shown_by_list_channels_and_by_check() -> None:
+    channel = add("generic", "x")
+    run("set_channel", channel.public_id, "--bot", "http", "--set", "outbound_url=")
+    assert json.loads(run("list_channels", "--json"))["missing"] == ["outbound_url", "bot_url"]
+    out = io.StringIO()
+    call_command("check", stderr=out)
+    assert "channel 'x' lacks outbound_url, bot_url" in out.getvalue()
+    assert f"manage.py set_channel {channel.public_id} --set outbound_url=... --set bot_url=..." in out.getvalue()
+    run("set_channel", channel.public_id, "--api-base", "http://127.0.0.1:9/", "--bot", "echo")
+    assert json.loads(run("list_channels", "--json"))["missing"] == []
 
 
 TWO_CHANNELS = """
@@ -298,13 +321,14 @@ def test_send_webhook_says_which_file_is_not_json(tmp_path: Path) -> None:
         run("send_webhook", str(tmp_path / "body.json"), "--channel", channel.public_id)
 
 
-def test_new_credentials_end_a_pause_of_sending_but_not_one_by_staff() -> None:
+@pytest.mark.parametrize("stops", ["sending", "handling"])
+def test_new_credentials_end_a_pause_but_not_one_by_staff(stops: str) -> None:
     channel, stopped = add(), add("telegram", "other")
     for each, by_staff in ((channel, False), (stopped, True)):
         Pause.objects.create(
             scope="channel",
             target=str(each.pk),
-            stops="sending",
+            stops=stops,
             reason="401 Unauthorized",
             since=timezone.now(),
             by_staff=by_staff,
@@ -312,6 +336,15 @@ def test_new_credentials_end_a_pause_of_sending_but_not_one_by_staff() -> None:
         pauses.forget()
         run("set_channel", each.public_id, "--set", "token=9:NEW")
     assert [pause.target for pause in Pause.objects.all()] == [str(stopped.pk)]
+
+
+def test_another_bot_ends_a_pause_of_handling_only() -> None:
+    channel = add()
+    for stops in ("sending", "handling"):
+        Pause.objects.create(scope="channel", target=str(channel.pk), stops=stops, since=timezone.now())
+    pauses.forget()
+    run("set_channel", channel.public_id, "--bot", "demo")
+    assert [pause.stops for pause in Pause.objects.all()] == ["sending"]
 
 
 def test_documents_register_the_webhook_of_a_channel_that_they_add() -> None:

@@ -35,6 +35,7 @@ from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.kit.stack import ROOT, Channel, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("storing"), pytest.mark.timeout(400)]
+NOWHERE = "http://127.0.0.1:9/"  # replies cannot be sent
 
 
 @pytest.fixture
@@ -560,12 +561,14 @@ def telegram(stack: Stack) -> Channel:
 
 @pytest.fixture(scope="module")
 def generic(stack: Stack) -> Channel:
-    return stack.add_channel("generic", secret=GENERIC_SECRET, gap_timeout_s="1")
+    return stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=NOWHERE, gap_timeout_s="1")
 
 
 @pytest.fixture(scope="module")
 def blocking(stack: Stack) -> Channel:
-    return stack.add_channel("generic", secret=GENERIC_SECRET, gap_timeout_s="1", gap_policy="block")
+    return stack.add_channel(
+        "generic", secret=GENERIC_SECRET, outbound_url=NOWHERE, gap_timeout_s="1", gap_policy="block"
+    )
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ from tests.kit.stack import Channel, Stack
 pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(400)]
 
 SECRET = "whsec_" + "Zml4dHVyZS1zZWNyZXQtb2YtMzItYnl0ZXMtbG9uZyE="
+OTHER_SECRET = "whsec_" + "b3RoZXItdGVuYW50LXNlY3JldC1vdGhlci10ZW5hbnQ="
+NOWHERE = "http://127.0.0.1:9/"  # replies cannot be sent
 OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC1vZi0zMi1ieXRlcy1sb25nLW9sZCE="
 TOKEN = "telegram-token_0123456789"
 CAP = 8 * 1024 * 1024
@@ -118,9 +120,9 @@ class Edge:
 @pytest.fixture(scope="module")
 def edge() -> Iterator[Edge]:
     with Stack(roles="") as stack:
-        generic = stack.add_channel("generic", secret=SECRET, secret_previous=OLD_SECRET)
+        generic = stack.add_channel("generic", secret=SECRET, secret_previous=OLD_SECRET, outbound_url=NOWHERE)
         telegram = stack.add_channel("telegram", token="1:a", secret_token=TOKEN)
-        other = stack.add_channel("generic", secret="whsec_" + "b3RoZXItdGVuYW50LXNlY3JldC1vdGhlci10ZW5hbnQ=")
+        other = stack.add_channel("generic", secret=OTHER_SECRET, outbound_url=NOWHERE)
         with psycopg.connect(stack.servers.database_url, autocommit=True) as connection:
             yield Edge(stack, generic, telegram, other, connection)
 

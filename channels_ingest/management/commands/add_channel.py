@@ -50,7 +50,5 @@ class Command(BaseCommand):
             )
         except channel_setup.WrongSetting as error:
             raise CommandError(str(error)) from None
-        for name in channel_setup.missing(channel.platform, channel.sealed):
-            self.stderr.write(f"{name} is not set yet: set_channel {channel.public_id} --set {name}=...")
         line = {"id": channel.pk, "public_id": channel.public_id, "webhook_path": channel.webhook_path}
         self.stdout.write(json.dumps(line))

@@ -27,16 +27,8 @@ def describe(channel: Channel) -> dict[str, Any]:
         "api_base": channel.api_base,
         "options": channel.options,
         "credentials": sorted(channel.sealed),
-        "missing": _missing(channel),
+        "missing": channel_setup.missing(channel),
     }
-
-
-def _missing(channel: Channel) -> list[str]:
-    """Return the required secrets that a channel lacks; 'adapter' without its adapter."""
-    try:
-        return channel_setup.missing(channel.platform, channel.sealed)
-    except channel_setup.WrongSetting:
-        return ["adapter"]
 
 
 class Command(BaseCommand):
