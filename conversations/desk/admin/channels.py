@@ -10,6 +10,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -185,7 +186,7 @@ class Pauses(Window):
     @admin.display(description="state")
     def state(self, row: Pause) -> str:
         if row.since is None:
-            return "counting failures"
+            return "counting failures" if row.failures else "nothing is stopped: the fault of a few"
         return "stopped by staff" if row.by_staff else "paused"
 
     @admin.display(description="why")
@@ -214,7 +215,7 @@ class Pauses(Window):
         return list(Channel.objects.filter(**one).values_list("tenant_id", flat=True).distinct())
 
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
-        if row.since is None:
+        if row.since is None or not _may_end(request, row):
             return []
         help = "Everything that waited is due at once, in order."
         hidden = {"since": row.since.isoformat()}
@@ -223,6 +224,8 @@ class Pauses(Window):
 
     def do_end(self, request: HttpRequest, row: Pause) -> str:
         """End the pause that the page showed. Another one that began since must be seen first."""
+        if not _may_end(request, row):
+            raise PermissionDenied("a pause of a whole tenant is ended by superusers")
         if row.since is None or request.POST.get("since") != row.since.isoformat():
             raise ValueError("it changed meanwhile: this pause ended, or another one began")
         actions.end_pause(row.pk, row.since, access.staff_of(request), request.POST.get("note", ""))
@@ -231,6 +234,11 @@ class Pauses(Window):
     def after(self, request: HttpRequest, row: Pause) -> str:
         """Return the list: the pause has no page any more."""
         return self.list_address()
+
+
+def _may_end(request: HttpRequest, row: Pause) -> bool:
+    """Return True unless the pause is of a whole tenant, which its own staff may not end."""
+    return row.scope != Pause.Scope.TENANT or access.is_superuser(request)
 
 
 def _name_of(row: Pause) -> str:

@@ -47,6 +47,19 @@ def test_a_pause_of_a_bot_needs_its_role_in_every_tenant_that_the_bot_answers_fo
     assert not Pause.objects.filter(pk=pause.pk).exists()
 
 
+def test_a_pause_of_a_whole_tenant_is_ended_by_superusers_only(shop: Scene) -> None:
+    target = str(shop.channel.tenant_id)
+    pause = Pause.objects.create(scope="tenant", target=target, stops="handling", since=shop.pause.since, by_staff=True)
+    address, form = reverse("admin:conversations_pause_end", args=[pause.pk]), {"since": pause.since.isoformat()}
+    page = reverse("admin:conversations_pause_change", args=[pause.pk])
+    own, chief = (entered(person_with(role, shop)) for role in (Role.TENANT_ADMIN, Role.SUPERUSER))
+    assert own.post(address, form).status_code == 403
+    assert Pause.objects.filter(pk=pause.pk).exists()
+    assert [address in client.get(page).content.decode() for client in (own, chief)] == [False, True]
+    assert chief.post(address, form).status_code == 302
+    assert not Pause.objects.filter(pk=pause.pk).exists()
+
+
 def test_the_migration_leaves_everybody_the_power_that_they_had(shop: Scene) -> None:
     """Who held ``change_channel``, of their own or by a group, is a tenant admin; everybody else is an agent."""
     people = [make_staff(name) for name in ("anna", "berta", "carla")]
