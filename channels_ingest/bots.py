@@ -11,7 +11,7 @@ from conversations.registry import bot
 from conversations.turns import Turn
 
 
-@bot("http")
+@bot("http", by_channel=True)
 def http(turn: Turn) -> None:
     """Post the turn to the bot's URL; take replies, state and hand-over from its answer."""
     channel = registry.channel(turn.channel_id)

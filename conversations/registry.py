@@ -41,6 +41,7 @@ SPOOL_SECONDS = 600.0
 CACHED_CHANNELS = 100_000
 
 _bots: dict[str, Callable[..., Any]] = {}
+_by_channel: set[str] = set()  # bots whose channels do not fail together
 _channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
 _loading = threading.Lock()
 
@@ -60,10 +61,12 @@ def adapter(platform: str) -> Adapter:
 # ---------------------------------------------------------------- bots
 
 
-def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def bot(name: str, *, by_channel: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a bot: ``@bot("orders") def orders(turn): ...`` in an installed app's ``bots.py``.
 
-    Raises ``ValueError`` if another module has a bot of that name.
+    ``by_channel``: each channel's turns go to a service of its own, so that failures in some
+    channels say nothing about the others. Raises ``ValueError`` if another module has a bot of that
+    name.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,6 +74,7 @@ def bot(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         if existing is not None and existing.__module__ != function.__module__:
             raise ValueError(f"two bots are named {name!r}: in {existing.__module__} and {function.__module__}")
         _bots[name] = function
+        (_by_channel.add if by_channel else _by_channel.discard)(name)
         return function
 
     return register
@@ -92,6 +96,17 @@ def find_bot(name: str) -> Callable[..., Any]:
         return _bots[name]
     except KeyError:
         raise UnknownBot(f"no bot named {name!r}; known: {', '.join(sorted(_bots))}") from None
+
+
+def bot_names() -> list[str]:
+    """Return the names of all bots that this process knows."""
+    load_bots()
+    return sorted(_bots)
+
+
+def fails_by_channel(name: str) -> bool:
+    """Return True if failures of this bot in some channels say nothing about the others."""
+    return name in _by_channel
 
 
 # ---------------------------------------------------------------- channels

@@ -573,7 +573,7 @@ class Sender:
                 case Rejected(scope=Scope.CHANNEL, new_chat=""):
                     return pauses.count_failure(key, reply.id, outcome.reason, at_once=True)
                 case _:  # the platform answered: the channel works
-                    pauses.count_success(key)
+                    pauses.count_success(key, reply.id)
         except Exception as error:  # whatever it is, the result must be written
             log.warning("not counted", channel=channel.id, error=type(error).__name__)
         return False

@@ -282,14 +282,15 @@ def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str
 def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
     """Write credentials by name; an empty value removes one.
 
-    Ends a pause of sending, which wrong credentials may have caused.
+    Ends the pauses of the channel that wrong credentials may have caused.
     """
     with transaction.atomic(durable=True):
         row = Channel.objects.select_for_update().get(pk=channel.pk)
         row.set_credentials(values)
         row.save(update_fields=["sealed"])
         _note_channel(row, staff, "set_credentials", changes=dict.fromkeys(values))
-    commit({"end": step("end_pause", scope="channel", target=str(channel.pk), stops="sending")})
+    ended = {"scope": "channel", "target": str(channel.pk), "member": None}
+    commit({stops: step("end_pause", **ended, stops=stops) for stops in ("sending", "handling")})
     registry.forget_channels()
 
 

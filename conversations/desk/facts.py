@@ -123,6 +123,8 @@ class Cause:
         name = what or f"Channel '{self.names[0] if self.names else self.target}'"
         if self.scope == "off":
             return f"{name} is switched off; what comes is stored and waits"
+        if self.scope == "unknown":
+            return f"No running worker knows the bot '{self.target}'; what comes is stored and waits"
         if self.by_staff:
             return f"{name} was stopped by staff ({self.stops})"
         if self.stops == "sending":

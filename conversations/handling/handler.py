@@ -222,7 +222,7 @@ class Handler:
             held.announced, held.head = True, heads.get(held.id)
             try:
                 self._start_head(held)
-            except Exception as error:  # the database failed, or only this lane
+            except Exception as error:  # the database failed, or only this lane, or its bot is unknown
                 kind, place = error_places.kind(error), error_places.place(error)
                 log.warning("lane released", conversation=held.id, error=kind, place=place)
                 self._release([held])
@@ -283,18 +283,19 @@ class Handler:
     def _begin_turn(self, held: Held, head: Head) -> None:
         """Begin the turn of a message: in a process, on the event loop or on a thread.
 
-        The lane is released if its bot or channel is stopped. A bot that cannot be loaded is a
-        failed turn.
+        The lane is released if its bot or channel is stopped. Raises ``UnknownBot`` if this
+        process does not know the bot: no failure of the message, since another process may.
         """
         channel = held.channel = registry.channel(head.channel_id)
         keys = pauses.keys_of(Work.HANDLE.activity, channel.bot, channel.id, channel.tenant_id) if channel else ()
         if channel is None or not channel.active or (pauses.is_stopped(*keys) and not held.probe):
             self._release([held])
             return
+        function = registry.find_bot(channel.bot)
         held.turns += 1
         try:
-            task, function = verdicts.task_of(head, channel), registry.find_bot(channel.bot)
-        except Exception as error:  # no such bot, a broken bots.py, an unreadable payload
+            task = verdicts.task_of(head, channel)
+        except Exception as error:  # an unreadable payload
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
         if head.kind == Kind.BUTTON and not head.attempts:
@@ -409,19 +410,18 @@ class Handler:
             return self._judge(head, channel, turns.failed(error), 0.0)
 
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
-        """Return the verdict of an output; count it for the bot, which is paused if all fail."""
+        """Return the verdict of an output; count it for the channel, which is paused if all fail."""
         if output.is_shortage:
             log.warning("no database connection for a bot", conversation=head.id, bot=channel.bot)
             return verdicts.void(head)
-        key = pauses.Key(pauses.BOT, channel.bot, Work.HANDLE.activity)
         record = {"worker": str(self.incarnation), "seconds": round(seconds, 6), "log": list(output.log) or None,
                   "state_before": head.state or None}  # fmt: skip
         if not output.error_type:
             verdict = verdicts.success(head, channel, output, {**record, "outcome": "committed"})
-            pauses.count_success(key)
+            pauses.count_turn(channel, head.id, "")
             return verdict
-        paused = pauses.count_failure(
-            key, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}"
+        paused = pauses.count_turn(
+            channel, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}"
         )
         log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=verdicts.trace(head),
                     attempt=head.attempts + 1, bot=channel.bot, error=output.error_type, place=output.error_place,
@@ -543,7 +543,7 @@ class Handler:
         ``behind``: more messages wait, so that a released lane is woken again. ``moved``: somebody
         else changed the lane since it was read, and may be working on it.
         """
-        held.probe = False
+        held.probe = held.probe and not held.turns  # heads that start no turn (an edit) do not use up the probe
         longest_hold = SHORT_HOLD_SECONDS if self._backpressure.waiting else HOLD_SECONDS
         hold_is_over = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > longest_hold
         if behind and not hold_is_over:

@@ -1,20 +1,28 @@
-"""Pauses a bot or a channel that fails for everybody, in one row that says why.
+"""Pauses a channel or a bot that fails for everybody, in one row that says why.
 
-A row counts the failures in a row; a success deletes it. ``FAILURES`` in a row, in two
-conversations or more, stop the bot or the channel. While it is stopped, failures spend no attempts,
-and the sweeper tries one conversation now and then (``probe_at``). The first success ends the
-pause, and all lanes are due.
+A row counts the failures in a row of a channel; a success deletes it. ``FAILURES`` in a row, in two
+conversations or more, stop the channel. Another row counts those of a bot in all its channels: as
+many, in two channels or more and without a success in any, stop the bot by its name. A bot whose
+channels have nothing in common (``registry.bot``, ``by_channel``) is stopped channel by channel only.
+
+While something is stopped, failures spend no attempts, and the sweeper tries conversations now and
+then (``probe_at``), beginning with those that have not failed yet. The first success ends the
+pause, and all lanes are due. Where only one or two conversations had failed and another one
+succeeds, the fault is theirs: for an hour, or until one of them succeeds, the row remembers them, and their
+failures stop nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import psycopg
 import structlog
 
+from conversations import registry
 from conversations.concurrency import Fresh
-from conversations.contracts import Work
+from conversations.contracts import ChannelConfig, Work
 from conversations.errors import CoreError
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
@@ -22,8 +30,8 @@ from conversations.postgres.storable_text import clean_text
 
 log = structlog.get_logger(__name__)
 
-# Failures in a row that pause a bot or a channel. Larger: more messages spend an attempt before the
-# pause; smaller: a few bad messages pause the bot or channel for everybody.
+# Failures in a row that pause a channel or a bot. Larger: more messages spend an attempt before the
+# pause; smaller: a few bad messages pause it for everybody.
 FAILURES = 8
 # Seconds for which this process reuses the rows that it read. Longer: a pause that another process
 # made is noticed later; shorter: more reads.
@@ -44,24 +52,37 @@ class Key(NamedTuple):
     stops: str
 
 
-def _read(last: dict[Key, bool]) -> dict[Key, bool]:
-    """Read all rows: True for a pause, False for a count. ``last`` while the database is away."""
+class State(NamedTuple):
+    """What a row says of its key. Neither stopped nor counting: it remembers whose fault it was."""
+
+    stopped: bool
+    by_staff: bool
+    failures: int
+    theirs: Sequence[int]
+
+
+def _read(last: dict[Key, State]) -> dict[Key, State]:
+    """Read all rows; ``last`` while the database is away."""
     try:
-        rows = database.execute("SELECT scope, target, stops, since IS NOT NULL FROM pause")
+        rows = database.execute("SELECT scope, target, stops, since IS NOT NULL, by_staff, failures, theirs FROM pause")
     except (psycopg.Error, CoreError) as error:
         log.warning("pauses not read", error=type(error).__name__)
         return last
-    return {Key(*row[:3]): row[3] for row in rows}
+    return {Key(*row[:3]): State(*row[3:]) for row in rows}
 
 
-_known: Fresh[dict[Key, bool]] = Fresh(_read, KNOWN_SECONDS, first={})
+_known: Fresh[dict[Key, State]] = Fresh(_read, KNOWN_SECONDS, first={})
 forget = _known.forget
 
 
-def is_stopped(*keys: Key) -> bool:
-    """Return True if one of ``keys`` is paused; the answer is at most ``KNOWN_SECONDS`` old."""
+def is_stopped(*keys: Key, by_staff: bool = False) -> bool:
+    """Return True if one of ``keys`` is paused; the answer is at most ``KNOWN_SECONDS`` old.
+
+    ``by_staff``: count only what staff stopped.
+    """
     known = _known()
-    return bool(known) and any(known.get(key, False) for key in keys)
+    found = (known[key] for key in keys if key in known)
+    return any(state.stopped and (state.by_staff or not by_staff) for state in found)
 
 
 def keys_of(activity: str, bot: str, channel_id: int, tenant_id: int) -> tuple[Key, ...]:
@@ -73,27 +94,57 @@ def keys_of(activity: str, bot: str, channel_id: int, tenant_id: int) -> tuple[K
     return keys if activity == Work.SEND.activity else (Key(BOT, bot, activity), *keys)
 
 
-def count_failure(key: Key, conversation_id: int, reason: str, *, at_once: bool = False) -> bool:
-    """Count a failure. Return True if ``key`` is paused now. ``at_once``: this one is enough."""
-    values = {**key._asdict(), "reason": clean_text(reason, 300), "conversation_id": conversation_id,
-              "limit": 1 if at_once else FAILURES, "at_once": at_once}  # fmt: skip
+def count_turn(channel: ChannelConfig, conversation_id: int, failure: str) -> bool:
+    """Count how a turn ended: ``failure`` says why it failed, '' that it did not.
+
+    Return True if its channel or its bot is paused now.
+    """
+    of_channel = Key(CHANNEL, str(channel.id), Work.HANDLE.activity)
+    of_bot = Key(BOT, channel.bot, Work.HANDLE.activity)
+    if not failure:
+        count_success(of_channel, conversation_id)
+        count_success(of_bot, channel.id)
+        return False
+    stopped = count_failure(of_channel, conversation_id, failure)
+    if registry.fails_by_channel(channel.bot):
+        return stopped or is_stopped(of_bot)
+    return count_failure(of_bot, channel.id, failure) or stopped
+
+
+def count_failure(key: Key, member: int, reason: str, *, at_once: bool = False) -> bool:
+    """Count a failure. Return True if ``key`` is paused now.
+
+    ``member`` is what failed: a conversation of a channel, or a channel of a bot. ``at_once``: this
+    failure is enough.
+    """
+    values = {**key._asdict(), "reason": clean_text(reason, 300), "member": member, "limit": FAILURES,
+              "at_once": at_once}  # fmt: skip
     try:
         rows = database.execute(sql("count_failure"), values)
     except (psycopg.Error, CoreError):
+        rows = []
+    if not rows:
         return is_stopped(key)
-    _known.change(lambda known: {**known, key: rows[0][0]})
-    if rows[0][1]:
+    stopped, just_now, *state = rows[0]
+    _known.change(lambda known: {**known, key: State(stopped, *state)})
+    if just_now:
         log.error("paused", **{key.scope: key.target}, stops=key.stops)
-    return bool(rows[0][0])
+    return bool(stopped)
 
 
-def count_success(key: Key) -> None:
-    """End the count and the pause of ``key``. Without either, nothing is written."""
-    if key not in _known():
+def count_success(key: Key, member: int | None = None) -> None:
+    """End the count and the pause of ``key``. Without either, nothing is written.
+
+    ``member`` is what succeeded; None: nothing did, but the settings have changed.
+    """
+    state = _known().get(key)
+    if state is None or state.by_staff:
+        return
+    if not (state.stopped or state.failures or member is None or member in state.theirs):
         return
     try:
-        database.execute(sql("end_pause"), key._asdict())
+        database.execute(sql("end_pause"), {**key._asdict(), "member": member})
     except (psycopg.Error, CoreError) as error:
         log.warning("pause not ended", error=type(error).__name__)
         return
-    _known.change(lambda known: {other: stops for other, stops in known.items() if other != key})
+    _known.change(lambda known: {other: state for other, state in known.items() if other != key})

@@ -141,8 +141,9 @@ class Channel(SealedCredentials):
 class Pause(models.Model):
     """What stops a bot, a channel or a tenant: repeated failures, or staff.
 
-    While failures are only counted (``since`` is null), nothing is stopped. Without either
-    there is no row.
+    While failures are only counted (``since`` is null), nothing is stopped. What fails is a
+    *member*: a conversation of a channel, or a channel of a bot. For an hour, a row without a
+    count remembers members whose failures stop nothing (``theirs``).
     """
 
     class Scope(models.TextChoices):
@@ -159,8 +160,10 @@ class Pause(models.Model):
     stops = models.CharField(max_length=10, choices=Stops)
     reason = models.TextField(db_default="")
     failures = models.IntegerField(db_default=0)
-    first_conversation = models.BigIntegerField(null=True)  # the one that failed first
-    several = models.BooleanField(db_default=False)  # two conversations or more failed
+    first_conversation = models.BigIntegerField(null=True)  # only the version before reads it
+    several = models.BooleanField(db_default=False)  # only the version before reads it
+    members = models.JSONField(db_default=[])  # ids of those that failed, each up to four times
+    theirs = models.JSONField(db_default=[])  # ids of those that failed while others succeeded
     by_staff = models.BooleanField(db_default=False)  # only staff may end it
     since = models.DateTimeField(null=True)  # null: failures are counted, nothing is stopped
     probe_at = models.DateTimeField(null=True)  # when one conversation is tried next

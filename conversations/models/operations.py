@@ -45,6 +45,7 @@ class Worker(models.Model):
     beat_at = models.DateTimeField(db_default=Now())  # for people to read
     dead = models.BooleanField(db_default=False)
     running = models.JSONField(db_default=[])  # conversation ids of the batch in hand
+    bots = models.JSONField(null=True)  # names of the bots that it knows; null: it runs none
 
     class Meta:
         db_table = "worker"

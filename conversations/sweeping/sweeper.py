@@ -6,7 +6,7 @@ One round:
 1. Workers whose heartbeat stopped are marked dead: their lanes and replies are due, locks freed.
 2. Replies in ``sending`` that no living sender has claimed are settled.
 3. Lanes with messages to handle or replies to deliver are claimed, then woken.
-4. Of what is paused, one conversation is tried now and then (a probe).
+4. Of what is paused, conversations are tried now and then (probes).
 5. Due timers become messages of their lanes.
 6. Partitions and retention (``maintenance``).
 
@@ -57,6 +57,9 @@ BUSY_SECONDS = 0.2
 # Most lanes claimed at once while Redis is away. Larger: fewer rounds, and more lanes that wait in
 # this process although another one is free; smaller: more rounds.
 DIRECTLY = 512
+# Channels of a paused bot of which a lane is tried at once, at most. Larger: more calls of a bot that
+# still fails; smaller: a bot that fails in some channels only may stop the others for longer.
+PROBES = 8
 # Seconds between two rounds of upkeep. Longer: old rows stay longer and may come faster than they
 # are deleted; shorter: more queries that find nothing.
 UPKEEP_SECONDS = 600.0
@@ -259,11 +262,18 @@ class Sweeper:
     # ------------------------------------------------------------ probes, timers, upkeep
 
     def _probe(self, channels: Sequence[Any], capacity: Capacity | None) -> None:
-        """Try one lane of each pause whose probe is due: a success ends the pause."""
-        for scope, target, stops in database.execute(sql("claim_probes")):
-            sending = stops == Work.SEND.activity
-            ids = [row[0] for row in channels if _may_probe(pauses.Key(scope, target, stops), *row[:3])]
-            found = database.read(sql("find_probe"), {"channels": ids, "sending": sending})
+        """Try a lane of each channel of a pause whose probe is due: a success ends the pause.
+
+        Where only one or two members have failed, one that has not is tried without waiting for the
+        probe (not ``due``): of a channel another lane, of a bot a lane of another channel.
+        """
+        for scope, target, stops, since, failed, due in database.execute(sql("claim_probes")):
+            key, sending = pauses.Key(scope, target, stops), stops == Work.SEND.activity
+            ids = [row[0] for row in channels if _may_probe(key, *row[:3])]
+            if scope == pauses.BOT and not due:
+                ids = [channel for channel in ids if channel not in failed]
+            values = {"channels": ids, "since": since, "sending": sending, "untried": not due, "many": PROBES}
+            found = database.read(sql("find_probe"), values)
             if found:
                 self._publish(Work.SEND if sending else Work.HANDLE, found, capacity, probe=True)
 
@@ -293,6 +303,6 @@ class Sweeper:
 
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:
-    """Return True if ``key`` alone pauses this channel: a probe must not ignore another pause."""
+    """Return True if ``key`` pauses this channel and staff have not stopped it too."""
     keys = pauses.keys_of(key.stops, bot, channel_id, tenant_id)
-    return key in keys and not pauses.is_stopped(*(other for other in keys if other != key))
+    return key in keys and not pauses.is_stopped(*keys, by_staff=True)

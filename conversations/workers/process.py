@@ -17,6 +17,7 @@ import psycopg
 import structlog
 from django.conf import settings
 
+from conversations import registry
 from conversations.concurrency import Fresh
 from conversations.contracts import Work
 from conversations.delivering.limiter import Limiter
@@ -50,6 +51,7 @@ class Process:
     def __init__(self, kind: Work) -> None:
         self.kind = kind
         self.incarnation = uuid.uuid4()
+        self._bots = as_json(registry.bot_names()) if kind == Work.HANDLE else None
         self.writer = committer.Committer(kind)
         if kind != Work.HANDLE:
             database.read_through(reads.reader(self.writer), self.writer.refuse_if_silent)
@@ -90,7 +92,7 @@ class Process:
             if self._left:
                 return None
             values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
-                      "version": settings.VERSION, "running": as_json(self._running())}  # fmt: skip
+                      "version": settings.VERSION, "running": as_json(self._running()), "bots": self._bots}  # fmt: skip
             try:
                 alive, *rest = database.execute_all([(sql("beat"), values), *([then] if then else [])])
             except (psycopg.Error, CoreError) as error:

@@ -141,6 +141,21 @@ SCENES: list[tuple[str, Callable[[], Conversation], str, str]] = [
 ]  # fmt: skip
 
 
+def test_a_bot_is_unknown_while_workers_live_and_all_say_that_they_do_not_know_it() -> None:
+    lane = make_lane("pending", due_at=NOW())
+    unknown = ["No running worker knows the bot 'echo'; what comes is stored and waits."]
+    assert say(lane) != unknown, "no worker lives: that is the cause"
+    others = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", bots=["orders"])
+    assert say(lane) == unknown
+    Worker.objects.create(incarnation=uuid.uuid4(), kind="send")
+    assert say(lane) == unknown
+    old = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle")  # of a version that does not say
+    assert say(lane) != unknown
+    Worker.objects.filter(pk=old.pk).update(dead=True)
+    Worker.objects.filter(pk=others.pk).update(bots=["echo", "orders"])
+    assert say(lane) != unknown
+
+
 @pytest.mark.parametrize(("make", "heavy", "text"), [scene[1:] for scene in SCENES], ids=[scene[0] for scene in SCENES])
 def test_why_a_conversation_stands_as_it_stands(make: Callable[[], Conversation], heavy: str, text: str) -> None:
     lane = make()

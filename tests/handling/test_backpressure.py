@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import uuid
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,28 +11,14 @@ import psycopg
 import pytest
 
 from conversations import turns
-from conversations.contracts import Work
 from conversations.handling import backpressure
 from conversations.handling.backpressure import IN_HAND
 from conversations.handling.handler import Handler, Held
-from conversations.lanes import lock
-from conversations.postgres import committer, database
 from tests.kit.stack import wait_until
 
 A, B = "handle-1", "handle-2"  # two tenants' lines
 
 _lanes = itertools.count(7_000_000)  # that nobody has
-
-
-@pytest.fixture
-def handler(own_database: str) -> Iterator[Handler]:
-    writer = committer.Committer("test")
-    incarnation = uuid.uuid4()
-    handler = Handler(writer, lock.Locks(Work.HANDLE, str(incarnation)), incarnation, lambda ask: database.read(*ask))
-    yield handler
-    handler.stop(0.0)
-    handler.locks.stop()
-    writer.stop()
 
 
 def take(handler: Handler, lanes: int, queue: str = A) -> list[int]:

@@ -84,11 +84,15 @@ def test_async_bots_fail_as_others_do(lanes: Lanes) -> None:
     pause(lanes, *bad)
 
 
-def test_a_bot_that_does_not_exist_parks_nothing(lanes: Lanes) -> None:
+def test_a_bot_that_does_not_exist_spends_no_attempt_and_pauses_nothing(lanes: Lanes) -> None:
     channel = lanes.channel("nobody")
     waiting = [lanes.say(channel, f"n{n}", "hello") for n in range(10)]
-    wait_until(lambda: stops(lanes, "nobody"), 20, "the pause")
-    assert {tuple(lanes.messages(lane)) for lane in waiting} == {("pending",)}
+    said = [f'"conversation":{lane},' for lane in waiting]
+    wait_until(lambda: all(word in lanes.stack.logs() for word in said), 20, "every lane was released")
+    assert lanes.stack.value("SELECT count(*) FROM pause") == 0
+    assert {(tuple(lanes.messages(lane)), lanes.lane(lane, "attempts")) for lane in waiting} == {(("pending",), 0)}
+    [(known,)] = lanes.stack.query("SELECT bots FROM worker WHERE kind = 'handle' AND NOT dead")
+    assert ("obedient" in known, "nobody" in known) == (True, False)
     lanes.stack.query("UPDATE channel SET bot = 'echo' WHERE id = %s", channel)
     lanes.settled(*waiting, seconds=40)
     assert {tuple(lanes.replies(lane)) for lane in waiting} == {("hello",)}
@@ -202,7 +206,7 @@ def test_a_bot_that_fails_for_everybody_parks_nobody_and_catches_up_when_cured(l
     broken.touch()
     try:
         waiting = [lanes.say(channel, f"w{n}", "one", "two") for n in range(40)]
-        wait_until(lambda: stops(lanes, "obedient"), 20, "the pause")
+        wait_until(lambda: stops(lanes, channel), 20, "the pause")
         wait_until(
             lambda: lanes.stack.value("SELECT count(*) FROM turn WHERE outcome = 'paused'") > 0,
             20,
@@ -210,9 +214,9 @@ def test_a_bot_that_fails_for_everybody_parks_nobody_and_catches_up_when_cured(l
         )
     finally:
         broken.unlink()
-    lanes.stack.query("UPDATE pause SET probe_at = now() WHERE target = 'obedient'")  # the next probe: 30 s at most
+    lanes.stack.query("UPDATE pause SET probe_at = now()")  # the next probe: 30 s at most
     lanes.settled(*waiting, seconds=30)
-    assert not stops(lanes, "obedient")
+    assert not stops(lanes, channel)
     lanes.assert_in_order(*waiting)
 
 
@@ -285,5 +289,6 @@ def failed_while_paused(lanes: Lanes) -> int:
     return int(lanes.stack.value("SELECT count(*) FROM turn WHERE outcome = 'paused'"))
 
 
-def stops(lanes: Lanes, bot: str) -> bool:
-    return bool(lanes.stack.value("SELECT count(*) FROM pause WHERE target = %s AND since IS NOT NULL", bot))
+def stops(lanes: Lanes, channel: int) -> bool:
+    query = "SELECT count(*) FROM pause WHERE scope = 'channel' AND target = %s AND since IS NOT NULL"
+    return bool(lanes.stack.value(query, str(channel)))

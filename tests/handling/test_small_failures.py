@@ -7,10 +7,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.utils import timezone
 
 from conversations import turns
 from conversations.delivering.limiter import Limiter, Request
 from conversations.lanes import pauses
+from conversations.models import Pause
 from conversations.postgres import database, reads
 from conversations.storing import intake
 from conversations.sweeping import dead_workers, sweeper
@@ -53,16 +55,19 @@ def test_a_platforms_words_that_cannot_be_stored_block_all_the_same(own_database
     assert words == "come back \ufffd later\ufffd"
 
 
-def test_a_probe_goes_through_no_other_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = {pauses.Key("bot", "orders", "handling"), pauses.Key("tenant", "1", "handling")}
-    monkeypatch.setattr(pauses, "is_stopped", lambda *keys: bool(stopped & set(keys)))
+def test_a_probe_goes_through_no_stop_of_staff(own_database: str) -> None:
+    named = (("bot", "orders"), ("tenant", "1"), ("channel", "7"))
+    bot, tenant, channel = (pauses.Key(*name, "handling") for name in named)
+    since = timezone.now()
+    for key, by_staff in ((bot, False), (tenant, True), (channel, False)):
+        Pause.objects.create(**key._asdict(), since=since, by_staff=by_staff)
 
-    def may(channel: int, tenant: int, bot: str = "orders") -> bool:
-        return sweeper._may_probe(pauses.Key("bot", "orders", "handling"), channel, tenant, bot)
+    def may(channel: int, tenant: int, bot_name: str = "orders") -> bool:
+        return sweeper._may_probe(bot, channel, tenant, bot_name)
 
-    assert may(7, tenant=2)
+    assert may(7, tenant=2), "its bot and its channel fail: one success ends both"
     assert not may(7, tenant=1)
-    assert not may(7, tenant=2, bot="another")
+    assert not may(7, tenant=2, bot_name="another")
 
 
 def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,29 @@ def test_turns_go_out_and_state_and_replies_come_back(stack: Stack, bot: Bot, do
     assert sorted(ids.values()) == [1, 1, 2]
 
 
+def test_a_bot_that_is_down_touches_no_other_tenants_channel(
+    stack: Stack, bot: Bot, double: Double, generic: Channel
+) -> None:
+    down = Bot()
+    down.broken = 1_000
+    values = {"secret": GENERIC_SECRET, "outbound_url": f"{double.url}/out", "bot_url": down.url}
+    broken = stack.add_channel("generic", bot="http", **values)
+    try:
+        for n in range(10):
+            write(stack, broken, f"b{n}", "hello")
+        stopped = "SELECT scope, target FROM pause WHERE since IS NOT NULL"
+        wait_until(lambda: stack.query(stopped) == [("channel", str(broken.id))], 20, "its own channel is stopped")
+        for n in range(10):
+            write(stack, generic, f"n{n}", "hello")
+        answered = ["1: hello"]
+        wait_until(lambda: all(shown(double, f"n{n}") == answered for n in range(10)), 20, "the neighbour's answers")
+        assert stack.query("SELECT scope, target FROM pause") == [("channel", str(broken.id))]
+    finally:
+        down.close()
+        stack.query("UPDATE channel SET active = false WHERE id = %s", broken.id)
+        stack.query("DELETE FROM pause")
+
+
 def test_late_replies_are_stored_once_and_in_the_order_of_their_coming(
     stack: Stack, bot: Bot, double: Double, generic: Channel
 ) -> None:
@@ -145,7 +168,7 @@ def test_late_replies_are_stored_once_and_in_the_order_of_their_coming(
 def test_late_replies_of_strangers_and_of_other_channels_are_no_replies(
     stack: Stack, bot: Bot, double: Double, generic: Channel
 ) -> None:
-    other = stack.add_channel("generic", bot="http", secret=GENERIC_SECRET, bot_url=bot.url)
+    other = stack.add_channel("generic", bot="http", secret=GENERIC_SECRET, bot_url=bot.url, outbound_url=double.url)
     write(stack, generic, "cat", "mine")
     wait_until(lambda: len(shown(double, "cat")) == 1, 20, "an answer")
     late = {"turn": bot.turn("mine"), "key": "s1", "text": "not yours"}

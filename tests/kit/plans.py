@@ -7,6 +7,7 @@ One transaction that is never committed holds a world of its own: tables, rows a
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import re
 import uuid
@@ -37,6 +38,7 @@ IN_ORDER: dict[str, set[str]] = {
     "conversation_send_due": {"channel_id"},
     "message_sequence_once": {"conversation_id"},
     "reply_sequence_once": {"conversation_id"},
+    "turn_of_conversation": {"conversation_id"},
 }
 NEWEST = {("read_times", "turn_pkey"), ("read_times", "reply_pkey")}  # likewise, without any key
 ONLY_IN_ORDER = {"conversation_due", "conversation_send_due"}  # a backlog is in them
@@ -289,8 +291,8 @@ def _handle(run: Watched, lanes: list[int]) -> list[int]:
     rows = run.file("commit_turns", items=json.dumps(verdicts))
     assert [row[1] for row in rows] == ["committed", "committed"]
     pause = {"scope": "bot", "target": "echo", "stops": "handling"}
-    run.file("count_failure", **pause, reason="", conversation_id=lanes[0], limit=8, at_once=True)
-    run.file("end_pause", **pause)
+    run.file("count_failure", **pause, reason="", member=lanes[0], limit=8, at_once=True)
+    run.file("end_pause", **pause, member=lanes[0])
     return [head[15] for head in heads]
 
 
@@ -333,13 +335,15 @@ def _late(run: Watched, message: int) -> None:
 def _sweep(run: Watched, lanes: list[int]) -> None:
     for incarnation in (CLAIM, OTHER):
         worker = {"incarnation": incarnation, "kind": "send", "host": "", "pid": 1, "version": ""}
+        worker["bots"] = None
         run.file("beat", **worker, running=json.dumps(lanes))
     run.file("find_due")
     for name in ("claim_due", "claim_send_due"):
         run.file(name, channels=[1, 2, 3, 4], per_channel=10, all_in=20)
     run.file("claim_probes")
     for sending in (True, False):
-        run.file("find_probe", channels=[1, 2], sending=sending)
+        since = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+        run.file("find_probe", channels=[1, 2], since=since, sending=sending, untried=False, many=8)
     run.file("revive_lanes", ids=lanes)
     run.file("revive_sending", ids=lanes)
     run.file("mark_dead", incarnation=OTHER, beat=1)
@@ -359,8 +363,8 @@ def _sweep(run: Watched, lanes: list[int]) -> None:
 
 def _poll(run: Watched) -> None:
     """Web chat polls through the same connections."""
-    run.run("read_timeline", webchat._query(), (0, 0, webchat.MOST, 1, "n1", "n1"))
-    run.run("read_timeline", webchat._query(), (1, 1, webchat.MOST, 1, "n1", "n1"))
+    run.run("read_timeline", webchat._query(), (0, 0, webchat.MOST, webchat.BYTES, 1, "n1", "n1"))
+    run.run("read_timeline", webchat._query(), (1, 1, webchat.MOST, webchat.BYTES, 1, "n1", "n1"))
     run.run("OFFERED", webchat.OFFERED, (1, "new:0", "n1", "n1"))
 
 

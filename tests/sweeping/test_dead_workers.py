@@ -76,7 +76,7 @@ def soon() -> datetime:
 
 
 def bury(dead: uuid.UUID, *told: int) -> None:
-    worker = {"kind": Work.SEND, "host": "here", "pid": 1, "version": "", "incarnation": dead}
+    worker = {"kind": Work.SEND, "host": "here", "pid": 1, "version": "", "bots": None, "incarnation": dead}
     database.execute(sql("beat"), {**worker, "running": json.dumps(told)})
     [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
     writer = committer.Committer("test")

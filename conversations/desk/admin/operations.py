@@ -59,6 +59,7 @@ class Workers(Window):
         "heartbeats",
         "last_heartbeat",
         "running",
+        "bots",
     )
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:

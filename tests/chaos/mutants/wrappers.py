@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from conversations.contracts import Sent, Unknown
+from conversations.contracts import Sent, Unknown, Work
 from conversations.handling.verdicts import Finished
 from conversations.lanes import pauses
 from conversations.lanes.redis_client import client
@@ -116,11 +116,9 @@ def swallow_exceptions(original: Original, self: Any, head: Any, channel: Any, o
     return original(self, head, channel, msgspec.structs.replace(output, error_type=""), seconds)
 
 
-def blame_the_message(
-    original: Original, key: pauses.Key, conversation_id: int, reason: str, *, at_once: bool = False
-) -> bool:
+def blame_the_message(original: Original, key: pauses.Key, member: int, reason: str, *, at_once: bool = False) -> bool:
     """For ``pauses.count_failure``: a bot's failure is never everybody's."""
-    return key.scope != pauses.BOT and bool(original(key, conversation_id, reason, at_once=at_once))
+    return key.stops != Work.HANDLE.activity and bool(original(key, member, reason, at_once=at_once))
 
 
 def in_a_transaction(original: Original, function: Any, task: Any) -> Any:

@@ -1,0 +1,24 @@
+"""The handler of a process, in the test's own process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from conversations.contracts import Work
+from conversations.handling.handler import Handler
+from conversations.lanes import lock
+from conversations.postgres import committer, database
+
+
+@pytest.fixture
+def handler(own_database: str) -> Iterator[Handler]:
+    writer = committer.Committer("test")
+    incarnation = uuid.uuid4()
+    handler = Handler(writer, lock.Locks(Work.HANDLE, str(incarnation)), incarnation, lambda ask: database.read(*ask))
+    yield handler
+    handler.stop(0.0)
+    handler.locks.stop()
+    writer.stop()
