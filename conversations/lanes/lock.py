@@ -30,6 +30,8 @@ TTL_SECONDS = 6.0
 RENEW_SECONDS = 2.0
 # Most locks in one script. Larger: fewer round trips, and Redis serves nobody else for longer.
 LOCKS_PER_SCRIPT = 500
+# What ``hold.lua`` answers for a lock: ours, or another's that had no TTL and got one.
+HELD, MENDED = 1, 2
 # What ``release.lua`` answers for a lock: deleted, or kept because a process left word in it.
 RELEASED, KEPT = 1, 2
 
@@ -109,12 +111,14 @@ class Locks:
             self._abandon_hold(wanted)
             raise
         assert isinstance(answers, list)
+        if mended := [lane for lane, answer in zip(wanted, answers, strict=True) if answer == MENDED]:
+            log.warning("locks had no expiry; they expire now", kind=self.kind, conversations=mended)
         with self._lock:
             self.lost.difference_update(wanted)
             for lane, answer in zip(wanted, answers, strict=True):
-                if not answer:
+                if answer != HELD:
                     self._held.pop(lane, None)
-        return [lane for lane, answer in zip(wanted, answers, strict=True) if answer]
+        return [lane for lane, answer in zip(wanted, answers, strict=True) if answer == HELD]
 
     def _release_in_redis(self, lanes: Sequence[int], keep: bool) -> list[int]:
         """Release locks in Redis. Return the lanes that stay ours because new work came.
