@@ -10,8 +10,11 @@ would wait for one of them.
 
 **One client per channel.** Kombu creates one for each use, which takes longer than the use itself.
 
-It overrides private names of kombu 5.7.0: ``Channel._brpop_start``, ``_create_client``, ``_size``,
-``_queue_cycle`` and ``_in_poll``, and calls ``Transport._deliver``. No public name gives fairness
+**An item that is no wake is dropped.** Kombu would raise, and Celery would end the process.
+
+It overrides private names of kombu 5.7.0: ``Channel._brpop_start``, ``_brpop_read``,
+``_create_client``, ``_size``, ``_queue_cycle`` and ``_in_poll``, and calls ``Channel._get`` and
+``Transport._deliver``. No public name gives fairness
 between tenants. The version is pinned, and tests/waking/test_redis_transport.py fails when the
 source of one of them changes.
 """
@@ -20,11 +23,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+from collections.abc import Iterator
 from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.transport import redis, virtual
 from kombu.utils.scheduling import round_robin_cycle
+
+log = structlog.get_logger(__name__)
 
 # Wakes of one queue that a process has in hand at most. Larger: a tenant's backlog holds more of
 # the process's slots. At 1 the next wake waits until the last is done, even where nothing else
@@ -33,6 +40,8 @@ PLACES = 2
 # Timeout of BRPOP, in seconds, while it leaves out queues that have PLACES wakes in hand. Longer:
 # fewer round trips, and such a queue waits longer if ``take_next`` missed it.
 LOOK_AGAIN_SECONDS = 0.03
+# What reading raises of an item that is no JSON, or JSON of another shape than a wake's.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 class QoS(virtual.QoS):
@@ -46,9 +55,10 @@ class QoS(virtual.QoS):
         self._queues: dict[str, str] = {}  # delivery tag of a wake in hand -> its queue
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Count a wake that was taken."""
+        """Count a wake that was taken. Raises, with nothing counted, where it names no queue."""
+        queue = message.delivery_info["routing_key"]
         super().append(message, delivery_tag)
-        queue = self._queues[delivery_tag] = message.delivery_info["routing_key"]
+        self._queues[delivery_tag] = queue
         self.in_hand[queue] += 1
 
     def ack(self, delivery_tag: str) -> None:
@@ -90,6 +100,7 @@ class Channel(redis.Channel):
     connection_errors: tuple[type[Exception], ...]
     _in_poll: Any  # the connection on which BRPOP waits; None: it does not
     _shared_client: Any = None
+    dropped = 0  # items that were no wakes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -114,7 +125,8 @@ class Channel(redis.Channel):
             return
         self._taking = True  # a wake that is rejected at once ends up here again
         try:
-            with contextlib.suppress(Empty, *self.connection_errors):  # the next BRPOP takes it
+            # The next BRPOP takes it.
+            with contextlib.suppress(Empty, *self.connection_errors), self._dropping_what_is_no_wake():
                 wake = self._get(queue)
                 self._queue_cycle.rotate(queue)
                 self.connection._deliver(wake, queue)
@@ -130,6 +142,26 @@ class Channel(redis.Channel):
         waited_for = self._queue_cycle.consume(len(self.active_queues))
         self._skipped = set(self.active_queues).difference(waited_for)
         super()._brpop_start(LOOK_AGAIN_SECONDS if self._skipped else timeout)  # type: ignore[misc]
+
+    def _brpop_read(self, **options: Any) -> Any:
+        with self._dropping_what_is_no_wake():
+            return super()._brpop_read(**options)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _dropping_what_is_no_wake(self) -> Iterator[None]:
+        """Drop an item that cannot be read as a wake: log it without its content, raise ``Empty``.
+
+        An error after its slot was taken is not the item's, and is raised.
+        """
+        in_hand = self.in_hand.total()
+        try:
+            yield
+        except UNREADABLE as error:
+            if self.in_hand.total() > in_hand:
+                raise
+            self.dropped += 1
+            log.warning("an item of a queue is no wake: dropped", error=type(error).__name__, dropped=self.dropped)
+            raise Empty from error
 
     def _size(self, queue: str) -> int:
         """Return the queue's length. Kombu would ask for the length of each priority, too."""

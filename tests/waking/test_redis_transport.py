@@ -174,6 +174,27 @@ def test_a_wake_that_arrives_while_its_queue_is_left_out_is_found_later(channel:
     assert sorted(taken(channel).values()) == ["backlog", "other"]
 
 
+NO_WAKES = [b"\xff\x80", b"{", b"[]", b"7", b'"x"', b"{}", b'{"properties": 1}', b"[" * 100_000,
+            b'{"properties": {"delivery_tag": "1"}}', b'{"__type__": "decimal", "__value__": "x"}']  # fmt: skip
+
+
+def test_what_is_no_wake_is_dropped_and_the_next_wake_is_taken(channel: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Both by BRPOP and, where a backlog is left out, as one of its wakes is done."""
+    channel._create_client().lpush("other", *NO_WAKES)
+    channel.connection.client.SimpleQueue("other").put("a wake behind them")
+    channel._create_client().rpush("backlog", NO_WAKES[0])
+    listen(channel)
+    for queue in ("backlog", "other"):
+        [tag] = [tag for tag, name in taken(channel).items() if name == queue]
+        channel.basic_ack(tag)
+    while len(taken(channel)) < 2:
+        channel.connection.client.drain_events(timeout=5)
+    assert sorted(taken(channel).values()) == ["backlog", "other"]
+    assert channel.dropped == len(NO_WAKES) + 1
+    assert channel.in_hand.total() == 2
+    assert "is no wake" in caplog.text
+
+
 def requeue(channel: Any, tag: str) -> None:
     with contextlib.suppress(RedisAway):
         channel.qos.reject(tag, requeue=True)
