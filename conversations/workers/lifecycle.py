@@ -15,7 +15,7 @@ from conversations.contracts import Work
 from conversations.operating import checks
 from conversations.sweeping import dead_workers
 from conversations.sweeping.sweeper import Sweeper
-from conversations.workers import gc_tuning
+from conversations.workers import gc_tuning, pulse
 from conversations.workers.process import Process
 
 log = structlog.get_logger(__name__)
@@ -64,6 +64,7 @@ def _begin(**kwargs: Any) -> None:
     try:
         checks.refuse_to_start()
         start(Work(os.environ.get("WORKER_ROLE") or Work.HANDLE))
+        pulse.start()
     except Exception as error:
         log.critical("worker not begun", error=type(error).__name__, exc_info=True)
         raise SystemExit(70) from error

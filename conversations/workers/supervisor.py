@@ -8,6 +8,12 @@ little more memory than Python itself. See docs/decisions/0018-own-supervisor.md
 
 The main thread does all but the writing. It must start the children, since Linux ties a child's
 life to the *thread* that started it (PR_SET_PDEATHSIG).
+
+A worker process shows by its *pulse* (``workers.pulse``) that its threads run. A turn that never
+gives up the interpreter's lock stops them all. Then a second process starts beside the first, which
+is killed if it stays so. See docs/decisions/0020-a-process-that-stands-still.md.
+
+More than 350 lines in one file: it runs alone, without the package on its path.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import json
+import mmap
 import os
 import selectors
 import signal
@@ -22,7 +29,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -38,12 +45,24 @@ BACKOFF_SECONDS = (0.2, 5.0)
 # costs a longer wait; smaller: one that fails soon after each start is restarted too often.
 STEADY_SECONDS = 10.0
 POLL_SECONDS = 0.1  # between two looks for dead processes; longer: later restarts; shorter: CPU
+# Seconds without a pulse after which another process starts beside a worker process, which is told
+# to stop. Longer: other people wait longer; shorter: a busy process is replaced needlessly.
+REPLACE_SECONDS = 3.0
+# Seconds without a pulse after which a process is killed. Longer: its memory and connections are
+# taken for longer; shorter: turns that would have ended run again.
+KILL_SECONDS = 10.0
+# Seconds that one look adds to a silence at most. If we stood still ourselves (the machine slept,
+# or had no CPU for us), so may the children. Larger: then healthy ones may be killed; smaller than
+# POLL_SECONDS: a silence lasts longer than it says.
+LOOK_SECONDS = 2 * POLL_SECONDS
+STACKS_SIGNAL = signal.SIGUSR2  # a process with a pulse answers it with the stacks of its threads
 LONGEST_LINE = 1 << 20  # bytes; a longer line is passed on in pieces; larger: more memory
 READ_BYTES = 1 << 16  # most bytes of one read; larger: fewer reads, more memory
 COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)  # of names before lines: ANSI codes, one per command
 
 PR_SET_PDEATHSIG = 1
 _prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+_memfd_create = getattr(os, "memfd_create", None)  # Linux only; elsewhere no pulse is watched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,69 +116,151 @@ class LineWriter:
             return lines
 
 
+class Run:
+    """One process of a command, and for how long its pulse has stood still.
+
+    The pulse is a byte of shared memory. It is 0 until the process begins it: a long start does not
+    count, and a program without a pulse is not watched.
+    """
+
+    def __init__(self, command: Command, environment: Mapping[str, str]) -> None:
+        self.started_at = time.monotonic()
+        self.silent_seconds = 0.0
+        self.reported = False  # the log has the stacks of this silence
+        self._last_pulse = 0
+        shared = [_memfd_create("pulse")] if _memfd_create else []
+        for descriptor in shared:
+            os.ftruncate(descriptor, 1)
+        self._pulse = mmap.mmap(shared[0] if shared else -1, 1)  # -1: memory of our own, which stays 0
+        ours = {"PYTHONUNBUFFERED": "1", "PULSE_FD": "".join(map(str, shared)), **environment}
+        try:
+            self.process = subprocess.Popen(
+                command.argv,
+                env={**os.environ, **ours, **command.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                pass_fds=shared,
+                # Its own session: Ctrl-C reaches us alone, and we pass on one SIGTERM.
+                start_new_session=True,
+                preexec_fn=die_with_parent(os.getpid()),
+            )
+        finally:
+            for descriptor in shared:
+                os.close(descriptor)
+
+    def look(self, seconds: float) -> None:
+        """Look at the pulse, ``seconds`` after the last look.
+
+        A process that somebody stopped (SIGSTOP, a debugger) is not silent: it goes on when they
+        say so, and the sweeper gives its lanes to others meanwhile.
+        """
+        last, self._last_pulse = self._last_pulse, self._pulse[0]
+        self.silent_seconds += seconds
+        if not last or last != self._last_pulse or (self.silent_seconds >= REPLACE_SECONDS and self._stopped()):
+            self.silent_seconds, self.reported = 0.0, False
+
+    def reap(self) -> int | None:
+        """Return the exit code if the process has ended, else None."""
+        code = self.process.poll()
+        if code is not None:
+            self.kill()  # its own children, if they lived on, would keep its port
+        return code
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def _stopped(self) -> bool:
+        with suppress(OSError), open(f"/proc/{self.process.pid}/stat") as stat:
+            return stat.read().rpartition(") ")[2][0] in "Tt"
+        return False
+
+
 class Child:
-    """One command, its current process, and when it may start again."""
+    """One command, its current process, and when it may start again.
+
+    ``stuck`` is an earlier process that stood still. Another one has taken its place.
+    """
 
     def __init__(self, command: Command, prefix: bytes) -> None:
         self.command = command
         self.prefix = prefix
-        self.process: subprocess.Popen[bytes] | None = None
+        self.run: Run | None = None
+        self.stuck: Run | None = None
         self.predecessor = {"PREDECESSOR_PID": ""}  # tells the next process which one died before it
-        self._started_at = 0.0
         self._start_at = 0.0
         self._wait_seconds = BACKOFF_SECONDS[0]
 
     def due(self) -> bool:
-        return self.process is None and time.monotonic() >= self._start_at
+        return self.run is None and time.monotonic() >= self._start_at
 
     def start(self) -> BinaryIO:
         """Start the command. Return its output (stdout and stderr together)."""
-        self._started_at = time.monotonic()
-        self.process = subprocess.Popen(
-            self.command.argv,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.predecessor, **self.command.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            # Its own session: Ctrl-C reaches us alone, and we pass on one SIGTERM.
-            start_new_session=True,
-            preexec_fn=die_with_parent(os.getpid()),
-        )
-        assert self.process.stdout is not None
-        return self.process.stdout  # type: ignore[return-value]
+        self.run = Run(self.command, self.predecessor)
+        assert self.run.process.stdout is not None
+        return self.run.process.stdout  # type: ignore[return-value]
 
-    def reap(self) -> int | None:
-        """Return the exit code of a process that has ended, and plan its restart; else None."""
-        if self.process is None or self.process.poll() is None:
-            return None
-        # Its own children, if they lived on, would keep its port.
-        self._signal(signal.SIGKILL)
-        self.predecessor = {"PREDECESSOR_PID": str(self.process.pid)}
-        code, self.process = self.process.returncode, None
-        self.delay_start()
-        return code
+    def runs(self) -> list[Run]:
+        """Return the processes that have not ended."""
+        return [run for run in (self.stuck, self.run) if run]
+
+    def watch(self, seconds: float) -> Iterator[str]:
+        """Look at each pulse, and yield what was done about one that stands still.
+
+        At most one process more than usual runs: where there is one, the next that stands still is
+        killed in its time and started again.
+        """
+        for run in self.runs():
+            run.look(seconds)
+            if run.silent_seconds >= KILL_SECONDS:
+                yield f"process {run.process.pid} has stood still for {KILL_SECONDS:g} s, and is killed"
+                run.kill()
+                run.silent_seconds = 0.0
+            elif run.silent_seconds >= REPLACE_SECONDS:
+                yield from self._replace(run)
+
+    def _replace(self, run: Run) -> Iterator[str]:
+        """Let a process that stands still write its stacks, and let another take its place.
+
+        If it goes on, it ends as at every stop: nothing of its work is cut off.
+        """
+        if not run.reported:
+            run.reported = True
+            yield f"process {run.process.pid} stands still; its threads:"
+            run.process.send_signal(STACKS_SIGNAL)
+        if self.stuck is None:
+            yield "another process takes its place"
+            run.process.send_signal(signal.SIGTERM)
+            self.stuck, self.run, self._start_at = run, None, 0.0
+
+    def reap(self, *, restarts: bool) -> Iterator[str]:
+        """Yield how processes ended since the last call, and plan the restart of the current one."""
+        if self.stuck and (code := self.stuck.reap()) is not None:
+            self.stuck = None
+            yield ending(code, restarts=False)
+        if self.run and (code := self.run.reap()) is not None:
+            self.predecessor = {"PREDECESSOR_PID": str(self.run.process.pid)}
+            self.delay_start()
+            self.run = None
+            yield ending(code, restarts=restarts)
 
     def delay_start(self) -> None:
         """Set the time of the next start: the wait grows while starts fail (`BACKOFF_SECONDS`)."""
         now = time.monotonic()
-        if now - self._started_at >= STEADY_SECONDS:
+        if self.run and now - self.run.started_at >= STEADY_SECONDS:
             self._wait_seconds = BACKOFF_SECONDS[0]
         self._start_at = now + self._wait_seconds
         self._wait_seconds = min(self._wait_seconds * 2, BACKOFF_SECONDS[1])
 
     def terminate(self) -> None:
-        if self.process:
-            self.process.send_signal(signal.SIGTERM)
+        for run in self.runs():
+            run.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        if self.process:
-            self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        assert self.process is not None
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
+        for run in self.runs():
+            run.kill()
 
 
 class Output:
@@ -207,6 +308,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._stop_seconds = stop_seconds
         self._stopping = False
+        self._looked_at = time.monotonic()
 
     def run(self) -> int:
         """Run until the stop. Return 0 if all ended in time, 1 if some had to be killed."""
@@ -249,13 +351,14 @@ class Supervisor:
             self._selector.register(stream, selectors.EVENT_READ, Output(child, stream))
 
     def _turn(self) -> None:
-        """Pass on output, and report processes that ended."""
+        """Pass on output; report processes that ended or stand still."""
         for key, _ in self._selector.select(POLL_SECONDS):
             self._pass_on(key.data)
+        now = time.monotonic()
+        seconds, self._looked_at = min(now - self._looked_at, LOOK_SECONDS), now
         for child in self._children:
-            code = child.reap()
-            if code is not None:
-                self._report(child, ending(code, restarts=not self._stopping))
+            for text in (*child.watch(seconds), *child.reap(restarts=not self._stopping)):
+                self._report(child, text)
 
     def _pass_on(self, output: Output) -> None:
         lines, more = output.read()
@@ -283,7 +386,7 @@ class Supervisor:
 
     def _wait_for_all(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while running := any(child.process for child in self._children):
+        while running := any(child.runs() for child in self._children):
             if time.monotonic() >= deadline:
                 break
             self._turn()

@@ -55,6 +55,7 @@ IN_THEIR_TURN = {
     "leaves-a-transaction-open": HANDLED,
     "leaves-atomic-open": HANDLED,
 }
+HOLDER = "holds-the-interpreter"  # and so stops all threads of its process, which is replaced and killed
 # These hold a thread, the processor or the event loop for ever: their process is replaced.
 FOR_EVER = {
     "sleeps-for-ever": PARKED,
@@ -76,7 +77,7 @@ IN_THEIR_PROCESS = {
     "blocks-the-loop-in-a-child-task": PARKED,
     "blocks-the-loop-in-a-callback": PARKED,
 }
-ALL = {**IN_THEIR_TURN, **FOR_EVER, **IN_THEIR_PROCESS}
+ALL = {HOLDER: PARKED, **IN_THEIR_TURN, **FOR_EVER, **IN_THEIR_PROCESS}
 INNOCENT = 20
 
 
@@ -132,6 +133,8 @@ def scene() -> Iterator[Scene]:
     with Stack(roles="handle,sweep", env={**BOTS, "TURN_SECONDS": TURN_SECONDS}) as stack:
         stack.wait_for_workers("handle", "sweep")
         scene = Scene(Lanes(stack))
+        scene.misbehave([HOLDER])  # alone: one that ends the process would end its hold
+        scene.go_on(lambda: scene.lanes.lane(scene.culprits[HOLDER], "suspect"))
         scene.misbehave(IN_THEIR_TURN)
         scene.go_on(scene.all_settled)
         scene.misbehave(FOR_EVER)
@@ -147,6 +150,13 @@ def test_what_misbehaves_is_parked_after_its_attempts_or_does_no_harm(scene: Sce
     lane = scene.culprits[bot]
     assert scene.lanes.messages(lane) == [status]
     assert scene.lanes.turns(lane) == (["failed"] * 5 if status == PARKED else ["committed"])
+
+
+def test_a_process_that_stands_still_leaves_its_stacks_and_is_killed(scene: Scene) -> None:
+    _, begun, stacks = scene.lanes.stack.logs().partition(" stands still; its threads:")
+    assert begun
+    assert "in holds_the_interpreter" in stacks
+    assert "and is killed" in stacks
 
 
 def test_meanwhile_20_people_are_answered_in_order_and_nobody_is_blamed(scene: Scene) -> None:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from conversations.workers import supervisor
-from conversations.workers.supervisor import Command, LineWriter, Supervisor
+from conversations.workers.supervisor import Child, Command, LineWriter, Supervisor
+from tests.kit.stack import ROOT
 
 FOR_EVER = "import time\nwhile True: time.sleep(0.1)"
 
@@ -130,6 +132,119 @@ def test_a_reader_that_went_away_does_not_stop_the_work() -> None:
     writer = LineWriter(os.fdopen(write, "wb", buffering=0))
     writer.write(b"into the void\n")
     writer.close(timeout_seconds=5)
+
+
+# ---------------------------------------------------------------- processes that stand still
+
+# A thread of the first process holds the interpreter's lock, for ever or for a while; the second one only lives.
+HOLDS = """
+import ctypes, pathlib, re, signal, sys, threading, time
+from conversations.workers import pulse
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))
+pulse.PULSE_SECONDS = 0.05
+pulse.start()
+def hold_for_ever(): re.match("(a+)+$", "a" * 60 + "!")
+def hold_for_a_while(): ctypes.PyDLL(None).sleep(2)
+mark = pathlib.Path(sys.argv[1])
+if not mark.exists():
+    mark.touch()
+    time.sleep(0.3)
+    threading.Thread(target=globals()[sys.argv[2]], daemon=True).start()
+    time.sleep(60)
+print("lives", flush=True)
+time.sleep(60)
+"""
+IGNORES = ["sh", "-c", "trap '' USR2 TERM; echo on; exec sleep 60"]
+
+
+class Log(io.BytesIO):
+    """What a supervisor wrote. ``complete``: all of ``words`` are in it."""
+
+    def __init__(self, *words: bytes) -> None:
+        super().__init__()
+        self.words = words
+        self.complete = threading.Event()
+
+    def flush(self) -> None:
+        if all(word in self.getvalue() for word in self.words):
+            self.complete.set()
+
+
+@pytest.mark.parametrize(
+    ("hold", "end", "kill_seconds"),
+    [("hold_for_ever", b"killed by SIGKILL", 1.2), ("hold_for_a_while", b"told to stop", 60.0)],
+)
+def test_another_process_starts_beside_one_that_stands_still(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hold: str, end: bytes, kill_seconds: float
+) -> None:
+    monkeypatch.setattr(supervisor, "REPLACE_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor, "KILL_SECONDS", kill_seconds)
+    monkeypatch.chdir(ROOT)
+    log = Log(b"stands still; its threads:", b"another process takes its place", b"in " + hold.encode(), b"lives", end)
+    command = Command(name="a", argv=[sys.executable, "-c", HOLDS, str(tmp_path / "mark"), hold])
+    subject = Supervisor([command], stream=log)
+    threading.Thread(target=lambda: (log.complete.wait(20), subject.stop())).start()
+    subject.run()
+    assert log.complete.is_set(), log.getvalue().decode()
+    assert (b"is killed" in log.getvalue()) == (hold == "hold_for_ever")
+    assert b"starting it again" not in log.getvalue()
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
+    """A child whose processes have begun their pulse, and show none since."""
+    start = Child.start
+
+    def start_silent(child: Child) -> BinaryIO:
+        stream = start(child)
+        assert stream.readline() == b"on\n"
+        assert child.run
+        child.run._pulse[0] = 1
+        child.run.look(0.0)
+        return stream
+
+    monkeypatch.setattr(Child, "start", start_silent)
+    child = Child(Command(name="a", argv=IGNORES), b"")
+    child.start()
+    yield child
+    child.kill()
+    wait_until(lambda: not [*child.reap(restarts=False)] and not child.runs())
+
+
+def test_a_supervisor_that_stood_still_itself_kills_nobody(silent: Child) -> None:
+    subject = Supervisor([silent.command], stream=io.BytesIO())
+    subject._children, subject._looked_at = [silent], time.monotonic() - 3600
+    subject._turn()
+    assert silent.run
+    assert silent.run.silent_seconds <= supervisor.LOOK_SECONDS
+
+
+def test_a_process_that_somebody_stopped_is_left_alone(silent: Child) -> None:
+    assert silent.run
+    os.kill(silent.run.process.pid, signal.SIGSTOP)
+    wait_until(silent.run._stopped)
+    assert [text for _ in range(30) for text in silent.watch(1.0)] == []
+
+
+def test_neither_a_long_start_nor_a_program_without_a_pulse_is_a_silence(silent: Child) -> None:
+    assert silent.run
+    silent.run._pulse[0] = silent.run._last_pulse = 0
+    assert [text for _ in range(30) for text in silent.watch(1.0)] == []
+
+
+def test_of_many_that_stand_still_one_at_a_time_has_another_beside_it(silent: Child) -> None:
+    pids, kills = [silent.runs()[0].process.pid], 0
+    for _ in range(40):
+        texts = [*silent.watch(1.0)]
+        if killed := [text for text in texts if "is killed" in text]:
+            assert killed == [f"process {pids[kills]} has stood still for 10 s, and is killed"]
+            kills += 1
+            wait_until(lambda: bool([*silent.reap(restarts=True)]))
+        if silent.run is None:
+            silent.start()
+            pids.append(silent.run.process.pid)
+        assert len(silent.runs()) <= 2
+    assert kills >= 4
 
 
 def alive(pid: int) -> bool:
