@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 
 from conversations import crypto
 from conversations.contracts import Adapter, ChannelConfig
-from conversations.errors import CoreError, UnknownBot, UnknownPlatform
+from conversations.errors import CoreError, NotStored, UnknownBot, UnknownPlatform
 from conversations.postgres import database
 
 # Seconds for which a channel is cached. Larger: changed settings take effect later; smaller: more
@@ -44,6 +44,7 @@ _bots: dict[str, Callable[..., Any]] = {}
 _by_channel: set[str] = set()  # bots whose channels do not fail together
 _channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
 _loading = threading.Lock()
+_failed_at = 0.0  # when a read of a channel failed last
 
 
 # ---------------------------------------------------------------- adapters
@@ -156,15 +157,24 @@ def _cached(key: tuple[str, str | int], where: str, value: str | int) -> Channel
 def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
     """Read a channel, one thread at a time: the others find it cached.
 
-    Raises if the database is silent.
+    A read that fails, fails for all that waited for it: each of them would connect in vain, one after
+    the other, while the webhooks behind them wait for their threads. Raises if the database is silent.
     """
+    global _failed_at
+    began = time.monotonic()
     while not _loading.acquire(timeout=WAIT_SECONDS):
         database.refuse_if_silent()
     try:
         known = _channels.get(key)
         if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
             return known[1]
-        config = _load(where, value)
+        if _failed_at > began:
+            raise NotStored("another thread could not read a channel meanwhile")
+        try:
+            config = _load(where, value)
+        except (psycopg.Error, CoreError):
+            _failed_at = time.monotonic()
+            raise
         if config is None and len(_channels) > CACHED_CHANNELS:
             _channels.clear()
         _channels[key] = (time.monotonic(), config)

@@ -1,0 +1,44 @@
+"""Channels that the processes keep in memory."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from conversations import registry
+from conversations.errors import CoreError
+
+THREADS = 20
+
+
+def test_a_database_that_refuses_connections_is_asked_once_for_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would connect in vain, one after the other, and hold a web thread meanwhile."""
+    asked: list[Any] = []
+    waiting: set[int] = set()  # threads that wait for the one that reads; each looks ten times a second
+    others_wait = threading.Event()
+
+    def note_that_it_waits() -> None:
+        waiting.add(threading.get_ident())
+        if len(waiting) == THREADS - 1:
+            others_wait.set()
+
+    def refused(*statement: Any) -> list[Any]:
+        asked.append(statement)
+        assert others_wait.wait(30)
+        raise psycopg.OperationalError("too many connections")
+
+    def look(number: int) -> None:
+        with pytest.raises((psycopg.Error, CoreError)):
+            registry.channel_by_public_id("telegram", "x" * 20)
+
+    monkeypatch.setattr(registry.database, "read", refused)
+    monkeypatch.setattr(registry.database, "refuse_if_silent", note_that_it_waits)
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(look, range(THREADS)))
+    assert len(asked) == 1
+    look(0)
+    assert len(asked) == 2, "the next one asks again"
