@@ -481,12 +481,9 @@ class Handler:
                 self._forget_turn(held)
         log.error("the event loop does not answer", place=holder.place, turns=len(waiting))
         self._release(waiting)
-        by_tenant: dict[int, list[int]] = {}
         for held in waiting:
-            assert held.channel is not None
-            by_tenant.setdefault(held.channel.tenant_id, []).append(held.id)
-        for tenant_id, lanes in by_tenant.items():
-            wake.handle(lanes, tenant_id)
+            assert held.head is not None
+            wake.handle([held.id], held.head.tenant_id)
 
     def _abandon(self, held: Held, holder: Holder | None) -> None:
         """Commit a failed attempt for a turn that took too long.

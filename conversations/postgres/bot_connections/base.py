@@ -8,12 +8,10 @@ for a slow service would keep all others from the database.
 from __future__ import annotations
 
 import weakref
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
-
-AnyCursor = TypeVar("AnyCursor", bound=CursorWrapper)
 
 
 class _Returning(CursorWrapper):
@@ -21,11 +19,16 @@ class _Returning(CursorWrapper):
 
     db: DatabaseWrapper
 
+    def __init__(self, cursor: Any, db: DatabaseWrapper) -> None:
+        super().__init__(cursor, db)
+        db.open_cursors.add(self)
+
     def close(self) -> None:
         try:
             self.cursor.close()
         finally:
-            self.db.close_cursor(self)
+            self.db.open_cursors.discard(self)
+            self.db.return_unused()
 
 
 class _ReturningDebug(_Returning, CursorDebugWrapper):
@@ -42,7 +45,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._cursors: weakref.WeakSet[CursorWrapper] = weakref.WeakSet()
+        self.open_cursors: weakref.WeakSet[CursorWrapper] = weakref.WeakSet()
         self._connecting = False
 
     def connect(self) -> None:
@@ -54,19 +57,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self._connecting = False
 
     def make_cursor(self, cursor: Any) -> CursorWrapper:
-        return self._opened(_Returning(cursor, self))
+        return _Returning(cursor, self)
 
     def make_debug_cursor(self, cursor: Any) -> CursorDebugWrapper:
-        return self._opened(_ReturningDebug(cursor, self))
-
-    def _opened(self, cursor: AnyCursor) -> AnyCursor:
-        self._cursors.add(cursor)
-        return cursor
-
-    def close_cursor(self, cursor: CursorWrapper) -> None:
-        """Forget a cursor that was closed. Return the connection if it was the last one."""
-        self._cursors.discard(cursor)
-        self._return_unused()
+        return _ReturningDebug(cursor, self)
 
     def get_autocommit(self) -> bool:
         """Return whether autocommit is on. Takes no connection for that: a new one begins with it."""
@@ -77,9 +71,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def set_autocommit(self, autocommit: bool, *args: Any, **options: Any) -> None:
         """Begin or end a transaction. After the outermost ``atomic``, return the connection."""
         super().set_autocommit(autocommit, *args, **options)
-        self._return_unused()
+        self.return_unused()
 
-    def _return_unused(self) -> None:
-        is_used = self._connecting or self._cursors or self.in_atomic_block or not self.autocommit
+    def return_unused(self) -> None:
+        """Return the connection to the pool, if nothing needs it."""
+        is_used = self._connecting or self.open_cursors or self.in_atomic_block or not self.autocommit
         if self.connection is not None and not is_used:
             self.close()
