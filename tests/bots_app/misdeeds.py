@@ -18,7 +18,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from psycopg_pool import PoolTimeout
 
 from conversations.contracts import Choice
 from conversations.registry import bot
@@ -280,6 +281,16 @@ def leaves_a_transaction_open(turn: Turn) -> None:
 def leaves_atomic_open(turn: Turn) -> None:
     transaction.atomic().__enter__()
     ContentType.objects.count()
+
+
+lacked: list[int] = []
+
+
+@misdeed
+def lacks_a_connection_at_first(turn: Turn) -> None:
+    if not lacked:
+        lacked.append(turn.conversation_id)
+        raise OperationalError from PoolTimeout()
 
 
 @misdeed

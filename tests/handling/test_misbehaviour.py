@@ -54,6 +54,7 @@ IN_THEIR_TURN = {
     "locks-its-lane": HANDLED,
     "leaves-a-transaction-open": HANDLED,
     "leaves-atomic-open": HANDLED,
+    "lacks-a-connection-at-first": HANDLED,
 }
 HOLDER = "holds-the-interpreter"  # and so stops all threads of its process, which is replaced and killed
 # These hold a thread, the processor or the event loop for ever: their process is replaced.
