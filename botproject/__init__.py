@@ -6,7 +6,7 @@ bots.py      the demo bot
 logins.py    how often a login may fail
 celery.py    the Celery application
 wsgi.py      the entry point of web processes
-web.py       adds to granian a time limit for bodies, and processes that start and end together
+web.py       adapts granian: whole answers, clean environs, connections that can be cut, a common end
 local/       `make run`
 """
 

@@ -137,7 +137,7 @@ if DATABASES["default"]:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Most bytes of a request. Larger: one may take more memory. Smaller: a large batch is refused.
 WEBHOOK_BODY_CAP = 8 * 1024 * 1024
-DATA_UPLOAD_MAX_MEMORY_SIZE = WEBHOOK_BODY_CAP
+FILE_UPLOAD_HANDLERS: list[str] = []  # no page takes a file
 # Days for which raw requests are stored. Larger: more disk. Smaller: old ones cannot be looked
 # into.
 RAW_BODY_DAYS = env.int("RAW_BODY_DAYS", default=30)

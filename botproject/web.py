@@ -1,69 +1,97 @@
-"""Adds to granian: a time limit for request bodies, and processes that start and end together.
+"""Adapts granian: whole answers, clean environs, connections that can be cut, a common end.
 
-Granian has no time limit for bodies, so a client that stops sending would hold a WSGI thread for
-ever. A thread of ours notices reads that take too long and shuts their connections down; the read
-then ends early. Granian does not say which connection a request uses, but the kernel does: nothing
-was sent back on it since the body stalled. Idle connections match too; granian closes those at the
-same age anyway.
+granian calls ``connected`` in place of its own WSGI layer (``granian.wsgi``). The differences:
 
-The limit works on Linux only. On macOS (development) no connection is cut.
+* An answer is handed over as bytes. From an iterator granian would pull on the request's thread,
+  and a client that does not read would hold that thread for ever.
+* ``environ`` holds the request and nothing else. granian adds the process's environment, secrets
+  included.
+* ``environ`` has a function that cuts the request's connection, for bodies that never end. granian
+  has no time limit for them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
-import socket
-import struct
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from channels_ingest.webhooks.body_limits import CUT
+from channels_ingest.webhooks.fast_path import whole
 from conversations.workers.supervisor import die_with_parent
 
-# Seconds from a request's begin until a read of its body is cut off. Larger: clients that stopped
-# sending hold threads longer. Smaller: slow clients that still send are cut off.
-BODY_SECONDS = 20.0
-# Seconds between two looks for reads that take too long. Larger: they are cut later.
-LOOK_SECONDS = 1.0
-# struct tcp_info, linux/tcp.h: 8 bytes, 9 times u32, then tcpi_last_data_sent in milliseconds.
-TCP_INFO_BYTES = 48
-LAST_DATA_SENT_OFFSET = 44
+# The parts of a WSGI environ that are the same for all requests.
+FIXED: Mapping[str, Any] = {
+    "GATEWAY_INTERFACE": "CGI/1.1",
+    "SCRIPT_NAME": "",
+    "SERVER_SOFTWARE": "Granian",
+    "wsgi.errors": sys.stderr,
+    "wsgi.input_terminated": True,  # granian ends the stream with the body
+    "wsgi.multiprocess": False,
+    "wsgi.multithread": True,
+    "wsgi.run_once": False,
+    "wsgi.version": (1, 0),
+}
+# Where granian's worker finds its WSGI layer, which is not a public name: see ``guarded``.
+LAYER = "_wsgi_call_wrap"
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class TimedBody:
-    """The server's body stream.
-
-    While a read runs, ``reads`` holds its thread and when the request began.
-    """
-
-    def __init__(self, stream: Any, reads: dict[int, float], begun: float) -> None:
-        self._stream = stream
-        self._reads = reads
-        self._begun = begun
-
-    def read(self, size: int = -1) -> bytes:
-        thread = threading.get_ident()
-        self._reads[thread] = self._begun
-        try:
-            return bytes(self._stream.read(size))
-        finally:
-            del self._reads[thread]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def guarded(application: Application) -> Application:
-    """Wrap a WSGI application served by granian."""
+    """Prepare this process for a WSGI application served by granian, and return the application.
+
+    Raises ``RuntimeError`` for a granian of another make.
+    """
     die_with_main_process()
-    return cut_stalled_bodies(application) if sys.platform == "linux" else application
+    granian = sys.modules.get("granian.server.mp")
+    if granian:
+        if not hasattr(granian, LAYER):
+            raise RuntimeError("this version of granian has another WSGI layer, see botproject/web.py")
+        setattr(granian, LAYER, connected)
+    return application
+
+
+def connected(application: Application, *_: Any) -> Callable[[Any, dict[str, Any]], None]:
+    """Return what granian calls for a request, with the connection and the request's environ."""
+
+    def answer(connection: Any, scope: dict[str, Any]) -> None:
+        said: list[Any] = []
+        environ = {**FIXED, **scope, CUT: functools.partial(cut, connection)}
+        body = application(environ, lambda status, headers, error=None: said.extend((status, headers)))
+        (content,) = whole(body)
+        status, headers = said[-2:]
+        # The body may not have been read. The server then closes the connection, so the client must
+        # not send its next request on it.
+        if status[0] == "4" and (scope.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in scope):
+            headers = [*headers, ("connection", "close")]
+        connection.response_bytes(int(status[:3]), headers, content)
+
+    return answer
+
+
+def cut(connection: Any) -> None:
+    """Close the connection, also while a thread waits for the request's body.
+
+    The answer, a 408, states a byte that never comes. That makes the server close the connection at
+    once, mostly before the answer is out; after a whole answer it would go on reading the body.
+    """
+    connection.response_iter(408, [("content-length", "1"), ("connection", "close")], Ended())
+
+
+class Ended:
+    """An iterator that ended, as granian wants it."""
+
+    def __next__(self) -> bytes:
+        raise StopIteration
+
+    def close(self) -> None:
+        return
 
 
 def die_with_main_process() -> None:
@@ -94,77 +122,3 @@ def refusing_for_good() -> Iterator[None]:
             # failure.
             os.kill(parent.pid, signal.SIGKILL)
         raise SystemExit(1) from None
-
-
-def cut_stalled_bodies(application: Application) -> Application:
-    """Wrap the application so that reads of bodies have a time limit.
-
-    The thread that watches them starts with the first request, which names the port.
-    """
-    reads: dict[int, float] = {}
-    watching = threading.Event()
-
-    def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not watching.is_set():
-            watching.set()
-            start_watch(reads, int(environ["SERVER_PORT"]))
-        environ["wsgi.input"] = TimedBody(environ["wsgi.input"], reads, time.monotonic())
-        return application(environ, start_response)
-
-    return wrapped
-
-
-def start_watch(reads: dict[int, float], port: int) -> None:
-    threading.Thread(target=watch, args=(reads, port), name="stalled-bodies", daemon=True).start()
-
-
-def watch(reads: dict[int, float], port: int) -> None:
-    """Look for reads that take too long, for as long as the process lives."""
-    while True:
-        time.sleep(LOOK_SECONDS)
-        oldest = min(list(reads.values()), default=None)
-        if oldest is not None and time.monotonic() - oldest > BODY_SECONDS:
-            cut_silent_connections(port)
-
-
-def cut_silent_connections(port: int) -> None:
-    """Shut down the connections on which nothing was sent back since a body stalled.
-
-    The waiting read then ends early, and its thread is free.
-    """
-    for connection in connections_to(port):
-        with connection, contextlib.suppress(OSError):
-            if seconds_since_we_sent(connection) > BODY_SECONDS:
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-def connections_to(port: int) -> Iterator[socket.socket]:
-    """Yield copies of the descriptors of connections to our port.
-
-    Copies, because a number may be closed and used again for another connection meanwhile.
-    """
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            connection = socket.socket(fileno=os.dup(int(name)))
-            if is_connection_to(connection, port):
-                yield connection
-            else:
-                connection.close()
-
-
-def is_connection_to(connection: socket.socket, port: int) -> bool:
-    """Return True if the socket is a client's connection to ``port``, and not the listener."""
-    if connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return False
-    try:
-        connection.getpeername()
-    except OSError:
-        return False
-    return bool(connection.getsockname()[1] == port)
-
-
-def seconds_since_we_sent(connection: socket.socket) -> float:
-    """Return how long ago we sent anything on this connection, or when it opened if we never did."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-    milliseconds: int = struct.unpack_from("=I", info, LAST_DATA_SENT_OFFSET)[0]
-    return milliseconds / 1000

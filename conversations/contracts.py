@@ -175,7 +175,8 @@ class WebhookRequest(Struct, frozen=True):
     """One HTTP request with its exact body, over which signatures are computed.
 
     ``headers`` have lower-case names. ``url`` is ``PUBLIC_URL`` + path + query: some platforms sign
-    the URL, and behind a router the request names another host.
+    the URL, and behind a router the request names another host. ``query`` is that of a handshake;
+    it is empty in a POST.
     """
 
     method: str
@@ -330,6 +331,7 @@ class Adapter(Protocol):
     limits: Sequence[Limit]
 
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None: ...
+    def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool: ...
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool: ...
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]: ...
     def answer(self, channel: ChannelConfig, request: WebhookRequest) -> Answer: ...

@@ -1,7 +1,7 @@
 """The base class of adapters: declared facts, and defaults for the verbs.
 
-An adapter is one class in one file, its verbs in flow order: ``handshake``, ``verify``, ``parse``,
-``answer``, ``split``, ``send``, ``acknowledge``. It knows its platform and nothing else: no models,
+An adapter is one class in one file, its verbs in flow order: ``handshake``, ``precheck``, ``verify``,
+``parse``, ``answer``, ``split``, ``send``, ``acknowledge``. It knows its platform and nothing else: no models,
 no Celery, no Redis. ``parse`` and ``split`` are pure. See ``docs/adding-a-platform.md``.
 """
 
@@ -73,6 +73,13 @@ class Adapter(abc.ABC):
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None:
         """Return the answer to a GET that checks our URL; None if it is another GET."""
         return None
+
+    def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
+        """Return False if no body could make a request with these headers authentic.
+
+        It is called before the body is read. Constant time, never raises.
+        """
+        return True
 
     @abc.abstractmethod
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 
 from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.adapters.reading import Json, any_id, bigint, maybe_list, maybe_text, moment, number, obj, text
-from channels_ingest.formats.signatures import sign_webhook, verify_request
+from channels_ingest.formats.signatures import may_be_signed, sign_webhook, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_json, read_object, split_array, split_object
 from channels_ingest.outbound import http
 from conversations.contracts import (
@@ -84,6 +84,9 @@ class Generic(Adapter):
             number=True,
         ),
     )
+
+    def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
+        return may_be_signed(headers)
 
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
         return verify_request(channel.secrets("secret"), request.headers, request.body)

@@ -7,6 +7,8 @@ both the visitor, see ``channels_ingest.webchat.tokens``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.formats import text as cut
 from conversations.contracts import (
@@ -51,8 +53,11 @@ class Web(Adapter):
     text_unit = cut.Unit.CODE_POINTS
     key_life_seconds = FOREVER
 
-    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+    def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
         """Return False: visitors write through the web chat's own API."""
+        return False
+
+    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
         return False
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:

@@ -14,7 +14,7 @@ import msgspec
 
 from channels_ingest.adapters.generic import signed_headers
 from channels_ingest.adapters.reading import checked_id, maybe_list, maybe_obj, maybe_text, obj, text
-from channels_ingest.formats.signatures import verify_request
+from channels_ingest.formats.signatures import may_be_signed, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
 from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
@@ -91,6 +91,11 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- late replies
+
+
+def precheck(channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
+    """Return False if the headers alone show that the channel's bot did not sign the request."""
+    return may_be_signed(headers)
 
 
 def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:

@@ -28,8 +28,12 @@ def _receive(request: HttpRequest, public_id: str) -> HttpResponse:
     if request.method != "POST":
         return exchange.not_allowed()
     channel = registry.channel_by_public_id(None, public_id)
-    incoming = exchange.read(request)
-    if not exchange.is_authentic(protocol.verify, channel, "generic", incoming) or channel is None:
+    headers = exchange.before_body(request)
+    if not exchange.may_be_authentic(protocol.precheck, channel, "generic", headers) or channel is None:
+        return exchange.refuse(request)
+    with exchange.unverified(request, headers) as incoming:
+        authentic = exchange.is_authentic(protocol.verify, channel, incoming)
+    if not authentic:
         return exchange.refuse(request)
     problem = _store(channel, incoming.body)
     if problem:

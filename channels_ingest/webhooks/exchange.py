@@ -1,22 +1,27 @@
 """What every webhook view shares: the request as our value, and the answers.
 
-A stranger gets the same answer as any other stranger: an unknown channel, a wrong signature and a
-missing secret cannot be told apart, neither by status nor by time.
+A stranger gets the same answer as any other stranger, whether the channel is unknown, the signature
+wrong or the secret missing. A request that cannot be authentic by its address and headers is
+refused before its body is read. So a stranger can find out whether a channel exists only by its
+public id, which has 192 random bits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 
 from channels_ingest.formats.signatures import was_stale
 from channels_ingest.webhooks import body as raw_body
+from channels_ingest.webhooks import body_limits, fast_path
 from channels_ingest.webhooks.client_address import client_address
 from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry
@@ -28,6 +33,7 @@ from conversations.operating.webhook_counts import Counted
 log = logging.getLogger(__name__)
 failed_attempts = FailedAttempts()
 
+Precheck = Callable[[ChannelConfig, Mapping[str, str]], bool]
 Verify = Callable[[ChannelConfig, WebhookRequest], bool]
 
 # Seconds in the header ``Retry-After`` of a 503. Larger: messages come later after a short fault of
@@ -36,11 +42,15 @@ RETRY_AFTER_SECONDS = 2
 
 
 def answer(platform: str, receive: Callable[[], HttpResponse]) -> HttpResponse:
-    """Return what ``receive`` returns, or an answer to what it raises: 503 for a fault of ours."""
+    """Return what ``receive`` returns, or an answer to what it raises: 503 for a fault of ours.
+
+    ``receive`` holds one of the slots for webhooks, except while it reads the body.
+    """
     try:
-        return receive()
+        with fast_path.webhook_slots():
+            return receive()
     except raw_body.BodyError as error:
-        return HttpResponse(status=error.status)
+        return come_again() if error.status == 503 else HttpResponse(status=error.status)
     except Busy:
         return come_again()
     except CoreError as error:
@@ -51,27 +61,57 @@ def answer(platform: str, receive: Callable[[], HttpResponse]) -> HttpResponse:
         return come_again()
 
 
-def read(request: HttpRequest) -> WebhookRequest:
-    """Read the body, then return the request as our value. Raises ``BodyError``."""
-    return as_value(request, raw_body.read(request.META, settings.WEBHOOK_BODY_CAP))
+def before_body(request: HttpRequest) -> dict[str, str]:
+    """Return the headers. Raises ``TooLarge`` if they state a body over the cap."""
+    raw_body.refuse_too_large(request.META, settings.WEBHOOK_BODY_CAP)
+    return headers(request.META)
 
 
-def as_value(request: HttpRequest, body: bytes) -> WebhookRequest:
+@contextlib.contextmanager
+def unverified(request: HttpRequest, headers: Mapping[str, str]) -> Iterator[WebhookRequest]:
+    """Read the body and yield the request as our value. Raises ``BodyError``.
+
+    Until the block ends, the body counts as unverified. Clients may send slowly, so the slot is
+    given back while the body is read.
+    """
+    with body_limits.LimitedBody(request.META, body_limits.WEBHOOK_SECONDS, _share_of):
+        with fast_path.without_webhook_slot():
+            body = raw_body.read(request.META, settings.WEBHOOK_BODY_CAP)
+        yield as_value(request, headers, body)
+
+
+def _share_of(address: str) -> int:
+    """Return how many bytes of unverified bodies an address may have in memory."""
+    return body_limits.SUSPECT_SHARE if failed_attempts.is_over(address) else body_limits.SHARE
+
+
+def as_value(request: HttpRequest, headers: Mapping[str, str], body: bytes = b"") -> WebhookRequest:
     """Return the request as our value: adapters do not know Django."""
     return WebhookRequest(
         method=request.method or "",
         url=settings.PUBLIC_URL + request.get_full_path(),
-        headers=_headers(request.META),
-        query=request.GET.dict() if request.META.get("QUERY_STRING") else {},
+        headers=headers,
+        query=_query(request),
         body=body,
     )
 
 
-def _headers(environ: Mapping[str, str]) -> dict[str, str]:
+def _query(request: HttpRequest) -> dict[str, str]:
+    """Return the fields of a handshake. An adapter finds those of a POST in ``url``.
+
+    Django reads at most 1,000 fields: a request with more has none.
+    """
+    try:
+        return request.GET.dict() if request.method == "GET" else {}
+    except SuspiciousOperation:
+        return {}
+
+
+def headers(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the headers by their names in lower case; WSGI keeps ``Content-Type`` apart."""
-    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name[:5] == "HTTP_"}
-    headers["content-type"] = environ.get("CONTENT_TYPE", "")
-    return headers
+    found = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name[:5] == "HTTP_"}
+    found["content-type"] = environ.get("CONTENT_TYPE", "")
+    return found
 
 
 def respond(given: Answer) -> HttpResponse:
@@ -82,11 +122,19 @@ def respond(given: Answer) -> HttpResponse:
     return response
 
 
-def is_authentic(verify: Verify, channel: ChannelConfig | None, platform: str, incoming: WebhookRequest) -> bool:
+def may_be_authentic(
+    precheck: Precheck, channel: ChannelConfig | None, platform: str, headers: Mapping[str, str]
+) -> bool:
+    """Return False if the headers show that the request is not its channel's; count it."""
+    was_stale.set(False)
+    passed = precheck(channel or decoy(platform), headers)
+    if not passed and channel is not None:
+        webhook_counts.count(channel.id, Counted.STALE if was_stale.get() else Counted.REFUSED)
+    return passed and channel is not None
+
+
+def is_authentic(verify: Verify, channel: ChannelConfig, incoming: WebhookRequest) -> bool:
     """Return True if the request is its channel's; count what the operator should hear of."""
-    if channel is None:
-        verify(decoy(platform), incoming)
-        return False
     was_stale.set(False)
     if not verify(channel, incoming):
         webhook_counts.count(channel.id, Counted.STALE if was_stale.get() else Counted.REFUSED)
@@ -133,8 +181,8 @@ def find_adapter(platform: str) -> Adapter | None:
 def decoy(platform: str) -> ChannelConfig:
     """Return a channel that does not exist, with a random secret in base64.
 
-    A request for an unknown channel is verified against it. The refusal then takes as long as for a
-    known channel, so that nobody can find out by time which channels exist.
+    The headers of a request for an unknown channel are checked against it, so that this refusal
+    takes as long as that of a wrong token.
     """
     secret = "whsec_" + secrets.token_urlsafe(24).replace("-", "A").replace("_", "B")
     names = [secret_.name for secret_ in getattr(find_adapter(platform), "secrets", ())]

@@ -32,3 +32,7 @@ class FailedAttempts:
                 self._window_began, self._failures = now, {}
             failures = self._failures[address] = self._failures.get(address, 0) + 1
         return failures > self.FAILURES
+
+    def is_over(self, address: str) -> bool:
+        """Return True if the next failure of ``address`` is one too many."""
+        return time.monotonic() - self._window_began <= self.SECONDS and self._failures.get(address, 0) >= self.FAILURES

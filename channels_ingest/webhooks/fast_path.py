@@ -1,17 +1,23 @@
-"""Answers webhooks before Django's middleware, and keeps half of the threads for them.
+"""Answers webhooks before Django's middleware, and keeps pages and slow clients away from them.
 
-A webhook needs no session, cookie, user or host name: its signature proves it. Pages take at most
-half of a web process's threads, so that webhooks are answered however slow pages are. The calls of
-chat pages need no session either: they skip the middleware as well, but count as pages.
+A webhook needs no session, cookie, user or host name: its signature proves it. The calls of chat
+pages need no session either: they skip the middleware as well, but count as pages.
+
+The server has a thread for each connection, so no request waits for a thread. What costs is work:
+webhooks have slots of their own, and pages have half as many. A client that sends slowly holds a
+thread but no slot, because bodies are read without one. A client that reads slowly holds neither,
+because answers are handed to the server whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -20,12 +26,16 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
-# Threads of a web process; pages get half of them. Larger: more requests at once, more memory.
-# Smaller: requests wait for a thread sooner.
+from channels_ingest.webhooks import body, body_limits
+
+# Webhooks that a web process works on at once, and twice the pages. Larger: more requests at once,
+# more memory. Smaller: requests wait for a slot sooner.
 THREADS = int(os.environ.get("WEB_THREADS") or 64)
-# Seconds that a page waits for a thread before it is answered 503. The wait itself holds a thread.
-# Larger: fewer threads for webhooks. Smaller: more pages are refused under load.
+# Seconds that a page waits for a slot before it is answered 503. Larger: people wait longer for a
+# refusal. Smaller: more pages are refused under load.
 WAIT_SECONDS = 0.1
+# Most bytes of a page's request. Larger: strangers can make us read more. Smaller: long forms fail.
+PAGE_BODY_CAP = 256 * 1024
 MACHINES = ("/webhooks/", "/bots/")  # beginnings of paths that platforms and http bots call
 NOT_PAGES = (*MACHINES, "/healthz")  # these never wait behind pages
 CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # paths that chat pages call
@@ -51,15 +61,28 @@ class Front:
 
 @functools.cache
 def page_threads() -> threading.BoundedSemaphore:
-    """Return the semaphore of the threads that pages may take: half of this process's."""
+    """Return the semaphore of the slots for pages."""
     return threading.BoundedSemaphore(max(1, THREADS // 2))
 
 
-def on_page_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
-    """Call ``answer`` if a thread for pages is free; else answer 503.
+@functools.cache
+def webhook_slots() -> threading.Semaphore:
+    """Return the semaphore of the slots for webhooks."""
+    return threading.Semaphore(THREADS)
 
-    This keeps the other half of the threads for webhooks.
-    """
+
+@contextlib.contextmanager
+def without_webhook_slot() -> Iterator[None]:
+    """Give this thread's slot back for the length of the block."""
+    webhook_slots().release()
+    try:
+        yield
+    finally:
+        webhook_slots().acquire()
+
+
+def on_page_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
+    """Call ``answer`` if a slot for pages is free; else answer 503."""
     threads = page_threads()
     if not threads.acquire(timeout=WAIT_SECONDS):
         return HttpResponse(status=503, headers={"Retry-After": "2"})
@@ -108,12 +131,43 @@ def ahead_of(application: Application) -> Application:
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith(MACHINES):
-            response = call_view(WSGIRequest(environ))
-        elif CHATS.fullmatch(environ["PATH_INFO"]):
-            response = on_page_thread(WSGIRequest(environ), call_chat)
-        else:
-            return application(environ, start_response)
-        start_response(REASONS[response.status_code], list(response.headers.items()))
-        return [response.content]
+            return respond(call_view(WSGIRequest(environ)), start_response)
+        with body_limits.LimitedBody(environ, body_limits.PAGE_SECONDS):
+            try:
+                read_page_body(environ)
+            except body.BodyError as error:
+                return respond(HttpResponse(status=error.status), start_response)
+            if CHATS.fullmatch(environ["PATH_INFO"]):
+                return respond(on_page_thread(WSGIRequest(environ), call_chat), start_response)
+            return whole(application(environ, start_response))
 
     return serve
+
+
+def respond(response: HttpResponse, start_response: Callable[..., Any]) -> list[bytes]:
+    """Return the answer as WSGI wants it."""
+    start_response(REASONS[response.status_code], list(response.headers.items()))
+    return [response.content]
+
+
+def whole(answer: Iterable[bytes]) -> list[bytes]:
+    """Return an answer as a list. From an iterator the server would pull on this thread.
+
+    A client that does not read its answer would then hold the thread.
+    """
+    try:
+        return [b"".join(answer)]
+    finally:
+        getattr(answer, "close", lambda: None)()
+
+
+def read_page_body(environ: dict[str, Any]) -> None:
+    """Replace the server's stream by the body, so that no page waits for its client.
+
+    Only the chat's API takes a chunked body. Raises ``BodyError``.
+    """
+    chunked = "HTTP_TRANSFER_ENCODING" in environ
+    if chunked and not CHATS.fullmatch(environ["PATH_INFO"]):
+        raise body.TooLarge
+    has_body = chunked or environ.get("CONTENT_LENGTH")
+    environ["wsgi.input"] = io.BytesIO(body.read(environ, PAGE_BODY_CAP) if has_body else b"")

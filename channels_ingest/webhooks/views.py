@@ -1,4 +1,4 @@
-"""The webhook: verify, parse, store, answer.
+"""The webhook: check the headers, read the body, verify, parse, store, answer.
 
 No session, no cookie, no user. An authentic request is answered with success once it is stored, or
 with 503 when the fault is ours: never 4xx, never 500.
@@ -29,8 +29,8 @@ def webhook(request: HttpRequest, platform: str, public_id: str) -> HttpResponse
 def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpResponse:
     """Verify, parse and store a request, then answer it.
 
-    The look-up of the channel may read the database: its seconds count against the time for
-    storing.
+    Strangers are refused before their body is read, if their headers show what they are. The
+    look-up of the channel may read the database: its seconds count against the time for storing.
     """
     adapter = exchange.find_adapter(platform)
     if request.method != "POST":
@@ -38,10 +38,12 @@ def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpRespons
     began = time.monotonic()
     channel = registry.channel_by_public_id(platform, public_id)
     lookup_seconds = time.monotonic() - began
-    if adapter is None:
+    headers = exchange.before_body(request)
+    if not adapter or not exchange.may_be_authentic(adapter.precheck, channel, platform, headers) or not channel:
         return exchange.refuse(request)
-    incoming = exchange.read(request)
-    if not exchange.is_authentic(adapter.verify, channel, platform, incoming) or channel is None:
+    with exchange.unverified(request, headers) as incoming:
+        authentic = exchange.is_authentic(adapter.verify, channel, incoming)
+    if not authentic:
         return exchange.refuse(request)
     intake.accept(channel, _parse(adapter, channel, incoming), incoming, spent=lookup_seconds)
     return exchange.respond(adapter.answer(channel, incoming))
@@ -56,7 +58,7 @@ def _shake_hands(request: HttpRequest, adapter: Adapter | None, platform: str, p
     channel = registry.channel_by_public_id(platform, public_id)
     if channel is None:
         return exchange.refuse(request)
-    answer = adapter.handshake(channel, exchange.as_value(request, b""))
+    answer = adapter.handshake(channel, exchange.as_value(request, exchange.headers(request.META)))
     return exchange.respond(answer) if answer else exchange.not_allowed("GET, POST")
 
 

@@ -35,6 +35,7 @@ QUIET = {
     "celery": logging.WARNING,  # wakes are hints: two lines each would be most of the log
     "django.db.backends": logging.WARNING,
     "django.request": logging.ERROR,  # 4xx are counted by health, not logged one by one
+    "django.security": logging.CRITICAL,  # strangers cause these, as often as they like
     "httpx": logging.ERROR,
     "kombu": logging.WARNING,
     "psycopg.pool": logging.ERROR,  # the caller that needs a connection gets the error and logs it

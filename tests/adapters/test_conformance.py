@@ -21,7 +21,7 @@ from tests.kit.fixtures import FIXTURES, channel, incoming, names, request
 PLATFORMS = sorted(settings.ADAPTERS)
 POSTING = [platform for platform in PLATFORMS if (FIXTURES / platform).is_dir()]
 SPLICES = [b"", b"null", b'"', b"{}", b"[]", b"1.5", b"true", b"\xff", b"-", b"0", b"\\u0000", b"\\ud800"]
-VERBS = ["handshake", "verify", "parse", "answer", "split", "key_life", "send", "acknowledge"]
+VERBS = ["handshake", "precheck", "verify", "parse", "answer", "split", "key_life", "send", "acknowledge"]
 
 
 def adapter(platform: str) -> Any:
@@ -63,7 +63,9 @@ def test_it_refuses_what_is_not_signed_and_a_channel_without_its_secrets(platfor
 @pytest.mark.parametrize(("platform", "name"), [(platform, name) for platform in POSTING for name in names(platform)])
 def test_it_verifies_reads_and_answers_each_fixture(platform: str, name: str) -> None:
     ours, config, sent = adapter(platform), channel(platform), request(platform, name)
-    assert ours.verify(config, incoming(sent.body, **ours.sign(config, sent.body)))
+    signed = incoming(sent.body, **ours.sign(config, sent.body))
+    assert ours.precheck(config, signed.headers)
+    assert ours.verify(config, signed)
     parsed = ours.parse(config, sent)
     assert parsed == ours.parse(config, sent)
     assert all(isinstance(each, Entry | StatusUpdate | Note | Unusable) for each in parsed)

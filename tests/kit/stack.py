@@ -206,7 +206,7 @@ class Stack:
         return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log", self.code)
 
     def web_process(self, name: str, port: int, env: Mapping[str, str] | None = None) -> Process:
-        serving = "--interface wsgi --workers 1 --blocking-threads 64 --http 1 --no-ws"
+        serving = "--interface wsgi --workers 1 --blocking-threads 1024 --http 1 --no-ws"
         respawning = "--respawn-failed-workers --respawn-interval 0.5"
         command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
         command += [*serving.split(), *respawning.split(), "botproject.wsgi:application"]

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 import structlog
 from celery.exceptions import SecurityWarning
+from django.test import Client
 
 from conversations.lanes import pauses
 from conversations.telemetry import log_handler, logs
@@ -255,3 +256,8 @@ def test_what_nobody_caught_is_logged_without_its_words(where: str) -> None:
     )
     assert CANARY not in ended.stdout + ended.stderr
     assert '"error":"ValueError"' in ended.stderr
+
+
+def test_a_wrong_host_name_of_strangers_is_no_error_of_ours(lines: io.StringIO, own_database: str) -> None:
+    assert Client().get("/admin/login/", headers={"host": "other.example"}).status_code == 400
+    assert lines.getvalue() == ""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import reverse
@@ -104,3 +105,23 @@ def test_every_address_that_chat_pages_call_takes_the_fast_path(name: str) -> No
     address = reverse(f"webchat:{name}", kwargs={"public_id": "a_channel-1"})
     assert fast_path.CHATS.fullmatch(address)
     assert fast_path.CHATS.fullmatch(address.rstrip("/") + "/")
+
+
+def test_the_server_gets_whole_answers_and_they_are_closed() -> None:
+    closed: list[bool] = []
+
+    class Answer:
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (b"a", b"b")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    serve = fast_path.ahead_of(lambda environ, start_response: Answer())
+    assert serve(RequestFactory().get("/static/x.js").environ, lambda *_: None) == [b"ab"]
+    assert closed == [True]
+
+
+def test_a_file_that_somebody_uploads_is_dropped() -> None:
+    request = RequestFactory().post("/admin/login/", {"name": "a", "file": SimpleUploadedFile("b", b"x" * 3_000_000)})
+    assert (request.POST.dict(), request.FILES) == ({"name": "a"}, {})

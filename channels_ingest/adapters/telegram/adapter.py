@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -101,9 +102,12 @@ class Telegram(Adapter):
     max_choices = 100
     choice_bytes = 64
 
-    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+    def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
         """Compare the token in the header: Telegram signs nothing."""
-        return any_same(request.headers.get(TOKEN_HEADER, ""), channel.secrets("secret_token"))
+        return any_same(headers.get(TOKEN_HEADER, ""), channel.secrets("secret_token"))
+
+    def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+        return self.precheck(channel, request.headers)
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         try:

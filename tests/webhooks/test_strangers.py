@@ -1,0 +1,157 @@
+"""Strangers who lean on the real server: webhooks are answered, and so are pages.
+
+What the server did is asserted from its answers and from which connections it closed, never from how long it took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_ingest.webhooks.body_limits import READS_OF_ADDRESS
+from tests.kit.stack import wait_until
+from tests.webhooks.edge import Edge, event
+
+pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(400)]
+
+MANY = 70  # more than the server's slots, WEB_THREADS
+LARGE_FILE = "/static/admin/js/vendor/xregexp/xregexp.js"
+
+
+def connect(edge: Edge, sent: bytes, receive_buffer: int = 0, address: str = "127.0.0.2") -> socket.socket:
+    """A client at another address than the other tests', which may have failed too often."""
+    connection = socket.socket()
+    connection.bind((address, 0))
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.connect(("127.0.0.1", edge.stack.ports[0]))
+    connection.sendall(sent)
+    return connection
+
+
+@contextlib.contextmanager
+def opened(edge: Edge, sent: list[bytes], **more: Any) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(connect(edge, content, **more)) for content in sent]
+
+
+def endless(edge: Edge, path: str = "") -> bytes:
+    """A request as a customer's system sends it, whose body stops after five bytes."""
+    headers = {**edge.signed(b"another body"), "content-length": "1000"}
+    return edge.head(headers, path) + b'{"ty"'
+
+
+def answered(connections: list[socket.socket]) -> list[socket.socket]:
+    """Those on which the server has sent or closed something."""
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(0)]  # type: ignore[misc]
+
+
+def stuck(edge: Edge, readers: list[socket.socket], seen: list[list[int]]) -> bool:
+    """Whether the server has unsent bytes for each, as many as at the last look. Linux only."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    server = f":{edge.stack.ports[0]:04X}"
+    unsent = {line[2].split(":")[1]: int(line[4].split(":")[0], 16) for line in lines if line[1].endswith(server)}
+    seen.append([unsent.get(f"{reader.getsockname()[1]:04X}", 0) for reader in readers])
+    return all(seen[-1]) and seen[-1] == seen[-2]
+
+
+def webhooks(edge: Edge, count: int = 10) -> list[int]:
+    return [edge.post(event(edge)) for _ in range(count)]
+
+
+def page(edge: Edge, path: str) -> int:
+    return edge.post(b"", {}, path=path, method="GET")
+
+
+def test_clients_that_do_not_read_keep_nobody_waiting(edge: Edge) -> None:
+    requests = edge.head({}, LARGE_FILE, method="GET") * 20
+    with opened(edge, [requests] * MANY, receive_buffer=4096) as readers:
+        seen: list[list[int]] = [[]]
+        wait_until(lambda: stuck(edge, readers, seen), 10, "the server has answers for each that it cannot send")
+        assert webhooks(edge) == [200] * 10
+        assert page(edge, "/admin/login/") == 200
+        assert all(reader.recv(15) == b"HTTP/1.1 200 OK" for reader in readers)
+
+
+def test_bodies_that_never_end_keep_nobody_waiting(edge: Edge) -> None:
+    chat = edge.web.public_id
+    pages = [endless(edge, f"/web/{chat}/session/"), endless(edge, "/admin/login/")] * (MANY // 2)
+    hooks = [endless(edge)] * MANY
+    with opened(edge, hooks) as senders, opened(edge, pages, address="127.0.0.3") as visitors:
+        assert webhooks(edge) == [200] * 10
+        assert page(edge, f"/chat/{chat}/") == page(edge, "/admin/login/") == 200
+        visitor = {"content-type": "application/json", "origin": edge.stack.env["PUBLIC_URL"]}
+        assert edge.post(b"{}", visitor, path=f"/web/{chat}/session/") == 200
+        wait_until(lambda: len(answered(visitors)) == MANY, 10, "no page waits for its body for long")
+        wait_until(
+            lambda: len(answered(senders)) >= MANY - READS_OF_ADDRESS, 10, "most webhooks of one address are cut"
+        )
+        assert len(answered(senders)) == MANY - READS_OF_ADDRESS, "the others may take their time"
+        assert {sender.recv(12) for sender in answered(senders + visitors)} <= {b"HTTP/1.1 408", b""}
+
+
+def test_200_bodies_that_never_end_reopened_when_cut_keep_no_webhook_waiting(edge: Edge) -> None:
+    stop, cut = threading.Event(), 0
+
+    def lean() -> None:
+        nonlocal cut
+        with selectors.DefaultSelector() as selector:
+            for _ in range(200):
+                selector.register(connect(edge, endless(edge)), selectors.EVENT_READ)
+            while not stop.is_set():
+                for key, _ in selector.select(0.1):
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]
+                    selector.register(connect(edge, endless(edge)), selectors.EVENT_READ)
+                    cut += 1
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+
+    stranger = threading.Thread(target=lean)
+    stranger.start()
+    try:
+        statuses = []
+        wait_until(lambda: bool(statuses.append(edge.post(event(edge)))) or cut >= 200, 10, "200 were cut")
+    finally:
+        stop.set()
+        stranger.join()
+    assert set(statuses) == {200}
+
+
+def test_strangers_are_refused_before_their_body(edge: Edge) -> None:
+    """Nothing of the body is sent, and the answer comes: the one answer that every stranger gets."""
+    unknown = edge.generic.webhook_path.replace(edge.generic.public_id, "A" * 32)
+    stale = edge.signed(b"x", at=1e9)
+    wrong = {"x-telegram-bot-api-secret-token": "wrong"}
+    heads = [
+        ({**edge.signed(b"x")}, unknown),
+        ({}, edge.generic.webhook_path),
+        ({**edge.signed(b"x"), "webhook-signature": "v1,AAAA"}, edge.generic.webhook_path),
+        (stale, edge.generic.webhook_path),
+        (wrong, edge.telegram.webhook_path),
+        ({**edge.signed(b"x")}, f"/bots/{'A' * 32}/replies/"),
+    ]
+    with opened(edge, [edge.head({**headers, "content-length": "1000"}, path) for headers, path in heads]) as senders:
+        wait_until(lambda: len(answered(senders)) == len(heads), 10, "all are answered")
+        answers = {sender.makefile("rb").read() for sender in senders}
+    heads_and_bodies = {tuple(re.sub(rb"date: .*\r\n", b"", answer).split(b"\r\n\r\n")) for answer in answers}
+    ((head, body),) = heads_and_bodies
+    assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 401 Unauthorized", b"unauthorized\n")
+    assert b"\r\nconnection: close" in head
+
+
+@pytest.mark.parametrize("headers", [{"content-length": str(256 * 1024 + 1)}, {"transfer-encoding": "chunked"}])
+def test_pages_take_no_uploads(edge: Edge, headers: dict[str, str]) -> None:
+    multipart = {"content-type": "multipart/form-data; boundary=x", **headers}
+    assert edge.raw(edge.head(multipart, "/admin/login/")) == 413
