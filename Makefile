@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test test-fast check graph size prove bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
+.PHONY: help run test test-fast check fuzz graph size prove bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -35,6 +35,10 @@ test-fast: .venv/dev.stamp  ## under 2 minutes on two free cores: all but the fi
 
 size:  ## lines of code by folder: product, SQL, tests, bench (COMMIT=... for those of a commit)
 	@$(PYTHON) .ci/size.py $(COMMIT)
+
+FUZZED = tests/formats tests/adapters tests/webhooks tests/outbound
+fuzz: .venv/dev.stamp  ## the property tests of all that reads strangers' bytes, about 5 minutes (EXAMPLES=2000 of each)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz $(PYTEST_ARGS) $(FUZZED)
 
 check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, missing migrations
 	$(BIN)/ruff check .

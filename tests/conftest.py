@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 
 from botproject.local.servers import Servers
@@ -20,6 +21,11 @@ from tests.kit.stack import SLACK
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+# Property tests assert no times. In CI hypothesis takes a profile of its own, with the same examples in each run.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("fuzz", max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")), deadline=None)
+if not os.environ.get("CI"):
+    hypothesis.settings.load_profile("local")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOW_TO_GET_CHROMIUM = "no chromium: `apt-get install chromium` (or set CHROMIUM=/path/to/it)"
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from channels_ingest.adapters import base
@@ -87,7 +86,6 @@ def test_its_fixtures_have_all_that_matters(platform: str) -> None:
 
 @pytest.mark.parametrize("platform", POSTING)
 @given(data=st.data())
-@hypothesis_settings(max_examples=150, deadline=None)
 def test_no_bytes_make_it_raise_and_what_is_unusable_keeps_bytes(platform: str, data: st.DataObject) -> None:
     body = bytearray(request(platform, data.draw(st.sampled_from(names(platform)))).body)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -99,7 +97,6 @@ def test_no_bytes_make_it_raise_and_what_is_unusable_keeps_bytes(platform: str, 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 @given(text=st.text(max_size=300))
-@hypothesis_settings(max_examples=30, deadline=None)
 def test_split_is_idempotent(platform: str, text: str) -> None:
     for part in adapter(platform).split(ReplyBody(text=text * 40)):
         assert adapter(platform).split(part) == [part]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 from django.test import RequestFactory
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from channels_ingest.webhooks.client_address import NOBODY, client_address
+from channels_ingest.webhooks.client_address import NOBODY, client_address, parse_address
 from tests.kit.running import free_port, running, until
 
 
@@ -129,3 +132,34 @@ def test_a_name_with_underscores_takes_the_place_of_the_routers_header_unless_th
     )
     lines = ("ClientAddress: 203.0.113.9", "Client_Address: 6.6.6.6", "Client-Address: 6.6.6.6")
     assert seen(servers["HTTP_CLIENTADDRESS"], *lines) == "203.0.113.9"
+
+
+V4 = st.ip_addresses(v=4).map(str)
+V6 = st.ip_addresses(v=6)
+
+
+@given(written=st.one_of(st.text(max_size=60), st.from_regex(r"\[?[0-9a-f:.]{0,45}\]?(:[0-9]{0,6})?", fullmatch=True)))
+def test_whatever_is_written_gives_an_address_or_none(written: str) -> None:
+    found = parse_address(written)
+    assert found == "" or str(ipaddress.ip_address(found)) == found
+    assert parse_address(found) == found
+
+
+@given(address=V4, port=st.integers(0, 65535), spaces=st.sampled_from(["", " ", "\t"]))
+def test_each_way_to_write_an_ipv4_address_is_one_client(address: str, port: int, spaces: str) -> None:
+    ways = [
+        address,
+        f"{address}:{port}",
+        f"::ffff:{address}",
+        f"[::ffff:{address}]:{port}",
+        f"{spaces}{address}{spaces}",
+    ]
+    assert {parse_address(way) for way in ways} == {address}
+
+
+@given(address=V6.filter(lambda address: not address.ipv4_mapped), neighbour=st.integers(0, 2**64 - 1))
+def test_all_addresses_of_a_64_are_one_client(address: ipaddress.IPv6Address, neighbour: int) -> None:
+    other = ipaddress.IPv6Address((int(address) >> 64 << 64) + neighbour)
+    assume(not other.ipv4_mapped)
+    ways = [str(address), f"[{address}]", f"[{address}]:443", f"{address}%eth0", address.exploded, str(other)]
+    assert len({parse_address(way) for way in ways}) == 1
