@@ -36,7 +36,7 @@ FOLDER = data_directory() / "bench"
 SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.max": "1000"}
 LIMITS = "channel:100000/1s,chat:100000/1s,group:100000/1s"  # the limiter runs, and lets everything through
 WEBS = 2  # web processes, for every system alike
-SECRET = "bench-secret"
+SECRET = "bench-secret-0123456789"
 PENDING = """
 SELECT (SELECT coalesce(sum(last_sequence - next_sequence + 1), 0) FROM conversation WHERE due_at IS NOT NULL)
      + (SELECT count(*) FROM conversation WHERE send_due_at IS NOT NULL)"""

@@ -8,7 +8,6 @@ the platform.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -17,16 +16,14 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from channels_ingest.adapters.base import Option, Secret
-from channels_ingest.outbound import addresses, http
+from channels_ingest.adapters.base import Option
+from channels_ingest.adapters.setting_checks import URL, check_pattern, check_url
 from conversations import registry
 from conversations.contracts import ChannelConfig, Work
-from conversations.errors import UnknownBot, UnknownPlatform
+from conversations.errors import UnknownBot, UnknownPlatform, WrongSetting
 from conversations.lanes import pauses
 from conversations.models import Audit, Channel, Tenant
 
-# The pattern of a setting that is a URL. Such a setting must also pass the guard against SSRF.
-URL = "https?://.+"
 # Options that every channel has.
 OPTIONS = (
     Option(name="settle_ms", help="0 to 2000 ms to wait for an earlier message", pattern="[0-9]{1,4}", number=True),
@@ -46,20 +43,8 @@ OPTIONS = (
 # Largest value of ``settle_ms``, in milliseconds. Larger: a channel may make each of its messages
 # wait longer. Smaller: more messages that arrive late are handled out of order.
 SETTLE_MS_MAX = 2000
-# Every channel has this secret, unless its platform declares one of that name.
-BOT_SECRET = Secret(
-    name="secret",
-    help="whsec_ and base64; signs requests to an http bot and its late replies",
-    required=False,
-    rotates=True,
-    pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
-)
 # Settings that a channel with the bot ``http`` must have: where its turns go, and what signs them.
-HTTP_BOT_NEEDS = ["secret", "bot_url"]
-
-
-class WrongSetting(Exception):
-    """A setting is not valid. The words are for the person who typed it."""
+HTTP_BOT_NEEDS = ["bot_secret", "bot_url"]
 
 
 def apply(
@@ -110,7 +95,9 @@ def change(
     }
     channel.options = {**channel.options, **options}
     channel.bot = _known_bot(bot) if bot is not None else channel.bot
-    channel.api_base = _checked_url(api_base) if api_base is not None else channel.api_base
+    if api_base is not None:
+        check_url(api_base)
+        channel.api_base = api_base
     channel.active = channel.active if active is None else active
     changes = {**dict.fromkeys(credentials), **_differences(before, _settings_of(channel))}
     if not created and not changes:
@@ -137,32 +124,19 @@ def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], di
 
     ``WrongSetting`` says what is wrong and what is known.
     """
-    known_secrets, known_options = secrets_of(platform), options_of(platform)
+    adapter, known_options = _adapter(platform), options_of(platform)
+    known_secrets = adapter.accepted_secrets()
     credentials, options = {}, {}
     for name, value in given.items():
         if name in known_secrets:
-            credentials[name] = _credential(known_secrets[name], name, value)
+            adapter.check_credential(name, value)
+            credentials[name] = value
         elif name in known_options:
             options[name] = _option(known_options[name], value)
         else:
             known = ", ".join([*known_secrets, *known_options])
             raise WrongSetting(f"{platform} has no setting {name!r}; known: {known}")
     return credentials, options
-
-
-def secrets_of(platform: str) -> dict[str, Secret]:
-    """Return the secrets that a channel of ``platform`` takes, by the name of the setting.
-
-    A secret that rotates has a second name, ``<name>_previous``, for its old value.
-    """
-    declared: list[Secret] = list(_adapter(platform).secrets)
-    if all(secret.name != BOT_SECRET.name for secret in declared):
-        declared.append(BOT_SECRET)
-    return {
-        name: secret
-        for secret in declared
-        for name in ((secret.name, secret.name + "_previous") if secret.rotates else (secret.name,))
-    }
 
 
 def options_of(platform: str) -> dict[str, Option]:
@@ -181,12 +155,14 @@ def missing(channel: Channel) -> list[str]:
     needed += HTTP_BOT_NEEDS if channel.bot == "http" else []
     present = {*channel.sealed, *(name for name, value in channel.options.items() if value)}
     present |= {"outbound_url"} if channel.api_base else set()
+    present |= {"bot_secret"} if "secret" in present else set()
     return [name for name in dict.fromkeys(needed) if name not in present]
 
 
 def _refuse_incomplete(channel: Channel) -> None:
     """Raise ``WrongSetting``, which says what is missing and how to set it, unless all is there."""
-    helps = {known.name: known.help for known in (BOT_SECRET, *OPTIONS, *_adapter(channel.platform).secrets)}
+    adapter = _adapter(channel.platform)
+    helps = {**adapter.describe_credentials(), **{option.name: option.help for option in OPTIONS}}
     lacks = [f"--set {name}=... ({helps[name]})" for name in missing(channel)]
     if lacks:
         raise WrongSetting(f"a {channel.platform} channel with the bot {channel.bot!r} also needs {', '.join(lacks)}")
@@ -256,47 +232,11 @@ def _known_bot(name: str) -> str:
     return name
 
 
-def _credential(secret: Secret, name: str, value: str) -> str:
-    """Return a credential's value, checked. One that is a URL must be allowed to be called."""
-    _check_pattern(secret.pattern, name, value, secret.help)
-    return _checked_url(value) if secret.pattern == URL else value
-
-
 def _option(option: Option, value: str) -> Any:
     """Return an option's value, checked, and as an integer if the option is a number."""
-    _check_pattern(option.pattern, option.name, value, option.help)
+    check_pattern(option.pattern, option.name, value, option.help)
     if option.name == "settle_ms" and int(value) > SETTLE_MS_MAX:
         raise WrongSetting(f"settle_ms is at most {SETTLE_MS_MAX}")
     if option.pattern == URL:
-        _checked_url(value)
+        check_url(value)
     return int(value) if option.number and value else value
-
-
-def _check_pattern(pattern: str, name: str, value: str, help: str) -> str:
-    """Check a value against its pattern. An empty value removes the setting."""
-    if "\0" in value or (value and pattern and not re.fullmatch(pattern, value)):
-        raise WrongSetting(f"{name} cannot be that; it is: {help}")
-    return value
-
-
-def _checked_url(url: str) -> str:
-    """Return ``url`` if outbound calls may go there. Raises ``WrongSetting``.
-
-    A name that does not resolve now is accepted: it is checked again at each connection.
-    """
-    if not url:
-        return ""
-    try:
-        addresses.check_url(url, allow_private=True)
-    except addresses.AddressRefused:
-        raise WrongSetting(f"{url} is not an http or https URL") from None
-    if settings.ALLOW_PRIVATE_OUTBOUND:
-        return url
-    try:
-        target = addresses.check_url(url, allow_private=False, ports=http.allowed_ports())
-        addresses.public_addresses(target.host, target.port)
-    except addresses.AddressRefused as error:
-        raise WrongSetting(f"{url}: {error} (ALLOW_PRIVATE_OUTBOUND is off)") from None
-    except (OSError, UnicodeError):
-        pass
-    return url

@@ -8,6 +8,7 @@ CoreError
 ├── BadOutput        a bot wrote something that cannot be stored
 ├── UnknownBot       no bot of that name is registered
 ├── UnknownPlatform  no adapter of that name is registered
+├── WrongSetting     what a person typed as a setting of a channel is not valid
 ├── WrongKeys        CREDENTIALS_KEYS do not open what this database holds
 └── UnsafeDatabase   Postgres could lose what it has confirmed; also a psycopg.OperationalError
 """
@@ -47,6 +48,10 @@ class UnknownBot(CoreError):
 
 class UnknownPlatform(CoreError):
     """A channel names a platform that has no adapter."""
+
+
+class WrongSetting(CoreError):
+    """A setting of a channel is not valid. The words are for the person who typed it."""
 
 
 class WrongKeys(CoreError):

@@ -72,7 +72,9 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
 ) -> None:
     seed = 20261122
     with Double() as double, Stack(webs=1, env={"DJANGO_SETTINGS_MODULE": settings}) as stack:
-        telegram = stack.add_channel("telegram", token="1:abc", secret_token="s3cret", limits=HIGH, api_base=double.url)
+        telegram = stack.add_channel(
+            "telegram", token="1:abc", secret_token="s3cret-Token-0123456789", limits=HIGH, api_base=double.url
+        )
         generic = stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{double.url}/out", limits=HIGH,
                                     gap_timeout_s="600")  # fmt: skip
         stack.wait_for_workers("handle", "send", "sweep")

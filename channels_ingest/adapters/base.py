@@ -14,7 +14,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from channels_ingest.adapters.setting_checks import URL, check_pattern, check_url
 from channels_ingest.formats import text as cut
+from channels_ingest.formats.signatures import WHSEC_PATTERN, webhook_key
+from conversations import crypto
 from conversations.contracts import (
     Answer,
     Attachment,
@@ -26,6 +29,7 @@ from conversations.contracts import (
     ReplyBody,
     WebhookRequest,
 )
+from conversations.errors import WrongSetting
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,7 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
     rotates: bool = False  # `<name>_previous` is accepted as well
     generated: bool = False  # we make one up when none is given
     pattern: str = ""  # the whole value must match it
+    random: bool = False  # one that can be guessed is refused
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +51,16 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     pattern: str = ".*"
     number: bool = False  # stored as an integer
+
+
+# Secrets that a channel of every platform may have, unless the platform declares one of that name.
+BOT_SECRETS = tuple(
+    Secret(name=name, help=help, required=False, rotates=True, pattern=WHSEC_PATTERN)
+    for name, help in {
+        "bot_secret": "whsec_ and base64; signs requests to an http bot and its late replies",
+        "secret": "whsec_ and base64; stands in for a bot_secret that is not set",
+    }.items()
+)
 
 
 class NotRegistered(Exception):
@@ -111,6 +126,41 @@ class Adapter(abc.ABC):
 
     # ------------------------------------------------ for setting up a channel, and for tests
 
+    def accepted_secrets(self) -> dict[str, Secret]:
+        """Return the secrets that a channel takes, by the name of the setting.
+
+        One that rotates has a second name, ``<name>_previous``, for its old value.
+        """
+        declared = {secret.name: secret for secret in self.secrets}
+        declared |= {secret.name: secret for secret in BOT_SECRETS if secret.name not in declared}
+        return {
+            name: secret
+            for secret in declared.values()
+            for name in ((secret.name, f"{secret.name}_previous") if secret.rotates else (secret.name,))
+        }
+
+    def describe_credentials(self) -> dict[str, str]:
+        """Return what each accepted secret is for, in words, by the name of the setting."""
+        secrets = self.accepted_secrets().items()
+        return {name: "until the rotation is over" if name != secret.name else secret.help for name, secret in secrets}
+
+    def check_credential(self, name: str, value: str) -> None:
+        """Raise ``WrongSetting`` if a credential cannot have this value; '' removes it.
+
+        Every way to write credentials asks here. The previous value of a secret may be one that can
+        be guessed: otherwise nobody could replace it without refusing webhooks meanwhile.
+        """
+        secret = self.accepted_secrets().get(name)
+        if secret is None:
+            raise WrongSetting(f"{self.platform} has no secret {name!r}; known: {', '.join(self.accepted_secrets())}")
+        check_pattern(secret.pattern, name, value, secret.help)
+        if secret.pattern == URL:
+            check_url(value)
+        if value and secret.pattern == WHSEC_PATTERN:
+            _check_key(name, value)
+        if value and secret.random and name == secret.name and crypto.is_guessable(value):
+            raise WrongSetting(f"{name} can be guessed: leave it out, or make one of 32 random characters or more")
+
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
         """Tell the platform our URL. Returns its answer, ``webhook``, and ``options`` to keep."""
         raise NotRegistered(f"a webhook of {self.platform} is set where the account is managed, to {url}")
@@ -154,3 +204,11 @@ class Adapter(abc.ABC):
         yield ReplyBody(text=last.text, choices=last.choices[:step], media=last.media)
         for start in range(step, len(last.choices), step):
             yield ReplyBody(text="…", choices=last.choices[start : start + step])
+
+
+def _check_key(name: str, secret: str) -> None:
+    """Raise ``WrongSetting`` if a ``whsec_`` secret holds no key that signs."""
+    try:
+        webhook_key(secret)
+    except ValueError as error:
+        raise WrongSetting(f"{name}: {error}") from None

@@ -16,7 +16,8 @@ import msgspec
 
 from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.adapters.reading import Json, any_id, bigint, maybe_list, maybe_text, moment, number, obj, text
-from channels_ingest.formats.signatures import may_be_signed, sign_webhook, verify_request
+from channels_ingest.adapters.setting_checks import URL
+from channels_ingest.formats.signatures import WHSEC_PATTERN, may_be_signed, sign_webhook, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_json, read_object, split_array, split_object
 from channels_ingest.outbound import http
 from conversations.contracts import (
@@ -68,12 +69,12 @@ class Generic(Adapter):
             name="secret",
             help="whsec_ and base64; signs both directions",
             rotates=True,
-            pattern="whsec_[A-Za-z0-9+/]{20,}={0,2}",
+            pattern=WHSEC_PATTERN,
         ),
         Secret(
             name="outbound_url",
             help="where replies are posted",
-            pattern="https?://.+",
+            pattern=URL,
         ),
     )
     options = (

@@ -31,6 +31,7 @@ class Web(Adapter):
             required=False,
             rotates=True,
             generated=True,
+            random=True,
         ),
     )
     options = (

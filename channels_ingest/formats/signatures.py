@@ -16,6 +16,12 @@ TIMESTAMP = re.compile(r"[0-9]{1,12}\Z")  # ASCII only: int() also takes "１２
 # replayed for longer. Smaller: senders whose clocks differ are refused.
 WINDOW_SECONDS = 300
 V1_SIGNATURE = re.compile(r"(?:^| )v1,[A-Za-z0-9+/]{43}=(?: |\Z)")  # base64 of 32 bytes
+WHSEC = "whsec_"  # how a secret of Standard Webhooks begins
+# The whole of one: 22 characters of base64 are 16 bytes.
+WHSEC_PATTERN = "whsec_[A-Za-z0-9+/]{22,}={0,2}"
+# Fewest bytes of a key. Larger: refuses keys that nobody can guess. Smaller: accepts some that can
+# be found by trying; an empty key would let everybody sign.
+KEY_BYTES = 16
 # Signatures of a header that are compared; the rest is ignored. Larger: a long header takes more
 # CPU. Smaller: a sender that rotates several secrets is refused.
 MAX_SIGNATURES = 16
@@ -48,12 +54,18 @@ def fresh(timestamp: str, now: float | None = None) -> bool:
 
 
 def webhook_key(secret: str) -> bytes:
-    """Return the HMAC key of a ``whsec_`` secret. Raises ``ValueError`` if it is not base64."""
-    text = secret.removeprefix("whsec_")
+    """Return the HMAC key of a ``whsec_`` secret.
+
+    Raises ``ValueError`` if it is not base64, or of fewer than ``KEY_BYTES`` bytes.
+    """
+    text = secret.removeprefix(WHSEC)
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except binascii.Error as error:
-        raise ValueError("secret is not base64") from error
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("the secret is not base64") from error
+    if len(key) < KEY_BYTES:
+        raise ValueError(f"the secret has fewer than {KEY_BYTES} bytes")
+    return key
 
 
 def sign_webhook(secret: str, message_id: str, timestamp: str, body: bytes) -> str:

@@ -1,6 +1,6 @@
 """Bots in any language: a turn goes out as a signed POST, its replies come back in the answer.
 
-Standard Webhooks 1.0.0 with the channel's ``secret``. ``webhook-id`` is the turn's id, the same in
+Standard Webhooks 1.0.0 with the channel's ``bot_secret`` (``secrets_of``). ``webhook-id`` is the turn's id, the same in
 every attempt. The bot's URL is the channel's option ``bot_url``; ``docs/generic-channel.md`` has
 the shapes under "A bot over HTTP".
 """
@@ -18,7 +18,7 @@ from channels_ingest.formats.signatures import may_be_signed, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
 from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
-from conversations.postgres.storable_text import storable_tree
+from conversations.postgres.storable_text import read_number, storable_tree
 from conversations.storing.late_replies import LateReply
 from conversations.turns import Turn
 
@@ -39,6 +39,15 @@ class BotFailed(Exception):
     """No usable answer: the turn failed. The message names the cause and quotes no text."""
 
 
+def secrets_of(channel: ChannelConfig) -> list[str]:
+    """Return the secrets of a channel's bot: its ``bot_secret``, or without one its ``secret``.
+
+    A generic channel's ``secret`` also signs its webhooks. Whoever sends those could then speak as
+    the bot, and the bot as people: ``bot_secret`` keeps the two apart.
+    """
+    return channel.secrets("bot_secret") or channel.secrets("secret")
+
+
 def describe(turn: Turn) -> dict[str, Any]:
     """Return a turn as the bot reads it; its ``id`` is the same in every attempt."""
     return {
@@ -57,9 +66,9 @@ def ask(channel: ChannelConfig, turn: Mapping[str, Any], read_timeout: float = R
     The answer has ``replies`` and may have ``state``, ``hand_over`` (a reason) and ``later`` (True:
     the bot will post more replies). Raises ``BotFailed``.
     """
-    url, secrets = str(channel.options.get("bot_url") or ""), channel.secrets("secret")
+    url, secrets = str(channel.options.get("bot_url") or ""), secrets_of(channel)
     if not url or not secrets:
-        raise BotFailed("the channel has no bot_url or no secret")
+        raise BotFailed("the channel has no bot_url or no bot_secret")
     body = msgspec.json.encode({"type": "turn", "data": turn})
     try:
         headers = signed_headers(secrets[0], str(turn["id"]), body)
@@ -100,20 +109,23 @@ def precheck(channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
 
 def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
     """Return True if the channel's bot signed these bytes. Constant time, never raises."""
-    return verify_request(channel.secrets("secret"), request.headers, request.body)
+    return verify_request(secrets_of(channel), request.headers, request.body)
 
 
 def read_late(body: bytes) -> LateReply:
     """Read a reply that a bot posts after its turn. Raises ``Unreadable``.
 
-    A turn's number has at most 18 digits, which fit a bigint.
+    Its type must be ``reply``: a webhook that was signed with the same secret is none.
     """
     if len(body) > MAX_LATE_BYTES:
         raise Unreadable(f"a late reply of more than {MAX_LATE_BYTES} bytes")
-    data = obj(read_object(body), "data")
+    event = read_object(body)
+    if event.get("type") != "reply":
+        raise Unreadable("its type is not reply")
+    data = obj(event, "data")
     turn, key = text(data, "turn"), checked_id(text(data, "key"), "key")
-    number = turn.removeprefix("turn_")
-    if not turn.startswith("turn_") or not (number.isascii() and number.isdigit() and len(number) < 19):
+    number = read_number(turn.removeprefix("turn_"))
+    if not turn.startswith("turn_") or number is None:
         raise Unreadable("turn is not an id of ours")
     if not key.isprintable():
         raise Unreadable("key holds characters that are not printable")
@@ -122,7 +134,7 @@ def read_late(body: bytes) -> LateReply:
         raise Unreadable("a reply without text and attachments")
     if not storable_tree(reply):
         raise Unreadable("a NUL or a lone surrogate in a reply")
-    return LateReply(turn=int(number), key=key, bodies=tuple(_bodies(reply)))
+    return LateReply(turn=number, key=key, bodies=tuple(_bodies(reply)))
 
 
 def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:

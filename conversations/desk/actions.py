@@ -282,8 +282,12 @@ def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str
 def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
     """Write credentials by name; an empty value removes one.
 
-    Ends the pauses of the channel that wrong credentials may have caused.
+    Ends the pauses of the channel that wrong credentials may have caused. Raises ``WrongSetting``
+    where the platform cannot take a value.
     """
+    for name, value in values.items():
+        if value:
+            registry.adapter(channel.platform).check_credential(name, value)
     with transaction.atomic(durable=True):
         row = Channel.objects.select_for_update().get(pk=channel.pk)
         row.set_credentials(values)

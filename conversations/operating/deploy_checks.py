@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from conversations import crypto
 from conversations.contracts import Work
 from conversations.lanes import redis_client
 from conversations.operating import checks
@@ -26,6 +27,8 @@ GUARD = "axes.backends.AxesStandaloneBackend"
 POOLED_AND_JIT = "SELECT pg_backend_pid() <> %s, current_setting('jit')"
 # Most Redis connections of a process by its kind; the main process of a worker is counted with send.
 REDIS_CONNECTIONS: Mapping[str, int] = {"web": 2, Work.HANDLE: 6, Work.SEND: 5, Work.SWEEP: 4}
+# The credentials key of this repository's tests and checks.
+PUBLISHED_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 # Number of the check -> whether the mistake is there, and how to say it.
 _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
     (
@@ -42,6 +45,16 @@ _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
     (104, lambda: settings.LOCAL, "LOCAL is on: it is for `make run` and tests"),
     (105, lambda: bool(os.environ.get("FAILPOINTS")), "FAILPOINTS is set: it is for tests"),
     (106, lambda: "*" in settings.ALLOWED_HOSTS, "ALLOWED_HOSTS takes any host"),
+    (
+        111,
+        lambda: settings.SECRET_KEY.startswith("only-for-") or PUBLISHED_KEY in settings.CREDENTIALS_KEYS,
+        "SECRET_KEY or CREDENTIALS_KEYS is a key of the tests, which everybody can read",
+    ),
+    (
+        112,
+        lambda: bool(settings.METRICS_TOKEN) and crypto.is_guessable(settings.METRICS_TOKEN),
+        "METRICS_TOKEN can be guessed: give it 32 random characters or more",
+    ),
     (
         110,
         lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE),

@@ -10,7 +10,7 @@ remedies.py           what each error means for one item
 committer.py          many callers, one transaction
 reads.py              reads that ride with the committer's batches
 sql_files.py          every statement, by name
-storable_text.py      what Postgres cannot hold, replaced
+storable_text.py      what Postgres can hold of texts from outside
 durability.py         refuses a server that can lose what it confirmed
 connection_budget.py  how many connections a formation opens
 bot_connections/      Django's backend in workers: a bot holds a connection only while it needs it

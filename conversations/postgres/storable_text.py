@@ -1,4 +1,7 @@
-"""Replaces what Postgres cannot store in a text: NUL and lone surrogates become U+FFFD."""
+"""What Postgres can hold of texts that others sent.
+
+NUL and lone surrogates of a text become U+FFFD; a number must fit a bigint.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,11 @@ REPLACEMENT = "\ufffd"
 def storable(text: str) -> bool:
     """Return True if Postgres can store ``text`` as it is."""
     return _UNSTORABLE.search(text) is None
+
+
+def read_number(text: str) -> int | None:
+    """Return the number that up to 18 ASCII digits write, which fits a bigint; else None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def clean_text(text: str, limit: int | None = None) -> str:

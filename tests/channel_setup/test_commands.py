@@ -102,7 +102,7 @@ WRONG = [
     (("telegram", "--api-base", "https://user:word@host"), "is not an http or https URL$"),
     (("telegram",), r"^a telegram channel with the bot 'echo' also needs --set token=\.\.\. \("),
     (("generic",), r"needs --set secret=\.\.\. \(whsec_ .*\), --set outbound_url=\.\.\. \(where replies .*\)$"),
-    (("telegram", "--bot", "http", "--set", "token=1:A"), r"--set secret=.*, --set bot_url=\.\.\. \(URL of an .*\)$"),
+    (("telegram", "--bot", "http", "--set", "token=1:A"), r"--set bot_secret=.*, --set bot_url=\.\.\. \(URL of .*\)$"),
 ]  # fmt: skip
 
 

@@ -135,7 +135,11 @@ class Generator:
             url = f"{self.cluster.platform_url}/{place.account}"
             return "generic", words, {"secret": platforms.GENERIC_SECRET, "outbound_url": url, **common}
         words += ["--api-base", self.cluster.platform_url]
-        return "telegram", words, {"token": place.account, "secret_token": f"canary-{place.name}", **common}
+        return (
+            "telegram",
+            words,
+            {"token": place.account, "secret_token": f"canary-{place.name}-0123456789abcdef", **common},
+        )
 
     def start(self) -> None:
         for place in PLACES:

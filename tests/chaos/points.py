@@ -132,7 +132,7 @@ class Rig:
         out = {"secret": GENERIC_SECRET, "outbound_url": f"{double.url}/out", "limits": LOOSE}
         self.channels = [
             self._channel("generic", tenants[0], **out),
-            self._channel("telegram", tenants[1], token="1:abc", secret_token="s3cret", limits=LOOSE),
+            self._channel("telegram", tenants[1], token="1:abc", secret_token="s3cret-Token-0123456789", limits=LOOSE),
             self._channel("generic", tenants[2], **out, gap_timeout_s="20"),
         ]
         without_redis = {"REDIS_URL": "redis://127.0.0.1:1/0"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import time
 
 import pytest
@@ -9,7 +12,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_ingest.formats.signatures import fresh, sign_webhook, verify_webhook
+from channels_ingest.formats.signatures import fresh, sign_webhook, verify_request, verify_webhook, webhook_key
 from tests.kit.fixtures import ADAPTERS, channel, incoming
 
 # From the reference libraries' tests of Standard Webhooks.
@@ -101,6 +104,17 @@ def test_an_adapter_verifies_what_it_signs_and_nothing_without_its_secret(platfo
     assert not adapter.verify(bare, incoming(body, **headers))
     assert not adapter.verify(bare, incoming(body))
     assert not adapter.verify(ours, incoming(body))
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "", "whsec_QUJDREVGR0hJSktMTU5P", "whsec_é", "whsec_A"])
+def test_a_secret_of_under_16_bytes_signs_and_verifies_nothing(secret: str) -> None:
+    with pytest.raises(ValueError, match="the secret"):
+        webhook_key(secret)
+    key = base64.b64decode("QUJDREVGR0hJSktMTU5P") if len(secret) > 10 else b""
+    at = str(int(time.time()))
+    signed = base64.b64encode(hmac.new(key, f"1.{at}.{{}}".encode(), hashlib.sha256).digest()).decode()
+    headers = {"webhook-id": "1", "webhook-timestamp": at, "webhook-signature": f"v1,{signed}"}
+    assert not verify_request([secret], headers, b"{}")
 
 
 @pytest.mark.parametrize("platform", ADAPTERS)

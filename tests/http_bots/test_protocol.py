@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from werkzeug import Request, Response
 
+from channels_ingest.adapters.generic import signed_headers
 from channels_ingest.formats.signatures import verify_webhook
 from channels_ingest.formats.strict_json import Unreadable
-from channels_ingest.http_bots.protocol import MAX_LATE_BYTES, BotFailed, ask, read_late
+from channels_ingest.http_bots.protocol import MAX_LATE_BYTES, BotFailed, ask, read_late, verify
 from conversations.contracts import ChannelConfig, ReplyBody
 from conversations.storing import late_replies
-from tests.kit.fixtures import CREDENTIALS
+from tests.kit.fixtures import CREDENTIALS, incoming
 
 TURN = {"id": "turn-7", "message": {"text": "hello"}, "state": {}}
 
@@ -75,9 +76,34 @@ def test_a_bot_that_is_not_set_up_or_not_there_says_so(settings: Any) -> None:
 
 def test_a_late_reply_is_bounded_in_bytes_and_in_parts() -> None:
     data = {"turn": "turn_1", "key": "k", "text": ""}
-    data["text"] = "." * (MAX_LATE_BYTES - len(json.dumps({"data": data})))
-    late = read_late(json.dumps({"data": data}).encode())
+    data["text"] = "." * (MAX_LATE_BYTES - len(json.dumps({"type": "reply", "data": data})))
+    late = read_late(json.dumps({"type": "reply", "data": data}).encode())
     with pytest.raises(Unreadable, match="more than"):
-        read_late(json.dumps({"data": {**data, "text": data["text"] + "."}}).encode())
+        read_late(json.dumps({"type": "reply", "data": {**data, "text": data["text"] + "."}}).encode())
     parts = (late.bodies[0], *[ReplyBody(text="x")] * late_replies.MAX_PARTS)
     assert "parts" in late_replies.store(channel(""), late_replies.LateReply(turn=1, key="k", bodies=parts))
+
+
+OF_BOT = "whsec_" + "Qk9U" * 8
+
+
+def test_a_bot_secret_of_its_own_signs_turns_and_late_replies_and_the_channels_secret_does_not(httpserver: Any) -> None:
+    def bot(request: Request) -> Response:
+        names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+        assert verify_webhook([OF_BOT], *(request.headers[name] for name in names), request.data)
+        return Response("{}")
+
+    httpserver.expect_request("/turn").respond_with_handler(bot)
+    ours = channel(httpserver.url_for("/turn"), **CREDENTIALS, bot_secret=OF_BOT)
+    assert ask(ours, TURN) == {"replies": []}
+    for secret, is_right in ((OF_BOT, True), (CREDENTIALS["secret"], False)):
+        assert verify(ours, incoming(b"{}", **signed_headers(secret, "1", b"{}"))) is is_right
+    assert verify(channel(""), incoming(b"{}", **signed_headers(CREDENTIALS["secret"], "1", b"{}"))), "it falls back"
+
+
+@pytest.mark.parametrize("kind", ["message.created", "turn", "", None])
+def test_what_is_not_of_type_reply_is_no_late_reply(kind: str | None) -> None:
+    data = {"turn": "turn_1", "key": "k", "text": "words"}
+    assert read_late(json.dumps({"type": "reply", "data": data}).encode()).key == "k"
+    with pytest.raises(Unreadable, match="type"):
+        read_late(json.dumps({"type": kind, "data": data}).encode())

@@ -25,7 +25,7 @@ LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 def open_channel(stack: Stack, double: Double) -> Channel:
     """Its bot answers each text with its number; nothing is limited; the platform remembers nothing of before."""
     double.reset()
-    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret"}
+    values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret-Token-0123456789"}
     return stack.add_channel("telegram", bot="obedient", api_base=double.url, **values)
 
 

@@ -31,7 +31,7 @@ class Scene:
         stack.query("DELETE FROM pause")
 
     def telegram(self, **values: str) -> Channel:
-        values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret", **values}
+        values = {"limits": LOOSE, "token": "1:abc", "secret_token": "s3cret-Token-0123456789", **values}
         return self.stack.add_channel("telegram", api_base=self.double.url, **values)
 
     def generic(self, **values: str) -> Channel:

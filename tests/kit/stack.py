@@ -1,7 +1,7 @@
 """The real thing for tests: web, workers, sender, sweeper as processes on servers of their own, and ways to hurt them.
 
 with Stack() as stack:
-    channel = stack.add_channel("telegram", bot="echo", secret_token="s", token="1:a", api_base=double.url)
+    channel = stack.add_channel("telegram", bot="echo", token="1:a", api_base=double.url)
     stack.post(channel, body, headers)
     stack.kill("handle")
 """

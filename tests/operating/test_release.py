@@ -38,7 +38,7 @@ def next_version(tmp_path: Path) -> dict[str, str]:
 def test_a_release_that_waits_for_a_table_in_use_refuses_no_webhook(next_version: dict[str, str]) -> None:
     """A long read holds the table, the migration waits behind it, and the webhooks behind both: two seconds at most."""
     with Stack(roles="") as stack:
-        channel = stack.add_channel("telegram", secret_token="s", token="1:a")
+        channel = stack.add_channel("telegram", secret_token="s3cret-Token-0123456789", token="1:a")
         answers: list[int] = []
 
         def post() -> None:

@@ -46,7 +46,7 @@ def channel(stack: Stack) -> Channel:
 
 
 def add_channel(stack: Stack) -> Channel:
-    return stack.add_channel("telegram", token="1:abc", secret_token="s3cret")
+    return stack.add_channel("telegram", token="1:abc", secret_token="s3cret-Token-0123456789")
 
 
 def say(stack: Stack, channel: Channel, user: int, number: int, web: int = 0) -> int:

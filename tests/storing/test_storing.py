@@ -556,7 +556,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def telegram(stack: Stack) -> Channel:
-    return stack.add_channel("telegram", token="1:a", secret_token="s3cret", settle_ms="300")
+    return stack.add_channel("telegram", token="1:a", secret_token="s3cret-Token-0123456789", settle_ms="300")
 
 
 @pytest.fixture(scope="module")

@@ -80,10 +80,11 @@ class Telegram(Adapter):
         Secret(name="token", help="the bot's token from @BotFather"),
         Secret(
             name="secret_token",
-            help="1 to 256 of A-Z a-z 0-9 _ -; sent by Telegram with each webhook",
+            help="22 to 256 of A-Z a-z 0-9 _ -, random; sent by Telegram with each webhook",
             rotates=True,
             generated=True,
             pattern="[A-Za-z0-9_-]{1,256}",
+            random=True,
         ),
     )
     options = (

@@ -132,12 +132,10 @@ def credentials_of(channel: Channel) -> list[tuple[str, str, bool]]:
     These are the ones that the platform takes, and any others that the channel has.
     """
     try:
-        declared = getattr(registry.adapter(channel.platform), "secrets", ())
+        accepted = registry.adapter(channel.platform).describe_credentials()
     except UnknownPlatform:
-        declared = ()
-    words = {secret.name: secret.help for secret in declared}
-    words |= {f"{secret.name}_previous": "until the rotation is over" for secret in declared if secret.rotates}
-    words |= {name: "" for name in channel.sealed if name not in words}
+        accepted = {}
+    words = {**dict.fromkeys(channel.sealed, ""), **accepted}
     return [(name, help, name in channel.sealed) for name, help in words.items()]
 
 

@@ -14,6 +14,8 @@ from conversations.models import Audit, Channel, Conversation, Pause, Quarantine
 from tests.desk.admin.conftest import Scene
 from tests.kit.desk_scenes import make_lane, make_message, messages, replies, seen
 
+SECRET = "whsec_" + "QUJDRA" * 5 + "QQ=="
+
 
 def press(client: Client, row: Any, verb: str, model: str = "conversation", **values: Any) -> str:
     """Post a verb as its button does; what the page says after it."""
@@ -154,14 +156,41 @@ def test_quarantine_is_settled(chief: Client, shop: Scene) -> None:
 
 
 def test_credentials_are_written(chief: Client, shop: Scene) -> None:
-    said = press(chief, shop.channel, "credentials", "channel", new_secret="whsec_new", new_outbound_url="")
+    said = press(chief, shop.channel, "credentials", "channel", new_secret=SECRET, new_outbound_url="")
     assert "secret" in said
     channel = Channel.objects.get(pk=shop.channel.pk)
-    assert channel.open_credentials() == {"secret": "whsec_new"}
+    assert channel.open_credentials() == {"secret": SECRET}
     assert not Pause.objects.filter(scope="channel", stops="sending").exists()
     press(chief, shop.channel, "credentials", "channel", remove_secret="on")
     assert Channel.objects.get(pk=shop.channel.pk).open_credentials() == {}
-    assert "whsec_new" not in "".join(Audit.objects.values_list("reason", flat=True))
+    assert SECRET not in "".join(Audit.objects.values_list("reason", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("secret_previous", "whsec_", "cannot be that"),
+        ("secret", "whsec_QUJDREVGR0hJSktMTU5P", "cannot be that"),
+        ("bot_secret", "short", "cannot be that"),
+        ("outbound_url", "gopher://169.254.169.254/", "cannot be that"),
+        ("outbound_url", "https://169.254.169.254/", "ALLOW_PRIVATE_OUTBOUND is off"),
+    ],
+)
+def test_a_credential_that_cannot_be_is_refused(
+    chief: Client, shop: Scene, settings: Any, name: str, value: str, words: str
+) -> None:
+    settings.ALLOW_PRIVATE_OUTBOUND = False
+    before = shop.channel.sealed
+    assert words in press(chief, shop.channel, "credentials", "channel", **{f"new_{name}": value})
+    assert Channel.objects.get(pk=shop.channel.pk).sealed == before
+    assert not Audit.objects.filter(verb="set_credentials").exists()
+
+
+def test_a_credential_that_the_platform_does_not_know_can_be_removed(chief: Client, shop: Scene) -> None:
+    shop.channel.set_credentials({"of_an_old_version": "x"})
+    shop.channel.save()
+    assert "Written" in press(chief, shop.channel, "credentials", "channel", remove_of_an_old_version="on")
+    assert "of_an_old_version" not in Channel.objects.get(pk=shop.channel.pk).sealed
 
 
 def test_changing_a_channel_needs_a_tenant_admin(anna_of_shop: Client, anna: User, shop: Scene) -> None:
