@@ -199,8 +199,7 @@ def _open(row: tuple[Any, ...]) -> ChannelConfig:
     """
     *values, sealed, options, api_base = row
     fields = dict(zip(("id", "public_id", "platform", "tenant_id", "name", "bot", "active"), values, strict=True))
-    place = f"channel:{fields['public_id']}"
-    credentials = {name: crypto.unseal(token, place) for name, token in sealed.items()}
+    credentials = crypto.unseal_fields(sealed, f"channel:{fields['public_id']}", fields["tenant_id"])
     return ChannelConfig(**fields, credentials=credentials, options=options, api_base=api_base)
 
 

@@ -58,6 +58,7 @@ class TenantStaff(models.Model):
 class SealedCredentials(models.Model):
     """Credentials, encrypted field by field. People can write them, never read them."""
 
+    tenant_id: int
     sealed = models.JSONField(default=dict, db_default={}, blank=True)
 
     class Meta:
@@ -76,7 +77,7 @@ class SealedCredentials(models.Model):
 
         Raises ``cryptography.fernet.InvalidToken`` if no key opens them.
         """
-        return {name: crypto.unseal(token, self.place()) for name, token in self.sealed.items()}
+        return crypto.unseal_fields(self.sealed, self.place(), self.tenant_id)
 
     def set_credentials(self, values: Mapping[str, str]) -> None:
         """Encrypt and add ``values``; an empty value removes its name. Does not save the row."""
@@ -84,7 +85,7 @@ class SealedCredentials(models.Model):
         for name, value in values.items():
             sealed.pop(name, None)
             if value:
-                sealed[name] = crypto.seal(value, self.place())
+                sealed[name] = crypto.seal_field(value, self.place(), self.tenant_id, name)
         self.sealed = sealed
 
 

@@ -64,7 +64,7 @@ def rotate_row(model: type[models.Model], pk: int) -> list[str]:
     if row is None:
         return []
     try:
-        row.sealed = {name: crypto.rotate(token) for name, token in row.sealed.items()}
+        row.set_credentials(row.open_credentials())
     except InvalidToken:
         return [row.place()]
     row.save(update_fields=["sealed"])
