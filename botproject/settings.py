@@ -43,7 +43,7 @@ PUBLIC_URL = env("PUBLIC_URL", default=f"https://{_HEROKU}" if _HEROKU else "htt
 ALLOW_PRIVATE_OUTBOUND = env.bool("ALLOW_PRIVATE_OUTBOUND", default=False)
 # Ports of public hosts that may be called; with ALLOW_PRIVATE_OUTBOUND every port is.
 OUTBOUND_PORTS = env.list("OUTBOUND_PORTS", cast=int, default=[443, 8443])
-# Platform user ids that a copy of production may write to.
+# `<public id of a channel>:<user or chat>`: to whom a copy of production may write.
 SEND_ONLY_TO = env.list("SEND_ONLY_TO", default=[])
 
 ALLOWED_HOSTS = [urlsplit(PUBLIC_URL).hostname or "localhost", *env.list("EXTRA_HOSTS", default=[])]

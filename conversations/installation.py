@@ -15,6 +15,7 @@ from django.conf import settings
 
 from conversations import crypto
 from conversations.concurrency import Fresh
+from conversations.contracts import ChannelConfig
 from conversations.errors import CoreError, WrongKeys
 from conversations.postgres import database
 
@@ -47,13 +48,16 @@ def held() -> str:
     return _held()
 
 
-def may_send_to(user: str, chat: str) -> bool:
-    """Return True if a reply to this user and chat may be sent.
+def may_send_to(channel: ChannelConfig, user: str, chat: str, is_group: bool) -> bool:
+    """Return True if a reply to this user and chat of a channel may be sent.
 
-    If ``SEND_ONLY_TO`` is set (for tests on a copy), that list alone decides.
+    If ``SEND_ONLY_TO`` is set (for tests on a copy), that list alone decides. It has entries
+    ``<public id of the channel>:<user or chat>``; a group must be named by its chat, since everybody
+    in it reads the reply.
     """
     if settings.SEND_ONLY_TO:
-        return user in settings.SEND_ONLY_TO or chat in settings.SEND_ONLY_TO
+        named = [chat] if is_group else [chat, user]
+        return any(f"{channel.public_id}:{each}" in settings.SEND_ONLY_TO for each in named)
     return not held()
 
 

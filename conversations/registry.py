@@ -20,7 +20,7 @@ from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from conversations import crypto
+from conversations import crypto, installation
 from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, NotStored, UnknownBot, UnknownPlatform
 from conversations.postgres import database
@@ -66,8 +66,8 @@ def bot(name: str, *, by_channel: bool = False) -> Callable[[Callable[..., Any]]
     """Register a bot: ``@bot("orders") def orders(turn): ...`` in an installed app's ``bots.py``.
 
     ``by_channel``: each channel's turns go to a service of its own, so that failures in some
-    channels say nothing about the others. Raises ``ValueError`` if another module has a bot of that
-    name.
+    channels say nothing about the others. On a copy of production its turns wait, since those
+    services are production's. Raises ``ValueError`` if another module has a bot of that name.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,6 +108,12 @@ def bot_names() -> list[str]:
 def fails_by_channel(name: str) -> bool:
     """Return True if failures of this bot in some channels say nothing about the others."""
     return name in _by_channel
+
+
+def why_bot_waits(name: str) -> str:
+    """Return why turns of this bot wait on a copy of production; '' if they need not."""
+    load_bots()
+    return installation.held() if name in _by_channel else ""
 
 
 # ---------------------------------------------------------------- channels

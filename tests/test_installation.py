@@ -6,12 +6,17 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
 from django.core.management import CommandError, call_command
 
-from conversations import installation
+from conversations import crypto, installation, registry
+from conversations.contracts import ChannelConfig
 from conversations.errors import WrongKeys
-from conversations.models import Audit, Channel, Installation, Tenant
+from conversations.models import Audit, Channel, Tenant
+
+SHOP, BANK = (
+    ChannelConfig(id=n, public_id=name, platform="telegram", tenant_id=n) for n, name in enumerate(("shop", "bank"))
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +40,13 @@ def make_channel(**credentials: str) -> Channel:
 
 def test_its_own_database_is_not_held() -> None:
     assert installation.held() == ""
-    assert installation.may_send_to("anybody", "anywhere")
+    assert installation.may_send_to(SHOP, "anybody", "anywhere", False)
 
 
 def test_another_public_url_holds(settings: Any) -> None:
     settings.PUBLIC_URL = "https://staging.example"
     assert "https://staging.example" in installation.held()
-    assert not installation.may_send_to("anybody", "anywhere")
+    assert not installation.may_send_to(SHOP, "anybody", "anywhere", False)
 
 
 def test_another_credentials_key_holds(settings: Any) -> None:
@@ -49,15 +54,28 @@ def test_another_credentials_key_holds(settings: Any) -> None:
     assert "credentials key" in installation.held()
 
 
-def test_only_those_named_are_written_to(settings: Any) -> None:
+@pytest.mark.parametrize("url", ["https://staging.example", ""])
+def test_only_those_named_are_written_to(settings: Any, url: str) -> None:
+    """Also where nothing is held: the empty ``url`` leaves this installation its own."""
+    settings.SEND_ONLY_TO = ["shop:me", "shop:-100"]
+    settings.PUBLIC_URL = url or settings.PUBLIC_URL
+    may = installation.may_send_to
+    assert may(SHOP, "me", "me", False)
+    assert may(SHOP, "me", "c-9", False), "a chat of its own name with one person"
+    assert not may(SHOP, "me", "-200", True), "everybody in a group reads it"
+    assert may(SHOP, "somebody", "-100", True)
+    assert not may(BANK, "me", "me", False), "the same id is another person elsewhere"
+    assert not may(SHOP, "you", "you", False)
     settings.SEND_ONLY_TO = ["me"]
+    assert not may(SHOP, "me", "me", False), "the old form names no channel"
+
+
+def test_bots_that_call_out_wait_on_a_copy_and_others_do_not(settings: Any) -> None:
+    assert registry.why_bot_waits("http") == ""
     settings.PUBLIC_URL = "https://staging.example"
-    assert installation.may_send_to("me", "x")
-    assert installation.may_send_to("x", "me")
-    assert not installation.may_send_to("you", "you")
-    settings.PUBLIC_URL = Installation.objects.get().public_url
     installation.forget()
-    assert not installation.may_send_to("you", "you"), "also where nothing is held"
+    assert "https://staging.example" in registry.why_bot_waits("http")
+    assert registry.why_bot_waits("echo") == ""
 
 
 def test_with_the_database_away_it_stays_as_it_was(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +146,28 @@ def test_rotation_names_what_it_cannot_open(settings: Any) -> None:
 
 
 def test_a_sealed_value_opens_only_at_its_place() -> None:
-    one, other = make_channel(token="t0ken"), Channel(tenant=Tenant.objects.get(), platform="telegram", name="two")
-    other.sealed = one.sealed
-    with pytest.raises(Exception, match=r"^$"):
-        other.open_credentials()
+    one, tenant = make_channel(token="t0ken"), Tenant.objects.create(name="another")
+    other_row = Channel(tenant=one.tenant, platform="telegram", name="two", sealed=one.sealed)
+    other_field = Channel(tenant=one.tenant, public_id=one.public_id, sealed={"outbound_url": one.sealed["token"]})
+    other_tenant = Channel(tenant=tenant, public_id=one.public_id, sealed=one.sealed)
+    for moved in (other_row, other_field, other_tenant):
+        with pytest.raises(InvalidToken):
+            moved.open_credentials()
+    assert one.open_credentials() == {"token": "t0ken"}
+
+
+def test_credentials_of_before_still_open_and_a_rotation_binds_them_to_their_field() -> None:
+    channel = make_channel()
+    Channel.objects.filter(pk=channel.pk).update(sealed={"token": crypto.seal("t0ken", channel.place())})
+    for _ in range(2):
+        registry.forget_channels()
+        config = registry.channel(channel.pk)
+        assert config is not None
+        assert config.credentials == {"token": "t0ken"}
+        run("rotate_credentials")
+    channel.refresh_from_db()
+    assert channel.sealed["token"].startswith(crypto.WITH_FIELD)
+    with pytest.raises(InvalidToken):
+        Channel(
+            tenant=channel.tenant, public_id=channel.public_id, sealed={"x": channel.sealed["token"]}
+        ).open_credentials()

@@ -335,7 +335,7 @@ class Sender:
             return True
         if not lane.probe and self._paused(channel):
             return True
-        return not installation.may_send_to(reply.user, reply.chat)
+        return not installation.may_send_to(channel, reply.user, reply.chat, reply.is_group)
 
     def _paused(self, channel: ChannelConfig) -> bool:
         """Return True if sending is paused for the channel, its bot or its tenant."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 
+from conversations import registry
 from conversations.contracts import Work
 from conversations.delivering import results
 from conversations.desk.facts import LATE_SECONDS, Around, Facts
@@ -94,6 +95,8 @@ def _ordering(facts: Facts) -> Reason | None:
 def _head(facts: Facts, around: Around, now: dt.datetime) -> Reason:
     """Say what happens to the head (the next message) where nothing stops the lane."""
     message, since = f"Message {facts.next_sequence}", facts.head_received_at
+    if around.held and (why := registry.why_bot_waits(facts.bot)):
+        return _stuck(f"{message} is held, since bot '{facts.bot}' is outside: {why}.", since=since)
     if facts.attempts:
         text = f"The bot failed {facts.attempts} of {verdicts.ATTEMPTS} times{_error_words(facts)}; it is tried again."
         return _waits(text, since=since, until=facts.not_before)

@@ -29,19 +29,19 @@ _slots = threading.BoundedSemaphore(WAITING)
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="act")
 
 
-def acknowledge(channel: ChannelConfig, user: str, chat: str, data: Mapping[str, Any]) -> None:
+def acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, data: Mapping[str, Any]) -> None:
     """Acknowledge a button press to its platform, on another thread.
 
     Returns at once, so that a slow platform delays no turn. Drops the press if too many wait.
     """
     if _slots.acquire(blocking=False):
-        _threads.submit(_acknowledge, channel, user, chat, data)
+        _threads.submit(_acknowledge, channel, user, chat, is_group, data)
 
 
-def _acknowledge(channel: ChannelConfig, user: str, chat: str, data: Mapping[str, Any]) -> None:
+def _acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, data: Mapping[str, Any]) -> None:
     """Make the call to the platform. A failure is only logged: the turn runs all the same."""
     try:
-        if installation.may_send_to(user, chat):
+        if installation.may_send_to(channel, user, chat, is_group):
             registry.adapter(channel.platform).acknowledge(channel, data)
     except Exception as error:
         log.info(

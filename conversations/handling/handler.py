@@ -283,8 +283,9 @@ class Handler:
     def _begin_turn(self, held: Held, head: Head) -> None:
         """Begin the turn of a message: in a process, on the event loop or on a thread.
 
-        The lane is released if its bot or channel is stopped. Raises ``UnknownBot`` if this
-        process does not know the bot: no failure of the message, since another process may.
+        The lane is released if its bot or channel is stopped, or if the bot must wait on this copy
+        of production. Raises ``UnknownBot`` if this process does not know the bot: no failure of
+        the message, since another process may.
         """
         channel = held.channel = registry.channel(head.channel_id)
         keys = pauses.keys_of(Work.HANDLE.activity, channel.bot, channel.id, channel.tenant_id) if channel else ()
@@ -292,6 +293,9 @@ class Handler:
             self._release([held])
             return
         function = registry.find_bot(channel.bot)
+        if registry.why_bot_waits(channel.bot):
+            self._release([held])
+            return
         held.turns += 1
         try:
             task = verdicts.task_of(head, channel)
@@ -299,7 +303,7 @@ class Handler:
             self._finish(held, head, channel, turns.failed(error), 0.0)
             return
         if head.kind == Kind.BUTTON and not head.attempts:
-            acknowledgements.acknowledge(channel, head.user, head.chat, task.message.data)
+            acknowledgements.acknowledge(channel, head.user, head.chat, head.is_group, task.message.data)
         if head.suspect:
             self._backpressure.mark_busy(held.id)
             self._isolated.submit(self._run_isolated, held, head, channel, task)

@@ -98,6 +98,14 @@ def spool_lasts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [Error(f"SPOOL_DIR: {why}", hint=HINT, id="conversations.E013")] if why else []
 
 
+@register
+def send_only_to_names_channels(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that each entry names a channel: the same id is another person on another platform."""
+    wrong = [entry for entry in settings.SEND_ONLY_TO if not all(entry.partition(":"))]
+    text = "SEND_ONLY_TO: {0!r} names no channel, so nobody gets anything; write PUBLIC_ID_OF_THE_CHANNEL:{0}"
+    return [Error(text.format(entry), hint=HINT, id="conversations.E016") for entry in wrong]
+
+
 @register(Tags.database)
 def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that no other web host is alive.

@@ -13,12 +13,14 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from channels_ingest.channel_setup import config
+from conversations import installation
 from conversations.lanes import pauses
-from conversations.models import Audit, Channel, Pause
+from conversations.models import Audit, Channel, Installation, Pause
 from conversations.models.channels import new_public_id
 from tests.kit.doubles import Double
 from tests.kit.fixtures import CREDENTIALS
 
+TOKEN = "test_secret-Token-0123456789"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,7 +61,7 @@ def test_add_channel_prints_one_line_and_keeps_secrets_sealed() -> None:
             "--set",
             "token=1:SECRET",
             "--set",
-            "secret_token=S",
+            f"secret_token={TOKEN}",
         )
     )
     channel = Channel.objects.get(pk=line["id"])
@@ -68,16 +70,16 @@ def test_add_channel_prints_one_line_and_keeps_secrets_sealed() -> None:
         "public_id": channel.public_id,
         "webhook_path": f"/webhooks/telegram/{channel.public_id}/",
     }
-    assert channel.open_credentials() == {"token": "1:SECRET", "secret_token": "S"}
+    assert channel.open_credentials() == {"token": "1:SECRET", "secret_token": TOKEN}
     assert "SECRET" not in json.dumps(channel.sealed)
     assert (channel.tenant.name, channel.bot, channel.active) == ("acme", "echo", True)
 
 
 def test_values_come_from_the_environment_or_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "1:ENV")
-    monkeypatch.setattr("sys.stdin", io.StringIO("from-stdin\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TOKEN}\n"))
     channel = add("telegram", "shop", "--set", "token=env:MY_TOKEN", "--set", "secret_token=-")
-    assert channel.open_credentials() == {"token": "1:ENV", "secret_token": "from-stdin"}
+    assert channel.open_credentials() == {"token": "1:ENV", "secret_token": TOKEN}
 
 
 def test_a_secret_that_is_ours_to_invent_is_invented() -> None:
@@ -89,7 +91,14 @@ WRONG = [
     (("telegram", "--set", "token"), "KEY=VALUE"),
     (("telegram", "--set", "token=env:NOT_THERE"), "no NOT_THERE"),
     (("telegram", "--set", "secret_token=with space"), "secret_token cannot be that"),
+    (("telegram", "--set", "secret_token=a"), "secret_token can be guessed"),
+    (("telegram", "--set", "secret_token=0123456789012345678901"), "secret_token can be guessed"),
+    (("telegram", "--set", f"secret_token={'a' * 64}"), "secret_token can be guessed"),
+    (("web", "--set", "identify_secret=a"), "identify_secret can be guessed"),
+    (("telegram", "--set", "bot_secret=whsec_"), "bot_secret cannot be that"),
     (("generic", "--set", "secret=abc"), "secret cannot be that"),
+    (("generic", "--set", "secret=whsec_QUJDREVGR0hJSktMTU5P"), "secret cannot be that"),
+    (("generic", "--set", f"secret=whsec_{'A' * 25}"), "secret: the secret is not base64"),
     (("generic", "--set", "key_life_s=soon"), "key_life_s cannot be that"),
     (("telegram", "--set", "key_life_s=5"), "no setting 'key_life_s'"),
     (("telegram", "--set", "settle_ms=2001"), "at most 2000"),
@@ -184,10 +193,10 @@ def test_set_channel_of_nothing_says_so() -> None:
 
 
 def test_list_channels_shows_no_secret() -> None:
-    channel = add("telegram", "shop", "--set", "secret_token=CANARY")
+    channel = add("telegram", "shop", "--set", f"secret_token={TOKEN}")
     for output in (run("list_channels"), run("list_channels", "--json")):
         assert channel.public_id in output
-        assert "CANARY" not in output
+        assert TOKEN not in output
     described = json.loads(run("list_channels", "--json"))
     assert (described["credentials"], described["missing"]) == (["secret_token", "token"], [])
 
@@ -244,6 +253,7 @@ def test_a_file_that_cannot_be_is_refused(content: str, tmp_path: Path) -> None:
 
 def test_register_webhook_tells_telegram_everything(settings: Any) -> None:
     settings.PUBLIC_URL = "https://bots.example.org"
+    Installation.objects.update(public_url=settings.PUBLIC_URL)
     with Double() as double:
         channel = add("telegram", "shop", "--set", "token=4242:T", "--api-base", double.url)
         run("register_webhook", channel.public_id)
@@ -256,6 +266,18 @@ def test_register_webhook_tells_telegram_everything(settings: Any) -> None:
     assert call["body"]["secret_token"] == channel.open_credentials()["secret_token"]
     assert {"message", "message_reaction", "chat_member", "callback_query"} <= set(call["body"]["allowed_updates"])
     assert channel.options["username"] == "double_bot"
+
+
+def test_register_webhook_on_a_copy_must_be_meant(settings: Any) -> None:
+    with Double() as double:
+        channel = add("telegram", "shop", "--set", "token=4242:T", "--api-base", double.url)
+        settings.PUBLIC_URL = "https://staging.example"
+        installation.forget()
+        with pytest.raises(CommandError, match=r"belongs to .*--although-held"):
+            run("register_webhook", channel.public_id)
+        assert double.calls() == []
+        run("register_webhook", channel.public_id, "--although-held")
+        assert len(double.calls("setWebhook")) == 1
 
 
 def test_register_webhook_of_another_platform_says_where() -> None:

@@ -11,11 +11,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from conversations import installation
-from conversations.contracts import ChannelConfig
+from conversations import installation, registry
 from conversations.delivering.limiter import Limiter, Request
 from conversations.desk import actions, facts, reasons
-from conversations.models import Bucket, Channel, Conversation, Message, Pause, Turn, Worker
+from conversations.models import Channel, Conversation, Message, Pause, Turn, Worker
 from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, seen
 
 NOW = timezone.now
@@ -79,10 +78,12 @@ def retried_reply() -> Conversation:
 
 
 def told_to_wait() -> Conversation:
+    """By the limiter itself: the page must find the wait under the key that a sender gives it."""
     lane = make_lane("handled", "pending")
-    channel = ChannelConfig(id=lane.channel_id, public_id="", platform="generic", tenant_id=0)
-    key = Limiter()._name(Request(channel=channel, chat=lane.chat, is_group=False, limits=()), "chat")
-    Bucket.objects.create(channel=lane.channel, key=key, blocked_until=NOW() + MINUTE, words="Too Many Requests")
+    channel = registry.channel(lane.channel_id)
+    assert channel is not None
+    request = Request(channel=channel, chat=lane.chat, is_group=False, limits=())
+    Limiter().block(request, "chat", 60.0, "Too Many Requests")
     return lane
 
 
@@ -206,6 +207,8 @@ def test_a_held_installation_is_the_reason(settings: Any) -> None:
     settings.PUBLIC_URL = "https://staging.example"
     installation.forget()
     assert say(lane)[0].startswith("Reply 1 is held: this database belongs to")
+    asked = make_lane("pending", channel=make_channel(bot="http"))
+    assert say(asked)[0].startswith("Message 1 is held, since bot 'http' is outside: this database belongs to")
 
 
 # ---------------------------------------------------------------- stuck

@@ -29,6 +29,9 @@ SAFE: dict[str, Any] = {
     "SESSION_COOKIE_SECURE": True,
     "CSRF_COOKIE_SECURE": True,
     "ALLOWED_HOSTS": ["bots.example"],
+    "SECRET_KEY": "nQ2vS8rT5wX1yZ4aB7cD0eF3gH6jK9mN2pR5",
+    "CREDENTIALS_KEYS": ["Zm9yIGEgc2FmZSBkZXBsb3kgb2YgdGhlc2UgdGVzdHM="],
+    "METRICS_TOKEN": "aB3dE6fG9hJ2kL5mN8pQ1rS4",
 }
 
 
@@ -62,6 +65,13 @@ def test_each_credentials_key_must_be_one(settings: Any) -> None:
     (error,) = checks.credentials_keys_are_keys(None)
     assert "number 3" in error.msg
     assert "not-a-key" not in error.msg
+
+
+def test_entries_of_send_only_to_name_a_channel(settings: Any) -> None:
+    settings.SEND_ONLY_TO = ["5", "shop:5", ":5", "shop:"]
+    found = checks.send_only_to_names_channels(None)
+    assert ids(found) == ["E016"] * 3
+    assert "write PUBLIC_ID_OF_THE_CHANNEL:5" in found[0].msg
 
 
 def test_adapters_must_import(settings: Any) -> None:
@@ -122,6 +132,11 @@ def test_a_safe_deploy_passes(safe: Any) -> None:
         ("LOCAL", True, "E104"),
         ("ALLOWED_HOSTS", ["*"], "E106"),
         ("CSRF_COOKIE_SECURE", False, "E110"),
+        ("SECRET_KEY", "only-for-tests-only-for-tests-only-for-tests-only", "E111"),
+        ("CREDENTIALS_KEYS", ["x" * 43 + "=", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="], "E111"),
+        ("METRICS_TOKEN", "a", "E112"),
+        ("METRICS_TOKEN", "0123456789" * 3, "E112"),
+        ("METRICS_TOKEN", "ab" * 40, "E112"),
     ],
 )
 def test_deploy_refuses(safe: Any, name: str, value: Any, error: str) -> None:

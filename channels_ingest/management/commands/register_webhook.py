@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from channels_ingest import channel_setup
 from channels_ingest.adapters.base import NotRegistered
 from channels_ingest.management.commands.set_channel import find_channel
-from conversations import registry
+from conversations import installation, registry
 
 
 class Command(BaseCommand):
@@ -19,8 +19,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("public_id")
+        parser.add_argument(
+            "--although-held", action="store_true", help="on a copy of production too: its bot then posts here"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if (why := installation.held()) and not options["although_held"]:
+            raise CommandError(f"{why}. The original would get no more webhooks; --although-held does it all the same")
         channel = find_channel(options["public_id"])
         adapter: Any = registry.adapter(channel.platform)
         try:
