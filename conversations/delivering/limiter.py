@@ -20,6 +20,7 @@ import psycopg
 import redis
 import structlog
 
+from conversations import crypto
 from conversations.concurrency import Fresh
 from conversations.contracts import ChannelConfig, Limit, Struct
 from conversations.errors import CoreError
@@ -98,7 +99,7 @@ def limits_of(words: str, default: tuple[Limit, ...]) -> tuple[Limit, ...]:
 
 
 class Counted(NamedTuple):
-    """A bucket in which a send counts: its key in Redis; interval and burst in seconds."""
+    """A bucket in which a send counts: its name here; interval and burst in seconds."""
 
     name: str
     interval: float
@@ -157,10 +158,11 @@ class Limiter:
         with self._blocking:
             self._blocks[name] = max(self._blocks.get(name, 0.0), time.monotonic() + seconds)
         try:
-            run_script("block", [name], [int(seconds * 1e6)])
+            run_script("block", [redis_key(name)], [int(seconds * 1e6)])
         except redis.RedisError as error:
             log.debug("block not shared through Redis", error=type(error).__name__)
-        values = {"channel_id": request.channel.id, "key": name, "seconds": seconds, "words": clean_text(words, 200)}
+        key = name.partition(":")[2]
+        values = {"channel_id": request.channel.id, "key": key, "seconds": seconds, "words": clean_text(words, 200)}
         try:
             database.execute(sql("keep_bucket"), values)
         except (psycopg.Error, CoreError) as error:
@@ -175,12 +177,9 @@ class Limiter:
         ]
 
     def _name(self, request: Request, bucket: str) -> str:
-        """Return the bucket's key in Redis.
-
-        All keys are in one hash slot: on a Redis Cluster, too, one script takes many.
-        """
-        base = f"{{lanes}}:limit:{request.channel.id}"
-        return base if bucket == "channel" else f"{base}:{bucket}:{request.chat}"
+        """Return the bucket's name in this process: the channel, and its key in the table bucket."""
+        name = f"{request.channel.id}:{bucket}"
+        return name if bucket == "channel" else f"{name}:{request.chat}"
 
     # ------------------------------------------------------------ Retry-After
 
@@ -199,7 +198,8 @@ class Limiter:
             return
         with self._blocking:
             live = {name: end for name, end in self._blocks.items() if end > now}
-            self._blocks = live | {key: max(now + left, live.get(key, 0.0)) for key, left in rows}
+            found = {f"{channel}:{key}": now + left for channel, key, left in rows}
+            self._blocks = live | {name: max(end, live.get(name, 0.0)) for name, end in found.items()}
 
     # ------------------------------------------------------------ counting
 
@@ -214,7 +214,7 @@ class Limiter:
             args.append(len(buckets))
             for bucket in buckets:
                 known = self._since_last_send(request, bucket.name)
-                keys.append(bucket.name)
+                keys.append(redis_key(bucket.name))
                 args += [round(bucket.interval * 1e6), int(bucket.slack * 1e6), known]
                 if known == UNKNOWN:
                     guessed.append(bucket.name)
@@ -286,6 +286,16 @@ class Limiter:
             self._last[bucket.name], known = now, 0
         last = now - known / 1e6 if known >= 0 else now - bucket.interval * share
         return max(self._free_at.get(bucket.name, 0.0), last + bucket.interval * share)
+
+
+@functools.lru_cache(maxsize=65_536)
+def redis_key(name: str) -> str:
+    """Return a bucket's key in Redis. A chat's id can be a phone number: only its hash goes there.
+
+    All keys are in one hash slot: on a Redis Cluster, too, one script takes many.
+    """
+    channel, _, key = name.partition(":")
+    return f"{{lanes}}:limit:{channel}" + (f":{crypto.hide(key)}" if key != "channel" else "")
 
 
 def _drop_old(times: dict[str, float], now: float) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,9 @@ from conversations.contracts import ChannelConfig, Limit
 from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request, limits_of
 from conversations.lanes import redis_client
+from conversations.postgres import database
 from tests.kit.doubles import Double
+from tests.kit.entries import make_channel
 from tests.kit.replies import Scene
 from tests.kit.stack import Stack, every, wait_until
 
@@ -215,3 +218,21 @@ def test_words_that_say_no_limit_hold_up_nobody() -> None:
     assert limits_of("channel:1234567/1s", default) == default
     assert limits_of("chat:0/1s", default) == default
     assert limits_of("off", default) == ()
+
+
+def test_redis_is_told_no_chat_and_a_wait_is_known_by_its_chat_in_postgres(own_database: str, settings: Any) -> None:
+    settings.REDIS_URL = os.environ["REDIS_URL"]
+    redis_client.client.cache_clear()
+    redis_client._script.cache_clear()
+    phone, limits = "490171234567", tuple(Limit(bucket=name, count=10, seconds=60) for name in limiter.BUCKETS)
+    channel = make_channel()
+    asking = Request(channel=channel, chat=phone, is_group=True, limits=limits)
+    Limiter().admit([asking])
+    Limiter().block(asking, "group", 30.0, "Too Many Requests")
+    keys = [key.decode() for key in redis_client.client().scan_iter(f"{{lanes}}:limit:{channel.id}*")]
+    assert len(keys) == 3
+    assert not [key for key in keys if phone in key]
+    assert database.read("SELECT key FROM bucket") == [(f"group:{phone}",)]
+    assert 25 < Limiter().blocked(asking) <= 30, "another sender learns it from Postgres"
+    redis_client.client.cache_clear()
+    redis_client._script.cache_clear()

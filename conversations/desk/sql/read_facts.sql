@@ -27,8 +27,7 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
          ON turn.message_id = head.id AND turn.outcome <> 'committed'
   LEFT JOIN LATERAL (SELECT r.* FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.next_reply_sequence LIMIT 1) reply ON true
   LEFT JOIN LATERAL (SELECT b.* FROM bucket b WHERE b.channel_id = c.channel_id
-                        AND b.key IN ('{lanes}:limit:' || c.channel_id, '{lanes}:limit:' || c.channel_id || ':chat:' || c.chat,
-                                      '{lanes}:limit:' || c.channel_id || ':group:' || c.chat)
+                        AND b.key IN ('channel', 'chat:' || c.chat, 'group:' || c.chat)
                         AND b.blocked_until > now() ORDER BY b.blocked_until DESC LIMIT 1) bucket ON reply.status = 'pending'
   LEFT JOIN LATERAL (SELECT u.username FROM desk d JOIN auth_user u ON u.id = d.assignee_id
                       WHERE d.conversation_id = c.id LIMIT 1) person ON true
