@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pytest
 import time_machine
 
 from conversations.postgres import database
@@ -29,3 +30,21 @@ def test_partitions_are_made_and_dropped_by_the_clock_of_the_database(own_databa
     with time_machine.travel(dt.datetime.now(dt.UTC) + dt.timedelta(days=400)):
         assert (maintenance.make_partitions(), maintenance.drop_partitions()) == (0, 0)
     assert database.read(count) == before
+
+
+def test_failed_logins_of_yesterday_and_sessions_that_are_over_are_forgotten(own_database: str) -> None:
+    database.execute("""INSERT INTO axes_accessattempt (user_agent, username, http_accept, path_info, attempt_time,
+                                                        get_data, post_data, failures_since_start)
+                        SELECT '', age, '', '', now() - age::interval, '', '', 1
+                          FROM unnest(ARRAY['25 hours', '23 hours']) age""")
+    database.execute("""INSERT INTO django_session (session_key, session_data, expire_date)
+                        SELECT age, '', now() - age::interval FROM unnest(ARRAY['1 second', '-1 hour']) age""")
+    assert maintenance.run()["logins"] == 2
+    assert database.read("SELECT username FROM axes_accessattempt") == [("23 hours",)]
+    assert database.read("SELECT session_key FROM django_session") == [("-1 hour",)]
+
+
+def test_upkeep_does_without_the_tables_of_staffs_pages(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = database.read
+    monkeypatch.setattr(database, "read", lambda *query: [] if "pg_class WHERE relkind" in query[0] else read(*query))
+    assert maintenance.run()["logins"] == 0
