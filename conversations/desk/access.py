@@ -47,6 +47,7 @@ LEAST = {
     "give_roles": Role.SUPERUSER,
     # one conversation
     "note_reading": Role.READ_ONLY,
+    "note_page": Role.READ_ONLY,
     "retry": Role.AGENT,
     "skip": Role.AGENT,
     "park": Role.AGENT,
@@ -97,6 +98,12 @@ def roles(request: HttpRequest) -> dict[int, Role]:
 def tenants(request: HttpRequest) -> list[int]:
     """Return the ids of the tenants in which this person has a role."""
     return list(roles(request))
+
+
+def only_tenant(request: HttpRequest) -> int | None:
+    """Return the one tenant in which this person has a role; None where there are more, or all."""
+    mine = [] if is_superuser(request) else tenants(request)
+    return mine[0] if len(mine) == 1 else None
 
 
 def role(request: HttpRequest, of: Iterable[int]) -> Role:

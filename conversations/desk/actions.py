@@ -8,7 +8,7 @@ functions are the actions of ``access.LEAST``.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -280,7 +280,7 @@ def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str
 
 
 def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
-    """Write credentials by name; an empty value removes one.
+    """Write credentials by name; an empty value removes one, also one that the platform does not know.
 
     Ends the pauses of the channel that wrong credentials may have caused. Raises ``WrongSetting``
     where the platform cannot take a value.
@@ -330,6 +330,15 @@ def settle_quarantine(item: Quarantine, staff: User, note: str) -> None:
         raise LaneMoved("it changed meanwhile: somebody has settled this item")
 
 
-def note_reading(conversation_id: int, staff: User) -> None:
-    """Audit that a person read a conversation, once an hour."""
-    commit({"read": step("note_reading", conversation=conversation_id, staff=staff.pk)})
+def note_reading(conversation_ids: Sequence[int], staff: User) -> None:
+    """Audit that a person read what people wrote in these conversations, each once an hour."""
+    commit({"read": step("note_reading", conversations=list(conversation_ids), staff=staff.pk)})
+
+
+def note_page(staff: User, verb: str, subject: str, *, tenant: int | None = None, reason: str = "") -> None:
+    """Audit that a person read or searched what is in no conversation, once an hour.
+
+    ``reason``: the words that were sought. ``tenant`` None: of several tenants.
+    """
+    words = {"subject": clean_note(subject), "reason": clean_note(reason)}
+    commit({"read": step("note_page", staff=staff.pk, verb=verb, tenant=tenant, **words)})

@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversations.desk import access, facts, reasons
+from conversations.postgres.storable_text import read_number
 
 # Most conversations in one answer. Larger: slower answers. Smaller: scripts miss the newest ones.
 LIMIT = 200
@@ -65,7 +66,8 @@ class Conversation(StaffView):
 
     def get(self, request: Request, conversation_id: int) -> Response:
         channels = access.channel_ids(django_request(request))
-        found = facts.read([conversation_id]).get(conversation_id)
+        known = read_number(str(conversation_id)) is not None  # a larger id fits no bigint
+        found = facts.read([conversation_id]).get(conversation_id) if known else None
         if found is None or found.channel_id not in channels:
             raise NotFound
         return Response(describe([conversation_id], facts.look_around(channels))[0])

@@ -434,8 +434,8 @@ def test_a_quarantined_item_is_settled_once(anna: User) -> None:
 
 def test_reading_is_noted_once_an_hour(anna: User) -> None:
     lane = make_lane()
-    actions.note_reading(lane.pk, anna)
-    actions.note_reading(lane.pk, anna)
+    actions.note_reading([lane.pk], anna)
+    actions.note_reading([lane.pk], anna)
     assert list(Audit.objects.values_list("verb", "conversation_id")) == [("read", lane.pk)]
 
 

@@ -18,6 +18,7 @@ from conversations.desk.admin.proxies import StuckConversation
 from conversations.desk.admin.windows import Verb, Walk, Window, number_in
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Contact, Conversation
+from conversations.postgres.storable_text import read_number
 
 # Most conversations on the page of stuck ones. Larger: the page is slower.
 STUCK = 200
@@ -63,6 +64,9 @@ class Lanes(Window):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
         return ConversationList
+
+    def note_row(self, request: HttpRequest, row: Any) -> None:
+        actions.note_reading([row.pk], access.staff_of(request))
 
     @admin.display(description="with")
     def person(self, lane: Conversation) -> str:
@@ -149,15 +153,12 @@ class Conversations(Lanes):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show one conversation, and note in the audit that this person read it.
+        """Show one conversation.
 
         ``?before=N`` shows an older part of the timeline: the last messages numbered below N.
-        More than 18 digits are ignored: they may not fit a bigint.
         """
         lane = self.find(request, object_id)
-        actions.note_reading(lane.pk, access.staff_of(request))
-        before = request.GET.get("before", "")
-        older = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+        older = read_number(request.GET.get("before", ""))
         # Read before the parts: the next live update then shows what changed in between.
         cursor = timeline.version(lane.pk)
         words = {
@@ -285,11 +286,8 @@ def _seen(request: HttpRequest, lane: Conversation) -> actions.Seen:
     back reads ``last_sequence``, so other forms need not send it. Raises ``ValueError`` where
     the form lacks the others.
     """
-    try:
-        epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
-        last_sequence = number_in(request, "last_sequence") if "last_sequence" in request.POST else 0
-    except ValueError:
-        raise ValueError("the form does not say what the page showed; load it again") from None
+    epoch, next_sequence = number_in(request, "epoch"), number_in(request, "next_sequence")
+    last_sequence = number_in(request, "last_sequence") if "last_sequence" in request.POST else 0
     return actions.Seen(conversation=lane.pk, epoch=epoch, next_sequence=next_sequence, last_sequence=last_sequence)
 
 

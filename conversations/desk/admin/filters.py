@@ -17,6 +17,7 @@ from conversations.desk import access, facts
 from conversations.desk.templatetags.desk import visible, words
 from conversations.models import Conversation, Tenant
 from conversations.postgres.sql_files import sql
+from conversations.postgres.storable_text import read_number
 
 # Most stuck conversations that the filter finds, those that wait longest. Larger: a slower list.
 STUCK = 1000
@@ -30,10 +31,11 @@ PEOPLE = 200
 PERIODS = {"1": "last hour", "24": "last 24 hours", "168": "last 7 days", "720": "last 30 days"}  # by hours
 # What ``Audit.verb`` may hold, in the order of a day's work.
 VERBS = (
-    "read", "take_over", "answer", "hand_back", "retry", "skip", "park", "unpark", "replay", "pause", "resume", "wake",
-    "decide_sent", "decide_resend", "resend", "cancel", "settle_quarantine", "start_pause", "end_pause",
-    "set_credentials", "switch_on", "switch_off", "add channel", "change channel", "give_role", "take_role",
-    "adopt_database",
+    "read", "search", "take_over", "answer", "hand_back", "retry", "skip", "park", "unpark", "replay", "pause",
+    "resume", "wake", "decide_sent", "decide_resend", "resend", "cancel", "settle_quarantine", "start_pause",
+    "end_pause", "set_credentials", "switch_on", "switch_off", "add channel", "change channel", "give_role",
+    "take_role", "adopt_database", "add user", "change user", "delete user", "add group", "change group",
+    "delete group",
 )  # fmt: skip
 Rows = models.QuerySet[Any]
 
@@ -49,8 +51,8 @@ class ChannelFilter(admin.SimpleListFilter):
         return [(str(channel.pk), visible(channel)) for channel in access.channels(request)[:CHANNELS]]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        value = self.value() or ""
-        return queryset.filter(**{self.lookup: int(value)}) if value.isascii() and value.isdigit() else queryset
+        channel = read_number(self.value() or "")
+        return queryset if channel is None else queryset.filter(**{self.lookup: channel})
 
 
 class ChannelOfConversationFilter(ChannelFilter):
@@ -133,10 +135,10 @@ class WhoFilter(admin.SimpleListFilter):
         return [("command", "a command"), *((str(pk), visible(name)) for pk, name in found)]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        value = self.value() or ""
-        if value == "command":
+        if self.value() == "command":
             return queryset.filter(staff=None)
-        return queryset.filter(staff=int(value)) if value.isascii() and value.isdigit() else queryset
+        person = read_number(self.value() or "")
+        return queryset if person is None else queryset.filter(staff=person)
 
 
 class WhatFilter(admin.SimpleListFilter):
@@ -180,8 +182,8 @@ class TenantFilter(admin.SimpleListFilter):
 
         Version 0.1 wrote no tenant into them: there the conversation tells it.
         """
-        value = self.value() or ""
-        if not (value.isascii() and value.isdigit()):
+        tenant = read_number(self.value() or "")
+        if tenant is None:
             return queryset
-        lanes = Conversation.objects.filter(pk=OuterRef("conversation_id"), channel__tenant=int(value))
-        return queryset.filter(Q(tenant_id=int(value)) | Q(Exists(lanes), tenant_id=None))
+        lanes = Conversation.objects.filter(pk=OuterRef("conversation_id"), channel__tenant=tenant)
+        return queryset.filter(Q(tenant_id=tenant) | Q(Exists(lanes), tenant_id=None))

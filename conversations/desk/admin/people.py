@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from conversations.desk import access, search
+from conversations.desk import access, actions, search
 from conversations.desk.admin import filters
 from conversations.desk.admin.windows import PER_PAGE, Window
 from conversations.desk.templatetags.desk import visible
@@ -58,6 +58,13 @@ class Contacts(Window):
         """Add the person's conversations, the newest ones."""
         lanes = Conversation.objects.filter(contact=row).select_related("channel").order_by("-pk")[:PER_PAGE]
         return super().show(request, row, template, {**context, "lanes": lanes})
+
+    def note_row(self, request: HttpRequest, row: Contact) -> None:
+        tenant = row.channel.tenant_id
+        actions.note_page(access.staff_of(request), "read", f"contact {row.pk}", tenant=tenant)
+
+    def note_list(self, request: HttpRequest, rows: Sequence[Any]) -> None:
+        actions.note_page(access.staff_of(request), "read", "contacts", tenant=access.only_tenant(request))
 
     @admin.display(description="name")
     def name_shown(self, row: Contact) -> str:

@@ -34,6 +34,10 @@ class QuarantineWindow(Window):
         """Leave out the bytes and read their length: a list of them could take hundreds of MB."""
         return super().get_queryset(request).defer("body").annotate(body_bytes=Length("body"))
 
+    def note_row(self, request: HttpRequest, row: Quarantine) -> None:
+        tenant = row.channel.tenant_id
+        actions.note_page(access.staff_of(request), "read", f"quarantine {row.pk}", tenant=tenant)
+
     def title_of(self, row: Quarantine) -> str:
         return f"Item {row.pk} in quarantine"
 

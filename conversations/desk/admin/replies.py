@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -38,6 +39,12 @@ class Replies(Window):
         "settled_at",
         "platform_id",
     )
+
+    def note_row(self, request: HttpRequest, row: Any) -> None:
+        self.note_list(request, [row])
+
+    def note_list(self, request: HttpRequest, rows: Sequence[Any]) -> None:
+        actions.note_reading([row.conversation_id for row in rows], access.staff_of(request))
 
     def words(self, reply: Reply) -> str:
         return str(reply.body.get("text", ""))

@@ -23,9 +23,10 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from conversations.desk import access
+from conversations.desk import access, actions
 from conversations.desk.templatetags.desk import visible
 from conversations.errors import CoreError
+from conversations.postgres.storable_text import read_number
 
 PER_PAGE = 50  # rows of a list's page; larger: slower pages, smaller: more clicks
 BEFORE = "before"  # query parameter: the list goes on below this id
@@ -57,14 +58,11 @@ class Walk(ChangeList):
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read one row more than a page shows: it tells whether there is an older page.
-
-        More than 18 digits of ``before`` are ignored, since they may not fit a bigint.
-        """
+        """Read one row more than a page shows: it tells whether there is an older page."""
         rows = self.queryset
-        before = request.GET.get(BEFORE, "")
-        if before.isascii() and before.isdigit() and len(before) < 19:
-            rows = rows.filter(pk__lt=int(before))
+        before = read_number(request.GET.get(BEFORE, ""))
+        if before is not None:
+            rows = rows.filter(pk__lt=before)
         found = list(rows[: PER_PAGE + 1])
         self.result_list = found[:PER_PAGE]
         self.older = self.result_list[-1].pk if len(found) > PER_PAGE else None
@@ -177,12 +175,31 @@ class Window(admin.ModelAdmin):
         if not self.has_view_permission(request):
             return self.refuse(request, None, self.action)
         words = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
-        return super().changelist_view(request, words)
+        response = super().changelist_view(request, words)
+        found = getattr(response, "context_data", {}).get("cl")
+        if found is not None:
+            self._note_list(request, found)
+        return response
+
+    def _note_list(self, request: HttpRequest, found: ChangeList) -> None:
+        """Audit what this person sought, and that they read the rows of this page of the list."""
+        if found.query.strip():
+            listed = str(self.opts.verbose_name_plural)
+            tenant = access.only_tenant(request)
+            actions.note_page(access.staff_of(request), "search", listed, tenant=tenant, reason=found.query)
+        if found.result_list:
+            self.note_list(request, list(found.result_list))
+
+    def note_list(self, request: HttpRequest, rows: Sequence[Any]) -> None:
+        """Audit that this person read ``rows`` in the list. For lists that show people's words."""
+
+    def note_row(self, request: HttpRequest, row: Any) -> None:
+        """Audit that this person read ``row``. For pages that show people's words."""
 
     # ------------------------------------------------------------ one row
 
     def find(self, request: HttpRequest, object_id: str) -> Any:
-        """Return the row.
+        """Return the row, and audit that this person read it.
 
         Raises ``Http404`` where it does not exist or this person may not see it: both look
         the same.
@@ -192,6 +209,7 @@ class Window(admin.ModelAdmin):
         row = self.get_object(request, object_id)
         if row is None:
             raise Http404(f"no such {self.opts.verbose_name}")
+        self.note_row(request, row)
         return row
 
     def change_view(
@@ -332,4 +350,7 @@ def in_words(value: Any) -> str:
 
 def number_in(request: HttpRequest, name: str) -> int:
     """Return a number that a form of the page sent back. Raises ``ValueError``."""
-    return int(request.POST.get(name, ""))
+    number = read_number(request.POST.get(name, ""))
+    if number is None:
+        raise ValueError("the form does not say what the page showed; load it again")
+    return number
