@@ -52,7 +52,7 @@ class Worker(models.Model):
 
 
 class Audit(models.Model):
-    """Who did or read what, when and why, and what it changed. Append-only by a database rule."""
+    """Who did or read what, when and why, and what it changed. A trigger keeps it append-only."""
 
     at = models.DateTimeField(db_default=Now())
     staff = models.ForeignKey("auth.User", on_delete=models.PROTECT, null=True)

@@ -191,8 +191,10 @@ def test_nobody_reads_or_writes_without_a_token_of_this_channel(channel: Channel
         assert stranger.say("x").status_code == 401
 
 
-def test_cookies_and_a_logged_in_user_change_nothing(visitor: Visitor, admin_client: Client) -> None:
-    stranger = admin_client.get(f"{visitor.base}/messages/")
+def test_cookies_and_a_logged_in_user_change_nothing(visitor: Visitor) -> None:
+    chief = Client()
+    chief.force_login(User.objects.create_superuser("chief"), backend="django.contrib.auth.backends.ModelBackend")
+    stranger = chief.get(f"{visitor.base}/messages/")
     assert stranger.status_code == 401
     assert "Set-Cookie" not in visitor.poll().headers
 

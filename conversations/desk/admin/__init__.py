@@ -9,6 +9,7 @@ quarantine.py     authentic bytes that could not become a message
 people.py         contacts
 channels.py       tenants, their staff, channels (credentials are written, never shown), pauses
 operations.py     workers, audit
+accounts.py       users and groups, whose changes are audited
 windows.py        what every list and page shares
 filters.py        filters of the lists
 proxies.py        the same rows under the names of the lists
@@ -38,6 +39,7 @@ def _is_superuser(request: HttpRequest, obj: models.Model | None = None) -> bool
     return access.is_superuser(request)
 
 
+import_module(f"{__name__}.accounts")  # in place of Django's own pages of users and groups
 for _app in apps.get_app_configs():
     if _app.name in FOR_SUPERUSERS:
         import_module(f"{_app.name}.admin")  # registers its pages

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
+from django.test import Client
 from django.urls import reverse
 
 from conversations.desk.access import Role
-from conversations.models import Channel, Conversation, Pause, TenantStaff
+from conversations.models import Audit, Channel, Conversation, Pause, TenantStaff
 from conversations.postgres.sql_files import sql
 from tests.desk.admin.conftest import Scene, entered, make_scene
 from tests.desk.admin.test_roles import ADMIN, FORM, ROLES, address_of, call, is_verb, person_with, rule
@@ -92,3 +93,27 @@ def test_a_page_shows_the_buttons_that_its_reader_may_press(shop: Scene, role: R
     assert ('class="button' in page or "<button" in page.partition("<article")[2]) == (
         role >= (Role.TENANT_ADMIN if model in ("channel", "pause") else Role.AGENT)
     )
+
+
+def test_changes_of_users_and_groups_are_in_the_audit(chief: Client) -> None:
+    def traces() -> list[tuple[str, str, str]]:
+        rows = Audit.objects.filter(staff__username="chief").exclude(verb="read").order_by("id")
+        return list(rows.values_list("verb", "subject", "reason"))
+
+    secret = "correct horse battery staple"
+    added = {"username": "mallory", "password1": secret, "password2": secret, "usable_password": "true"}
+    chief.post(reverse("admin:auth_user_add"), added)
+    mallory = User.objects.get(username="mallory")
+    form = {"username": "mallory", "is_active": "on", "is_superuser": "on",
+            "date_joined_0": "2026-11-29", "date_joined_1": "12:00:00"}  # fmt: skip
+    chief.post(reverse("admin:auth_user_change", args=[mallory.pk]), form)
+    chief.post(reverse("admin:auth_group_add"), {"name": "team"})
+    groups = {"action": "delete_selected", "_selected_action": Group.objects.get().pk, "post": "yes"}
+    chief.post(reverse("admin:auth_group_changelist"), groups)
+    found = traces()
+    assert [each[:2] for each in found] == [
+        ("add user", "user mallory"), ("change user", "user mallory"), ("add group", "group team"),
+        ("delete group", "group team"),
+    ]  # fmt: skip
+    assert "Superuser status" in found[1][2]
+    assert not Audit.objects.filter(reason__contains=secret).exists()
