@@ -21,7 +21,7 @@ class Counted(enum.StrEnum):
     """What is counted. Only known channels are: strangers cannot make more of them."""
 
     REFUSED = "refused"  # no signature, or a wrong one
-    STALE = "stale"  # a right signature with a time that is too far from ours
+    STALE = "stale"  # a signature, not looked at, with a time that is too far from ours
     PREVIOUS = "previous_secret"  # accepted, signed with the secret that is being replaced
 
 
