@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from conversations.models import Bucket, Message, Pause, Reply, Worker
+from conversations import registry
+from conversations.delivering.limiter import Limiter, Request
+from conversations.models import Message, Pause, Reply, Worker
 from conversations.operating import health
 from tests.kit import desk_scenes, stuck
 from tests.kit.lanes import BOTS, Lanes
@@ -85,8 +87,9 @@ def pause(lane: Any) -> None:
 
 
 def block(lane: Any) -> None:
-    key = f"{{lanes}}:limit:{lane.channel_id}:chat:{lane.chat}"  # as Limiter._name writes it
-    Bucket.objects.create(channel=lane.channel, key=key, blocked_until=ago(-30))
+    channel = registry.channel(lane.channel_id)
+    assert channel
+    Limiter().block(Request(channel=channel, chat=lane.chat, is_group=False, limits=()), "chat", 30.0, "slow down")
 
 
 def send(lane: Any) -> None:

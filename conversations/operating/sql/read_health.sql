@@ -55,8 +55,8 @@ SELECT
      LEFT JOIN LATERAL (SELECT settled_at FROM reply
                          WHERE conversation_id = lane.id AND sequence = lane.next_reply_sequence - 1 LIMIT 1) before ON true
      LEFT JOIN LATERAL (SELECT max(b.blocked_until) AS blocked_until
-                          FROM unnest(ARRAY['', ':chat:' || lane.chat, ':group:' || lane.chat]) AS of(bucket)
+                          FROM unnest(ARRAY['channel', 'chat:' || lane.chat, 'group:' || lane.chat]) AS of(key)
                          CROSS JOIN LATERAL (SELECT blocked_until FROM bucket WHERE channel_id = lane.channel_id
-                                                AND key = '{lanes}:limit:' || lane.channel_id || of.bucket LIMIT 1) b) bucket ON true),
+                                                AND key = of.key LIMIT 1) b) bucket ON true),
   (SELECT count(*) FROM stops),
   (SELECT count(*) FROM (SELECT 1 FROM quarantine WHERE settled_at IS NULL LIMIT 10000) open)
