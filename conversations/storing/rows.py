@@ -176,11 +176,12 @@ def _in_given_order(items: Sequence[StoreItem]) -> list[StoreItem]:
     slice: a number that comes only with a later slice must not look like a gap, or like a jump.
     """
     keys: dict[int, tuple[int, int]] = {}  # by index: the number, or the greatest before it and 1
-    greatest: dict[LaneRow | None, int] = {}
+    greatest: dict[tuple[str, str] | None, int] = {}  # by lane, which several people of a group may share
     for place, item in enumerate(items):
+        lane = (item.row.chat, item.row.user) if item.row else None
         number = item.row.external_sequence if item.row else None
-        greatest[item.lane] = max(greatest.get(item.lane, -1), -1 if number is None else number)
-        keys[place] = (greatest[item.lane], 1) if number is None else (number, 0)
+        greatest[lane] = max(greatest.get(lane, -1), -1 if number is None else number)
+        keys[place] = (greatest[lane], 1) if number is None else (number, 0)
     return [items[place] for place in sorted(keys, key=keys.__getitem__)]
 
 

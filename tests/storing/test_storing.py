@@ -512,6 +512,14 @@ def test_a_batch_with_shuffled_numbers_leaves_no_holes(own_database: str) -> Non
     assert rows("SELECT FROM message WHERE late OR status = 'missing'") == []
 
 
+def test_of_people_who_share_a_lane_one_without_a_number_stays_where_they_spoke(own_database: str) -> None:
+    channel = make_channel(group_lane="chat")
+    said = [entry("anna", "1", chat="room", group=True, sequence=1), entry("ben", "behind it", chat="room", group=True),
+            entry("anna", "2", chat="room", group=True, sequence=2)]  # fmt: skip
+    accept(channel, *said)
+    assert texts("room") == ["1", "behind it", "2"]
+
+
 # ---------------------------------------------------------------- many at once, on real processes
 
 
