@@ -234,6 +234,7 @@ class Child:
             yield "another process takes its place"
             run.process.send_signal(signal.SIGTERM)
             self.stuck, self.run, self._start_at = run, None, 0.0
+            self.predecessor = {"PREDECESSOR_PID": ""}  # it lives; the number before it may be another's by now
 
     def reap(self, *, restarts: bool) -> Iterator[str]:
         """Yield how processes ended since the last call, and plan the restart of the current one."""

@@ -247,6 +247,14 @@ def test_of_many_that_stand_still_one_at_a_time_has_another_beside_it(silent: Ch
     assert kills >= 4
 
 
+def test_one_that_takes_a_living_process_place_is_told_of_no_death(silent: Child) -> None:
+    """The one that died before has long been recovered, and another process may have its number by now."""
+    silent.predecessor = {"PREDECESSOR_PID": "1"}
+    assert "another process takes its place" in [text for _ in range(4) for text in silent.watch(1.0)]
+    assert silent.predecessor == {"PREDECESSOR_PID": ""}
+    silent.start()
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
