@@ -25,6 +25,7 @@ class SendStream(Stream[Step, Written]):
 
     name = "sends"
     patient = True
+    small = True
 
     def lane(self, item: Step) -> Hashable:
         return item.id

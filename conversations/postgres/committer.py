@@ -293,7 +293,7 @@ class Committer:
         """
         ticket.waits_for_lane = False
         remedy = classify(error, ticket.stream, ticket.tries + 1, self._disconnected())
-        ticket.tries += remedy is not Remedy.WAIT or is_too_large(error)
+        ticket.tries += remedy is not Remedy.WAIT or is_too_large(error, ticket.stream)
         if remedy is Remedy.MEND:
             refusal = error if isinstance(error, psycopg.Error) else psycopg.DataError(type(error).__name__)
             mended = ticket.stream.mend(ticket.item, refusal) if ticket.tries < TRIES else None

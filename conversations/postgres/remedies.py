@@ -41,7 +41,7 @@ def classify(error: Exception, stream: AnyStream, tries: int, disconnected: bool
             return Remedy.MEND
         case UnicodeError() | OverflowError() | RecursionError():  # the item cannot even be encoded
             return Remedy.MEND
-        case psycopg.Error() if stream.patient and tries >= TOO_LARGE_TRIES and is_too_large(error):
+        case psycopg.Error() if stream.patient and tries >= TOO_LARGE_TRIES and is_too_large(error, stream):
             return Remedy.MEND
         case psycopg.Error() | CoreError():
             return wait
@@ -49,6 +49,7 @@ def classify(error: Exception, stream: AnyStream, tries: int, disconnected: bool
             return Remedy.MEND if stream.patient else Remedy.FAIL
 
 
-def is_too_large(error: Exception) -> bool:
-    """Return True if the statement took too long, or broke a limit of Postgres (class 54)."""
-    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(("57014", "54"))
+def is_too_large(error: Exception, stream: AnyStream) -> bool:
+    """Return True if the item broke a limit of Postgres (class 54), or may be why it took too long."""
+    states = ("54",) if stream.small else ("54", "57014")
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(states)

@@ -38,11 +38,14 @@ class Stream(abc.ABC, Generic[Item, Result]):
 
     ``short``: a batch takes little time and many callers wait for it, so the stream gets every
     second batch.
+
+    ``small``: an item is so small that only a slow database takes too long for it.
     """
 
     name: str
     patient: bool
     short = False
+    small = False
 
     @abc.abstractmethod
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Item]) -> Sequence[Result | LaneLocked]:
