@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
-from psycopg_pool import PoolTimeout
 
 from conversations.contracts import Attachment, Choice, ReplyBody, Struct
 from conversations.errors import BadOutput
 from conversations.postgres import database
+from conversations.postgres.bot_connections.base import NoConnection
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text, storable, storable_tree
 from conversations.telemetry import error_places
@@ -278,8 +278,8 @@ def failed(error: BaseException) -> Output:
 
 
 def _is_shortage(error: BaseException | None, depth: int = 0) -> bool:
-    """Return True if no connection of ``BOT_CONNECTIONS`` became free; Django wraps that error."""
+    """Return True if no connection of ``BOT_CONNECTIONS`` became free; a bot may have wrapped that error."""
     if error is None or depth > CAUSES:
         return False
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else (error.__cause__ or error.__context__,)
-    return isinstance(error, PoolTimeout) or any(_is_shortage(each, depth + 1) for each in inner)
+    return isinstance(error, NoConnection) or any(_is_shortage(each, depth + 1) for each in inner)

@@ -18,10 +18,10 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import OperationalError, connection, transaction
-from psycopg_pool import PoolTimeout
+from django.db import connection, transaction
 
 from conversations.contracts import Choice
+from conversations.postgres.bot_connections.base import NoConnection
 from conversations.registry import bot
 from conversations.turns import Turn
 from tests.bots_app.bots import note, parts
@@ -290,7 +290,7 @@ lacked: list[int] = []
 def lacks_a_connection_at_first(turn: Turn) -> None:
     if not lacked:
         lacked.append(turn.conversation_id)
-        raise OperationalError from PoolTimeout()
+        raise NoConnection("none became free")
 
 
 @misdeed

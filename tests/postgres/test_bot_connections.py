@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, transaction
+from psycopg_pool import PoolTimeout
 
 from conversations import turns
 from conversations.postgres.bot_connections.base import DatabaseWrapper
@@ -129,8 +130,11 @@ def test_a_lack_of_connections_is_not_the_bots_failure() -> None:
         except Exception as error:
             raise RuntimeError("the shop is closed") from error
 
+    def other_pool(turn: turns.Turn) -> None:
+        raise PoolTimeout("the shop's own database is down")
+
     def isolated() -> None:
-        outputs.extend(turns.run(function, TASK) for function in (bot, lambda turn: 1 / 0))
+        outputs.extend(turns.run(function, TASK) for function in (bot, lambda turn: 1 / 0, other_pool))
 
     outputs: list[turns.Output] = []
     with transaction.atomic("bots"):
@@ -141,4 +145,5 @@ def test_a_lack_of_connections_is_not_the_bots_failure() -> None:
     assert [(output.error_type, output.is_shortage) for output in outputs] == [
         ("RuntimeError", True),
         ("ZeroDivisionError", False),
+        ("psycopg_pool.PoolTimeout", False),
     ]

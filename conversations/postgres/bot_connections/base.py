@@ -12,6 +12,12 @@ from typing import Any
 
 from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+from django.db.utils import OperationalError
+from psycopg_pool import PoolTimeout
+
+
+class NoConnection(OperationalError):
+    """No connection of the pool became free in time. A pool that a bot made itself does not raise it."""
 
 
 class _Returning(CursorWrapper):
@@ -49,10 +55,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._connecting = False
 
     def connect(self) -> None:
-        """Take a connection from the pool. Raises ``OperationalError`` if none becomes free."""
+        """Take a connection from the pool. Raises ``NoConnection`` if none becomes free."""
         self._connecting = True
         try:
             super().connect()
+        except PoolTimeout as error:
+            raise NoConnection(*error.args) from error
         finally:
             self._connecting = False
 
