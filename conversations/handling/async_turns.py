@@ -27,6 +27,30 @@ ASYNC_TURNS = 1_000
 current: contextvars.ContextVar[object] = contextvars.ContextVar("turn")
 
 
+# The task that runs the turn, in the same places.
+_main: contextvars.ContextVar[asyncio.Task[Any]] = contextvars.ContextVar("main")
+
+
+class TurnTask(asyncio.Task[Any]):
+    """A task that no other turn can cancel while its own runs. Some bots cancel all, to stop cleanly."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._turns = _main.get(None)  # the task of the turn that began this one
+
+    def cancel(self, msg: Any = None) -> bool:
+        main = self._turns or self
+        return (main.done() or _main.get(main) is main) and super().cancel(msg)
+
+
+def enter(turn: object) -> None:
+    """Note that the running task runs ``turn``. Whatever it begins belongs to it."""
+    current.set(turn)
+    task = asyncio.current_task()
+    assert task is not None
+    _main.set(task)
+
+
 class Holder(NamedTuple):
     """Whose code the loop runs: ``current`` of that turn (None: of no turn), and the line."""
 
@@ -39,6 +63,7 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_task_factory(lambda loop, coroutine, **options: TurnTask(coroutine, loop=loop, **options))
         self.slots = asyncio.Semaphore(ASYNC_TURNS)
         self._asked_at = 0.0  # monotonic time of a question that the loop has not answered; 0: none
         self._thread = vital_thread("async-turns", self._run)

@@ -32,7 +32,7 @@ from conversations.contracts import ChannelConfig, Kind, Work
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
-from conversations.handling.async_turns import Holder, current, event_loop
+from conversations.handling.async_turns import Holder, enter, event_loop
 from conversations.handling.backpressure import Backpressure
 from conversations.handling.turn_stream import RELEASE, TURNS, Committed
 from conversations.handling.turn_threads import TurnThreads
@@ -326,7 +326,7 @@ class Handler:
 
         What follows may read the database, which would block the loop: a thread does it.
         """
-        current.set((held, head))
+        enter((held, head))
         async with event_loop().slots:
             if not self._mark_running(held):
                 return

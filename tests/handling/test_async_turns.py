@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from conversations import turns
-from conversations.handling.async_turns import EventLoop, Holder, current
+from conversations.handling.async_turns import EventLoop, Holder, enter
 from tests.kit.stack import wait_until
 
 TASK = turns.Task(conversation_id=1, channel_id=1, bot="b", message=turns.Incoming(id=1, sequence=1, kind="message"),
@@ -44,7 +46,7 @@ def test_the_turn_that_blocks_the_loop_is_found(bot: Callable[[Any], Coroutine[A
         go_on.wait()
 
     async def turn(name: str, body: Coroutine[Any, Any, None]) -> None:
-        current.set(name)
+        enter(name)
         await body
 
     loop.start(turn("innocent", asyncio.sleep(1000)))
@@ -58,6 +60,60 @@ def test_the_turn_that_blocks_the_loop_is_found(bot: Callable[[Any], Coroutine[A
     wait_until(lambda: loop.silence() == 0, 10, "the loop answers")
     wait_until(lambda: "selectors.py" in loop.holder().place, 10, "the loop waits")
     assert loop.holder().turn is None
+
+
+def test_a_turn_that_cancels_every_task_ends_no_other_turn() -> None:
+    """Bots do so to "stop cleanly". The last turn has not begun when that happens."""
+    loop, ended, cancelled = EventLoop(), queue.SimpleQueue[str](), asyncio.Event()
+    runs, started = threading.Event(), threading.Event()
+
+    async def innocent(name: str) -> None:
+        enter(name)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(1000), 0.01)
+        await asyncio.gather(cancelled.wait(), asyncio.create_task(cancelled.wait()))
+        ended.put(name)
+
+    async def culprit() -> None:
+        enter("culprit")
+        before = len(asyncio.all_tasks())
+        runs.set()
+        assert started.wait(10)
+        while len(asyncio.all_tasks()) == before:  # noqa: ASYNC110  (the next task, before its first step)
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(cancelled.set)
+        try:
+            for task in asyncio.all_tasks():
+                task.cancel()
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            ended.put("culprit")
+
+    loop.start(innocent("before"))
+    loop.start(culprit())
+    assert runs.wait(10)
+    loop.start(innocent("behind"))
+    started.set()
+    assert {ended.get(timeout=10) for _ in range(3)} == {"culprit", "before", "behind"}
+
+
+def test_a_turn_can_cancel_what_an_earlier_turn_left_running() -> None:
+    loop, left, ended = EventLoop(), queue.SimpleQueue[asyncio.Task[Any]](), queue.SimpleQueue[bool]()
+
+    async def earlier() -> None:
+        enter("earlier")
+        left.put(asyncio.create_task(asyncio.sleep(1000)))
+
+    async def later() -> None:
+        enter("later")
+        task = left.get()
+        task.cancel()
+        await asyncio.wait([task])
+        ended.put(task.cancelled())
+
+    loop.start(earlier())
+    loop.start(later())
+    assert ended.get(timeout=10)
 
 
 def test_a_loop_on_which_nothing_runs_is_held_by_nobody() -> None:
