@@ -183,8 +183,8 @@ class Cluster(Stack):
         self.servers = self._stack.enter_context(private_servers(POSTGRES))
         self.postgres, self.redis = Database(self.servers), Cache(self.servers)
         self.platform = self._stack.enter_context(Platform(self.folder, self._chance.getrandbits(32)))
-        self._inner_ports = [free_port() for _ in range(self._webs)]
-        self.ports = [self._through(f"generator-web-{n}", port) for n, port in enumerate(self._inner_ports)]
+        self.inner_ports = [free_port() for _ in range(self._webs)]
+        self.ports = [self._through(f"generator-web-{n}", port) for n, port in enumerate(self.inner_ports)]
         self.env = self._environment()
         self.platform_url = f"http://127.0.0.1:{self._through('sender-platform', self.platform.port)}"
         self.manage("migrate", "--noinput")
@@ -192,7 +192,7 @@ class Cluster(Stack):
 
     def begin(self) -> None:
         """Start the processes, then keep them alive."""
-        for number, port in enumerate(self._inner_ports):
+        for number, port in enumerate(self.inner_ports):
             name = f"web-{number}"
             self.web.append(Part(self.web_process(name, port, self._env_of(name))))
         for name in self._host_names:
@@ -200,7 +200,7 @@ class Cluster(Stack):
         for part in self.parts():
             part.start()
         threading.Thread(target=self._keep_alive, name="keep-alive", daemon=True).start()
-        for port in self._inner_ports:
+        for port in self.inner_ports:
             wait_until(lambda port=port: self.healthy(port), START_SECONDS, "the web process answers")
         wait_until(self.complete, START_SECONDS, "every worker's row")
 

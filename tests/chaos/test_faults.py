@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.cluster import LINKS
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS, Fault, strangers
 from tests.chaos.faults.base import MOST_SECONDS
 from tests.kit.stack import Process, wait_until
 
 
 def test_every_number_of_the_table_is_there() -> None:
     assert {f"F{number}" for number in range(1, 45)} <= FAULTS.keys()
+    others = """clients-that-do-not-read bodies-that-never-end neighbour-fails neighbour-floods
+                bot-holds-the-interpreter loop-ends clock-60s pool-exhausted"""
+    assert set(others.split()) <= FAULTS.keys()
+
+
+def test_sockets_with_bytes_in_the_servers_queue_are_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(2)]
+        first, second = listening.accept()[0], listening.accept()[0]
+        first.setblocking(False)
+        while True:
+            try:
+                first.send(bytes(1 << 20))
+            except BlockingIOError:
+                break
+        assert strangers.unread(clients) == 1
+        for each in (first, second, *clients):
+            each.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)

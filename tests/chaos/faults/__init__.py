@@ -5,7 +5,10 @@ postgres    gone, crashed, full, locked, without a free connection
 redis       flushed, killed, full, away
 network     slow, cut one way, an answer swallowed, a name that cannot be found
 platforms   429, 500, refusals, taken and reset, a revoked token
-traffic     copies, disorder, slow clients, messages that cannot be handled, a tenant that floods
+traffic     copies, disorder, messages that cannot be handled, a tenant that floods
+strangers   sockets that do not read, bodies that never end
+neighbours  a tenant whose service fails, or whose batches are full
+misdeeds    bots that hold the interpreter, end the event loop, ask the database and wait
 deploys     all at once, three in one turn, a release that raises, two versions at a time
 people      somebody takes over in the middle of everything
 races       of this design, each made likely
@@ -15,6 +18,8 @@ failover    a standby that lacks the last commits: the limit that is measured
 from tests.chaos.faults import (  # noqa: F401  (each enters its faults)
     deploys,
     failover,
+    misdeeds,
+    neighbours,
     network,
     people,
     platforms,
@@ -22,6 +27,7 @@ from tests.chaos.faults import (  # noqa: F401  (each enters its faults)
     processes,
     races,
     redis,
+    strangers,
     traffic,
 )
 from tests.chaos.faults.base import FAULTS as _ENTERED
