@@ -390,6 +390,12 @@ def test_a_cursor_that_is_none_means_from_the_start(visitor: Visitor, subtests: 
             assert len(visitor.poll(after).json()["items"]) == 1
 
 
+def test_a_poll_with_too_many_fields_is_the_visitors_fault(visitor: Visitor, caplog: pytest.LogCaptureFixture) -> None:
+    answer = visitor.client.get(f"{visitor.base}/messages/?{'a&' * 1001}", headers=visitor._headers({}))
+    assert answer.status_code == 400
+    assert [record.levelname for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_long_conversation_opens_with_its_newest_part(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline, "MOST", 5)
     for number in range(12):
