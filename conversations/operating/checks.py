@@ -158,7 +158,7 @@ def prepared_statements_last(
                 database.transaction(connection, {"probe": intake.PROBE.STATEMENT})
     except psycopg.errors.DuplicatePreparedStatement:
         text = "the pooler before Postgres mixes up prepared statements: set PREPARED_STATEMENTS=0"
-        return [Error(text, hint=HINT, id="conversations.E016")]
+        return [Error(text, hint=HINT, id="conversations.E017")]
     except (psycopg.Error, CoreError):  # E008 and E009 report that
         pass
     return []

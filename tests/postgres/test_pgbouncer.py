@@ -107,7 +107,7 @@ def test_no_session_keeps_what_our_statements_set(stack: Pooled, channel: Channe
 def test_prepared_statements_that_were_left_on_are_seen_where_they_do_not_work(stack: Pooled) -> None:
     env = {**stack.env, "PREPARED_STATEMENTS": "1"}
     done = subprocess.run([sys.executable, "manage.py", "check"], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert ("conversations.E016" in done.stderr) is not stack.prepared, done.stderr
+    assert ("conversations.E017" in done.stderr) is not stack.prepared, done.stderr
 
 
 def settings_of(connection: psycopg.Connection[Any]) -> dict[str, str]:
