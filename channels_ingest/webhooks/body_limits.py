@@ -33,9 +33,10 @@ PAGE_SECONDS = 2.0
 HURRY_SECONDS = 1.0
 # Seconds between two looks for slow bodies. Larger: they are cut later; smaller: more CPU.
 LOOK_SECONDS = 0.5
-# Bodies read at once beyond which there is need: half of the connections, each of which has a
-# thread. Larger: strangers can hold more connections. Smaller: slow clients are cut off sooner.
-MOST_READS = int(os.environ.get("WEB_CONNECTIONS") or 1024) // 2
+CONNECTIONS = int(os.environ.get("WEB_CONNECTIONS") or 1024)  # of this process; each has a thread
+# Bodies read at once beyond which there is need. Larger: strangers can hold more connections.
+# Smaller: slow clients are cut off sooner.
+MOST_READS = CONNECTIONS // 2
 # The same for the bodies of one address. Smaller: slow clients behind one address are cut off.
 READS_OF_ADDRESS = 16
 # Bytes of bodies that are not verified yet, in this process. Larger: strangers can take more memory.

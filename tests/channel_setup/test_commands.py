@@ -213,6 +213,18 @@ def test_an_incomplete_channel_is_shown_by_list_channels_and_by_check() -> None:
     assert json.loads(run("list_channels", "--json"))["missing"] == []
 
 
+def test_check_refuses_a_stored_key_that_signs_nothing() -> None:
+    """What it signed was accepted by the version before: the release must stop, or webhooks are answered 401."""
+    channel = add("generic", "x")
+    channel.set_credentials({"secret_previous": "whsec_QUJDREVGR0hJSktMTU5P"})  # 15 bytes
+    channel.save()
+    with pytest.raises(CommandError, match="channel 'x': secret_previous signs and verifies nothing") as refused:
+        call_command("check", stderr=io.StringIO())
+    assert "QUJD" not in str(refused.value)
+    run("set_channel", channel.public_id, "--set", "secret_previous=")
+    call_command("check", stderr=io.StringIO())
+
+
 TWO_CHANNELS = """
 [[channel]]
 name = "a"

@@ -117,6 +117,14 @@ def test_a_secret_of_under_16_bytes_signs_and_verifies_nothing(secret: str) -> N
     assert not verify_request([secret], headers, b"{}")
 
 
+@pytest.mark.parametrize("broken", ["whsec_QUJDREVGR0hJSktMTU5P", "whsec_é"])
+def test_a_broken_previous_secret_does_not_spoil_the_other(broken: str) -> None:
+    at = str(int(time.time()))
+    headers = {"webhook-id": "1", "webhook-timestamp": at, "webhook-signature": sign_webhook(SECRET, "1", at, b"{}")}
+    assert verify_request([SECRET, broken], headers, b"{}")
+    assert verify_request([broken, SECRET], headers, b"{}")
+
+
 @pytest.mark.parametrize("platform", ADAPTERS)
 def test_both_secrets_verify_during_a_rotation(platform: str) -> None:
     adapter, ours = ADAPTERS[platform], channel(platform)

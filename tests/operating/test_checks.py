@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import secrets
 import uuid
 from typing import Any
@@ -14,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 
+from channels_ingest.checks import threads_suffice
+from channels_ingest.webhooks import body_limits
 from conversations.lanes import redis_client
 from conversations.management.commands import release
 from conversations.models import Channel, Tenant, Worker
@@ -113,7 +116,7 @@ def test_a_pooler_that_mixes_up_prepared_statements_is_refused(
     assert checks.prepared_statements_last(None, databases=["default"]) == []
     monkeypatch.setattr(database, "connect", share)
     (error,) = checks.prepared_statements_last(None, databases=["default"])
-    assert (ids([error]), "PREPARED_STATEMENTS=0" in error.msg) == (["E016"], True)
+    assert (ids([error]), "PREPARED_STATEMENTS=0" in error.msg) == (["E017"], True)
     settings.PREPARED_STATEMENTS = False
     assert checks.prepared_statements_last(None, databases=["default"]) == []
 
@@ -236,6 +239,20 @@ def test_processes_that_run_count_whatever_formation_says(own_database: str) -> 
             assert "the processes that run now" in error.msg
         finally:
             connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')  # type: ignore[arg-type]
+
+
+def test_a_web_process_may_have_a_thread_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a thread is refused, granian's worker ends; a small dyno allows 256."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 256))
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    (error,) = threads_suffice(None)
+    assert ("1064 threads, of 256" in error.msg, error.id) == (True, "channels_ingest.E101")
+    app = json.loads((ROOT / "app.json").read_text())["env"]
+    monkeypatch.setattr(body_limits, "CONNECTIONS", int(app["WEB_CONNECTIONS"]["value"]))
+    assert threads_suffice(None) == []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
+    monkeypatch.setattr(body_limits, "CONNECTIONS", 10**6)
+    assert threads_suffice(None) == []
 
 
 def test_the_formation_of_app_json_is_the_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
