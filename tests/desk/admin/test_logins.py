@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from axes.models import AccessAttempt
+from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, identify_hasher, make_password
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
 from botproject import logins
+from botproject import settings as project
 
 ROUTER = "10.0.0.1"
 ATTACKER, OFFICE = "203.0.113.66", "198.51.100.1"
@@ -51,3 +53,11 @@ def test_a_try_during_the_lock_does_not_make_it_longer() -> None:
     began = AccessAttempt.objects.get().attempt_time
     assert log_in("chris", "wrong", ATTACKER) == 429
     assert AccessAttempt.objects.get().attempt_time == began
+
+
+def test_a_guess_is_hashed_by_one_thread_in_46_mb(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = project.PASSWORD_HASHERS
+    assert make_password("guess").startswith("argon2$argon2id$v=19$m=47104,t=1,p=1$")
+    before = Argon2PasswordHasher().encode("right", "some-salt-of-old")
+    assert check_password("right", before)
+    assert identify_hasher(before).must_update(before), "a hash of before is replaced at the next login"
