@@ -4,6 +4,7 @@ world      platforms and people: sends webhooks, takes replies, checks that each
 stack      the processes and servers that are measured
 measures   what they cost: CPU by part, transactions, statements, rows, WAL
 limit, plain, queue   what our pipeline is compared with
+strangers, crowds     what strangers make us spend, and how they do it
 cases      every case, and the targets
 report     tables, JSON, SVG
 """

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bench import compared, latency, volume
+from bench.crowds import KINDS
 from bench.runs import Result, Scale
+from bench.strangers import strangers
 from bench.world import World
 
 Case = Callable[[World, Scale], Result]
@@ -33,6 +35,7 @@ CASES: dict[str, Case] = {
     "pages": latency.pages,
     "memory": volume.memory_used,
     "duplicates": volume.duplicates,
+    "strangers": strangers,
 }
 
 
@@ -107,4 +110,14 @@ TARGETS = (
            value=figure("memory", "idle_mb")),
     Target(case="duplicates", words="time for five copies of each message, times that for one", bound=2.5, unit="x",
            value=figure("duplicates", "times_as_long")),
+    *(Target(case="strangers", words=f"{kind.replace('_', ' ')} beside 50 webhooks a second: p99 of these", bound=2,
+             unit="x", value=figure("strangers", f"{kind}_p99_times")) for kind in KINDS),
+    Target(case="strangers", words="webhooks refused meanwhile", bound=0,
+           value=figure("strangers", "webhooks_refused")),
+    Target(case="strangers", words="memory (PSS) of the web process of the smallest dyno meanwhile", bound=512,
+           unit=" MB", value=figure("strangers", "memory_mb")),
+    Target(case="strangers", words="rows for strangers who have proved nothing", bound=0,
+           value=figure("strangers", "unproven_rows")),
+    Target(case="strangers", words="temporary files and spool for strangers", bound=0, unit=" bytes",
+           value=figure("strangers", "disk_bytes")),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -110,19 +110,30 @@ def shown(value: float) -> str:
 
 
 def print_table(run: Run) -> None:
-    table = [("", "measured", "target", "met"), *rows(run)]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_columns([("", "measured", "target", "met"), *rows(run)])
     for name, case in run["cases"].items():
         for fault in case["faults"]:
             print(f"{name}: WRONG: {fault}")
     print(f"\n{run['date']} UTC, commit {run['commit']}, {run['machine']}\n{LATEST}")
 
 
+def print_columns(table: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def turned(tables: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """One column for each of what is compared, below its name; no row without any."""
+    names = list(dict.fromkeys(name for figures in tables.values() for name in figures))
+    lines = [[name, *(shown(its[name]) if name in its else "" for its in tables.values())] for name in names]
+    return [["", *tables], *lines] if tables else []
+
+
 def print_result(result: Result) -> None:
     """Figures and costs of one case."""
     print("  " + ", ".join(f"{name} {shown(value)}" for name, value in result.figures.items()))
+    print_columns(turned(result.tables))
     for name, cost in result.costs.items():
         print_cost(name, cost)
     for fault in result.faults:
@@ -191,6 +202,11 @@ def section(name: str, case: Mapping[str, Any]) -> Iterator[str]:
     yield (CASES[name].__doc__ or "").strip()
     yield ""
     yield ", ".join(f"{figure} {shown(value)}" for figure, value in case["figures"].items())
+    yield ""
+    for place, line in enumerate(turned(case.get("tables", {}))):
+        yield f"| {' | '.join(line)} |"
+        if not place:
+            yield "|---" * len(line) + "|"
     yield ""
     for what, cost in case["costs"].items():
         yield from cost_table(what, cost)

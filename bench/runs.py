@@ -31,12 +31,13 @@ class Scale:
     one_user: int = 10_000
     pages: int = 200
     timelines: int = 20
+    sockets: int = 200  # of strangers who read or write slowly
     growth: float = 1.0  # of 1,000,000 conversations with 10 messages each
     warm: float = 3.0
 
 
 SHORT = Scale(seconds=0.5, runs=1, users=200, window=50, rate=40.0, backlog=200, one_user=30, pages=6, timelines=2,
-              growth=0.0005, warm=0.3)  # fmt: skip
+              sockets=6, growth=0.0005, warm=0.3)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -46,6 +47,7 @@ class Result:
     name: str
     figures: dict[str, float] = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, dict[str, float]] = field(default_factory=dict)  # figures of what is compared, a row each
     samples: dict[str, list[float]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
