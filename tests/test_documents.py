@@ -205,3 +205,18 @@ def test_the_first_deployment_tells_the_platform_where_to_post() -> None:
     text = (ROOT / "docs/deploy.md").read_text()
     commands = text[text.index("## First time") :].split("```")[1]
     assert commands.index("add_channel telegram") < commands.index("register_webhook")
+
+
+# ---------------------------------------------------------------- security
+
+
+def test_every_row_of_the_limits_names_a_test_and_each_is_there() -> None:
+    limits = (ROOT / "docs" / "security.md").read_text().split("\n## Limits\n")[1].split("\n## ")[0]
+    cells = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", limits, re.M)][1:]
+    there = {name for path in (ROOT / "tests").rglob("test_*.py")
+             for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.M)}  # fmt: skip
+    named = {row[0]: set(re.findall(r"`(test_\w+)`", row[-1])) for row in cells}
+    assert len(named) == len(cells) > 20, "no limit has two rows"
+    assert {
+        what: sorted(tests - there) or "no test" for what, tests in named.items() if not tests or tests - there
+    } == {}
