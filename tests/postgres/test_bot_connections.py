@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from django.contrib.contenttypes.models import ContentType
-from django.db import connections, transaction
+from django.db import DataError, connections, transaction
 from psycopg_pool import PoolTimeout
 
 from conversations import turns
@@ -105,6 +105,27 @@ def test_a_cursor_keeps_its_connection_until_it_is_closed(is_free: IsFree) -> No
     assert not is_free()
     connections["bots"].rollback()
     connections["bots"].set_autocommit(True)
+    assert is_free()
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_that_sql_began_keeps_its_connection_until_it_ends(is_free: IsFree, end: str) -> None:
+    """Else its later statements would run outside of it, on another connection."""
+
+    def run(query: str) -> list[Any]:
+        with connections["bots"].cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall() if query.startswith("SHOW") else []
+
+    run("BEGIN")
+    assert not is_free()
+    run("SET LOCAL application_name = 'mine'")
+    assert types().count() > 0
+    assert run("SHOW application_name") == [("mine",)]
+    with contextlib.suppress(DataError):
+        run("SELECT 1 / 0")
+    assert not is_free(), "the transaction failed, and has not ended"
+    run(end)
     assert is_free()
 
 

@@ -13,7 +13,11 @@ from typing import Any
 from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 from django.db.utils import OperationalError
+from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout
+
+# Of a broken connection the status is unknown: the pool drops it.
+IN_USE = TransactionStatus.ACTIVE, TransactionStatus.INTRANS, TransactionStatus.INERROR
 
 
 class NoConnection(OperationalError):
@@ -44,8 +48,9 @@ class _ReturningDebug(_Returning, CursorDebugWrapper):
 class DatabaseWrapper(base.DatabaseWrapper):
     """A thread's way to the database. It has a connection from the pool only while it needs one.
 
-    It needs one while a cursor is open (a server-side one, too), inside ``atomic``, and while
-    autocommit is off. A cursor that nobody closes keeps it until it is garbage, or the turn ends.
+    It needs one while a cursor is open (a server-side one, too), inside ``atomic``, inside a
+    transaction that SQL began, and while autocommit is off. A cursor that nobody closes keeps it
+    until the first query after it is garbage, or the turn ends.
     What belongs to a session (``SET``, advisory locks, temporary tables) lasts as long as that.
     """
 
@@ -84,5 +89,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def return_unused(self) -> None:
         """Return the connection to the pool, if nothing needs it."""
         is_used = self._connecting or self.open_cursors or self.in_atomic_block or not self.autocommit
-        if self.connection is not None and not is_used:
+        if self.connection is not None and not is_used and self.connection.pgconn.transaction_status not in IN_USE:
             self.close()
