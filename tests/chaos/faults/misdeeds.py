@@ -17,7 +17,7 @@ MOST = 6  # messages, until each host has had one
 PEOPLE = 30  # at once, whose bot asks the database
 
 
-@fault("bot-holds-the-interpreter", "A regular expression that never ends holds a process of each host", bound=30,
+@fault("bot-holds-the-interpreter", "A regular expression that never ends holds a process of each host", bound=60,
        seconds=30, scaled=15, env={"TURN_SECONDS": "4"}, alone=True)  # fmt: skip
 def bot_holds_the_interpreter(scene: Scene) -> Iterator[None]:
     held: dict[int, str] = {}
