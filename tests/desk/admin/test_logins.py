@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from botproject import logins
+from botproject import logins, passwords
 from botproject import settings as project
 
 ROUTER = "10.0.0.1"
@@ -61,3 +61,13 @@ def test_a_guess_is_hashed_by_one_thread_in_46_mb(settings: Any) -> None:
     before = Argon2PasswordHasher().encode("right", "some-salt-of-old")
     assert check_password("right", before)
     assert identify_hasher(before).must_update(before), "a hash of before is replaced at the next login"
+
+
+def test_passwords_are_hashed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+    for name in ("encode", "verify"):
+        monkeypatch.setattr(Argon2PasswordHasher, name, lambda *_: held.append(passwords.one_at_once.locked()))
+    passwords.Argon2().encode("a", "salt")
+    passwords.Argon2().verify("a", "hash")
+    assert held == [True, True]
+    assert not passwords.one_at_once.locked()
