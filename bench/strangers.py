@@ -226,11 +226,13 @@ def strangers(world: World, scale: Scale) -> Result:
     around = [statistics.mean(period.p99_ms for period in pair) for pair in itertools.pairwise(alone)]
     ratios = [period.p99_ms / p99 for period, p99 in zip(beside, around, strict=True)]
     result.tables["alone"] = row(alone)
+    result.samples["alone, p99 ms"] = [period.p99_ms for period in alone]
     for place, kind in enumerate(KINDS):
         its = beside[place :: len(KINDS)]
         longer = statistics.median(ratios[place :: len(KINDS)])
         result.tables[kind] = {"p99_times": longer, **row(its)}
         result.figures[f"{kind}_p99_times"] = longer
+        result.samples[f"{kind}, p99 ms"] = [period.p99_ms for period in its]
         result.faults += [f"{kind}: {words}" for words in {missing(kind, period, scale) for period in its} - {""}]
     result.figures |= totals(result.tables)
     return result
