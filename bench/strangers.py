@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import shlex
+import stat
 import statistics
 import tempfile
 import threading
@@ -58,15 +59,22 @@ class Watch:
             self.look()
 
     def look(self) -> None:
-        files = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
         self.looks.append({"memory_mb": sum(map(pss, self.pids)) / 1024, "threads": sum(map(threads, self.pids)),
-                           "disk_bytes": sum(files), **sockets(self.port)})  # fmt: skip
+                           "disk_bytes": sum(map(size, self.folder.rglob("*"))), **sockets(self.port)})  # fmt: skip
 
     def most(self) -> dict[str, float]:
         return {name: max(look[name] for look in self.looks) for name in self.looks[0]}
 
     def usual(self, name: str) -> float:
         return statistics.median(look[name] for look in self.looks)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 of a folder, and of a file that is gone by now."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return 0
 
 
 def threads(pid: int) -> int:
