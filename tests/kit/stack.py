@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ import psycopg
 import redis
 import urllib3
 
+from botproject.local.__main__ import procfile
 from botproject.local.servers import Servers, private_servers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,11 +208,10 @@ class Stack:
         return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log", self.code)
 
     def web_process(self, name: str, port: int, env: Mapping[str, str] | None = None) -> Process:
-        serving = "--interface wsgi --workers 1 --blocking-threads 1024 --http 1 --no-ws"
-        respawning = "--respawn-failed-workers --respawn-interval 0.5"
-        command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
-        command += [*serving.split(), *respawning.split(), "botproject.wsgi:application"]
-        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log", self.code)
+        line = f"exec {shlex.quote(sys.executable)} {procfile()['web'].removeprefix('python ')}"
+        here = {"BIND": "127.0.0.1", "PORT": str(port)}
+        command = ["/bin/sh", "-c", line]
+        return Process(name, command, {**self.env, **here, **(env or {})}, self.folder / f"{name}.log", self.code)
 
     def pids(self, role: str, state: str = "") -> list[int]:
         """Processes of a role (handle, send, sweep) that are alive now, from their Worker rows."""

@@ -81,7 +81,7 @@ def test_04_05_unknown_channel_and_another_tenants(edge: Edge) -> None:
     edge.check(body, (401, 0, 0), path=edge.other.webhook_path)
 
 
-@pytest.mark.parametrize("public_id", ["a'b", '"', "a%00b", "%D9%A3%D9%A3", "x" * 10_000, "a;b", "..%2f"])
+@pytest.mark.parametrize("public_id", ["a'b", '"', "a%00b", "%D9%A3%D9%A3", "x" * 7_000, "a;b", "..%2f"])
 def test_06_odd_channel_ids(edge: Edge, public_id: str) -> None:
     edge.check(event(edge), (404, 0, 0), path=f"/webhooks/generic/{public_id}/")
 
@@ -93,15 +93,15 @@ def test_07_a_disabled_channel_stores(edge: Edge) -> None:
         edge.check(update(edge), A, token(), edge.telegram.webhook_path)
 
 
-@pytest.mark.parametrize("headers", [{f"x-{n}": "1" for n in range(101)}, {"x-big": "v" * 9000}, {"x_underscore": "1"}])
-def test_09_many_large_or_odd_headers_are_no_500(edge: Edge, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({f"x-{n}": "1" for n in range(101)}, 431), ({"x-big": "v" * 9000}, 431), ({"x_underscore": "1"}, 200)],
+)
+def test_09_many_or_large_headers_are_refused_and_odd_ones_are_not(
+    edge: Edge, headers: dict[str, str], status: int
+) -> None:
     body = event(edge)
-    assert edge.raw(edge.head({**edge.signed(body), **headers, "content-length": str(len(body))}) + body) in (
-        200,
-        400,
-        431,
-        0,
-    )
+    assert edge.raw(edge.head({**edge.signed(body), **headers, "content-length": str(len(body))}) + body) == status
 
 
 def test_10_a_header_never_comes_back(edge: Edge) -> None:
