@@ -14,7 +14,7 @@ import psycopg
 from tests.chaos import clock, versions
 from tests.chaos.bots import BEGUN
 from tests.chaos.cluster import Part
-from tests.chaos.faults.base import Scene, fault, frozen, gone
+from tests.chaos.faults.base import FIND_SECONDS, Scene, fault, frozen, gone
 from tests.kit.stack import ROOT, Process
 
 PATIENCE_SECONDS = 30.0  # of a host, before SIGKILL
@@ -146,7 +146,7 @@ def _wrong_clocks(scene: Scene, seconds: int) -> Iterator[None]:
         scene.saw("everybody is there", scene.wait(scene.cluster.complete, 40))
         before = scene.committed()
         handled = scene.wait(lambda before=before: scene.committed() > before)
-        scene.saw(f"messages were handled with {' and '.join(ahead)} ahead", handled)
+        scene.wrong(f"nothing was handled in {FIND_SECONDS:g} s with {' and '.join(ahead)} ahead", not handled)
     with frozen(scene.cluster.redis.server.pid):
         time.sleep(2)
     before = scene.committed()
