@@ -61,8 +61,8 @@ def _stored(databases: Sequence[str] | None) -> list[Channel]:
 
 
 def _key_errors(channel: Channel) -> Iterator[CheckMessage]:
-    """Yield an error for each. None where the credentials are another installation's."""
-    with contextlib.suppress(InvalidToken):
+    """Yield an error for each. None where CREDENTIALS_KEYS do not open them, or are no keys."""
+    with contextlib.suppress(InvalidToken, RuntimeError, ValueError):
         for name, value in channel.open_credentials().items():
             if value.startswith(WHSEC) and not can_sign(value):
                 hint = f"manage.py set_channel {channel.public_id} --set {name}=... (an empty value removes it)"

@@ -225,6 +225,14 @@ def test_check_refuses_a_stored_key_that_signs_nothing() -> None:
     call_command("check", stderr=io.StringIO())
 
 
+@pytest.mark.parametrize("keys", [[], ["no key"]])
+def test_check_without_a_usable_credentials_key_says_so(settings: Any, keys: list[str]) -> None:
+    add("generic", "x")
+    settings.CREDENTIALS_KEYS = keys
+    with pytest.raises(CommandError, match="CREDENTIALS_KEYS"):
+        call_command("check", stderr=io.StringIO())
+
+
 TWO_CHANNELS = """
 [[channel]]
 name = "a"
