@@ -85,6 +85,11 @@ class Adapter(abc.ABC):
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
     shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET
 
+    def __init_subclass__(cls) -> None:
+        """Let a class with a ``verify`` of its own not inherit another's ``precheck``: they belong together."""
+        if "verify" in vars(cls) and "precheck" not in vars(cls):
+            cls.precheck = Adapter.precheck  # type: ignore[method-assign]
+
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None:
         """Return the answer to a GET that checks our URL; None if it is another GET."""
         return None

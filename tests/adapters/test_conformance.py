@@ -13,8 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels_ingest.adapters import base
+from channels_ingest.adapters.generic import Generic
 from conversations import registry
-from conversations.contracts import Answer, ChannelConfig, Entry, Note, ReplyBody, StatusUpdate, Unusable
+from conversations.contracts import (
+    Answer,
+    ChannelConfig,
+    Entry,
+    Note,
+    ReplyBody,
+    StatusUpdate,
+    Unusable,
+    WebhookRequest,
+)
 from tests.kit.fixtures import FIXTURES, channel, incoming, names, request
 
 PLATFORMS = sorted(settings.ADAPTERS)
@@ -112,3 +122,17 @@ def test_renewed_bodies_are_other_messages(platform: str) -> None:
         (entry,) = adapter(platform).parse(channel(platform), incoming(json.dumps(body).encode()))
         keys.add(entry.key)
     assert len(keys) == 3
+
+
+def test_an_adapter_with_a_verify_of_its_own_does_not_inherit_the_precheck_of_another() -> None:
+    """Otherwise the authentic requests of a team's adapter that extends ours would be answered 401 unread."""
+
+    class Own(Generic):
+        def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool:
+            return request.headers.get("x-own") == "right"
+
+    class Further(Own):
+        """Inherits both."""
+
+    assert [kind().precheck(channel("generic"), {"x-own": "right"}) for kind in (Own, Further)] == [True, True]
+    assert not Generic().precheck(channel("generic"), {"x-own": "right"})
