@@ -1,14 +1,11 @@
-"""The checker's bots as a Django app, and the place where a planted bug gets into every process.
-
-SIGUSR1 writes the stacks of the newest 100 threads to ``stacks-<pid>.txt``; C code does it, also while a thread holds
-the interpreter.
-"""
+"""The checker's bots as a Django app, and the place where a planted bug gets into every process."""
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import signal
+import sys
+import threading
+import time
 
 from django.apps import AppConfig
 
@@ -17,8 +14,8 @@ class ChaosConfig(AppConfig):
     name = "tests.chaos"
 
     def ready(self) -> None:
-        stacks = open(f"{os.environ.get('DATA_DIR', '.')}/stacks-{os.getpid()}.txt", "w")  # noqa: SIM115  (for ever)
-        faulthandler.register(signal.SIGUSR1, file=stacks)
+        if os.environ.get("CHAOS_READS"):
+            threading.Thread(target=_count_reads, name="count-reads", daemon=True).start()
         planted = os.environ.get("CHAOS_MUTANT", "")
         if planted:
             from tests.chaos import mutants
@@ -28,3 +25,15 @@ class ChaosConfig(AppConfig):
             from tests.chaos import clock
 
             clock.shift(words)
+
+
+def _count_reads() -> None:
+    """Write down, twice a second, how many threads of this process wait for a body."""
+    with open(f"{os.environ['DATA_DIR']}/reads-{os.getpid()}.txt", "w", buffering=1) as file:
+        while True:
+            codes = [frame.f_code for frame in sys._current_frames().values()]
+            reads = [
+                code for code in codes if code.co_name in ("_chunk", "read") and "/webhooks/body" in code.co_filename
+            ]
+            file.write(f"{len(reads)}\n")
+            time.sleep(0.5)

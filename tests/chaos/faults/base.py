@@ -130,17 +130,6 @@ class Scene:
         point, _, pid = record.read_text().splitlines()[0].split()
         return point, int(pid)
 
-    def stacks(self, pid: int) -> list[str]:
-        """Return what each of the newest hundred threads of a process does, also while one holds the interpreter."""
-        path = self.cluster.folder / f"stacks-{pid}.txt"
-        if not path.exists():
-            return []
-        before = path.stat().st_size
-        send(signal.SIGUSR1, pid)
-        self.wait(lambda: path.stat().st_size > before, 2)
-        time.sleep(0.1)  # it writes line by line
-        return path.read_text()[before:].split("\n\n")
-
     def _disarm(self) -> None:
         """What is started again inside a host has its failpoint still, which was hit once; then it must be gone."""
         armed = [part for part in self.cluster.parts() if part.armed]
