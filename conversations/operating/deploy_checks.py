@@ -31,36 +31,19 @@ REDIS_CONNECTIONS: Mapping[str, int] = {"web": 2, Work.HANDLE: 6, Work.SEND: 5, 
 PUBLISHED_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 # Number of the check -> whether the mistake is there, and how to say it.
 _LOCAL_ONLY: tuple[tuple[int, Callable[[], bool], str], ...] = (
-    (
-        101,
-        lambda: settings.ALLOW_PRIVATE_OUTBOUND,
-        "ALLOW_PRIVATE_OUTBOUND is on: channels could reach into your network",
-    ),
-    (
-        102,
-        lambda: not settings.PUBLIC_URL.startswith("https://"),
-        "PUBLIC_URL is not https (Heroku gives one with `heroku labs:enable runtime-dyno-metadata`)",
-    ),
+    (101, lambda: settings.ALLOW_PRIVATE_OUTBOUND, "ALLOW_PRIVATE_OUTBOUND is on: channels reach into your network"),
+    (102, lambda: not settings.PUBLIC_URL.startswith("https://"),
+     "PUBLIC_URL is not https (Heroku gives one with `heroku labs:enable runtime-dyno-metadata`)"),
     (103, lambda: settings.DEBUG, "DEBUG is on: error pages show secrets"),
     (104, lambda: settings.LOCAL, "LOCAL is on: it is for `make run` and tests"),
     (105, lambda: bool(os.environ.get("FAILPOINTS")), "FAILPOINTS is set: it is for tests"),
     (106, lambda: "*" in settings.ALLOWED_HOSTS, "ALLOWED_HOSTS takes any host"),
-    (
-        111,
-        lambda: settings.SECRET_KEY.startswith("only-for-") or PUBLISHED_KEY in settings.CREDENTIALS_KEYS,
-        "SECRET_KEY or CREDENTIALS_KEYS is a key of the tests, which everybody can read",
-    ),
-    (
-        112,
-        lambda: bool(settings.METRICS_TOKEN) and crypto.is_guessable(settings.METRICS_TOKEN),
-        "METRICS_TOKEN can be guessed: give it 32 random characters or more",
-    ),
-    (
-        110,
-        lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE),
-        "cookies would travel in clear",
-    ),
-)
+    (110, lambda: not (settings.SESSION_COOKIE_SECURE and settings.CSRF_COOKIE_SECURE), "cookies travel in clear"),
+    (111, lambda: settings.SECRET_KEY.startswith("only-for-") or PUBLISHED_KEY in settings.CREDENTIALS_KEYS,
+     "SECRET_KEY or CREDENTIALS_KEYS is a key of the tests, which everybody can read"),
+    (112, lambda: bool(settings.METRICS_TOKEN) and crypto.is_guessable(settings.METRICS_TOKEN),
+     "METRICS_TOKEN can be guessed: give it 32 random characters or more"),
+)  # fmt: skip
 
 
 @register(Tags.security, deploy=True)
