@@ -43,6 +43,18 @@ QUIET_SECONDS = 30.0
 LONGEST_SECONDS = 600.0
 
 
+LEGEND = """
+plain pipeline  a Django view, a Celery task that handles, one that delivers, and a Redis lock for each person, with
+                Redis as broker (bench/plain). Its tasks live in Redis: what is flushed is forgotten
+accepted        messages whose webhook was answered 200; each was sent twice
+lost            accepted, and not answered within 30 s after the last reply, with nothing broken any more
+out of order    answered after a later message of the same person
+doubled         answered more than once: the platform takes no idempotency key (as Telegram), so a reply is sent
+                again if its sender was killed during the call
+slowest answer  from the webhook to the reply; most wait until the killing ends, because no worker lives for long
+"""
+
+
 class Platform(World):
     """A world that remembers every reply that arrived, and says how far it is."""
 
@@ -199,6 +211,7 @@ def prove(
         trouble.begin()
         platform.run(stream, seconds=LONGEST_SECONDS)
         trouble.end()
+        print(f"  {name}: nothing is broken any more; waiting for what is still to be answered", flush=True)
         platform.last_reply = time.monotonic()
         platform.run(until=lambda: not platform.expected or platform.is_quiet(), seconds=LONGEST_SECONDS)
     return outcome(name, platform, stream)
@@ -216,12 +229,12 @@ def print_table(outcomes: list[Outcome]) -> None:
     for row in rows:
         print(row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
               sep="  ")  # fmt: skip
-    print("""
-accepted      messages whose webhook was answered 200; each was sent twice
-lost          accepted, never answered
-out of order  answered after a later message of the same person
-doubled       answered more than once: the platform here takes no idempotency key (as Telegram's), so a
-              reply whose sender was killed during the call is sent again""")
+    print(LEGEND)
+    ours = outcomes[0]
+    if ours.broken:
+        print(f"The promise is broken: {ours.name} lost {ours.lost} and swapped {ours.swapped}.")
+    else:
+        print(f"The promise is kept: {ours.name} lost nothing and swapped nothing.")
 
 
 def main() -> int:

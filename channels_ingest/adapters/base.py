@@ -57,7 +57,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 BOT_SECRETS = tuple(
     Secret(name=name, help=help, required=False, rotates=True, pattern=WHSEC_PATTERN)
     for name, help in {
-        "bot_secret": "whsec_ and base64; signs requests to an http bot and its late replies",
+        "bot_secret": "whsec_ and base64 of 16 bytes or more; signs requests to an http bot and its late replies",
         "secret": "whsec_ and base64; stands in for a bot_secret that is not set",
     }.items()
 )

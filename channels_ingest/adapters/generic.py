@@ -67,7 +67,7 @@ class Generic(Adapter):
     secrets = (
         Secret(
             name="secret",
-            help="whsec_ and base64; signs both directions",
+            help="whsec_ and base64 of 16 bytes or more; signs both directions",
             rotates=True,
             pattern=WHSEC_PATTERN,
         ),
