@@ -18,7 +18,14 @@ from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.adapters.reading import Json, any_id, bigint, maybe_list, maybe_text, moment, number, obj, text
 from channels_ingest.adapters.setting_checks import URL
 from channels_ingest.formats.signatures import WHSEC_PATTERN, may_be_signed, sign_webhook, verify_request
-from channels_ingest.formats.strict_json import Unreadable, read_json, read_object, split_array, split_object
+from channels_ingest.formats.strict_json import (
+    Unreadable,
+    read_json,
+    read_object,
+    refuse_floods,
+    split_array,
+    split_object,
+)
 from channels_ingest.outbound import http
 from conversations.contracts import (
     FOREVER,
@@ -43,6 +50,9 @@ BATCH = "messages.batch"  # the type of a request with many items
 # Most items of a batch; a larger batch is quarantined as a whole. Larger: one request takes more
 # time and memory. Smaller: senders must split their batches.
 MAX_ITEMS = 10_000
+# Most tokens (strings, brackets, commas) of these items together: 100 for each, where an ordinary one
+# has about 30. Larger: one batch takes more memory. Smaller: batches with many details are quarantined.
+MAX_BATCH_TOKENS = 100 * MAX_ITEMS
 STATUSES = {
     "message.sent": "sent",
     "message.delivered": "delivered",
@@ -155,6 +165,7 @@ def _read_batch(members: Mapping[str, bytes], delivery_id: str) -> Iterator[Pars
     """Read each item from its own bytes, so that a bad one does not spoil the others."""
     timestamp = read_json(members.get("timestamp", b"null"))
     items = split_object(members.get("data", b"{}")).get("messages", b"null")
+    refuse_floods(items, MAX_BATCH_TOKENS)
     for index, raw in enumerate(split_array(items, MAX_ITEMS)):
         try:
             item = read_object(raw)

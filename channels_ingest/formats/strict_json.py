@@ -68,7 +68,7 @@ class Unreadable(Exception):
 def read_json(raw: bytes) -> Any:
     """Return the value of ``raw``. Raises ``Unreadable``."""
     raw = raw.removeprefix(BOM)
-    _refuse_floods(raw)
+    refuse_floods(raw)
     try:
         value = _decode(raw)
         exact = _shows_every_key(raw, value)
@@ -188,9 +188,9 @@ def _bad(why: str, index: int) -> Unreadable:
     return Unreadable(f"JSON cannot be read: {why} at {index}")
 
 
-def _refuse_floods(raw: bytes) -> None:
-    """Raise ``Unreadable`` if there are more tokens than allowed, before they become values."""
-    if len(raw) > MAX_TOKENS and next(itertools.islice(_tokens(raw), MAX_TOKENS, None), None):
+def refuse_floods(raw: bytes, limit: int = MAX_TOKENS) -> None:
+    """Raise ``Unreadable`` if there are more than ``limit`` tokens, before they become values."""
+    if len(raw) > limit and next(itertools.islice(_tokens(raw), limit, None), None):
         raise Unreadable("JSON has too many keys or values")
 
 

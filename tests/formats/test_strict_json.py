@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels_ingest.adapters import generic
 from channels_ingest.adapters.generic import MAX_ITEMS, Generic
 from channels_ingest.formats import strict_json
 from channels_ingest.formats.strict_json import Unreadable, read_json, split_array, split_object
@@ -181,6 +182,19 @@ def test_a_flood_of_values_is_set_aside_before_it_takes_memory(body: bytes) -> N
     assert len(things) == 1
     assert isinstance(things[0], Unusable)
     assert peak < 8 * len(body)
+
+
+def test_items_that_are_each_allowed_are_set_aside_if_they_hold_too_much_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """8 MB of them took 355 MB."""
+    item = b'{"message_id":"1","user":{"id":"u"},"chat":{"id":"u"},"text":"x","extra":{"a":[{},{},{}]}}'
+    body = BATCH + b",".join([item] * 10) + b"]}}"
+    tokens = 1 + 10 * (item.count(b'"') // 2 + sum(item.count(mark) for mark in (b"{", b"[", b","))) + 9
+    monkeypatch.setattr(generic, "MAX_BATCH_TOKENS", tokens)
+    assert all(isinstance(thing, Entry) for thing in parse(body))
+    monkeypatch.setattr(generic, "MAX_BATCH_TOKENS", tokens - 1)
+    assert [type(thing) for thing in parse(body)] == [Unusable]
 
 
 def test_too_many_brackets_in_one_item_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
