@@ -44,6 +44,11 @@ def test_one_of_several_signatures_and_one_of_two_secrets_is_enough() -> None:
     assert verify(secrets=(OTHER, SECRET))
 
 
+def test_the_first_16_signatures_of_a_header_count() -> None:
+    assert verify("v1,AAAA " * 15 + SIGNATURE)
+    assert not verify("v1,AAAA " * 16 + SIGNATURE)
+
+
 def test_a_body_with_any_byte_changed_is_refused() -> None:
     for place in range(len(BODY)):
         assert not verify(body=BODY[:place] + bytes([BODY[place] ^ 1]) + BODY[place + 1 :])

@@ -37,6 +37,15 @@ def test_a_forged_token_belongs_to_no_visitor(forged: str) -> None:
     assert tokens.read(CHANNEL, forged) is None
 
 
+def test_a_token_that_is_too_long_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor = tokens.new_visitor()
+    token = tokens.issue(CHANNEL, visitor)
+    monkeypatch.setattr(tokens, "MAX_TOKEN", len(token))
+    assert tokens.read(CHANNEL, token) == visitor
+    monkeypatch.setattr(tokens, "MAX_TOKEN", len(token) - 1)
+    assert tokens.read(CHANNEL, token) is None
+
+
 def test_every_changed_character_is_noticed() -> None:
     token = tokens.issue(CHANNEL, tokens.new_visitor())
     for place, character in enumerate(token[:-1]):  # the last one carries bits that base64 ignores
