@@ -174,8 +174,9 @@ def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
     others go to the bot. Raises ``NotAnswered`` where nobody answered any of them.
     """
     steps = {
-        "release": step("release", everything=skip_answered),
         "back": step("hand_back", skip=skip_answered, seen_last=seen.last_sequence),
+        # After it, so that a refused hand-back numbers nothing that still waits for its window.
+        "release": step("release", everything=skip_answered),
         "assign": step("assign", assignee=None),
     }
     reason = "answered messages skipped:" if skip_answered else "left to the bot"

@@ -910,3 +910,19 @@ def test_an_intent_that_rides_with_a_late_result_is_not_written() -> None:
         story.postgres_agrees_with_the_model()
     finally:
         story.teardown()
+
+
+@pytest.mark.usefixtures("_no_wakes")
+def test_a_refused_hand_back_numbers_no_message_that_waits_for_its_window() -> None:
+    story = Lanes()
+    try:
+        story.channel_is_added(order="settle", parked="human", gap="go_on", unknown="resend")
+        story.people_write(count=1, lane=0, places=[1, 1, 1], starts_turn=False)
+        story.postgres_agrees_with_the_model()
+        story.staff_act(lane=0, message=1, page="new", verb="take over or hand back")
+        story.people_write(count=1, lane=0, places=[1, 1, 1], starts_turn=False)
+        story.postgres_agrees_with_the_model()
+        story.staff_act(lane=0, message=1, page="new", verb="take over or hand back")
+        story.postgres_agrees_with_the_model()
+    finally:
+        story.teardown()
