@@ -51,7 +51,7 @@ lost            accepted, and not answered within 30 s after the last reply, wit
 out of order    answered after a later message of the same person
 doubled         answered more than once: the platform takes no idempotency key (as Telegram), so a reply is sent
                 again if its sender was killed during the call
-slowest answer  from the webhook to the reply; most wait until the killing ends, because no worker lives for long
+slowest answer  from the webhook to the reply, while things break
 """
 
 
