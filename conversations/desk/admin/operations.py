@@ -19,8 +19,8 @@ from django.utils.html import format_html
 from conversations.desk import access
 from conversations.desk.admin import filters
 from conversations.desk.admin.conversations import name_of
-from conversations.desk.admin.windows import Walk, Window, in_words
-from conversations.desk.templatetags.desk import age, visible, words
+from conversations.desk.admin.windows import Walk, Window
+from conversations.desk.templatetags.desk import age, in_words, visible, words
 from conversations.models import Audit, Conversation, Worker
 
 # Seconds without a heartbeat after which a worker is shown as silent. Smaller: busy workers seem

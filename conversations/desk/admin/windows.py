@@ -8,8 +8,6 @@ and an address of its own, and asks ``access`` before it runs.
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -21,10 +19,9 @@ from django.db.models.expressions import Combinable
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 
 from conversations.desk import access, actions
-from conversations.desk.templatetags.desk import visible
+from conversations.desk.templatetags.desk import in_words, visible
 from conversations.errors import CoreError
 from conversations.postgres.storable_text import read_number
 
@@ -329,23 +326,6 @@ class Unlisted(Window):
         if not self.has_view_permission(request):
             return self.refuse(request, None, self.action)
         return HttpResponseRedirect(reverse(self.listed))
-
-
-def in_words(value: Any) -> str:
-    """Return a row's value as text for a page: "—" for none, times in local time, lists as JSON.
-
-    ``visible`` puts a symbol in place of each invisible character of a text.
-    """
-    match value:
-        case None | "":
-            return "—"
-        case bool():
-            return "yes" if value else "no"
-        case dt.datetime():
-            return timezone.localtime(value).strftime("%Y-%m-%d %H:%M:%S")
-        case dict() | list():
-            return json.dumps(value, ensure_ascii=False, indent=2) if value else "—"
-    return visible(value)
 
 
 def number_in(request: HttpRequest, name: str) -> int:

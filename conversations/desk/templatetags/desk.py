@@ -25,6 +25,23 @@ def visible(text: Any) -> str:
     return _HIDDEN.sub(_symbol, "" if text is None else str(text))
 
 
+def in_words(value: Any) -> str:
+    """Return a row's value as text for a page: "—" for none, times in local time, lists as JSON.
+
+    ``visible`` puts a symbol in place of each invisible character of a text.
+    """
+    match value:
+        case None | "":
+            return "—"
+        case bool():
+            return "yes" if value else "no"
+        case dt.datetime():
+            return timezone.localtime(value).strftime("%Y-%m-%d %H:%M:%S")
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False, indent=2) if value else "—"
+    return visible(value)
+
+
 def _symbol(match: re.Match[str]) -> str:
     """Return the picture of an ASCII control character (from U+2400), else the code in brackets."""
     code = ord(match.group())
