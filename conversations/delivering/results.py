@@ -44,8 +44,9 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
     """A row of ``fetch_replies.sql``: a lane (conversation), its reply, and the message answered.
 
     ``id`` is the conversation's; ``reply_id`` is None for a lane with nothing left. ``answers`` is
-    the platform's id of the message that the reply answers. ``sent_ago``: seconds since the lane's
-    last send; ``wait``: seconds until the reply's next attempt; ``age``: seconds since it was made.
+    the platform's id of the message that the reply answers. ``intent_number``: of the reply's
+    newest intent. ``sent_ago``: seconds since the lane's last send; ``wait``: seconds until the
+    reply's next attempt; ``age``: seconds since it was made.
     """
 
     id: int
@@ -63,6 +64,7 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
     author: str
     status: str
     attempts: int
+    intent_number: int
     wait: float | None
     expired: bool
     key: uuid.UUID
@@ -74,7 +76,10 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A result, an intent, or both, of one lane. An item of ``commit_sends.sql``."""
+    """A result, an intent, or both, of one lane. An item of ``commit_sends.sql``.
+
+    ``number``: of the intent whose result this is. ``intent_number``: of the intent before this one.
+    """
 
     ord: int = -1
     id: int
@@ -83,6 +88,7 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     reply_id: int | None = None
     sequence: int | None = None
     expect: str | None = None
+    number: int | None = None
     attempts: int | None = None
     status: str | None = None
     attempts_after: int | None = None
@@ -94,7 +100,7 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     intent_claim: str | None = None
     intent_id: int | None = None
     intent_sequence: int | None = None
-    intent_attempts: int | None = None
+    intent_number: int | None = None
 
 
 class Written(NamedTuple):
@@ -151,7 +157,7 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
 
     ``paused``: the channel is paused, so that a failure spends no attempt.
     """
-    sending = msgspec.structs.replace(reply, attempts=reply.attempts + 1, status="sending")  # as the intent left it
+    sending = after_intent(reply)
     match outcome:
         case Sent():
             return result(sending, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
@@ -168,6 +174,12 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
             )
         case _:
             return retry(sending, claim, channel, outcome, paused)
+
+
+def after_intent(reply: Next) -> Next:
+    """Return a pending reply as its intent left it."""
+    number = reply.intent_number + 1
+    return msgspec.structs.replace(reply, attempts=reply.attempts + 1, intent_number=number, status="sending")
 
 
 def retry(
@@ -218,6 +230,7 @@ def result(
         reply_id=reply.reply_id,
         sequence=reply.sequence,
         expect=reply.status,
+        number=reply.intent_number,
         attempts=reply.attempts,
         status=status,
         attempts_after=attempts_after,

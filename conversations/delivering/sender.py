@@ -424,7 +424,7 @@ class Sender:
         lane.result, lane.probe = None, False
         lane.claim = self.incarnation  # read once: another thread may change it
         step.intent_claim = str(lane.claim)
-        step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
+        step.intent_id, step.intent_sequence, step.intent_number = reply.reply_id, reply.sequence, reply.intent_number
         lane.trace = bytes(reply.identity or b"").hex()[:16]
         self._in_hand.add(reply.reply_id)
         failpoint("D1")

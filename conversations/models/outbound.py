@@ -45,7 +45,8 @@ class Reply(models.Model):
     status = models.CharField(max_length=9, choices=Status, db_default=Status.PENDING)
     delivered = models.CharField(max_length=9, choices=Delivered, db_default=Delivered.NONE)
     claimed_by = models.UUIDField(null=True)
-    attempts = models.SmallIntegerField(db_default=0)
+    attempts = models.SmallIntegerField(db_default=0)  # those that count: not those that were given back
+    intent_number = models.IntegerField(db_default=0)  # of its newest intent; it only grows, also where attempts do not
     not_before = models.DateTimeField(null=True)
     valid_until = models.DateTimeField(null=True)
     key = models.UUIDField(db_default=RandomUUID())

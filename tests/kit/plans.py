@@ -311,7 +311,7 @@ def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
     """``more``: whether their lanes have others behind them."""
     intents = [
         {"ord": place, "id": row[0], "intent_claim": str(CLAIM), "intent_id": row[10], "intent_sequence": row[11],
-         "intent_attempts": 0}
+         "intent_number": 0}
         for place, row in enumerate(replies)
     ]  # fmt: skip
     run.file("lock_ids", ids=[row[0] for row in replies])
@@ -319,7 +319,7 @@ def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
     assert len(run.file("find_claimed", claim=CLAIM)) == 2
     ends = [
         {"ord": place, "id": row[0], "claim": str(CLAIM), "reply_id": row[10], "sequence": row[11], "expect": "sending",
-         "attempts": 1, "status": "sent", "platform_id": f"new:{row[11]}:{place}"}
+         "number": 1, "status": "sent", "platform_id": f"new:{row[11]}:{place}"}
         for place, row in enumerate(replies)
     ]  # fmt: skip
     written = run.file("commit_sends", items=json.dumps(ends))

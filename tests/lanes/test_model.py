@@ -154,6 +154,7 @@ class Answer:
     text: str
     status: str = "pending"
     attempts: int = 0
+    number: int = 0  # of its newest intent
     claim: str | None = None
     id: int = 0
     covers: frozenset[int] = frozenset()  # the messages that a person answered with it
@@ -688,7 +689,7 @@ class Lanes(RuleBasedStateMachine):
         if step.reply_id is None or step.sequence is None:
             return False
         answer = lane.answers[step.sequence - 1]
-        as_known = (answer.status, answer.attempts, answer.claim) == (step.expect, step.attempts, step.claim)
+        as_known = (answer.status, answer.number, answer.claim) == (step.expect, step.number, step.claim)
         if not as_known or (step.expect != "sending" and lane.unsettled_before(step.sequence)):
             return False
         back = step.status == "pending" and self._is_draft(lane, answer)
@@ -705,10 +706,11 @@ class Lanes(RuleBasedStateMachine):
             return False
         answer = lane.answers[step.intent_sequence - 1]
         may = not self._is_draft(lane, answer) and (answer.author == "person" or not self._was_unreachable(lane, step))
-        as_known = (answer.status, answer.attempts) == ("pending", step.intent_attempts)
+        as_known = (answer.status, answer.number) == ("pending", step.intent_number)
         if not may or not as_known or lane.unsettled_before(step.intent_sequence):
             return False
         answer.status, answer.attempts, answer.claim = "sending", answer.attempts + 1, step.intent_claim
+        answer.number += 1
         return True
 
     def _was_unreachable(self, lane: Lane, step: Step) -> bool:
@@ -871,7 +873,7 @@ class Lanes(RuleBasedStateMachine):
 
 def _with_intent(step: Step, reply: Next, claim: uuid.UUID) -> Step:
     step.intent_claim = str(claim)
-    step.intent_id, step.intent_sequence, step.intent_attempts = reply.reply_id, reply.sequence, reply.attempts
+    step.intent_id, step.intent_sequence, step.intent_number = reply.reply_id, reply.sequence, reply.intent_number
     return step
 
 

@@ -1,10 +1,10 @@
 -- Writes results of replies k ("sent", "parked", ...) together with intents of replies k+1 ("this
 -- process is about to send it"), each only if nothing relevant changed (compare-and-set). lock_ids
 -- has locked the lanes (conversations); those that it could not lock are "busy".
---   A result needs: the reply in the status and attempt that the sender knows; if it was not being
---   sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over.
+--   A result needs: the reply in the status that the sender knows, and no intent since; if it was not
+--   being sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over.
 --   An intent needs: its item's result, if it has one, written and neither pending nor unknown; the
---   reply pending, in that attempt and not expired; all before it settled; and its author a person,
+--   reply pending, without another intent since, and not expired; all before it settled; and its author a person,
 --   or else the person reachable and, for the bot, a number beyond cancelled_through. Without a
 --   result it writes the lane only if the head moves or send_due_at is less than a second away:
 --   most lanes have one reply, and keep the time that storing it set.
@@ -14,9 +14,9 @@
 -- Indexes: primary keys, reply_sequence_once.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
-         ord integer, id bigint, claim uuid, reply_id bigint, sequence bigint, expect text, attempts smallint, status text,
+         ord integer, id bigint, claim uuid, reply_id bigint, sequence bigint, expect text, number integer, status text,
          attempts_after smallint, delay float, platform_id text, error text, unreachable boolean, new_chat text,
-         intent_claim uuid, intent_id bigint, intent_sequence bigint, intent_attempts smallint)),
+         intent_claim uuid, intent_id bigint, intent_sequence bigint, intent_number integer)),
 held AS MATERIALIZED (
   SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.last_reply_sequence, c.unreachable_since
     FROM items i
@@ -30,7 +30,7 @@ due AS MATERIALIZED (
               WHEN h.status = 'sent' AND f.error IS NOT NULL THEN 'failed' ELSE h.status END AS status
     FROM held h
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.reply_id AND p.conversation_id = h.id AND p.status = h.expect
-                          AND p.attempts = h.attempts AND p.claimed_by IS NOT DISTINCT FROM h.claim LIMIT 1) r
+                          AND p.intent_number = h.number AND p.claimed_by IS NOT DISTINCT FROM h.claim LIMIT 1) r
     LEFT JOIN LATERAL (SELECT s.error FROM status s WHERE s.channel_id = r.channel_id AND s.platform_id = h.platform_id
                           AND s.status = 'failed' AND h.platform_id <> '' LIMIT 1) f ON true
    WHERE h.reply_id IS NOT NULL
@@ -53,7 +53,7 @@ meant AS MATERIALIZED (
   SELECT h.ord, h.id, h.intent_id, h.intent_sequence, h.intent_claim
     FROM held h LEFT JOIN due d USING (ord)
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.intent_id AND p.conversation_id = h.id AND p.status = 'pending'
-                          AND p.attempts = h.intent_attempts AND p.sequence = h.intent_sequence
+                          AND p.intent_number = h.intent_number AND p.sequence = h.intent_sequence
                           AND (p.author <> 'bot' OR p.sequence > h.cancelled_through)
                           AND (p.author = 'person' OR h.unreachable_since IS NULL)
                           AND (p.valid_until IS NULL OR p.valid_until >= now()) LIMIT 1) r
@@ -63,7 +63,8 @@ meant AS MATERIALIZED (
                         AND b.sequence < h.intent_sequence AND b.status IN ('pending', 'sending', 'unknown')
                         AND b.id IS DISTINCT FROM h.reply_id OFFSET 0)),
 intents AS (
-  UPDATE reply r SET status = 'sending', claimed_by = i.intent_claim, attempts = r.attempts + 1, intent_at = now(), not_before = NULL
+  UPDATE reply r SET status = 'sending', claimed_by = i.intent_claim, attempts = r.attempts + 1,
+         intent_number = r.intent_number + 1, intent_at = now(), not_before = NULL
     FROM meant i WHERE r.id = i.intent_id AND r.id = ANY (ARRAY(SELECT intent_id FROM meant))),
 lanes AS (
   UPDATE conversation c

@@ -430,7 +430,7 @@ RACES = (
         "a sender that was taken for dead writes its result over another's attempt",
         "frozen_sender",
         "I11 I12 I13",
-        Sql("commit_sends", Condition("due", "p.attempts", "h.attempts"), "true"),
+        Sql("commit_sends", Condition("due", "p.intent_number", "h.number"), "true"),
         Sql("commit_sends", Condition("due", "p.claimed_by", "h.claim"), "true"),
     ),
     mutant(
