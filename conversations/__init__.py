@@ -25,6 +25,7 @@ What the steps stand on:
     installation.py   whose database this is
     crypto.py         secrets at rest, keyed hashes
     concurrency.py    vital threads, batching threads, timers, answers kept for a while
+    processor.py      measures whether processor time is left
     telemetry/        logs and error reports, without what people wrote
     failpoints.py     where tests stop, kill or break a process
 

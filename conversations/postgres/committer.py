@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from conversations import processor
 from conversations.concurrency import vital_thread
 from conversations.errors import NotStored, UnsafeDatabase
 from conversations.postgres import database
@@ -36,12 +37,8 @@ SLICE = 2 * BATCH
 # Seconds until an item of a patient stream is tried again. Larger: slower recovery. Smaller: more
 # attempts to connect in vain.
 RECONNECT_SECONDS = 0.2
-# If recent batches had so many items on average, the next one waits for more before it starts.
-# Larger: fewer items share a commit under moderate load. Smaller: single callers wait for others
-# that do not come.
-LINGER_FROM = 3
-# Seconds of that wait, at most, unless ``linger`` says otherwise. Larger: each item is written
-# later. Smaller: fewer items share a commit.
+# Seconds that a batch waits for more items while the processor is short, at most, unless ``linger``
+# says otherwise. Larger: each item is written later. Smaller: fewer items share a commit.
 LINGER_SECONDS = 0.002
 # Seconds until locked lanes are tried again when nothing else waits. Larger: their items wait
 # longer after the lock is released. Smaller: more transactions in vain.
@@ -61,7 +58,7 @@ class Committer:
 
     ``after_batch(tickets)`` is called in its thread after the tickets' own ``done``.
 
-    ``linger``: longest time in seconds that a batch waits for more items under load. Long for
+    ``linger``: longest time in seconds that a batch waits for more items, see ``_collect``. Long for
     independent callers (web requests). Short for turns and replies: a lane comes back as soon as it
     is written, so each message pays the wait several times.
     """
@@ -81,7 +78,6 @@ class Committer:
         self._connection: psycopg.Connection[Any] | None = None
         self._room = Room()
         self._stopping = False
-        self._mean_size = 0.0  # items of the last batches, each counting half as much as the one after it
         self._last_took = 0.0  # seconds
         self._thread = vital_thread(name, self._run)
 
@@ -196,7 +192,6 @@ class Committer:
             batch, failed = self._backlog.take(time.monotonic())
             self._answer(failed)
             if batch:
-                self._mean_size = (self._mean_size + len(batch)) / 2
                 self._liveness.begin()
                 finished = self._write_batch(batch)
                 self._last_took = self._liveness.end()
@@ -207,9 +202,10 @@ class Committer:
     def _collect(self) -> None:
         """Move all queued tickets into the backlog; block while there are none.
 
-        Under load, wait as long as the last batch took, so that more items share a commit.
+        While the processor is short, wait as long as the last batch took, so that more items share
+        a commit.
         """
-        if self._mean_size >= LINGER_FROM and not self._backlog and not self._stopping:
+        if processor.is_short() and not self._backlog and not self._stopping:
             time.sleep(min(self._last_took, self._linger))
         block = not self._backlog
         while True:

@@ -36,8 +36,9 @@ log = structlog.get_logger(__name__)
 # 503. Larger: platforms give up on us first. Smaller: a short failure of Postgres refuses more
 # requests.
 ANSWER_SECONDS = 2.5
-# Seconds that a batch waits for more requests under load, at most: a batch costs as much as ten of
-# its messages. Larger: every answer is slower. Smaller: more batches, each with fewer requests.
+# Seconds that a batch waits for more requests while the processor is short, at most: a batch costs as
+# much as ten of its messages (on 2 cores). Larger: every answer is slower. Smaller: more batches, each
+# with fewer requests.
 LINGER_SECONDS = 0.01
 # Bytes of memory that each item takes besides its request's body. Larger: fewer large requests are
 # taken at once. Smaller: what waits takes more memory than is counted.

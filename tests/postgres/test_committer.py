@@ -242,7 +242,7 @@ def test_a_queue_that_holds_too_many_bytes_refuses(
     assert writer.write(stream, ("b", 2)) == "written"
 
 
-def test_where_many_share_a_batch_the_next_one_waits_as_long_as_that_took_and_one_alone_for_nobody(
+def test_only_while_the_processor_is_short_a_batch_waits_for_more_as_long_as_the_last_one_took(
     notes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
@@ -254,21 +254,22 @@ def test_where_many_share_a_batch_the_next_one_waits_as_long_as_that_took_and_on
     monkeypatch.setattr(committer, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     stream, longest, numbers = Notes(), 0.3, itertools.count(1)
 
-    def batch(size: int, seconds: float) -> None:
+    def batch(seconds: float) -> None:
         stream.fault = lambda items: time.sleep(seconds)
-        items = [(f"lane {n}", next(numbers)) for n in range(size)]
-        assert submit(made, stream, *items)() == ["written"] * size
+        items = [(f"lane {n}", next(numbers)) for n in range(20)]
+        assert submit(made, stream, *items)() == ["written"] * 20
 
+    monkeypatch.setattr(committer.processor, "is_short", lambda: False)
     made = committer.Committer("lingering", linger=longest)
     try:
         for _ in range(3):
-            batch(1, 0.02)
+            batch(0.02)
         assert waits == []
-        for _ in range(3):
-            batch(20, 0.02)
+        monkeypatch.setattr(committer.processor, "is_short", lambda: True)
+        batch(0.02)
         wait_until(lambda: bool(waits), 5, "it waits")
         assert 0.02 <= min(waits) < longest
-        batch(20, 2 * longest)
+        batch(2 * longest)
         wait_until(lambda: waits[-1] == longest, 5, "it waits as long as it may")
     finally:
         made.stop()
