@@ -22,6 +22,7 @@ What the steps stand on:
     postgres/         connections, statements, and many callers in one transaction
     models/           the tables
     migrations/       how they came to be
+    runtime.py        what a process has one of: writer, reader, what its modules remember
     installation.py   whose database this is
     crypto.py         secrets at rest, keyed hashes
     concurrency.py    vital threads, batching threads, timers, answers kept for a while

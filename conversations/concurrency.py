@@ -129,13 +129,9 @@ class Fresh(Generic[Answer]):
     """
 
     def __init__(self, ask: Callable[[Answer], Answer], seconds: float, first: Answer) -> None:
-        self._ask, self._seconds, self._first = ask, seconds, first
+        self._ask, self._seconds = ask, seconds
         self._asking = threading.Lock()
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop the answer: the next call waits for a new one."""
-        self._last, self._until = self._first, NEVER
+        self._last, self._until = first, NEVER
 
     def change(self, function: Callable[[Answer], Answer]) -> None:
         """Replace the last answer by ``function`` of it, after an ``ask`` that would undo it."""

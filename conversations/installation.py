@@ -7,17 +7,14 @@ holds all sending and timers until somebody runs ``manage.py adopt_database``.
 
 from __future__ import annotations
 
-import functools
-
 import psycopg
 from cryptography.fernet import InvalidToken
 from django.conf import settings
 
-from conversations import crypto
+from conversations import crypto, runtime
 from conversations.concurrency import Fresh
 from conversations.contracts import ChannelConfig
 from conversations.errors import CoreError, WrongKeys
-from conversations.postgres import database
 
 # Seconds for which the answer of ``held`` is cached. Larger: after adopt_database, sending begins
 # later; smaller: more reads.
@@ -28,13 +25,13 @@ PLACE = "installation"
 UNKNOWN = "the database does not answer whose it is"
 
 
-@functools.cache
+@runtime.kept
 def identity_key() -> bytes:
     """Return the key under which messages are hashed to find duplicates, read once per process.
 
     Raises ``WrongKeys`` or psycopg's errors.
     """
-    rows = database.read("SELECT identity_key FROM installation")
+    rows = runtime.read("SELECT identity_key FROM installation")
     if not rows:
         raise WrongKeys("this database has no identity key: run manage.py migrate")
     try:
@@ -45,7 +42,7 @@ def identity_key() -> bytes:
 
 def held() -> str:
     """Return why sending and timers are held, or ''. At most ``HELD_SECONDS`` old. Never raises."""
-    return _held()
+    return _answer()()
 
 
 def may_send_to(channel: ChannelConfig, user: str, chat: str, is_group: bool) -> bool:
@@ -61,22 +58,18 @@ def may_send_to(channel: ChannelConfig, user: str, chat: str, is_group: bool) ->
     return not held()
 
 
-def forget() -> None:
-    """Drop what was read. For tests, and after this process has changed the row."""
-    _held.forget()
-    identity_key.cache_clear()
-
-
 def _ask(before: str) -> str:
     """Read why sending is held. While the database is away, keep the last answer."""
     try:
-        rows = database.read("SELECT public_url, credentials_fingerprint FROM installation")
+        rows = runtime.read("SELECT public_url, credentials_fingerprint FROM installation")
     except (psycopg.Error, CoreError):
         return before
     return reason(*rows[0]) if rows else UNKNOWN
 
 
-_held = Fresh(_ask, HELD_SECONDS, first=UNKNOWN)
+@runtime.kept
+def _answer() -> Fresh[str]:
+    return Fresh(_ask, HELD_SECONDS, first=UNKNOWN)
 
 
 def reason(public_url: str, fingerprint: str) -> str:

@@ -20,10 +20,9 @@ from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from conversations import crypto, installation
+from conversations import crypto, installation, runtime
 from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, NotStored, UnknownBot, UnknownPlatform
-from conversations.postgres import database
 
 # Seconds for which a channel is cached. Larger: changed settings take effect later; smaller: more
 # reads.
@@ -42,9 +41,6 @@ CACHED_CHANNELS = 100_000
 
 _bots: dict[str, Callable[..., Any]] = {}
 _by_channel: set[str] = set()  # bots whose channels do not fail together
-_channels: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
-_loading = threading.Lock()
-_failed_at = 0.0  # when a read of a channel failed last
 
 
 # ---------------------------------------------------------------- adapters
@@ -121,7 +117,7 @@ def why_bot_waits(name: str) -> str:
 
 def channel(channel_id: int) -> ChannelConfig | None:
     """Return a channel by its id, or None; at most twice ``CHANNEL_SECONDS`` old."""
-    return _cached(("id", channel_id), "c.id = %s", channel_id)
+    return _cache().get("id", channel_id)
 
 
 def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig | None:
@@ -132,69 +128,81 @@ def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig 
     """
     if not public_id.isascii() or "\0" in public_id or len(public_id) > 40:
         return None
-    found = _cached(("public", public_id), "c.public_id = %s", public_id)
+    found = _cache().get("public_id", public_id)
     return found if found is not None and platform in (None, found.platform) else None
 
 
 def forget_channels() -> None:
-    """Empty the cache. For tests, and after this process has changed a channel."""
-    _channels.clear()
+    """Empty the cache, after this process has changed a channel."""
+    _cache().known.clear()
 
 
-def _cached(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
-    """Return the cached channel, or read it again if it is too old.
+class ChannelCache:
+    """The channels that this process read lately.
 
     Not a ``concurrency.Fresh``: there is an answer per channel; while a thread reads, the others
     use the old answer for one more ``CHANNEL_SECONDS`` only; and threads that wait give up when the
     database is silent.
     """
-    known = _channels.get(key)
-    age = time.monotonic() - known[0] if known is not None else float("inf")
-    if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and _loading.locked())):
-        return known[1]  # another thread reads a channel: do not wait for it
-    try:
-        return _loaded(key, where, value)
-    except (psycopg.Error, CoreError):
-        if settings.SPOOL_DIR and known is not None and known[1] and time.monotonic() - known[0] < SPOOL_SECONDS:
-            return known[1]
-        raise
 
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
+        self._loading = threading.Lock()
+        self._failed_at = 0.0  # when a read of a channel failed last
 
-def _loaded(key: tuple[str, str | int], where: str, value: str | int) -> ChannelConfig | None:
-    """Read a channel, one thread at a time: the others find it cached.
+    def get(self, column: str, value: str | int) -> ChannelConfig | None:
+        """Return the cached channel, or read it again if it is too old.
 
-    A read that fails, fails for all that waited for it: each of them would connect in vain, one after
-    the other, while the webhooks behind them wait for their threads. Raises if the database is silent.
-    """
-    global _failed_at
-    began = time.monotonic()
-    while not _loading.acquire(timeout=WAIT_SECONDS):
-        database.refuse_if_silent()
-    try:
-        known = _channels.get(key)
-        if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
-            return known[1]
-        if _failed_at > began:
-            raise NotStored("another thread could not read a channel meanwhile")
+        ``column`` must be a constant, since it becomes SQL.
+        """
+        known = self.known.get((column, value))
+        age = time.monotonic() - known[0] if known is not None else float("inf")
+        if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and self._loading.locked())):
+            return known[1]  # another thread reads a channel: do not wait for it
         try:
-            config = _load(where, value)
+            return self._loaded(column, value)
         except (psycopg.Error, CoreError):
-            _failed_at = time.monotonic()
+            if settings.SPOOL_DIR and known is not None and known[1] and time.monotonic() - known[0] < SPOOL_SECONDS:
+                return known[1]
             raise
-        if config is None and len(_channels) > CACHED_CHANNELS:
-            _channels.clear()
-        _channels[key] = (time.monotonic(), config)
-        return config
-    finally:
-        _loading.release()
+
+    def _loaded(self, column: str, value: str | int) -> ChannelConfig | None:
+        """Read a channel, one thread at a time: the others find it cached.
+
+        A read that fails, fails for all that waited for it: each of them would connect in vain, one after
+        the other, while the webhooks behind them wait for their threads. Raises if the database is silent.
+        """
+        began = time.monotonic()
+        while not self._loading.acquire(timeout=WAIT_SECONDS):
+            runtime.current().refuse_if_silent()
+        try:
+            known = self.known.get((column, value))
+            if known is not None and time.monotonic() - known[0] < CHANNEL_SECONDS:
+                return known[1]
+            if self._failed_at > began:
+                raise NotStored("another thread could not read a channel meanwhile")
+            try:
+                config = _load(column, value)
+            except (psycopg.Error, CoreError):
+                self._failed_at = time.monotonic()
+                raise
+            if config is None and len(self.known) > CACHED_CHANNELS:
+                self.known.clear()
+            self.known[column, value] = (time.monotonic(), config)
+            return config
+        finally:
+            self._loading.release()
 
 
-def _load(where: str, value: str | int) -> ChannelConfig | None:
-    """Read one channel from the database. ``where`` must be a constant, since it becomes SQL."""
+_cache = runtime.kept(ChannelCache)
+
+
+def _load(column: str, value: str | int) -> ChannelConfig | None:
+    """Read one channel from the database."""
     query = f"""SELECT c.id, c.public_id, c.platform, c.tenant_id, c.name, c.bot, c.active,
                        c.sealed, c.options, c.api_base
-                  FROM channel c WHERE {where}"""  # noqa: S608  (two constants, above)
-    rows = database.read(query, (value,))
+                  FROM channel c WHERE c.{column} = %s"""  # noqa: S608  (two constants, above)
+    rows = runtime.read(query, (value,))
     return _open(rows[0]) if rows else None
 
 

@@ -16,9 +16,9 @@ import msgspec
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
 
+from conversations import runtime
 from conversations.contracts import Attachment, Choice, ReplyBody, Struct
 from conversations.errors import BadOutput
-from conversations.postgres import database
 from conversations.postgres.bot_connections.base import NoConnection
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text, storable, storable_tree
@@ -141,7 +141,7 @@ class Turn:
         Oldest first, each as ``{"by", "text", "at"}``.
         """
         values = {"id": self.conversation_id, "before": self.message.sequence, "n": max(0, min(n, 200))}
-        return [{"by": by, "text": text, "at": at} for by, text, at in database.read(sql("fetch_history"), values)]
+        return [{"by": by, "text": text, "at": at} for by, text, at in runtime.read(sql("fetch_history"), values)]
 
     def log(self, *words: Any) -> None:
         """Add a note for staff to the conversation's timeline in the admin.

@@ -82,7 +82,7 @@ def delete_rows() -> None:
 @pytest.fixture
 def own_database(transactional_db: None, servers: Addresses, settings: Any) -> Iterator[str]:
     """The core's own connections, on this worker's database."""
-    from conversations import crypto, installation
+    from conversations import crypto, installation, runtime
     from conversations.models import Installation
 
     settings.DATABASE_URL = servers.database_url
@@ -92,29 +92,9 @@ def own_database(transactional_db: None, servers: Addresses, settings: Any) -> I
         "credentials_fingerprint": crypto.fingerprint(),
     }
     Installation.objects.update_or_create(id=1, defaults=values)
-    forget()
+    runtime.begin()
     yield settings.DATABASE_URL
-    forget()
-
-
-def forget() -> None:
-    """What a process remembers of its database."""
-    from conversations import installation, registry
-    from conversations.lanes import pauses
-    from conversations.operating import health
-    from conversations.postgres import database
-    from conversations.storing import intake
-
-    if intake.writer.cache_info().currsize:
-        intake.writer().stop(timeout=0.5)
-    intake.writer.cache_clear()
-    database.read_through(database._reader.read)
-    database._reader.close()
-    installation.forget()
-    registry.forget_channels()
-    pauses.forget()
-    for look in (health._storing, health._redis, health._lanes):
-        look._asked_at = float("-inf")
+    runtime.begin()
 
 
 @pytest.fixture

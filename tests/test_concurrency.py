@@ -133,14 +133,12 @@ def in_background(function: Callable[[], object]) -> tuple[threading.Thread, lis
     return thread, results
 
 
-def test_an_answer_is_kept_until_it_is_old_or_forgotten() -> None:
-    ask = Asked(1, 2)
-    ask.may.release(2)
+def test_an_answer_is_kept_until_it_is_old() -> None:
+    ask = Asked(1)
+    ask.may.release()
     fresh = Fresh(ask, 3600.0, first=0)
     assert [fresh(), fresh()] == [1, 1]
-    fresh.forget()
-    assert fresh() == 2
-    assert ask.lasts == [0, 0], "what was forgotten is not gone on with"
+    assert ask.lasts == [0]
 
 
 def test_one_asks_again_and_the_others_go_on_with_the_last_answer() -> None:

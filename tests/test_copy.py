@@ -14,8 +14,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from conversations import runtime
 from conversations.models import Conversation
-from tests.conftest import Addresses, forget
+from tests.conftest import Addresses
 from tests.kit import desk_scenes
 from tests.kit.doubles import Double
 from tests.kit.fixtures import CREDENTIALS
@@ -39,7 +40,7 @@ def copy(own_database: str, servers: Addresses, double: Double, httpserver: Any)
     for number in range(REPLIES):
         lane = desk_scenes.make_lane(replies="pending", channel=channel, send_due_at=timezone.now())
         Conversation.objects.filter(pk=lane.pk).update(chat=str(9000 + number), user=str(9000 + number))
-    forget()
+    runtime.begin()
     connection.close()
     connection.close_pool()  # type: ignore[attr-defined]
     source = urlsplit(own_database)

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from django.core.management import CommandError, call_command
 
-from conversations import crypto, installation, registry
+from conversations import crypto, installation, registry, runtime
 from conversations.contracts import ChannelConfig
 from conversations.errors import WrongKeys
 from conversations.models import Audit, Channel, Tenant
@@ -73,7 +73,7 @@ def test_only_those_named_are_written_to(settings: Any, url: str) -> None:
 def test_bots_that_call_out_wait_on_a_copy_and_others_do_not(settings: Any) -> None:
     assert registry.why_bot_waits("http") == ""
     settings.PUBLIC_URL = "https://staging.example"
-    installation.forget()
+    runtime.begin()
     assert "https://staging.example" in registry.why_bot_waits("http")
     assert registry.why_bot_waits("echo") == ""
 
@@ -81,17 +81,17 @@ def test_bots_that_call_out_wait_on_a_copy_and_others_do_not(settings: Any) -> N
 def test_with_the_database_away_it_stays_as_it_was(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert installation.held() == ""
     settings.DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
-    installation.database._reader.close()
+    runtime.current().reader.close()
     monkeypatch.setattr(installation, "HELD_SECONDS", 0.0)
     assert installation.held() == ""
-    installation.forget()
+    runtime.begin()
     assert installation.held() == installation.UNKNOWN
 
 
 def test_identity_key_needs_the_right_keys(settings: Any) -> None:
     key = installation.identity_key()
     assert len(key) == 32
-    installation.forget()
+    runtime.begin()
     settings.CREDENTIALS_KEYS = [Fernet.generate_key().decode()]
     with pytest.raises(WrongKeys):
         installation.identity_key()
@@ -100,7 +100,7 @@ def test_identity_key_needs_the_right_keys(settings: Any) -> None:
 def test_adopting_says_what_was_and_is(settings: Any) -> None:
     before, key = settings.PUBLIC_URL, installation.identity_key()
     settings.PUBLIC_URL = "https://staging.example"
-    installation.forget()
+    runtime.begin()
     said = run("adopt_database", "--yes")
     assert before in said
     assert "https://staging.example" in said
@@ -112,7 +112,7 @@ def test_adopting_says_what_was_and_is(settings: Any) -> None:
 def test_adopting_without_the_old_key_needs_a_decision(settings: Any) -> None:
     channel = make_channel(token="t0ken")
     settings.CREDENTIALS_KEYS = [Fernet.generate_key().decode()]
-    installation.forget()
+    runtime.begin()
     with pytest.raises(CommandError, match="--new-keys"):
         run("adopt_database", "--yes")
     run("adopt_database", "--yes", "--new-keys")
@@ -127,11 +127,11 @@ def test_rotation_lets_the_old_key_go(settings: Any) -> None:
     (old,) = settings.CREDENTIALS_KEYS
     new = Fernet.generate_key().decode()
     settings.CREDENTIALS_KEYS = [new, old]
-    installation.forget()
+    runtime.begin()
     assert installation.held() == "", "a rotation is not another installation"
     assert "channels: 1 of 1" in run("rotate_credentials")
     settings.CREDENTIALS_KEYS = [new]
-    installation.forget()
+    runtime.begin()
     channel.refresh_from_db()
     assert channel.open_credentials() == {"token": "t0ken"}
     assert installation.identity_key() == key
@@ -160,7 +160,7 @@ def test_credentials_of_before_still_open_and_a_rotation_binds_them_to_their_fie
     channel = make_channel()
     Channel.objects.filter(pk=channel.pk).update(sealed={"token": crypto.seal("t0ken", channel.place())})
     for _ in range(2):
-        registry.forget_channels()
+        runtime.begin()
         config = registry.channel(channel.pk)
         assert config is not None
         assert config.credentials == {"token": "t0ken"}

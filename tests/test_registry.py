@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.errors import CoreError
 
 THREADS = 20
@@ -35,8 +35,8 @@ def test_a_database_that_refuses_connections_is_asked_once_for_all_that_wait(mon
         with pytest.raises((psycopg.Error, CoreError)):
             registry.channel_by_public_id("telegram", "x" * 20)
 
-    monkeypatch.setattr(registry.database, "read", refused)
-    monkeypatch.setattr(registry.database, "refuse_if_silent", note_that_it_waits)
+    monkeypatch.setattr(runtime, "read", refused)
+    monkeypatch.setattr(runtime.current(), "refuse_if_silent", note_that_it_waits)
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(look, range(THREADS)))
     assert len(asked) == 1

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from conversations import runtime
 from conversations.contracts import ChannelConfig, Work
 from conversations.lanes import pauses
-from conversations.postgres import database
 
 # Messages, and replies, in one answer at most. Larger: a page that opens shows more of a long
 # conversation, from a slower query and a larger answer. Smaller: a page that was away polls more
@@ -78,7 +78,7 @@ def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
     """Return what came after the cursor ``after``; from the start if it is no cursor."""
     match = CURSOR.fullmatch(after)
     message, reply = map(int, match.groups()) if match else (0, 0)
-    rows = [Row(*row) for row in database.read(_query(), (message, reply, MOST, BYTES, channel.id, visitor, visitor))]
+    rows = [Row(*row) for row in runtime.read(_query(), (message, reply, MOST, BYTES, channel.id, visitor, visitor))]
     found = [row for row in rows if row.type is not None]
     answering = answers(channel) and not (rows and rows[0].halted)
     return Timeline(
@@ -100,7 +100,7 @@ def answers(channel: ChannelConfig) -> bool:
 
 def offered_title(channel: ChannelConfig, visitor: str, reply: str, choice: str) -> str | None:
     """Return the words of a button that this visitor was shown; None if there is none."""
-    for (body,) in database.read(OFFERED, (channel.id, reply, visitor, visitor)):
+    for (body,) in runtime.read(OFFERED, (channel.id, reply, visitor, visitor)):
         for offered in body.get("choices", ()):
             if offered["id"] == choice:
                 return str(offered["title"])

@@ -19,9 +19,8 @@ from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.http import require_safe
 
 from channels_ingest.webchat import api, origins, timeline
-from conversations import registry
+from conversations import registry, runtime
 from conversations.contracts import ChannelConfig
-from conversations.postgres import database
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def home(request: HttpRequest) -> HttpResponseBase:
     """
     public_id = getattr(settings, "CHAT_CHANNEL", "")
     if not public_id and settings.LOCAL:
-        public_id = next((row[0] for row in database.read(FIRST)), "")
+        public_id = next((row[0] for row in runtime.read(FIRST)), "")
     if not public_id:
         raise Http404
     return _chat(request, _channel(public_id))

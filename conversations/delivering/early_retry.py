@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 import structlog
 
+from conversations import runtime
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Unknown
 from conversations.errors import CoreError
-from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 
 log = structlog.get_logger(__name__)
@@ -104,7 +104,7 @@ def _end_waits(channel_id: int, streak: Streak) -> None:
     """
     values = {"channel": channel_id, "before": streak.before, "tried": streak.quiet, "lanes": LANES}
     try:
-        [(ended, seen, shortest)] = database.execute(sql("end_waits"), values)
+        [(ended, seen, shortest)] = runtime.execute(sql("end_waits"), values)
     except (psycopg.Error, CoreError) as error:
         log.warning("waits not ended", channel=channel_id, error=type(error).__name__)
         return

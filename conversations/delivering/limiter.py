@@ -20,12 +20,11 @@ import psycopg
 import redis
 import structlog
 
-from conversations import crypto
+from conversations import crypto, runtime
 from conversations.concurrency import Fresh
 from conversations.contracts import ChannelConfig, Limit, Struct
 from conversations.errors import CoreError
 from conversations.lanes.redis_client import run_script
-from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 
@@ -164,7 +163,7 @@ class Limiter:
         key = name.partition(":")[2]
         values = {"channel_id": request.channel.id, "key": key, "seconds": seconds, "words": clean_text(words, 200)}
         try:
-            database.execute(sql("keep_bucket"), values)
+            runtime.execute(sql("keep_bucket"), values)
         except (psycopg.Error, CoreError) as error:
             log.warning("bucket not kept", error=type(error).__name__)
 
@@ -193,7 +192,7 @@ class Limiter:
         """Add the blocks that other senders stored. Without the database, keep those known here."""
         now = time.monotonic()
         try:
-            rows = database.read(sql("read_buckets"))
+            rows = runtime.read(sql("read_buckets"))
         except (psycopg.Error, CoreError):
             return
         with self._blocking:

@@ -31,7 +31,7 @@ import psycopg
 import redis
 import structlog
 
-from conversations import installation, registry
+from conversations import installation, registry, runtime
 from conversations.concurrency import Stage, vital_thread
 from conversations.contracts import (
     ChannelConfig,
@@ -53,7 +53,7 @@ from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lanes import pauses
 from conversations.lanes.lock import Locks, free
-from conversations.postgres import committer, database
+from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import Ticket
 from conversations.telemetry import error_places, logs
@@ -211,7 +211,7 @@ class Sender:
     def _read_replies(self, lanes: list[Lane]) -> None:
         """Stage: fetch the next replies of lanes."""
         try:
-            rows = database.read(sql("fetch_replies"), {"ids": [lane.id for lane in lanes]})
+            rows = runtime.read(sql("fetch_replies"), {"ids": [lane.id for lane in lanes]})
         except (psycopg.Error, CoreError) as error:
             log.warning("replies not read", error=type(error).__name__)
             self._events.put(("not read", lanes, None))
@@ -306,7 +306,7 @@ class Sender:
         for ever.
         """
         try:
-            database.execute(sql("skip_settled"), {"id": lane.id, "sequence": last.sequence + 1})
+            runtime.execute(sql("skip_settled"), {"id": lane.id, "sequence": last.sequence + 1})
         except (psycopg.Error, CoreError) as error:
             log.warning("head of replies not moved", error=type(error).__name__)
 
@@ -588,7 +588,7 @@ class Sender:
             return
         self._checked_at = time.monotonic()
         try:
-            rows = database.read(sql("find_claimed"), {"claim": self.incarnation})
+            rows = runtime.read(sql("find_claimed"), {"claim": self.incarnation})
         except (psycopg.Error, CoreError):
             return
         lost = [lane for lane, reply in rows if reply not in self._in_hand]

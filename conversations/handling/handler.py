@@ -26,7 +26,7 @@ import redis
 import structlog
 from django.conf import settings
 
-from conversations import registry, turns
+from conversations import registry, runtime, turns
 from conversations.concurrency import Stage, vital_thread
 from conversations.contracts import ChannelConfig, Kind, Work
 from conversations.errors import CoreError, NotStored
@@ -208,7 +208,7 @@ class Handler:
         statement = (sql("fetch_heads"), {"ids": [held.id for held in lanes]})
         try:
             all_announced = all(held.announced for held in lanes)
-            rows = database.read(*statement) if all_announced else self._announce(statement)
+            rows = runtime.read(*statement) if all_announced else self._announce(statement)
         except (psycopg.Error, CoreError) as error:
             log.warning("heads not read", error=type(error).__name__)
             time.sleep(0.2)

@@ -20,11 +20,10 @@ from typing import NamedTuple
 import psycopg
 import structlog
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.concurrency import Fresh
 from conversations.contracts import ChannelConfig, Work
 from conversations.errors import CoreError
-from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 
@@ -64,15 +63,16 @@ class State(NamedTuple):
 def _read(last: dict[Key, State]) -> dict[Key, State]:
     """Read all rows; ``last`` while the database is away."""
     try:
-        rows = database.execute("SELECT scope, target, stops, since IS NOT NULL, by_staff, failures, theirs FROM pause")
+        rows = runtime.execute("SELECT scope, target, stops, since IS NOT NULL, by_staff, failures, theirs FROM pause")
     except (psycopg.Error, CoreError) as error:
         log.warning("pauses not read", error=type(error).__name__)
         return last
     return {Key(*row[:3]): State(*row[3:]) for row in rows}
 
 
-_known: Fresh[dict[Key, State]] = Fresh(_read, KNOWN_SECONDS, first={})
-forget = _known.forget
+@runtime.kept
+def _cache() -> Fresh[dict[Key, State]]:
+    return Fresh(_read, KNOWN_SECONDS, first={})
 
 
 def is_stopped(*keys: Key, by_staff: bool = False) -> bool:
@@ -80,7 +80,7 @@ def is_stopped(*keys: Key, by_staff: bool = False) -> bool:
 
     ``by_staff``: count only what staff stopped.
     """
-    known = _known()
+    known = _cache()()
     found = (known[key] for key in keys if key in known)
     return any(state.stopped and (state.by_staff or not by_staff) for state in found)
 
@@ -120,13 +120,13 @@ def count_failure(key: Key, member: int, reason: str, *, at_once: bool = False) 
     values = {**key._asdict(), "reason": clean_text(reason, 300), "member": member, "limit": FAILURES,
               "at_once": at_once}  # fmt: skip
     try:
-        rows = database.execute(sql("count_failure"), values)
+        rows = runtime.execute(sql("count_failure"), values)
     except (psycopg.Error, CoreError):
         rows = []
     if not rows:
         return is_stopped(key)
     stopped, just_now, *state = rows[0]
-    _known.change(lambda known: {**known, key: State(stopped, *state)})
+    _cache().change(lambda known: {**known, key: State(stopped, *state)})
     if just_now:
         log.error("paused", **{key.scope: key.target}, stops=key.stops)
     return bool(stopped)
@@ -137,14 +137,14 @@ def count_success(key: Key, member: int | None = None) -> None:
 
     ``member`` is what succeeded; None: nothing did, but the settings have changed.
     """
-    state = _known().get(key)
+    state = _cache()().get(key)
     if state is None or state.by_staff:
         return
     if not (state.stopped or state.failures or member is None or member in state.theirs):
         return
     try:
-        database.execute(sql("end_pause"), {**key._asdict(), "member": member})
+        runtime.execute(sql("end_pause"), {**key._asdict(), "member": member})
     except (psycopg.Error, CoreError) as error:
         log.warning("pause not ended", error=type(error).__name__)
         return
-    _known.change(lambda known: {other: state for other, state in known.items() if other != key})
+    _cache().change(lambda known: {other: state for other, state in known.items() if other != key})

@@ -5,7 +5,7 @@ It shows which process to add (docs/scaling.md).
 
 from __future__ import annotations
 
-from conversations.postgres import database
+from conversations import runtime
 from conversations.postgres.sql_files import sql
 
 # In the order of the flow; columns of read_times.sql.
@@ -23,5 +23,5 @@ def read() -> dict[str, float]:
 
     Parts that none of them passed are left out. Raises ``psycopg.Error``.
     """
-    (row, *_) = database.read(sql("read_times"))
+    (row, *_) = runtime.read(sql("read_times"))
     return {part: round(seconds, 3) for part, seconds in zip(PARTS, row, strict=True) if seconds is not None}

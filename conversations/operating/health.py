@@ -19,12 +19,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from conversations import installation
+from conversations import installation, runtime
 from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.lanes import redis_client
 from conversations.operating import delays, webhook_counts
-from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
 from conversations.storing.spool_tally import tally
@@ -50,13 +49,13 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
     A web process without Redis still takes webhooks, so Redis must not make a router drop it.
     """
-    storing = _storing.result()
-    about: dict[str, Any] = {"storing": storing, "redis": _redis.result(), "version": settings.VERSION}
+    storing = looks()["storing"].result()
+    about: dict[str, Any] = {"storing": storing, "redis": looks()["redis"].result(), "version": settings.VERSION}
     if storing == "ok":
-        lanes = _lanes.result()
+        lanes = looks()["lanes"].result()
         about.update(lanes if isinstance(lanes, dict) else {"lanes": lanes})
     if spool.is_on():
-        about["spool"] = _spool.result()
+        about["spool"] = looks()["spool"].result()
     about["dropped_log_lines"] = logs.dropped_lines()
     shown = in_words(about)
     if settings.LOCAL or has_token(request):
@@ -146,7 +145,7 @@ def ask_storing() -> str:
     """Ask over the connection that stores webhooks, with the key that makes their identities."""
     intake.writer()
     installation.identity_key()
-    (recovering, read_only), *_ = database.read(CAN_WRITE)
+    (recovering, read_only), *_ = runtime.read(CAN_WRITE)
     if recovering or read_only == "on":
         return "read-only"
     intake.probe()
@@ -163,7 +162,7 @@ def ask_redis() -> str:
 def ask_lanes() -> dict[str, Any]:
     """Return ages in seconds, counts, why sending is held, and mean seconds by part."""
     names = ("workers", "oldest_due_seconds", "oldest_unsent_seconds", "pauses", "quarantined")
-    (row, *_) = database.read(sql("read_health"))
+    (row, *_) = runtime.read(sql("read_health"))
     return {**dict(zip(names, row, strict=True)), "held": installation.held(), "part_seconds": delays.read()}
 
 
@@ -172,7 +171,8 @@ def ask_spool() -> dict[str, Any]:
     return {**tally.look(), "other_hosts": spool.other_hosts}
 
 
-_storing = Look("storing", ask_storing)
-_redis = Look("redis", ask_redis)
-_lanes = Look("lanes", ask_lanes)
-_spool = Look("spool", ask_spool)
+@runtime.kept
+def looks() -> dict[str, Look]:
+    """Return this process's look at each part."""
+    asks = {"storing": ask_storing, "redis": ask_redis, "lanes": ask_lanes, "spool": ask_spool}
+    return {name: Look(name, ask) for name, ask in asks.items()}

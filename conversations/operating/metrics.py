@@ -16,11 +16,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from conversations import installation
+from conversations import installation, runtime
 from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.operating import delays, health, webhook_counts
-from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
 from conversations.storing.spool_tally import tally
@@ -59,7 +58,7 @@ class Collector:
         yield webhooks(webhook_counts.read())
         try:
             intake.writer()  # the process reads through its connection
-            ((alive, *numbers), *_) = database.read(sql("read_health"))
+            ((alive, *numbers), *_) = runtime.read(sql("read_health"))
             seconds_by_part = delays.read()
         except (psycopg.Error, CoreError):
             yield gauge("database_up", "Whether the database answers", 0)

@@ -68,7 +68,7 @@ def formation() -> Iterator[tuple[str, int]]:
 def of_web() -> int:
     """Return the connections of a web process.
 
-    One stores and reads (see ``database.read_through``), the others are the ORM's.
+    One stores and reads (``Runtime.start_writer``), the others are the ORM's.
     """
     return 1 + settings.ORM_CONNECTIONS
 

@@ -1,13 +1,13 @@
 """The core's own connections: plain psycopg, autocommit, one owner each. The ORM has its own pool.
 
-Batches are written through ``conversations.postgres.committer``; ``read`` is the one way to read in
-a process.
+Batches are written through ``conversations.postgres.committer``. What a process reads goes through
+``conversations.runtime``.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import psycopg
@@ -178,48 +178,3 @@ def rows_of(outcomes: Sequence[list[Row] | psycopg.Error]) -> list[list[Row]]:
             raise outcome
         rows.append(outcome)
     return rows
-
-
-Run = Callable[[Sequence[Statement]], list[list[Row]]]
-
-_reader = Reader("reader")
-_run: Run = _reader.read  # how this process reads; ``read_through`` replaces it
-
-
-def read(query: str, params: Params = ()) -> list[Row]:
-    """Run one statement that reads. Return its rows. Raises ``psycopg.Error``."""
-    return _run([(query, params)])[0]
-
-
-def execute(query: str, params: Params = ()) -> list[Row]:
-    """Run one statement that writes, in its own transaction. Raises ``psycopg.Error``."""
-    return _run([(query, params)])[0]
-
-
-def execute_all(statements: Sequence[Statement]) -> list[list[Row]]:
-    """Run each statement in its own transaction, in order, in one round trip.
-
-    Return the rows of each. Raises the first error.
-    """
-    return _run(statements)
-
-
-def _refuse_nothing() -> None:
-    """Default: this process has its own reader connection, so there is nothing to refuse."""
-
-
-_refuse_if_silent: Callable[[], None] = _refuse_nothing
-
-
-def refuse_if_silent() -> None:
-    """Raise ``NotStored`` while another thread waits for a database that does not answer."""
-    _refuse_if_silent()
-
-
-def read_through(run: Run, refuse_if_silent: Callable[[], None] = _refuse_nothing) -> None:
-    """Let this process read through its committer instead of a connection of its own.
-
-    ``run``: see ``reads.reader``. ``refuse_if_silent``: ``Committer.refuse_if_silent``.
-    """
-    global _run, _refuse_if_silent
-    _run, _refuse_if_silent = run, refuse_if_silent

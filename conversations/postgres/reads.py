@@ -37,10 +37,6 @@ class Statements(Stream[Statement, list[Row] | psycopg.Error]):
 STATEMENTS = Statements()
 
 
-def reader(committer: Committer) -> database.Run:
-    """Return a function for ``database.read_through`` that reads on ``committer``'s connection."""
-
-    def run(statements: Sequence[Statement]) -> list[list[Row]]:
-        return database.rows_of(committer.write_all(STATEMENTS, statements, timeout=READ_SECONDS))
-
-    return run
+def read(committer: Committer, statements: Sequence[Statement]) -> list[list[Row]]:
+    """Return the rows of each statement, read on ``committer``'s connection. Raises the first error."""
+    return database.rows_of(committer.write_all(STATEMENTS, statements, timeout=READ_SECONDS))

@@ -10,7 +10,6 @@ knowingly noted.
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -19,10 +18,11 @@ import msgspec
 import psycopg
 import structlog
 
+from conversations import runtime
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, WebhookRequest
 from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
-from conversations.postgres import committer, database, reads
+from conversations.postgres import committer, database
 from conversations.postgres.stream import Result, Stream, Ticket
 from conversations.storing import spool, statuses
 from conversations.storing.rows import ParsedRequest, as_quarantined, kept_headers, make_items
@@ -164,12 +164,10 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
     logs.together(log, "stored", log_lines)
 
 
-@functools.cache
 def writer() -> committer.Committer:
-    """Return this process's one committer for storing. It is made at the first use, after any fork.
+    """Return this process's one committer for storing, made at the first use.
 
     From then on the process reads through it, too, and needs no second connection.
     """
-    storing = committer.Committer("store", after_batch=_wake, linger=LINGER_SECONDS)
-    database.read_through(reads.reader(storing), storing.refuse_if_silent)
-    return storing
+    ours = runtime.current()
+    return ours.writer or ours.start_writer("store", reads=True, after_batch=_wake, linger=LINGER_SECONDS)

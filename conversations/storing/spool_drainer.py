@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import psycopg
 import structlog
 
-from conversations import installation
+from conversations import installation, runtime
 from conversations.concurrency import vital_thread
 from conversations.contracts import Unusable
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
-from conversations.postgres import connection_budget, database
+from conversations.postgres import connection_budget
 from conversations.storing import intake, spool
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.spool_format import Line, unseal
@@ -79,8 +79,8 @@ def _run() -> None:
 def look_for_other_hosts() -> None:
     """Update ``spool.other_hosts``. While the database is away, the last answer stays."""
     try:
-        intake.writer()  # from now on ``database.read`` goes through it
-        spool.other_hosts[:] = connection_budget.other_hosts(database.read(connection_budget.WEB_HOSTS))
+        intake.writer()  # from now on the process reads through it
+        spool.other_hosts[:] = connection_budget.other_hosts(runtime.read(connection_budget.WEB_HOSTS))
     except (psycopg.Error, CoreError):
         return
     if spool.other_hosts:
@@ -223,7 +223,7 @@ def _check_database() -> None:
     """
     try:
         intake.writer()
-        database.read("SELECT 1")
+        runtime.read("SELECT 1")
         installation.identity_key()
     except (psycopg.Error, CoreError) as error:
         raise Away("the database does not answer") from error

@@ -14,11 +14,12 @@ import uuid
 import psycopg
 import structlog
 
+from conversations import runtime
 from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lanes import lock
-from conversations.postgres import committer, database
+from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 from conversations.sweeping.claimed_stream import CLAIMED
 
@@ -39,7 +40,7 @@ def recover(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> N
     again. ``beat`` is the number of the last heartbeat: if the worker has sent another meanwhile,
     it lives, and its locks and replies are left alone.
     """
-    rows = database.read(
+    rows = runtime.read(
         "SELECT kind, running FROM worker WHERE incarnation = %(incarnation)s AND beat = %(beat)s AND NOT dead",
         {"incarnation": incarnation, "beat": beat},
     )
@@ -48,14 +49,14 @@ def recover(writer: committer.Committer, incarnation: uuid.UUID, beat: int) -> N
     kind, running = rows[0][0], sorted(rows[0][1])
     log.error("a worker died", incarnation=str(incarnation), kind=kind, lanes=len(running))
     if running:
-        database.execute(sql("revive_sending" if kind == Work.SEND else "revive_lanes"), {"ids": running})
+        runtime.execute(sql("revive_sending" if kind == Work.SEND else "revive_lanes"), {"ids": running})
     failpoint("S3")
     locked = sorted({*running, *(_delivering() if kind == Work.SEND else ())})
-    if not database.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
+    if not runtime.execute(sql("mark_dead"), {"incarnation": incarnation, "beat": beat}):
         return  # it has sent a heartbeat meanwhile: it lives, and goes on with its replies
     freed = lock.free(Work.SEND if kind == Work.SEND else Work.HANDLE, str(incarnation), locked)
     if kind == Work.SEND and freed:
-        database.execute(sql("revive_sending"), {"ids": freed})
+        runtime.execute(sql("revive_sending"), {"ids": freed})
     settle(writer, incarnation)
 
 
@@ -65,7 +66,7 @@ def _delivering() -> list[int]:
     Their Redis locks, which outlive the sender by a few seconds, tell which ones it had. Without
     this, a wake that met such a lock is lost, and the lane waits 10 s for the sweeper.
     """
-    return [row[0] for row in database.read(sql("find_delivering"), {"per_channel": PER_CHANNEL, "all_in": ALL_IN})]
+    return [row[0] for row in runtime.read(sql("find_delivering"), {"per_channel": PER_CHANNEL, "all_in": ALL_IN})]
 
 
 def settle(writer: committer.Committer, claim: uuid.UUID) -> None:
@@ -84,7 +85,7 @@ def recover_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> 
         return
     try:
         dead = {"host": platform.node(), "pid": int(pid), "incarnation": incarnation}
-        for row in database.read(PREDECESSOR, dead):
+        for row in runtime.read(PREDECESSOR, dead):
             recover(writer, *row)
     except (psycopg.Error, CoreError) as error:
         log.warning("predecessor left to the sweeper", error=type(error).__name__)

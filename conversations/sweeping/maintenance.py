@@ -12,8 +12,8 @@ import psycopg
 import structlog
 from django.conf import settings
 
+from conversations import runtime
 from conversations.errors import CoreError
-from conversations.postgres import database
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def make_partitions(today: dt.date | None = None) -> int:
 def drop_partitions(today: dt.date | None = None) -> int:
     """Drop partitions older than ``RAW_BODY_DAYS``; delete such rows of the default partition."""
     limit = (today or _today()) - dt.timedelta(days=settings.RAW_BODY_DAYS)
-    rows = database.read("SELECT relname FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$' AND relkind = 'r'")
+    rows = runtime.read("SELECT relname FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$' AND relkind = 'r'")
     old = [name for (name,) in rows if name[-8:] < limit.strftime("%Y%m%d")]
     dropped = sum(_alone(f"DROP TABLE {name}") for name in old)
     _alone(f"DELETE FROM receipt_body_default WHERE received_at < '{limit:%Y-%m-%d}'")  # noqa: S608  (a date)
@@ -60,7 +60,7 @@ def drop_partitions(today: dt.date | None = None) -> int:
 
 def forget_dead() -> int:
     """Delete the rows of workers that died more than a day ago."""
-    rows = database.execute("DELETE FROM worker WHERE dead AND beat_at < now() - interval '1 day' RETURNING 1")
+    rows = runtime.execute("DELETE FROM worker WHERE dead AND beat_at < now() - interval '1 day' RETURNING 1")
     return len(rows)
 
 
@@ -71,7 +71,7 @@ def forget_statuses() -> int:
     """
     oldest = f"SELECT id, received_at FROM status ORDER BY id LIMIT {BATCH_ROWS}"  # noqa: S608
     over = f"SELECT id FROM ({oldest}) s WHERE received_at < now() - interval '30 days'"  # noqa: S608  (our own words)
-    return len(database.execute(f"DELETE FROM status WHERE id = ANY (ARRAY({over})) RETURNING 1"))  # noqa: S608
+    return len(runtime.execute(f"DELETE FROM status WHERE id = ANY (ARRAY({over})) RETURNING 1"))  # noqa: S608
 
 
 def forget_results() -> int:
@@ -90,26 +90,26 @@ def forget_logins() -> int:
     A project without the pages of staff has no such tables.
     """
     tables = (("axes_accessattempt", "attempt_time", "1 day"), ("django_session", "expire_date", "0 s"))
-    there = {name for (name,) in database.read("SELECT relname FROM pg_class WHERE relkind = 'r'")}
+    there = {name for (name,) in runtime.read("SELECT relname FROM pg_class WHERE relkind = 'r'")}
     return sum(_forget(*each) for each in tables if each[0] in there)
 
 
 def _forget(table: str, column: str, age: str) -> int:
     """Delete a batch of rows older than ``age``: more would keep the sweeper's connection busy."""
     old = f"SELECT ctid FROM {table} WHERE {column} < now() - interval '{age}' LIMIT {BATCH_ROWS}"  # noqa: S608  (our own words)
-    return len(database.execute(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({old})) RETURNING 1"))  # noqa: S608
+    return len(runtime.execute(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({old})) RETURNING 1"))  # noqa: S608
 
 
 def _today() -> dt.date:
     """Return the database's date, by whose clock the rows were written."""
-    ((day,), *_) = database.read("SELECT (now() AT TIME ZONE 'UTC')::date")
+    ((day,), *_) = runtime.read("SELECT (now() AT TIME ZONE 'UTC')::date")
     return day
 
 
 def _make(day: dt.date) -> int:
     """Create the partition of one day unless it exists. Return 1 if it was created, else 0."""
     name = f"receipt_body_{day:%Y%m%d}"
-    if database.read("SELECT 1 FROM pg_class WHERE relname = %(name)s", {"name": name}):
+    if runtime.read("SELECT 1 FROM pg_class WHERE relname = %(name)s", {"name": name}):
         return 0
     after = day + dt.timedelta(days=1)
     return _alone(f"CREATE TABLE {name} PARTITION OF receipt_body FOR VALUES FROM ('{day}') TO ('{after}')")
@@ -121,7 +121,7 @@ def _alone(statement: str) -> int:
     It waits for a lock 200 ms at most: webhooks that insert rows would wait behind it.
     """
     try:
-        database.execute(f"SET LOCAL lock_timeout = '200ms'; {statement}")
+        runtime.execute(f"SET LOCAL lock_timeout = '200ms'; {statement}")
     except (psycopg.Error, CoreError) as error:
         log.warning("upkeep failed", error=type(error).__name__)
         return 0

@@ -31,7 +31,7 @@ from amqp.exceptions import AMQPError
 from kombu import Producer
 from kombu.exceptions import KombuError
 
-from conversations import installation
+from conversations import installation, runtime
 from conversations.concurrency import vital_thread
 from conversations.contracts import Work
 from conversations.delivering.sender import Sender
@@ -39,7 +39,7 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling.handler import Handler
 from conversations.lanes import pauses
-from conversations.postgres import committer, database
+from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers, maintenance, timers
 from conversations.sweeping.heartbeats import Beats
@@ -117,7 +117,7 @@ class Sweeper:
         self._try(self._recover_dead)
         self._try(self._settle_left_over)
         capacity = self._measure_capacity()
-        channels = database.read(sql("find_due"))
+        channels = runtime.read(sql("find_due"))
         more = self._try(self._claim_due, Work.HANDLE, [row[:3] for row in channels if row[3]], capacity)
         more = self._try(self._claim_due, Work.SEND, [row[:3] for row in channels if row[4]], capacity) or more
         self._try(self._probe, channels, capacity)
@@ -140,13 +140,13 @@ class Sweeper:
 
     def _recover_dead(self) -> None:
         """Recover the lanes and replies of workers whose heartbeats stopped."""
-        rows = database.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
+        rows = runtime.read("SELECT incarnation, beat FROM worker WHERE NOT dead")
         for incarnation, beat in self._beats.stopped(rows):
             dead_workers.recover(self.writer, incarnation, beat)
 
     def _settle_left_over(self) -> None:
         """Settle replies in ``sending`` whose sender has no living Worker row: nobody else will."""
-        for claim, _ in self._claims.stopped(database.read(LEFT_OVER)):
+        for claim, _ in self._claims.stopped(runtime.read(LEFT_OVER)):
             dead_workers.settle(self.writer, claim)
 
     # ------------------------------------------------------------ due
@@ -190,7 +190,7 @@ class Sweeper:
         random.shuffle(channels)
         share = max(1, room // len(channels))
         values = {"channels": channels, "per_channel": share, "all_in": room}
-        claimed = database.execute(sql("claim_due" if kind == Work.HANDLE else "claim_send_due"), values)
+        claimed = runtime.execute(sql("claim_due" if kind == Work.HANDLE else "claim_send_due"), values)
         failpoint("S1")
         if claimed:
             self._publish(kind, claimed, capacity)
@@ -243,7 +243,7 @@ class Sweeper:
     def _do_directly(self, kind: Work, lanes: Sequence[int], probe: bool) -> None:
         """Handle or deliver, in this process, the lanes that no living worker has in hand."""
         kinds = [Work.SEND] if kind == Work.SEND else [Work.HANDLE, Work.SWEEP]
-        rows = database.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
+        rows = runtime.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
         running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
         mine = [lane for lane in lanes if lane not in running]
         if mine and self._free_threads[kind].acquire(blocking=False):
@@ -267,13 +267,13 @@ class Sweeper:
         Where only one or two members have failed, one that has not is tried without waiting for the
         probe (not ``due``): of a channel another lane, of a bot a lane of another channel.
         """
-        for scope, target, stops, since, failed, due in database.execute(sql("claim_probes")):
+        for scope, target, stops, since, failed, due in runtime.execute(sql("claim_probes")):
             key, sending = pauses.Key(scope, target, stops), stops == Work.SEND.activity
             ids = [row[0] for row in channels if _may_probe(key, *row[:3])]
             if scope == pauses.BOT and not due:
                 ids = [channel for channel in ids if channel not in failed]
             values = {"channels": ids, "since": since, "sending": sending, "untried": not due, "many": PROBES}
-            found = database.read(sql("find_probe"), values)
+            found = runtime.read(sql("find_probe"), values)
             if found:
                 self._publish(Work.SEND if sending else Work.HANDLE, found, capacity, probe=True)
 
@@ -281,7 +281,7 @@ class Sweeper:
         """Turn due timers into messages, unless this may be a copy of another database."""
         if installation.held():
             return
-        for (timer,) in database.read(timers.TIMERS_DUE):
+        for (timer,) in runtime.read(timers.TIMERS_DUE):
             self.writer.write(timers.TIMERS, timer, timeout=5.0)
 
     def _upkeep(self, capacity: Capacity | None) -> None:

@@ -17,7 +17,7 @@ import psycopg
 import structlog
 from django.conf import settings
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.concurrency import Fresh
 from conversations.contracts import Work
 from conversations.delivering.limiter import Limiter
@@ -25,7 +25,7 @@ from conversations.delivering.sender import Sender
 from conversations.errors import CoreError
 from conversations.handling.handler import Handler
 from conversations.lanes import lock
-from conversations.postgres import committer, database, reads
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import as_json
 
@@ -52,9 +52,7 @@ class Process:
         self.kind = kind
         self.incarnation = uuid.uuid4()
         self._bots = as_json(registry.bot_names()) if kind == Work.HANDLE else None
-        self.writer = committer.Committer(kind)
-        if kind != Work.HANDLE:
-            database.read_through(reads.reader(self.writer), self.writer.refuse_if_silent)
+        self.writer = runtime.current().start_writer(kind, reads=kind != Work.HANDLE)
         self.handler: Handler | None = None
         self.sender: Sender | None = None
         self._making = threading.Lock()
@@ -77,7 +75,8 @@ class Process:
         with self._making:
             if self.sender is None:
                 locks = lock.Locks(Work.SEND, str(self.incarnation))
-                self.sender = Sender(self.writer, locks, self.incarnation, Limiter(live_senders))
+                limiter = Limiter(Fresh(_count_senders, BEAT_SECONDS, first=1))
+                self.sender = Sender(self.writer, locks, self.incarnation, limiter)
             return self.sender
 
     # ------------------------------------------------------------ the row
@@ -94,7 +93,7 @@ class Process:
             values = {"incarnation": self.incarnation, "kind": self.kind, "host": platform.node(), "pid": os.getpid(),
                       "version": settings.VERSION, "running": as_json(self._running()), "bots": self._bots}  # fmt: skip
             try:
-                alive, *rest = database.execute_all([(sql("beat"), values), *([then] if then else [])])
+                alive, *rest = runtime.execute_all([(sql("beat"), values), *([then] if then else [])])
             except (psycopg.Error, CoreError) as error:
                 log.warning("beat not written", error=type(error).__name__)
                 return None
@@ -150,7 +149,7 @@ class Process:
         with self._announcing:
             self._left = True
             try:
-                database.execute(LEAVE, {"incarnation": self.incarnation})
+                runtime.execute(LEAVE, {"incarnation": self.incarnation})
             except (psycopg.Error, CoreError) as error:
                 log.warning("row not removed", error=type(error).__name__)
 
@@ -170,9 +169,6 @@ def _count_senders(last: int) -> int:
     While the database is away, return the last count.
     """
     try:
-        return max(1, database.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})[0][0])
+        return max(1, runtime.read(SENDERS, {"kinds": [Work.SEND, Work.SWEEP]})[0][0])
     except (psycopg.Error, CoreError):
         return last
-
-
-live_senders = Fresh(_count_senders, BEAT_SECONDS, first=1)

@@ -13,8 +13,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from channels_ingest.channel_setup import config
-from conversations import installation
-from conversations.lanes import pauses
+from conversations import runtime
 from conversations.models import Audit, Channel, Installation, Pause
 from conversations.models.channels import new_public_id
 from tests.kit.doubles import Double
@@ -292,7 +291,7 @@ def test_register_webhook_on_a_copy_must_be_meant(settings: Any) -> None:
     with Double() as double:
         channel = add("telegram", "shop", "--set", "token=4242:T", "--api-base", double.url)
         settings.PUBLIC_URL = "https://staging.example"
-        installation.forget()
+        runtime.begin()
         with pytest.raises(CommandError, match=r"belongs to .*--although-held"):
             run("register_webhook", channel.public_id)
         assert double.calls() == []
@@ -375,7 +374,7 @@ def test_new_credentials_end_a_pause_but_not_one_by_staff(stops: str) -> None:
             since=timezone.now(),
             by_staff=by_staff,
         )
-        pauses.forget()
+        runtime.begin()
         run("set_channel", each.public_id, "--set", "token=9:NEW")
     assert [pause.target for pause in Pause.objects.all()] == [str(stopped.pk)]
 
@@ -384,7 +383,7 @@ def test_another_bot_ends_a_pause_of_handling_only() -> None:
     channel = add()
     for stops in ("sending", "handling"):
         Pause.objects.create(scope="channel", target=str(channel.pk), stops=stops, since=timezone.now())
-    pauses.forget()
+    runtime.begin()
     run("set_channel", channel.public_id, "--bot", "demo")
     assert [pause.stops for pause in Pause.objects.all()] == ["sending"]
 

@@ -12,11 +12,11 @@ import pytest
 import redis
 
 from botproject.local.servers import Servers
+from conversations import runtime
 from conversations.contracts import ChannelConfig, Limit
 from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request, limits_of
 from conversations.lanes import redis_client
-from conversations.postgres import database
 from tests.kit.doubles import Double
 from tests.kit.entries import make_channel
 from tests.kit.replies import Scene
@@ -130,7 +130,7 @@ def test_a_wait_since_a_send_that_only_the_lane_knows_of_ends(scene: Scene) -> N
 def alone(private_servers: Servers, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     """Limiters of this process, on a Redis of their own; nothing is blocked."""
     settings.REDIS_URL = private_servers.redis_url
-    monkeypatch.setattr(limiter.database, "read", lambda *_: [])
+    monkeypatch.setattr(limiter.runtime, "read", lambda *_: [])
     redis_client.client.cache_clear()
     redis_client._script.cache_clear()
     yield private_servers
@@ -232,7 +232,7 @@ def test_redis_is_told_no_chat_and_a_wait_is_known_by_its_chat_in_postgres(own_d
     keys = [key.decode() for key in redis_client.client().scan_iter(f"{{lanes}}:limit:{channel.id}*")]
     assert len(keys) == 3
     assert not [key for key in keys if phone in key]
-    assert database.read("SELECT key FROM bucket") == [(f"group:{phone}",)]
+    assert runtime.read("SELECT key FROM bucket") == [(f"group:{phone}",)]
     assert 25 < Limiter().blocked(asking) <= 30, "another sender learns it from Postgres"
     redis_client.client.cache_clear()
     redis_client._script.cache_clear()

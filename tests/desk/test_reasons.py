@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from conversations import installation, registry
+from conversations import registry, runtime
 from conversations.delivering.limiter import Limiter, Request
 from conversations.desk import actions, facts, reasons
 from conversations.models import Channel, Conversation, Message, Pause, Turn, Worker
@@ -205,7 +205,7 @@ def test_a_cause_names_how_many_wait_for_it() -> None:
 def test_a_held_installation_is_the_reason(settings: Any) -> None:
     lane = make_lane("handled", "pending", send_due_at=NOW())
     settings.PUBLIC_URL = "https://staging.example"
-    installation.forget()
+    runtime.begin()
     assert say(lane)[0].startswith("Reply 1 is held: this database belongs to")
     asked = make_lane("pending", channel=make_channel(bot="http"))
     assert say(asked)[0].startswith("Message 1 is held, since bot 'http' is outside: this database belongs to")

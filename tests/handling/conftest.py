@@ -7,17 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from conversations import runtime
 from conversations.contracts import Work
 from conversations.handling.handler import Handler
 from conversations.lanes import lock
-from conversations.postgres import committer, database
+from conversations.postgres import committer
 
 
 @pytest.fixture
 def handler(own_database: str) -> Iterator[Handler]:
     writer = committer.Committer("test")
     incarnation = uuid.uuid4()
-    handler = Handler(writer, lock.Locks(Work.HANDLE, str(incarnation)), incarnation, lambda ask: database.read(*ask))
+    handler = Handler(writer, lock.Locks(Work.HANDLE, str(incarnation)), incarnation, lambda ask: runtime.read(*ask))
     yield handler
     handler.stop(0.0)
     handler.locks.stop()

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.handling.handler import Handler
 from conversations.lanes import pauses
 from conversations.models import Channel, Conversation, Message, Pause, Turn
-from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.sweeping.sweeper import Sweeper
 from tests.kit.desk_scenes import make_channel, make_lane
@@ -59,9 +58,9 @@ class World:
         """Do a sweeper's probes and handle what they try; return it. ``due``: the time for probes has come."""
         if due:
             Pause.objects.update(probe_at=timezone.now() - dt.timedelta(seconds=1))
-        pauses.forget()
+        runtime.begin()
         self.probed = []
-        self.sweeper._probe(database.read(sql("find_due")), None)
+        self.sweeper._probe(runtime.read(sql("find_due")), None)
         for lane in self.probed:
             self.handle(lane, probe=True)
         return self.probed

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.utils import timezone
 
-from conversations import turns
+from conversations import runtime, turns
 from conversations.delivering.limiter import Limiter, Request
 from conversations.lanes import pauses
 from conversations.models import Pause
@@ -44,14 +44,14 @@ def test_a_statement_that_fails_repeats_none_of_those_beside_it(own_database: st
 def test_a_read_that_the_database_refuses_raises_its_own_error(own_database: str) -> None:
     intake.writer()
     with pytest.raises(psycopg.errors.DivisionByZero):
-        database.read("SELECT 1/0")
-    assert database.read("SELECT 1") == [(1,)]
+        runtime.read("SELECT 1/0")
+    assert runtime.read("SELECT 1") == [(1,)]
 
 
 def test_a_platforms_words_that_cannot_be_stored_block_all_the_same(own_database: str) -> None:
     request = Request(channel=make_channel(), chat="c", is_group=False, limits=())
     Limiter().block(request, "chat", 30.0, "come back \ud800 later\0")
-    ((words,),) = database.read("SELECT words FROM bucket")
+    ((words,),) = runtime.read("SELECT words FROM bucket")
     assert words == "come back \ufffd later\ufffd"
 
 
@@ -73,8 +73,8 @@ def test_a_probe_goes_through_no_stop_of_staff(own_database: str) -> None:
 def test_a_process_that_beat_meanwhile_is_not_buried(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Any] = []
     answers = {"SELECT kind": [("send", [7])]}
-    monkeypatch.setattr(dead_workers.database, "read", lambda query, values=(): answers.get(query[:11], []))
-    monkeypatch.setattr(dead_workers.database, "execute", lambda query, values=(): [])  # mark_dead changes no row
+    monkeypatch.setattr(dead_workers.runtime, "read", lambda query, values=(): answers.get(query[:11], []))
+    monkeypatch.setattr(dead_workers.runtime, "execute", lambda query, values=(): [])  # mark_dead changes no row
     monkeypatch.setattr(dead_workers.lock, "free", lambda *arguments: settled.append(arguments))
     monkeypatch.setattr(dead_workers, "settle", lambda writer, claim: settled.append(claim))
     dead_workers.recover(None, uuid.uuid4(), 10)  # type: ignore[arg-type]

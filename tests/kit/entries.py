@@ -7,10 +7,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.contracts import ChannelConfig, Entry, Kind, Parsed, Sender, WebhookRequest
 from conversations.models import Channel, Tenant
-from conversations.postgres import database
 from conversations.storing import intake
 
 _numbers = itertools.count(1)
@@ -52,7 +51,7 @@ class Told:
 
 def told(user: str) -> list[Told]:
     """All of a person's messages, numbered ones first, in order."""
-    rows = database.read(
+    rows = runtime.read(
         """SELECT m.sequence, m.text, m.status, m.late, m.note
              FROM message m JOIN conversation c ON c.id = m.conversation_id
             WHERE c.chat = %(user)s ORDER BY m.sequence NULLS LAST, m.id""",
@@ -72,7 +71,7 @@ def numbers(user: str) -> list[int | None]:
 
 def lane(user: str, *columns: str) -> Any:
     """Columns of a person's one lane."""
-    rows = database.read(f"SELECT {', '.join(columns)} FROM conversation WHERE chat = %(user)s", {"user": user})
+    rows = runtime.read(f"SELECT {', '.join(columns)} FROM conversation WHERE chat = %(user)s", {"user": user})
     assert len(rows) == 1
     return rows[0] if len(columns) > 1 else rows[0][0]
 
@@ -80,18 +79,18 @@ def lane(user: str, *columns: str) -> Any:
 def later(user: str, seconds: float) -> None:
     """Time goes by for what waits in the lane: windows and gaps began ``seconds`` earlier."""
     values = {"user": user, "ago": f"{seconds} s"}
-    database.execute(
+    runtime.execute(
         """UPDATE message m
               SET release_at = release_at - %(ago)s::interval, received_at = received_at - %(ago)s::interval
              FROM conversation c WHERE c.id = m.conversation_id AND c.chat = %(user)s AND m.status = 'waiting'""",
         values,
     )
-    database.execute("UPDATE conversation SET gap_since = gap_since - %(ago)s::interval WHERE chat = %(user)s", values)
+    runtime.execute("UPDATE conversation SET gap_since = gap_since - %(ago)s::interval WHERE chat = %(user)s", values)
 
 
 def release(user: str) -> int:
     """What the holder of the lane and the sweeper's wake do; how many got their number."""
-    rows: Sequence[Any] = database.execute(
+    rows: Sequence[Any] = runtime.execute(
         "SELECT release_waiting(id) FROM conversation WHERE chat = %(user)s", {"user": user}
     )
     return int(rows[0][0])

@@ -52,7 +52,7 @@ def client(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> It
         node.take_all_slots()
         settings.REDIS_URL = node.url
         for name in ("read", "execute"):
-            monkeypatch.setattr(limiter.database, name, lambda *_: [])
+            monkeypatch.setattr(limiter.runtime, name, lambda *_: [])
         forget_client()
         yield redis_client.client()
     finally:

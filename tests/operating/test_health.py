@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from django.test import Client
 
+from conversations import runtime
 from conversations.lanes import redis_client
 from conversations.postgres import database
-from tests.conftest import forget
 
 SECONDS = 3.0
 
@@ -48,7 +48,7 @@ def test_says_that_sending_is_held(own_database: str, settings: Any) -> None:
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "black hole"])
 def test_postgres_away_is_503_in_time(own_database: str, settings: Any, black_hole: str, where: str) -> None:
     settings.DATABASE_URL = f"postgresql://u:s3cret@{black_hole if where == 'black hole' else where}/x"
-    forget()
+    runtime.begin()
     code, about, seconds = get()
     assert code == 503
     assert seconds < SECONDS
@@ -70,7 +70,7 @@ def test_redis_away_is_still_200(own_database: str, settings: Any, black_hole: s
 def test_a_read_only_database_is_503(own_database: str, settings: Any) -> None:
     """After a failover, or when the plan is full."""
     settings.DATABASE_URL = own_database + "?options=-c%20default_transaction_read_only%3Don"
-    forget()
+    runtime.begin()
     code, about, _ = get()
     assert (code, about["storing"]) == (503, "read-only")
 
@@ -102,7 +102,7 @@ def test_without_a_token_in_the_settings_nobody_gets_more(own_database: str, set
 
 def test_a_stranger_is_not_told_why_it_is_down(own_database: str, settings: Any) -> None:
     settings.LOCAL, settings.DATABASE_URL = False, "postgresql://u:s3cret@127.0.0.1:1/x"
-    forget()
+    runtime.begin()
     assert get()[:2] == (503, {"status": "down", "storing": "down", "redis": "ok"})
 
 

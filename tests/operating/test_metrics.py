@@ -10,10 +10,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from conversations import runtime
 from conversations.lanes import redis_client
 from conversations.models import Message, Turn
 from conversations.operating import webhook_counts
-from tests.conftest import forget
 from tests.kit import desk_scenes
 
 
@@ -104,5 +104,5 @@ def parts(text: str) -> dict[str, float]:
 
 def test_with_the_database_away_it_says_so(own_database: str, settings: Any) -> None:
     settings.DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
-    forget()
+    runtime.begin()
     assert "conversations_database_up 0.0" in get().content.decode()

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import concurrency
+from conversations import concurrency, runtime
 from conversations.errors import Busy, CoreError, NotStored
 from conversations.postgres import backlog, committer, database, reads, room
 from conversations.postgres.stream import LANE_LOCKED, Stream, Ticket
@@ -82,7 +82,7 @@ def writer(notes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[committer.C
 
 def written(lane: str = "") -> list[int]:
     return [
-        number for (number,) in database.read("SELECT number FROM note WHERE lane LIKE %s ORDER BY id", (lane + "%",))
+        number for (number,) in runtime.read("SELECT number FROM note WHERE lane LIKE %s ORDER BY id", (lane + "%",))
     ]
 
 
@@ -279,10 +279,9 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
     """Callbacks look up channels; where reads go through the committer, nobody else would serve them."""
     answers: list[Any] = []
     finished = threading.Event()
-    read = reads.reader(writer)
 
     def done(tickets: list[Ticket[Any, Any]]) -> None:
-        answers.extend(read([("SELECT 7", ()), ("SELECT %(n)s::int", {"n": 8})]))
+        answers.extend(reads.read(writer, [("SELECT 7", ()), ("SELECT %(n)s::int", {"n": 8})]))
         finished.set()
 
     writer.submit(Notes(), [("a", 1)], done)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conversations import runtime
 from conversations.contracts import ChannelConfig
-from conversations.postgres import database
 from tests.kit.entries import accept, entry, lane, later, make_channel, new_user, numbers, release, texts, told
 
 pytestmark = pytest.mark.xdist_group("order")
@@ -101,7 +101,7 @@ def test_numbers_stay_dense_and_no_message_is_forgotten_when_windows_and_gaps_en
 
 
 def holes_of(user: str) -> list[tuple[int, int]]:
-    return database.read(
+    return runtime.read(
         """SELECT m.external_sequence, m.order_key FROM message m JOIN conversation c ON c.id = m.conversation_id
             WHERE c.chat = %(user)s AND m.status = 'missing' ORDER BY m.sequence""",
         {"user": user},
@@ -139,7 +139,7 @@ def test_messages_up_to_the_greatest_key_with_an_expired_window_are_released_the
     user = new_user()
     accept(settling, keyed(user, 20, "b"))
     later(user, 1)
-    database.execute("SELECT 1")
+    runtime.execute("SELECT 1")
     accept(settling, keyed(user, 10, "a"), keyed(user, 30, "c"))
     assert texts(user) == ["a", "b"]
     assert lane(user, "wait_until IS NOT NULL AND due_at > now() + interval '1 s'") is True  # a and b are due

@@ -18,7 +18,7 @@ import pytest
 import structlog
 from django.test import Client
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.contracts import (
     Attachment,
     ChannelConfig,
@@ -33,10 +33,9 @@ from conversations.contracts import (
 )
 from conversations.errors import NotStored
 from conversations.operating import checks
-from conversations.postgres import connection_budget, database
+from conversations.postgres import connection_budget
 from conversations.storing import intake, spool, spool_drainer, spool_format, spool_tally
 from conversations.storing.rows import ParsedRequest
-from tests.conftest import forget
 from tests.kit import fixtures
 from tests.kit.entries import entry, make_channel, new_user, texts
 
@@ -316,7 +315,7 @@ def drained() -> bool:
 
 
 def rows(query: str) -> list[Any]:
-    return database.read(query)
+    return runtime.read(query)
 
 
 def test_what_was_spooled_is_stored_as_it_would_have_been(channel: ChannelConfig) -> None:
@@ -356,20 +355,20 @@ def test_with_the_database_away_what_is_accepted_is_on_the_disk(
     user = new_user()
     intake.accept(channel, [entry(user, "1")], request().request)
     settings.DATABASE_URL = AWAY
-    forget()
+    runtime.begin()
     intake.accept(channel, [entry(user, "2")], request().request)
     assert waiting() == ["2"]
     with pytest.raises(spool_drainer.Away):
         drained()
     settings.DATABASE_URL = own_database
-    forget()
+    runtime.begin()
     assert drained()
     assert texts(user) == ["1", "2"]
 
 
 def test_without_a_folder_the_database_away_is_refused(channel: ChannelConfig, settings: Any, folder: Path) -> None:
     settings.SPOOL_DIR, settings.DATABASE_URL = "", AWAY
-    forget()
+    runtime.begin()
     with pytest.raises((NotStored, psycopg.OperationalError)):
         intake.accept(channel, [entry("u", "1")], request().request)
     assert (folder / "log").stat().st_size == 0
@@ -392,7 +391,7 @@ def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
 ) -> None:
     append("1", channel=channel)
     settings.CREDENTIALS_KEYS = ["0" * 64]
-    forget()
+    runtime.begin()
     with pytest.raises(spool_drainer.Away):
         drained()
     assert (folder / "bad").read_bytes() == b""
@@ -452,15 +451,13 @@ def test_a_channel_is_known_for_ten_minutes_and_not_longer(
         return registry.channel_by_public_id("generic", channel.public_id)
 
     def aged(seconds: float) -> None:
-        registry._channels[key] = (time.monotonic() - seconds, known)
+        registry._cache().known[key] = (time.monotonic() - seconds, known)
 
     known = ask()
     assert known is not None
-    key = ("public", channel.public_id)
+    key = ("public_id", channel.public_id)
     settings.DATABASE_URL = AWAY
-    intake.writer.cache_clear()
-    database.read_through(database._reader.read)
-    database._reader.close()
+    runtime.begin()
     aged(registry.SPOOL_SECONDS - 5)
     assert ask() == known
     aged(registry.SPOOL_SECONDS + 1)
@@ -529,7 +526,7 @@ def test_healthz_and_metrics_name_it_also_with_the_database_away(channel: Channe
     append("1", "2", channel=channel)
     assert Client().get("/healthz/").json()["spool"]["count"] == 2
     settings.DATABASE_URL = AWAY
-    forget()
+    runtime.begin()
     about = Client().get("/healthz/").json()
     assert about["spool"]["count"] == 2
     assert about["spool"]["oldest_seconds"] >= 0

@@ -22,14 +22,13 @@ import psycopg
 import pytest
 from django.test import Client
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import Busy, NotStored
-from conversations.postgres import database, room
+from conversations.postgres import room
 from conversations.storing import intake, statuses
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.store_stream import STORE
-from tests.conftest import forget
 from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts, told
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.kit.stack import ROOT, Channel, Stack, wait_until
@@ -44,7 +43,7 @@ def channel(own_database: str) -> ChannelConfig:
 
 
 def rows(query: str, **values: Any) -> list[tuple[Any, ...]]:
-    return database.read(query, values or ())
+    return runtime.read(query, values or ())
 
 
 # ---------------------------------------------------------------- one request
@@ -242,9 +241,7 @@ def test_a_telegram_group_that_migrates_keeps_its_lanes_and_their_state(own_data
     post(-5, 1, 1, text="/ada before")
     post(-5, 2, 2, text="/bob before")
     lanes = dict(rows('SELECT "user", id FROM conversation'))
-    database.execute(
-        "INSERT INTO conversation_state (conversation_id, state) SELECT id, '{\"n\": 1}' FROM conversation"
-    )
+    runtime.execute("INSERT INTO conversation_state (conversation_id, state) SELECT id, '{\"n\": 1}' FROM conversation")
     accept(channel, *[])  # nothing but a receipt
     post(-5, 1, 3, migrate_to_chat_id=-1005)
     post(-1005, 1, 1, migrate_from_chat_id=-5)
@@ -263,7 +260,7 @@ def test_a_telegram_group_that_migrates_keeps_its_lanes_and_their_state(own_data
 def test_a_lane_that_went_away_or_got_another_id_is_found_again(channel: ChannelConfig) -> None:
     user = new_user()
     accept(channel, entry(user, "1"))
-    database.execute("INSERT INTO alias (channel_id, of, value, known_as) VALUES (%(c)s, 'chat', %(u)s, 'elsewhere')",
+    runtime.execute("INSERT INTO alias (channel_id, of, value, known_as) VALUES (%(c)s, 'chat', %(u)s, 'elsewhere')",
                      {"c": channel.id, "u": user})  # fmt: skip
     accept(channel, entry(user, "2"))
     assert texts("elsewhere") == ["2"]
@@ -280,7 +277,7 @@ def reply(user: str, platform_id: str, status: str = "sent") -> int:
            RETURNING id""",
         user=user, status=status, platform_id=platform_id,
     )  # fmt: skip
-    database.execute(
+    runtime.execute(
         "UPDATE conversation SET last_reply_sequence = last_reply_sequence + 1 WHERE chat = %(user)s", {"user": user}
     )
     return int(found[0][0])
@@ -408,7 +405,7 @@ def test_after_a_commit_whose_outcome_is_unknown_the_repeat_is_a_duplicate(
 ) -> None:
     cut = Cut(own_database)
     settings.DATABASE_URL = cut.url
-    forget()  # connect again
+    runtime.begin()  # connect again
     user = new_user()
     accept(channel, entry(user, "1"))
     cut.armed = True
@@ -426,7 +423,7 @@ def test_a_core_that_freezes_while_it_sends_a_large_body_is_ended_by_the_server(
     """It is not idle in its transaction: the server waits for the rest of a statement, with the lanes locked."""
     cut, user = Cut(own_database), new_user()
     settings.DATABASE_URL = cut.url
-    forget()
+    runtime.begin()
     accept(channel, entry(user, "1"))
     cut.through = 300_000
     with psycopg.connect(own_database, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
@@ -457,7 +454,7 @@ def test_a_full_queue_answers_503_with_retry_after(channel: ChannelConfig, monke
     row = Row.objects.get(pk=channel.id)
     row.set_credentials({"secret": GENERIC_SECRET})
     row.save()
-    registry.forget_channels()
+    runtime.begin()
     where = Channel(id=row.pk, public_id=row.public_id, webhook_path=row.webhook_path, platform="generic",
                     secrets={"secret": GENERIC_SECRET})  # fmt: skip
 

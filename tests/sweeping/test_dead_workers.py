@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from conversations import runtime
 from conversations.contracts import Work
 from conversations.lanes import lock, redis_client
 from conversations.models import Conversation
-from conversations.postgres import committer, database
+from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers
 from tests.kit.desk_scenes import make_channel, make_lane
@@ -77,8 +78,8 @@ def soon() -> datetime:
 
 def bury(dead: uuid.UUID, *told: int) -> None:
     worker = {"kind": Work.SEND, "host": "here", "pid": 1, "version": "", "bots": None, "incarnation": dead}
-    database.execute(sql("beat"), {**worker, "running": json.dumps(told)})
-    [(beat,)] = database.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
+    runtime.execute(sql("beat"), {**worker, "running": json.dumps(told)})
+    [(beat,)] = runtime.read("SELECT beat FROM worker WHERE incarnation = %(id)s", {"id": dead})
     writer = committer.Committer("test")
     dead_workers.recover(writer, dead, beat)
     writer.stop()

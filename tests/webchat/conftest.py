@@ -10,8 +10,7 @@ import pytest
 from django.test import Client
 
 from channels_ingest.webchat import caps
-from conversations import registry
-from conversations.lanes import pauses
+from conversations import runtime
 from conversations.models import Channel, Tenant
 from conversations.waking import wake
 
@@ -59,7 +58,6 @@ def chat(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caps, "_messages", caps.Cap())
     monkeypatch.setattr(caps, "_polls", caps.Cap())
     monkeypatch.setattr(wake, "handle", lambda *args, **kwargs: None)
-    pauses.forget()
 
 
 @pytest.fixture
@@ -79,5 +77,5 @@ def make_channel(name: str, **options: Any) -> Channel:
     made = Channel(tenant=tenant, platform="web", name=name, bot="echo", options=options)
     made.set_credentials({"identify_secret": SECRET})
     made.save()
-    registry.forget_channels()
+    runtime.begin()
     return made

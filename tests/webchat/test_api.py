@@ -14,10 +14,9 @@ from django.test import Client
 from django.utils import timezone
 
 from channels_ingest.webchat import caps, timeline, tokens
-from conversations import registry
+from conversations import registry, runtime
 from conversations.contracts import Attachment, Choice, ReplyBody
 from conversations.errors import Busy, NotStored
-from conversations.lanes import pauses
 from conversations.models import (
     Channel,
     Conversation,
@@ -28,7 +27,6 @@ from conversations.models import (
     ReceiptBody,
     Reply,
 )
-from conversations.postgres import database
 from conversations.storing import intake
 from tests.webchat.conftest import OWN, SECRET, SHOP, Visitor, make_channel
 
@@ -253,7 +251,7 @@ def test_guessing_hashes_counts_as_beginning(chat: None) -> None:
 def test_unknown_and_closed_chats(channel: Channel, visitor: Visitor) -> None:
     assert Client().post("/web/unknown/session/", headers={"Origin": OWN}).status_code == 404
     Channel.objects.update(active=False)
-    registry.forget_channels()
+    runtime.begin()
     assert Visitor(channel).begin().status_code == 404
     assert visitor.say("still stored").status_code == 200
 
@@ -313,7 +311,7 @@ def test_a_stopped_channel_neither_answers_nor_types(channel: Channel, visitor: 
     Pause.objects.create(
         scope=scope.split()[0].replace("counting", "bot"), target=target, stops="handling", since=since
     )
-    pauses.forget()
+    runtime.begin()
     seen = visitor.poll().json()
     assert (seen["answering"], seen["busy"]) == ((True, True) if since is None else (False, False))
 
@@ -321,7 +319,7 @@ def test_a_stopped_channel_neither_answers_nor_types(channel: Channel, visitor: 
 def test_a_channel_that_is_off_neither_answers_nor_types(visitor: Visitor) -> None:
     visitor.say("one")
     Channel.objects.update(active=False)
-    registry.forget_channels()
+    runtime.begin()
     seen = visitor.poll().json()
     assert (seen["answering"], seen["busy"]) == (False, False)
 
@@ -473,8 +471,8 @@ def test_a_poll_is_one_query(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) 
     visitor.say("one")
     visitor.poll()
     queries: list[str] = []
-    read = database.read
-    monkeypatch.setattr(database, "read", lambda query, params=(): queries.append(query) or read(query, params))
+    read = runtime.read
+    monkeypatch.setattr(runtime, "read", lambda query, params=(): queries.append(query) or read(query, params))
     visitor.poll()
     assert len(queries) == 1
 
@@ -482,8 +480,8 @@ def test_a_poll_is_one_query(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) 
 def test_a_poll_walks_indexes_only(visitor: Visitor) -> None:
     visitor.say("one")
     params = (0, 0, timeline.MOST, timeline.BYTES, 1, "v:x", "v:x")
-    database.read("SET enable_seqscan = off")
-    plan = "\n".join(row[0] for row in database.read("EXPLAIN " + timeline._query(), params))
+    runtime.read("SET enable_seqscan = off")
+    plan = "\n".join(row[0] for row in runtime.read("EXPLAIN " + timeline._query(), params))
     assert "Seq Scan" not in plan
     for index in ("conversation_once", "message_sequence_once", "reply_sequence_once"):
         assert index in plan

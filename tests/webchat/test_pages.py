@@ -10,10 +10,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from conversations import registry
-from conversations.lanes import pauses
+from conversations import runtime
 from conversations.models import Channel, Pause
-from conversations.postgres import database
 from tests.webchat.conftest import SHOP, make_channel
 
 
@@ -65,7 +63,7 @@ def test_a_channels_words_are_escaped(chat: None) -> None:
 def test_unknown_and_closed_chats_are_not_found(channel: Channel) -> None:
     assert Client().get("/chat/unknown/").status_code == 404
     Channel.objects.update(active=False)
-    registry.forget_channels()
+    runtime.begin()
     assert Client().get(f"/chat/{channel.public_id}/").status_code == 404
 
 
@@ -73,8 +71,8 @@ def test_a_database_that_is_away_is_a_page_that_says_so(channel: Channel, monkey
     def away(*args: Any) -> None:
         raise psycopg.OperationalError
 
-    registry.forget_channels()
-    monkeypatch.setattr(database, "read", away)
+    runtime.begin()
+    monkeypatch.setattr(runtime, "read", away)
     page = Client().get(f"/chat/{channel.public_id}/")
     assert page.status_code == 503
     assert b"Back in a moment" in page.content
@@ -92,7 +90,7 @@ def test_the_page_opens_with_the_truth_about_its_channel(channel: Channel) -> No
     address = f"/chat/{channel.public_id}/"
     assert b'data-answering="yes"' in Client().get(address).content
     Pause.objects.create(scope="channel", target=str(channel.pk), stops="handling", since=timezone.now())
-    pauses.forget()
+    runtime.begin()
     assert b'data-answering="no"' in Client().get(address).content
 
 

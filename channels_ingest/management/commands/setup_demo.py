@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
 from channels_ingest import channel_setup
-from conversations import installation
+from conversations import runtime
 from conversations.models import Channel, Installation
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -43,7 +43,7 @@ def follow_port() -> None:
     row = Installation.objects.get()
     if row.public_url != settings.PUBLIC_URL and is_here(row.public_url) and is_here(settings.PUBLIC_URL):
         Installation.objects.update(public_url=settings.PUBLIC_URL)
-        installation.forget()
+        runtime.begin()
 
 
 def is_here(url: str) -> bool:

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.db.models.functions import Now
 
-from conversations import crypto, installation
+from conversations import crypto, installation, runtime
 from conversations.errors import WrongKeys
 from conversations.models import App, Audit, Channel, Installation
 
@@ -90,4 +90,4 @@ def adopt(row: Installation, why: str, new_keys: bool) -> None:
     row.public_url, row.credentials_fingerprint, row.adopted_at = settings.PUBLIC_URL, crypto.fingerprint(), Now()
     row.save()
     Audit.objects.create(verb="adopt_database", subject=settings.PUBLIC_URL, reason=why or "new keys")
-    installation.forget()
+    runtime.begin()

@@ -11,7 +11,7 @@ from cryptography.fernet import InvalidToken
 from django.core.management.base import BaseCommand, CommandError
 from django.db import models, transaction
 
-from conversations import crypto, installation
+from conversations import crypto, runtime
 from conversations.models import App, Channel, Installation
 
 STEP = 100  # rows between two lines of progress; larger: fewer lines, smaller: more
@@ -51,7 +51,7 @@ def rotate_installation() -> None:
     if row.credentials_fingerprint in crypto.fingerprints():
         row.credentials_fingerprint = crypto.fingerprint()
     row.save()
-    installation.forget()
+    runtime.begin()
 
 
 @transaction.atomic

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from conversations import runtime
 from conversations.contracts import Sent, Unknown, Work
 from conversations.handling.verdicts import Finished
 from conversations.lanes import pauses
@@ -36,7 +37,7 @@ def answer_before_commit(original: Original, stream: Any, items: Any, seconds: f
 def only_those_not_in_table(original: Original, request: Any) -> list[Any]:
     """For ``rows.make_items``: leave out what a SELECT finds."""
     ask = "SELECT 1 FROM message WHERE identity = decode(%s, 'hex')"
-    return _only(original(request), lambda identity: not database.read(ask, (identity,)))
+    return _only(original(request), lambda identity: not runtime.read(ask, (identity,)))
 
 
 def only_those_not_in_redis(original: Original, request: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
 from django.utils import timezone
 
-from conversations import installation
+from conversations import runtime
 from conversations.desk import actions
 from conversations.desk.admin import filters
 from conversations.desk.templatetags.desk import visible
@@ -119,7 +119,7 @@ def test_reading_a_conversation_is_audited_once(anna_of_shop: Client, anna: User
 
 def test_a_held_installation_says_so_on_every_page(chief: Client, shop: Scene, settings: Any) -> None:
     settings.PUBLIC_URL = "https://staging.example"
-    installation.forget()
+    runtime.begin()
     assert all(b"Nothing is sent to people from here" in answer.content for answer in pages(chief, shop))
 
 
