@@ -178,10 +178,14 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "retry_on_timeout": True,
     "priority_steps": [0],
 }
-# Quorum queues survive the loss of a RabbitMQ node. Redis has one kind of queue.
-_KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else None
+# Quorum queues survive the loss of a RabbitMQ node. Of the tasks that answer a bell, all alike, two
+# may wait; Redis has one kind of queue, and the script that pushes there counts them.
+_KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else {}
+_BELL = {**_KIND, "x-max-length": 2} if _KIND else {}
 CELERY_TASK_QUEUES = [
-    Queue(name, Exchange(name), routing_key=name, queue_arguments=_KIND) for kind in Work for name in queue_names(kind)
+    Queue(name, Exchange(name), routing_key=name, queue_arguments=(_BELL if name in set(Work) else _KIND) or None)
+    for kind in Work
+    for name in queue_names(kind)
 ]
 CELERY_TASK_DEFAULT_QUEUE = MAINTENANCE
 CELERY_TASK_ACKS_LATE = True

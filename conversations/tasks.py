@@ -1,26 +1,48 @@
-"""Every Celery entry point. A task is a hint that these conversations may have work.
+"""Every Celery entry point. A task is a hint that conversations may have work.
 
 What there is to do stands in the database's rows. A task may be lost, repeated or late.
 """
 
 from __future__ import annotations
 
-from celery import current_task, shared_task
+from celery import shared_task
 
+from conversations.contracts import Work
 from conversations.sweeping import maintenance
+from conversations.waking import doorbell
 from conversations.workers import lifecycle
+
+
+@shared_task(name=doorbell.task_name(Work.HANDLE))
+def answer_handle() -> None:
+    """Take a batch of hints and run the bots on the next messages of their conversations."""
+    handler = lifecycle.current().make_handler()
+    doorbell.answer(Work.HANDLE, handler.has_room, handler.handle)
+    handler.keep_place()
+
+
+@shared_task(name=doorbell.task_name(Work.SEND))
+def answer_send() -> None:
+    """Take a batch of hints and deliver the next replies of their conversations."""
+    sender = lifecycle.current().make_sender()
+    doorbell.answer(Work.SEND, sender.has_room, sender.send)
 
 
 @shared_task(name="conversations.handle")
 def handle(conversation_ids: list[int], probe: bool = False) -> None:
-    """Run the bots on the next messages of these conversations. ``probe``: also if paused."""
-    delivery = current_task.request.delivery_info or {}
-    lifecycle.current().make_handler().handle(conversation_ids, probe=probe, queue=delivery.get("routing_key") or "")
+    """Run the bots on the next messages of these conversations. ``probe``: also if paused.
+
+    Probes come this way, past hints and bell. Without ``probe``: from a process of the release before
+    the doorbell.
+    """
+    handler = lifecycle.current().make_handler()
+    handler.has_room()
+    handler.handle(conversation_ids, probe=probe)
 
 
 @shared_task(name="conversations.send")
 def send(conversation_ids: list[int], probe: bool = False) -> None:
-    """Deliver the next replies of these conversations. ``probe``: also if paused."""
+    """Deliver the next replies of these conversations. ``probe``: see ``handle``."""
     lifecycle.current().make_sender().send(conversation_ids, probe=probe)
 
 

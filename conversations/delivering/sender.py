@@ -108,6 +108,10 @@ class Sender:
         self._releases = Stage("release", self._release_batch, LANES_PER_RELEASE)
         vital_thread("deliver", self._serve)
 
+    def has_room(self) -> bool:
+        """Return True if this process may take more lanes."""
+        return not self._stopping
+
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
         """Deliver the next replies of these lanes. Returns at once, raises nothing.
 

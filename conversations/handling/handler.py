@@ -33,7 +33,7 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling import acknowledgements, isolated_turn, verdicts
 from conversations.handling.async_turns import Holder, enter, event_loop
-from conversations.handling.backpressure import Backpressure
+from conversations.handling.backpressure import ROOM_SECONDS, Backpressure
 from conversations.handling.turn_stream import RELEASE, TURNS, Committed
 from conversations.handling.turn_threads import TurnThreads
 from conversations.handling.verdicts import Finished, Head, Verdict
@@ -127,17 +127,24 @@ class Handler:
         self._releases = Stage("release", self._release_batch, LANES_PER_RELEASE)
         vital_thread("overdue", self._watch_overdue)
 
-    def handle(
-        self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True, queue: str = ""
-    ) -> None:
-        """Handle the next messages of these lanes. Raises nothing.
+    def has_room(self, seconds: float = ROOM_SECONDS, *, woken: bool = True) -> bool:
+        """Wait at most ``seconds`` until this process may take more lanes. Return False if it may not.
 
-        Blocks until fewer than ``IN_HAND`` lanes from the same queue wait for us (back-pressure).
-        Lanes whose bot is running do not count. ``probe``: try one message although the bot is
-        paused; ``locked=False``: without Redis.
+        ``woken``: lanes that are released early, to make room, can be woken again.
+        """
+        return self._backpressure.wait(self._closing, seconds, woken=woken)
+
+    def keep_place(self) -> None:
+        """Keep a thread of Celery, so that a process that is to be replaced takes no further tasks."""
+        if self.overdue.is_set():
+            time.sleep(settings.TURN_SECONDS)
+
+    def handle(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
+        """Handle the next messages of these lanes. Returns once they are in hand, raises nothing.
+
+        ``probe``: try one message although the bot is paused; ``locked=False``: without Redis.
         """
         if self._closing():
-            time.sleep(settings.TURN_SECONDS if self.overdue.is_set() else 0)  # other processes should take the wakes
             return
         failpoint("T1")
         generation = self._generation
@@ -153,9 +160,8 @@ class Handler:
             failpoint("T2")
             next_stage = self._reads
         finally:
-            self._backpressure.enter(queue, mine)
+            self._backpressure.enter(mine)
             next_stage.put(Held(lane, probe, generation) for lane in mine)
-        self._backpressure.wait(queue, self._closing, woken=locked)
 
     def begin_again(self, incarnation: uuid.UUID) -> None:
         """Go on under a new incarnation, after a sweeper marked this process dead.

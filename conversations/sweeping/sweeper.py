@@ -25,11 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import psycopg
-import redis
 import structlog
-from amqp.exceptions import AMQPError
-from kombu import Producer
-from kombu.exceptions import KombuError
 
 from conversations import installation, runtime
 from conversations.concurrency import vital_thread
@@ -43,20 +39,22 @@ from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers, maintenance, timers
 from conversations.sweeping.heartbeats import Beats
-from conversations.waking import wake
-from conversations.waking.queues import queue_name, queue_names
+from conversations.waking import doorbell, publisher
 
 log = structlog.get_logger(__name__)
 
 # Seconds between two rounds. Longer: a lane whose wake was lost waits longer; shorter: more load on
 # Postgres.
 SWEEP_SECONDS = 2.0
-# Seconds between two rounds while more lanes are due than the queues may take. Longer: a backlog
-# drains more slowly; shorter: more queries that find the queues still full.
+# Seconds between two rounds while more lanes are due than their tenants may leave hints. Longer: a
+# backlog drains more slowly; shorter: more queries that find no room for hints.
 BUSY_SECONDS = 0.2
 # Most lanes claimed at once while Redis is away. Larger: fewer rounds, and more lanes that wait in
 # this process although another one is free; smaller: more rounds.
 DIRECTLY = 512
+# Seconds that a thread waits, while Redis is away, for the lanes that it gave to the handler. Longer: a
+# few locked rows hold it for longer; shorter: the process takes more lanes than it can work on.
+PATIENCE_SECONDS = 10.0
 # Channels of a paused bot of which a lane is tried at once, at most. Larger: more calls of a bot that
 # still fails; smaller: a bot that fails in some channels only may stop the others for longer.
 PROBES = 8
@@ -64,10 +62,8 @@ PROBES = 8
 # are deleted; shorter: more queries that find nothing.
 UPKEEP_SECONDS = 600.0
 
-# The exceptions of a broker (Redis or RabbitMQ) that does not answer.
-AWAY = (redis.RedisError, KombuError, AMQPError, OSError)
-
-Capacity = dict[str, int]  # how many more wakes each queue may take
+Due = tuple[int, int, str]  # channel id, tenant id, bot
+Wake = Callable[[Work, Sequence[Any]], None]  # of claimed rows: conversation id, tenant id
 # Claims of senders without a living Worker row, as (incarnation, beat) for ``Beats``.
 LEFT_OVER = """SELECT DISTINCT claimed_by, 0 FROM reply r WHERE status = 'sending'
                  AND NOT EXISTS (SELECT FROM worker w WHERE w.incarnation = r.claimed_by AND NOT w.dead)"""
@@ -88,7 +84,6 @@ class Sweeper:
         self.writer, self.engines = writer, engines
         self._beats = Beats()
         self._claims = Beats()
-        self._producer: Producer | None = None
         self._direct = ThreadPoolExecutor(4, thread_name_prefix="direct")
         self._free_threads = {Work.HANDLE: threading.Semaphore(2), Work.SEND: threading.Semaphore(2)}
         self._upkeep_at = time.monotonic() + 5.0
@@ -113,16 +108,15 @@ class Sweeper:
         self._claims.forget()
 
     def sweep(self) -> bool:
-        """Do one round. Return True if more is due than the queues may take."""
+        """Do one round. Return True if more is due than there is room for hints."""
         self._try(self._recover_dead)
         self._try(self._settle_left_over)
-        capacity = self._measure_capacity()
         channels = runtime.read(sql("find_due"))
-        more = self._try(self._claim_due, Work.HANDLE, [row[:3] for row in channels if row[3]], capacity)
-        more = self._try(self._claim_due, Work.SEND, [row[:3] for row in channels if row[4]], capacity) or more
-        self._try(self._probe, channels, capacity)
+        more = self._try(self._claim_due, Work.HANDLE, [row[:3] for row in channels if row[3]])
+        more = self._try(self._claim_due, Work.SEND, [row[:3] for row in channels if row[4]]) or more
+        self._try(self._probe, channels)
         self._try(self._fire_timers)
-        self._try(self._upkeep, capacity)
+        self._try(self._upkeep)
         return bool(more)
 
     def _try(self, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -151,41 +145,40 @@ class Sweeper:
 
     # ------------------------------------------------------------ due
 
-    def _measure_capacity(self) -> Capacity | None:
-        """Return how many more wakes each Celery queue may take; None while the broker is away."""
-        try:
-            if self._producer is None:
-                self._producer = wake.open_producer()
-            names = queue_names(Work.HANDLE) + queue_names(Work.SEND)
-            return {name: wake.WAITING - wake.queue_length(self._producer, name) for name in names}
-        except AWAY as error:
-            self._drop_producer(error)
-            return None
+    def _claim_due(self, kind: Work, channels: Sequence[Due]) -> bool:
+        """Claim due lanes, as many as their tenants may leave hints, and wake them.
 
-    def _claim_due(self, kind: Work, channels: Sequence[Any], capacity: Capacity | None) -> bool:
-        """Claim due lanes, as many as their queues may take, and publish wakes for them.
-
-        Return True if more may be due. Channels that are paused are left out. The channels of a
-        queue share its capacity, so that one tenant's backlog does not delay another tenant.
+        Return True if more may be due. Channels that are paused are left out.
         """
-        by_queue: dict[str, list[int]] = collections.defaultdict(list)
+        by_tenant: dict[int, list[int]] = collections.defaultdict(list)
         for channel_id, tenant_id, bot in channels:
             if not pauses.is_stopped(*pauses.keys_of(kind.activity, bot, channel_id, tenant_id)):
-                by_queue[queue_name(kind, tenant_id) if capacity is not None else ""].append(channel_id)
-        more = False
-        for name, ids in by_queue.items():
-            room = max(0, capacity[name]) * wake.IDS if capacity is not None else DIRECTLY
-            more = self._claim(kind, ids, room, capacity) or more
-        return more
+                by_tenant[tenant_id].append(channel_id)
+        rooms = self._rooms(kind, list(by_tenant))
+        if rooms is None:
+            every = [channel_id for ids in by_tenant.values() for channel_id in ids]
+            return bool(every) and self._claim(
+                kind, every, DIRECTLY if self._has_free_thread(kind) else 0, self._do_directly
+            )
+        more = [self._claim(kind, ids, rooms[tenant], self._wake) for tenant, ids in by_tenant.items()]
+        return any(more)
 
-    def _claim(self, kind: Work, channels: list[int], room: int, capacity: Capacity | None) -> bool:
-        """Claim at most ``room`` due lanes of the channels of one queue, and publish them.
+    def _rooms(self, kind: Work, tenants: Sequence[int]) -> dict[int, int] | None:
+        """Return how many more hints each tenant may leave; None while Redis or the broker is away."""
+        try:
+            return doorbell.rooms(kind, tenants)
+        except publisher.AWAY as error:
+            log.warning("the broker is away: working without", error=type(error).__name__)
+            return None
+
+    def _claim(self, kind: Work, channels: list[int], room: int, wake: Wake) -> bool:
+        """Claim at most ``room`` due lanes of these channels, and wake them.
 
         A claim moves the lane's due time 10 s ahead, so that no other sweeper takes it. Shuffled:
         if there are more channels than room, each has its turn in some round.
         Return True if more may be due.
         """
-        if not room or (capacity is None and not self._has_free_thread(kind)):
+        if room <= 0:
             return True
         random.shuffle(channels)
         share = max(1, room // len(channels))
@@ -193,43 +186,20 @@ class Sweeper:
         claimed = runtime.execute(sql("claim_due" if kind == Work.HANDLE else "claim_send_due"), values)
         failpoint("S1")
         if claimed:
-            self._publish(kind, claimed, capacity)
+            wake(kind, claimed)
         return len(claimed) >= share
 
-    def _publish(self, kind: Work, claimed: Sequence[Any], capacity: Capacity | None, *, probe: bool = False) -> None:
-        """Publish wakes for the claimed lanes, by queue.
-
-        If the broker does not answer, this process handles or delivers the rest itself. A probe
-        may exceed a full queue, but not without bound where no worker takes anything.
-        """
-        by_queue: dict[str, list[int]] = collections.defaultdict(list)
+    def _wake(self, kind: Work, claimed: Sequence[Any]) -> None:
+        """Wake claimed lanes. If Redis does not answer, handle or deliver them in this process."""
+        hints: dict[int, list[int]] = collections.defaultdict(list)
         for lane, tenant_id in claimed:
-            by_queue[queue_name(kind, tenant_id)].append(lane)
-        wakes = [
-            (name, lanes[start : start + wake.IDS])
-            for name, lanes in by_queue.items()
-            for start in range(0, len(lanes), wake.IDS)
-        ]
-        while wakes and capacity is not None and self._producer is not None:
-            name, ids = wakes[-1]
-            if capacity[name] <= -wake.WAITING:
-                wakes.pop()
-                continue
-            try:
-                wake.publish(self._producer, name, kind, ids, **({"probe": True} if probe else {}))
-            except AWAY as error:
-                self._drop_producer(error)
-                break
-            wakes.pop()
-            capacity[name] -= 1
+            hints[tenant_id].append(lane)
+        try:
+            doorbell.ring(kind, hints)
             failpoint("S2")
-        if wakes:
-            self._do_directly(kind, [lane for _, ids in wakes for lane in ids], probe)
-
-    def _drop_producer(self, error: BaseException) -> None:
-        """Forget a connection that failed: the next round opens another."""
-        self._producer = None
-        log.warning("the broker is away: working without", error=type(error).__name__)
+        except publisher.AWAY as error:
+            log.warning("the broker is away: working without", error=type(error).__name__)
+            self._do_directly(kind, claimed)
 
     # ------------------------------------------------------------ without Redis
 
@@ -240,12 +210,12 @@ class Sweeper:
             self._free_threads[kind].release()
         return room
 
-    def _do_directly(self, kind: Work, lanes: Sequence[int], probe: bool) -> None:
+    def _do_directly(self, kind: Work, claimed: Sequence[Any], probe: bool = False) -> None:
         """Handle or deliver, in this process, the lanes that no living worker has in hand."""
         kinds = [Work.SEND] if kind == Work.SEND else [Work.HANDLE, Work.SWEEP]
         rows = runtime.read("SELECT running FROM worker WHERE NOT dead AND kind = ANY (%(kinds)s)", {"kinds": kinds})
         running = {lane for (lanes_of_one,) in rows for lane in lanes_of_one}
-        mine = [lane for lane in lanes if lane not in running]
+        mine = [lane for lane, _ in claimed if lane not in running]
         if mine and self._free_threads[kind].acquire(blocking=False):
             self._direct.submit(self._run_directly, kind, mine, probe)
 
@@ -253,7 +223,9 @@ class Sweeper:
         """Handle or deliver without Redis locks: each COMMIT checks that the lane is as read."""
         try:
             if kind == Work.HANDLE:
-                self.engines.make_handler().handle(lanes, probe=probe, locked=False)
+                handler = self.engines.make_handler()
+                handler.handle(lanes, probe=probe, locked=False)
+                handler.has_room(PATIENCE_SECONDS, woken=False)
             else:
                 self.engines.make_sender().send(lanes, probe=probe, locked=False)
         finally:
@@ -261,7 +233,7 @@ class Sweeper:
 
     # ------------------------------------------------------------ probes, timers, upkeep
 
-    def _probe(self, channels: Sequence[Any], capacity: Capacity | None) -> None:
+    def _probe(self, channels: Sequence[Any]) -> None:
         """Try a lane of each channel of a pause whose probe is due: a success ends the pause.
 
         Where only one or two members have failed, one that has not is tried without waiting for the
@@ -275,7 +247,15 @@ class Sweeper:
             values = {"channels": ids, "since": since, "sending": sending, "untried": not due, "many": PROBES}
             found = runtime.read(sql("find_probe"), values)
             if found:
-                self._publish(Work.SEND if sending else Work.HANDLE, found, capacity, probe=True)
+                self._publish_probe(Work.SEND if sending else Work.HANDLE, found)
+
+    def _publish_probe(self, kind: Work, found: Sequence[Any]) -> None:
+        """Publish a probe of these lanes; without a broker, try them in this process."""
+        try:
+            publisher.probe(kind, [lane for lane, _ in found])
+        except publisher.AWAY as error:
+            log.warning("the broker is away: working without", error=type(error).__name__)
+            self._do_directly(kind, found, probe=True)
 
     def _fire_timers(self) -> None:
         """Turn due timers into messages, unless this may be a copy of another database."""
@@ -284,22 +264,16 @@ class Sweeper:
         for (timer,) in runtime.read(timers.TIMERS_DUE):
             self.writer.write(timers.TIMERS, timer, timeout=5.0)
 
-    def _upkeep(self, capacity: Capacity | None) -> None:
-        """Ask for the upkeep every ``UPKEEP_SECONDS``."""
-        now = time.monotonic()
-        if now >= self._upkeep_at:
-            self._upkeep_at = now + UPKEEP_SECONDS
-            self._ask_for_upkeep(capacity)
-
-    def _ask_for_upkeep(self, capacity: Capacity | None) -> None:
-        """Publish the upkeep as a task, whose result is kept; without a broker, do it here."""
+    def _upkeep(self) -> None:
+        """Ask for the upkeep every ``UPKEEP_SECONDS``: as a task, whose result is kept, or here."""
+        if (now := time.monotonic()) < self._upkeep_at:
+            return
+        self._upkeep_at = now + UPKEEP_SECONDS
         try:
-            if capacity is not None and self._producer is not None:
-                wake.maintain(self._producer)
-                return
-        except AWAY as error:
+            publisher.maintain()
+        except publisher.AWAY as error:
             log.warning("upkeep not asked for", error=type(error).__name__)
-        maintenance.run()
+            maintenance.run()
 
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:

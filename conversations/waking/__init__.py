@@ -1,8 +1,10 @@
 """Waking, step 2: hints that a conversation has work, through Celery. Any of them may be lost.
 
 queues.py           the names of the queues
-wake.py             the only place that publishes a hint
+wake.py             the only way in: hints, and the thread that rings
+doorbell.py         hints and bells in Redis: ring, and the task's answer
+publisher.py        tasks that go by no bell in Redis: probes, the upkeep, another broker
 delayed_wake.py     a hint at the end of a settle window
-redis_transport.py  kombu's transport for Redis, changed for hints
+redis_transport.py  kombu's transport for Redis, which drops what is no task
 consumer.py         Celery's consumer, which reconnects quickly
 """

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from conversations.contracts import Work
 
-# Queues per kind of wake. A tenant's wakes all go to one of them, and a consumer serves the queues
-# in turns. Larger: fewer tenants share a queue, and the sweeper measures more lengths per round.
-QUEUES = 16
 # The one queue for the task of the upkeep.
 MAINTENANCE = "maintenance"
+# Queues per kind in releases before the doorbell. Workers serve them for one release more: the
+# processes of the old release still publish there while a new one is rolled out.
+OLD_QUEUES = 16
 
 
-def queue_name(kind: str, tenant_id: int) -> str:
-    """Return the queue for a tenant's wakes: always the same, to keep a backlog in one queue."""
-    return f"{kind}-{tenant_id % QUEUES}"
+def probe_queue(kind: Work) -> str:
+    """Return the queue of the tasks that try lanes of something paused."""
+    return f"{kind}-probes"
 
 
-def queue_names(kind: str) -> list[str]:
-    """Return all queues that a process of this kind consumes."""
-    return [MAINTENANCE] if kind == Work.SWEEP else [f"{kind}-{number}" for number in range(QUEUES)]
+def queue_names(kind: Work) -> list[str]:
+    """Return all queues that a process of this kind consumes. The first has the tasks of its bell."""
+    if kind == Work.SWEEP:
+        return [MAINTENANCE]
+    return [str(kind), probe_queue(kind), *(f"{kind}-{number}" for number in range(OLD_QUEUES))]

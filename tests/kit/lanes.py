@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import redis
-from kombu import Connection, Producer
 
-from conversations.contracts import Work
-from conversations.waking import queues, wake
+from tests.kit.hints import Hints
 from tests.kit.rows import add_lane, add_messages
 from tests.kit.stack import Process, Stack, state, wait_until
 
@@ -42,7 +39,7 @@ class Lanes:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self._wakes = Producer(Connection(stack.servers.redis_url).channel(), serializer="json")
+        self.hints = Hints(stack.servers.redis_url)
 
     # ------------------------------------------------------------ filling
 
@@ -76,22 +73,14 @@ class Lanes:
             self.wake(lane)
         return lane
 
-    def wake(self, *lanes: int, tenant: int = 0) -> None:
-        """``tenant``: through whose queue, where it is not their own."""
-        tenant = tenant or self.stack.value(
+    def wake(self, *lanes: int) -> None:
+        tenant = self.stack.value(
             "SELECT ch.tenant_id FROM channel ch JOIN conversation c ON c.channel_id = ch.id WHERE c.id = %s", lanes[0]
         )
-        for start in range(0, len(lanes), wake.IDS):
-            wake.publish(
-                self._wakes, queues.queue_name(Work.HANDLE, tenant), Work.HANDLE, lanes[start : start + wake.IDS]
-            )
+        self.hints.ring(lanes, tenant)
 
     def tenant_of(self, channel: int) -> int:
         return int(self.stack.value("SELECT tenant_id FROM channel WHERE id = %s", channel))
-
-    def waiting_wakes(self) -> dict[str, int]:
-        with redis.Redis.from_url(self.stack.servers.redis_url) as client:
-            return {name: int(client.llen(name)) for name in queues.queue_names(Work.HANDLE)}  # type: ignore[arg-type]
 
     # ------------------------------------------------------------ workers
 

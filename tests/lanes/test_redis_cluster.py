@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 
 from botproject.local.places import remove_room
 from botproject.local.processes import free_port
@@ -18,6 +19,7 @@ from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request
 from conversations.lanes import lock, redis_client
 from conversations.postgres.sql_files import LUA
+from conversations.waking import doorbell
 from tests.kit.stack import wait_until
 
 
@@ -101,5 +103,9 @@ def test_every_script_runs_on_a_cluster(client: redis.Redis) -> None:
     senders.admit(many)
     senders.block(many[0], "chat", 3.0, "wait")
     assert senders._away_until == 0.0, "Redis refused"
+    with override_settings(CELERY_BROKER_URL="amqp://elsewhere"):  # Celery itself cannot use a cluster
+        keys, task = doorbell.keys_and_task(Work.HANDLE)
+    assert redis_client.run_script("ring", keys, [doorbell.BELL_MS, task, doorbell.HINTS, 5, 2, 7, 8]) == 1
+    assert redis_client.run_script("take", keys, [doorbell.BELL_MS, task, 1, 1]) == [1, 7]
     known = client.script_exists(*(hashlib.sha1(text.encode()).hexdigest() for text in LUA.values()))
     assert all(known), [name for name, ran in zip(LUA, known, strict=True) if not ran]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import redis
 
-from conversations.waking import queues, wake
+from conversations.waking import doorbell
 from tests.kit.lanes import BOTS, Lanes
 from tests.kit.platforms import GENERIC_SECRET, generic_text
 from tests.kit.stack import Stack, wait_until
@@ -40,17 +40,14 @@ def handled(lanes: Lanes, channel: int) -> int:
 
 @pytest.mark.slow
 def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
-    """100,000 lanes due while no worker runs; then one worker; another tenant of the same queue comes through."""
-    crowded = lanes.channel("echo")
-    tenant = lanes.tenant()
-    while queues.queue_name("handle", tenant) != queues.queue_name("handle", lanes.tenant_of(crowded)):
-        tenant = lanes.tenant()
-    other = lanes.channel("echo", tenant=tenant)
+    """100,000 lanes due while no worker runs; then one worker; another tenant comes through."""
+    crowded, other = lanes.channel("echo"), lanes.channel("echo", tenant=lanes.tenant())
+    tenant = lanes.tenant_of(crowded)
     lanes.stack.query(FILL, crowded, DUE)
-    wait_until(lambda: max(lanes.waiting_wakes().values()) > 0, 5, "wakes")
+    wait_until(lambda: len(lanes.hints.left().get(tenant, ())) == doorbell.HINTS, 5, "as many hints as there may be")
     time.sleep(3)
-    assert 0 < max(lanes.waiting_wakes().values()) <= wake.WAITING
-    assert sum(lanes.waiting_wakes().values()) <= wake.WAITING
+    assert {len(left) for left in lanes.hints.left().values()} == {doorbell.HINTS}
+    assert lanes.hints.tasks() <= 2
     with lanes.workers(""):
         lane = lanes.say(other, "u", "me too", woken=False)
         began, before = time.monotonic(), handled(lanes, crowded)
@@ -59,7 +56,7 @@ def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
         wait_until(lambda: handled(lanes, crowded) > before + 6_000, 60, "6,000 lanes of the backlog")
         rate = (handled(lanes, crowded) - before) / (time.monotonic() - began)
         print(f"a backlog drains at {rate:.0f} lanes/s")
-        assert max(lanes.waiting_wakes().values()) <= wake.WAITING + 1
+        assert lanes.hints.tasks() <= 2
     lanes.stack.query("UPDATE channel SET active = false WHERE id = %s", crowded)
 
 
@@ -94,8 +91,8 @@ def test_with_redis_stopped_bots_go_on_answering(lanes: Lanes) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_whose_places_were_all_taken_when_redis_went_takes_wakes_again(lanes: Lanes) -> None:
-    """All its places are taken, by tasks of four queues that wait for rows, and none is told when they are done."""
+def test_a_worker_without_room_when_redis_went_takes_hints_again(lanes: Lanes) -> None:
+    """Lanes wait for locked rows, and nobody is told when they are done."""
     stack, channel = lanes.stack, lanes.channel("echo")
     with lanes.workers(""), redis.Redis.from_url(stack.servers.redis_url) as client:
         before = stack.pids("handle")
@@ -103,10 +100,9 @@ def test_a_worker_whose_places_were_all_taken_when_redis_went_takes_wakes_again(
         waiting = [lane for (lane,) in stack.query("SELECT id FROM conversation WHERE channel_id = %s", channel)]
         with psycopg.connect(stack.servers.database_url) as holder:
             holder.execute("SELECT FROM conversation WHERE id = ANY (%s) FOR UPDATE", [waiting])
-            for place in range(4):
-                lanes.wake(*waiting[place::4], tenant=place + 1)
+            lanes.wake(*waiting)
             locks = [f"{{lanes}}:handling:{lane}" for lane in waiting]
-            wait_until(lambda: client.exists(*locks) == len(locks), 8, "all wakes are taken, and with them every place")
+            wait_until(lambda: client.exists(*locks) == len(locks), 8, "all are taken")
             stack.servers.valkey.stop()
         try:
             lanes.settled(*waiting)

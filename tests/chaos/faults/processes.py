@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 
-from conversations.waking import queues, wake
 from tests.chaos.faults.base import Scene, fault, frozen, gone, send, stopped
 
 LOCK_SECONDS = 6.0
@@ -67,9 +66,10 @@ def hosts_killed(scene: Scene) -> Iterator[None]:
     scene.saw("messages were stored meanwhile", scene.stored() > before)
     scene.saw("nobody handled any", scene.committed() == handled)
     with scene.redis() as client:
-        most = max(int(client.llen(name)) for kind in ("handle", "send") for name in queues.queue_names(kind))
-    scene.notes["wakes_waiting"] = most
-    scene.wrong(f"{most} wakes wait in a queue", most > 2 * wake.WAITING)
+        most = max(int(client.llen(kind)) for kind in ("handle", "send"))
+        held = sum(int(client.zcard(key)) for key in client.scan_iter("{lanes}:hints:*:*", _type="zset"))
+    scene.notes |= {"tasks_waiting": most, "hints_waiting": held}
+    scene.wrong(f"{most} tasks wait in a queue", most > 2)
     for host in hosts:
         host.start()
 

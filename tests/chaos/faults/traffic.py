@@ -78,18 +78,18 @@ def poison(scene: Scene) -> Iterator[None]:
     scene.saw("all were parked, with a reason", scene.wait(lambda: scene.value(parked, users) == len(said), 120))
 
 
-@fault("F40", "A thousand wakes for one conversation", bound=10, seconds=5)
+@fault("F40", "A thousand hints and a thousand tasks for one conversation", bound=10, seconds=5)
 def flood_of_wakes(scene: Scene) -> Iterator[None]:
     lane = scene.value("SELECT max(id) FROM conversation")
     tenant = scene.value("SELECT n.tenant_id FROM conversation c JOIN channel n ON n.id = c.channel_id WHERE c.id = %s",
                          lane)  # fmt: skip
     code = f"""
 from conversations.contracts import Work
-from conversations.waking import queues, wake
-with wake.open_producer() as producer:
-    for _ in range(1000):
-        for kind in (Work.HANDLE, Work.SEND):
-            wake.publish(producer, queues.queue_name(kind, {tenant}), kind, [{lane}])
+from conversations.waking import doorbell, publisher
+for _ in range(1000):
+    for kind in (Work.HANDLE, Work.SEND):
+        doorbell.ring(kind, {{{tenant}: [{lane}]}})
+        publisher.publish(f"conversations.{{kind}}", f"{{kind}}-0", [{lane}])
 print("published")
 """
     published = scene.cluster.manage("shell", "-c", code)
@@ -100,9 +100,9 @@ print("published")
     with scene.redis() as client:
 
         def few_are_left() -> bool:
-            return sum(int(client.llen(f"{kind}-{tenant % 16}")) for kind in ("handle", "send")) <= 64
+            return sum(int(client.llen(f"{kind}-0")) for kind in ("handle", "send")) <= 64
 
-        scene.wrong("a thousand wakes are not gone in time", not scene.wait(few_are_left, 20))
+        scene.wrong("a thousand tasks are not gone in time", not scene.wait(few_are_left, 20))
     scene.saw("others were handled meanwhile", scene.committed() > before)
 
 

@@ -33,6 +33,14 @@ NUMBER_NOT_UNIQUE = without_unique("message_sequence_once", "conversation_id, se
 NUMBERS_MAY_MOVE = Ddl("DROP TRIGGER message_number_never_moves ON message")
 NO_SWEEP = Wrapped("conversations.sweeping.sweeper:Sweeper.sweep", "sweep_nothing")
 
+# A ring that asks neither the bell nor the length of the queue.
+RING_ALWAYS = """
+redis.call('ZADD', KEYS[2], 1, ARGV[4])
+for j = 6, #ARGV do redis.call('ZADD', KEYS[2] .. ':' .. ARGV[4], 'NX', j, ARGV[j]) end
+redis.call('LPUSH', KEYS[3], ARGV[2])
+return 0
+"""
+
 # Storing does not look for what is there.
 STORE_BLINDLY = (
     Sql("store_messages", Condition("known", "identity", "n.identity"), "false"),
@@ -456,11 +464,11 @@ RACES = (
         Wrapped("conversations.delivering.limiter:Limiter._ask", "ask_nobody"),
     ),
     mutant(
-        "wake_cap_ignored",
-        "wakes are published however many wait",
+        "tasks_pile_up",
+        "each hint pushes a task, however many wait",
         "workers_away",
         "faults",
-        Wrapped("conversations.waking.wake:Waker.room", "always_room"),
+        Lua("ring", RING_ALWAYS),
     ),
 )
 

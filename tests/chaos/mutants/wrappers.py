@@ -20,7 +20,6 @@ from conversations.postgres import database, storable_text
 from conversations.postgres.stream import as_json
 from conversations.storing import intake
 from conversations.storing.rows import StoreItem
-from conversations.waking import wake
 
 Original = Callable[..., Any]
 
@@ -159,9 +158,3 @@ def ask_nobody(original: Original, self: Any, groups: Any) -> Any:
 def sweep_nothing(original: Original, self: Any) -> bool:
     """For ``Sweeper.sweep``."""
     return False
-
-
-def always_room(original: Original, self: Any, name: str) -> int:
-    """For ``Waker.room``: look how many wakes wait, and never mind."""
-    original(self, name)
-    return wake.WAITING

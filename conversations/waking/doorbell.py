@@ -1,0 +1,146 @@
+"""Hints and bells in Redis: which conversations have work, and whether a task is on its way.
+
+    ring(ids) -> hints of each tenant -> bell silent: set it, push one Celery task
+    task      -> room in this process -> take a batch of hints, the tenants in turn
+                                         hints left: push the next task; none left: silence the bell
+
+Each arrow is one script. While everybody is busy hints gather and batches grow; while somebody is
+idle nothing waits. Nothing here is needed: rows in Postgres are due, and the sweeper finds what a
+lost hint, bell or task leaves behind. A bell whose task was lost expires.
+
+A script pushes the task only if this Redis is also Celery's broker. With another broker it asks its
+caller to publish one.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from celery import current_app
+from django.conf import settings
+
+from conversations import processor
+from conversations.contracts import Work
+from conversations.lanes import redis_client
+from conversations.waking import publisher
+
+# Milliseconds after which a bell is silent again by itself. Longer: after a task was lost, a lane
+# waits longer for the next hint to ring; shorter: more tasks that find nothing while all are busy.
+BELL_MS = 1000
+# Most hints of one tenant. Larger: more memory while no worker runs; smaller: more of a backlog
+# waits for the sweeper.
+HINTS = 1000
+# Conversations of a batch at most. Larger: fewer tasks, and the first lane of a batch waits longer for
+# the rest; smaller: more tasks.
+BATCH = 64
+# Conversations of one tenant in a batch while several tenants have hints. Larger: a tenant with a
+# backlog keeps others waiting for longer; smaller: its batches, and so its rate, shrink.
+SHARE = 16
+# Conversations that one call of Redis takes at most. Larger: fewer calls, each of which blocks Redis
+# for longer.
+IDS_PER_CALL = 500
+
+_ID = "@ID@"  # in the template of a task: where its own id goes
+_answering = threading.Lock()  # a process has one kind of work
+
+
+def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
+    """Leave hints (by tenant: conversation ids) and ring.
+
+    Raises ``redis.RedisError``, or what the broker raises (``publisher.AWAY``).
+    """
+    for part in parts(hints):
+        keys, task = keys_and_task(kind)
+        if redis_client.run_script("ring", keys, [BELL_MS, task, HINTS, *part]):
+            publisher.publish(task_name(kind), str(kind))
+
+
+def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
+    """Answer the bell: take one batch of hints and give their conversations to ``work``.
+
+    Without room in this process, pass the task on and take nothing. One task at a time: the next
+    one asks for room when the lanes of this one are in hand. Raises as ``ring`` does.
+    """
+    with _answering:
+        many = BATCH if has_room() else 0
+        time.sleep(processor.rest_seconds())  # a larger batch costs less; while a processor is idle, nothing rests
+        keys, task = keys_and_task(kind)
+        answers = redis_client.run_script("take", keys, [BELL_MS, task, many, SHARE])
+        assert isinstance(answers, list)
+        publishes, *ids = answers
+        if publishes:
+            publisher.publish(task_name(kind), str(kind))
+        if ids:
+            work(ids)
+
+
+def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
+    """Return how many more hints each tenant may leave. Raises as ``ring`` does, also where only
+    the broker is away."""
+    if not _is_broker():
+        publisher.queue_length(str(kind))
+    with redis_client.client().pipeline(transaction=False) as pipeline:
+        for tenant in tenants:
+            pipeline.zcard(f"{_tenants_key(kind)}:{tenant}")
+        return {tenant: HINTS - held for tenant, held in zip(tenants, pipeline.execute(), strict=True)}
+
+
+def task_name(kind: Work) -> str:
+    """Return the name of the Celery task that answers the bell of a kind of work."""
+    return f"conversations.answer_{kind}"
+
+
+def parts(hints: Mapping[int, Sequence[int]]) -> Iterable[list[int]]:
+    """Yield the arguments of ``ring.lua`` for all hints, ``IDS_PER_CALL`` ids of a tenant each."""
+    for tenant, ids in hints.items():
+        for start in range(0, len(ids), IDS_PER_CALL):
+            part = ids[start : start + IDS_PER_CALL]
+            yield [tenant, len(part), *part]
+
+
+def _is_broker() -> bool:
+    return bool(settings.CELERY_BROKER_URL == settings.REDIS_URL)
+
+
+def _tenants_key(kind: Work) -> str:
+    return f"{{lanes}}:hints:{kind}"
+
+
+def keys_and_task(kind: Work) -> tuple[list[str], str]:
+    """Return the keys of the scripts and, if Redis is the broker, a task as Celery reads it."""
+    keys = [f"{{lanes}}:bell:{kind}", _tenants_key(kind)]
+    if not _is_broker():
+        return keys, ""
+    return [*keys, str(kind)], _template(kind).replace(_ID, str(uuid.uuid4()))
+
+
+@functools.cache
+def _template(kind: Work) -> str:
+    """Return a task without arguments as kombu writes it into a queue in Redis.
+
+    Made once: for each task Celery would look up settings and format the same words. A test compares
+    it with what Celery itself publishes.
+    """
+    message = current_app.amqp.as_task_v2(_ID, task_name(kind), args=(), kwargs={}, ignore_result=True)
+    properties = {
+        **message.properties,
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": str(kind)},
+        "priority": 0,
+        "body_encoding": "base64",
+        "delivery_tag": _ID,
+    }
+    envelope = {
+        "body": b64encode(msgspec.json.encode(message.body)).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": message.headers,
+        "properties": properties,
+    }
+    return msgspec.json.encode(envelope).decode()
