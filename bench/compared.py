@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
-from bench.measures import Cost, Snapshot
+from bench.measures import Cost, Snapshot, memory
 from bench.runs import (
     CONNECTIONS,
     Result,
@@ -22,11 +23,12 @@ from bench.runs import (
 )
 from bench.stack import Ours, System
 from bench.world import People, Request, Stream, World, post, telegram
-from botproject.local.__main__ import procfile
+from botproject.local.__main__ import CHECKOUT, procfile
 
 PLAIN_WORKERS = 4  # processes; each waits for half of its time
 PLAIN_WORKER = f"python -m celery --quiet -A bench.plain.tasks worker --concurrency {PLAIN_WORKERS}"
-QUEUE_JOBS = 16  # jobs at once
+QUEUE_WORKER = "python -m procrastinate --app=bench.queue.jobs.app worker --concurrency=16"
+UNDONE_JOBS = "SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
 
 
 def limit(world: World, scale: Scale) -> Result:
@@ -63,7 +65,8 @@ def plain(world: World, scale: Scale) -> Result:
                  WHERE r.sent_at IS NULL"""
     with plain_system("plain", world.api) as system:
         start_plain_web(system)
-        return other("plain", world, scale, system, PLAIN_WORKER, undone)
+        system.start("worker", PLAIN_WORKER)
+        return other("plain", world, scale, system, undone)
 
 
 def plain_system(name: str, api: str) -> System:
@@ -78,19 +81,21 @@ def start_plain_web(system: System) -> None:
 
 def queue(world: World, scale: Scale) -> Result:
     """(c) procrastinate: a job per message, with ``lock=`` per user."""
-    undone = "SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
     with System("queue", env={"API_BASE": world.api}) as system:
-        system.run("-m", "procrastinate", "--app=bench.queue.jobs.app", "schema", "--apply")
-        system.start("web", web_command("bench.queue.web"))
-        system.wait_for_web()
-        worker = f"python -m procrastinate --app=bench.queue.jobs.app worker --concurrency={QUEUE_JOBS}"
-        return other("queue", world, scale, system, worker, undone)
+        start_queue(system)
+        return other("queue", world, scale, system, UNDONE_JOBS)
 
 
-def other(name: str, world: World, scale: Scale, system: System, worker: str, undone: str) -> Result:
+def start_queue(system: System) -> None:
+    system.run("-m", "procrastinate", "--app=bench.queue.jobs.app", "schema", "--apply")
+    system.start("web", web_command("bench.queue.web"))
+    system.wait_for_web()
+    system.start("worker", QUEUE_WORKER)
+
+
+def other(name: str, world: World, scale: Scale, system: System, undone: str) -> Result:
     """Measure end to end, then storing alone, without workers. ``undone`` is a query that counts unfinished work."""
     result = Result(name=name)
-    system.start("worker", worker)
     requests = iter(People(path="/webhook/", secret="", first=1_000_000, count=scale.users))
     window = max(10, scale.window // 4)
     stream = Stream(f"{name}, end to end", system.port, requests, connections=CONNECTIONS, window=window)
@@ -145,16 +150,24 @@ def store(world: World, scale: Scale) -> Result:
 
 def e2e(world: World, scale: Scale) -> Result:
     """(d) Ours, end to end: from the webhook to a reply that the platform accepted and that is recorded."""
+    return end_to_end(world, scale)
+
+
+def end_to_end(world: World, scale: Scale, name: str = "ours", checkout: Path = CHECKOUT) -> Result:
+    """The same, with the code of ``checkout``."""
     result = Result(name="e2e")
-    with Ours() as ours:
+    with Ours(name, checkout=checkout) as ours:
         ours.start_workers()
         channel = ours.add_channel(world.api)
         requests = iter(ours.people(channel, scale.users))
         stream = Stream("end to end", ours.port, requests, connections=CONNECTIONS, window=scale.window)
-        run = sustained(world, stream, ours, seconds=scale.runs * scale.seconds, warm=2 * scale.warm,
-                        until=all_done(world, ours))  # fmt: skip
+        warm, seconds = 2 * scale.warm, scale.runs * scale.seconds
+        loaded: list[dict[str, float]] = []
+        world.after(warm + seconds + 0.1, lambda: loaded.append(memory(ours)))  # after the last figure
+        run = sustained(world, stream, ours, seconds=seconds, warm=warm, until=all_done(world, ours))
         result.figures["per_second"] = run.rate
         result.figures["p50_ms"] = milliseconds(stream.measured_replies, 0.5)
+        result.figures["loaded_mb"] = sum(loaded[0].values())
         result.costs["end to end"] = {**run.cost.as_dict(), "ids_per_task": ours.ids_per_task()}
         result.samples["replies in each second"] = run.samples
         result.faults = [*world.faults(), *ours.faults()]

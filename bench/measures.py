@@ -50,6 +50,7 @@ class Cost:
         mine = sum(after.cpu[part] - before.cpu.get(part, 0.0) for part in after.cpu)
         self.busy = mine / seconds  # cores
         self.others = max(0.0, (after.machine - before.machine - mine) / seconds)
+        self.processor_share = (after.machine - before.machine) / seconds / (os.cpu_count() or 1)  # of the machine
         self.wal_bytes = float(after.wal["bytes"] - before.wal["bytes"]) * per
         self.wal_full_pages = float(after.wal["full_pages"] - before.wal["full_pages"]) * per
         self.rows = {name: (after.database[name] - before.database[name]) * per

@@ -1,8 +1,9 @@
-"""Draws a run as SVG: rates side by side, and how far each target is met."""
+"""Draws a run as SVG: rates side by side, how far each target is met, latencies by rate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -28,11 +29,7 @@ def picture(run: dict[str, Any], judged: Sequence[tuple[Target, float]]) -> str:
     body = [f'<text x="10" y="20" font-weight="bold">{escape(title(run))}</text>']
     for place, line in enumerate(lines):
         body.append(f'<g transform="translate(0 {LINE * (place + 2)})">{line}</g>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
-        ' font-family="sans-serif" font-size="13">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join(body) + "\n</svg>\n"
-    )  # fmt: skip
+    return svg(height, body)
 
 
 def title(run: dict[str, Any]) -> str:
@@ -71,3 +68,60 @@ def bar(name: str, value: str, share: float, colour: str) -> str:
         f'<rect x="{LEFT}" y="-12" width="{max(1.0, share * BAR):.1f}" height="16" fill="{colour}"/>'
         f'<text x="{LEFT + BAR + 8}">{escape(value)}</text>'
     )
+
+
+# ---------------------------------------------------------------- latencies by rate
+
+HIGH, EDGE, RIGHT = 420, 60, 190  # both axes are logarithmic
+CURVES = (
+    ("platform_p99_ms", "webhook to platform, p99", BAD),
+    ("platform_p50_ms", "webhook to platform, p50", BAD),
+    ("webhook_p99_ms", "webhook's answer, p99", GOOD),
+    ("webhook_p50_ms", "webhook's answer, p50", GOOD),
+)
+
+
+def curves(case: Mapping[str, Any]) -> str:
+    """A curve for each figure over the rates; the floor and procrastinate beside them."""
+    table, figures = case["tables"], case["figures"]
+    rates = [float(name.removesuffix("/s")) for name in table]
+    decades = math.ceil(math.log10(max(its[name] for its in table.values() for name, _, _ in CURVES)))
+    end = WIDTH - RIGHT
+
+    def x(rate: float) -> float:
+        return EDGE + (end - EDGE) * math.log(rate / rates[0]) / math.log(rates[-1] / rates[0])
+
+    def y(milliseconds: float) -> float:
+        return HIGH - EDGE - (HIGH - 2 * EDGE) * math.log10(max(1.0, milliseconds)) / decades
+
+    def level(milliseconds: float, colour: str) -> str:
+        at = y(milliseconds)
+        return f'<line x1="{EDGE}" x2="{end}" y1="{at:.1f}" y2="{at:.1f}" stroke="{colour}"/>'
+
+    def text(at_x: float, at_y: float, words: str, more: str = "") -> str:
+        return f'<text x="{at_x:.1f}" y="{at_y + 4:.1f}" {more}>{escape(words)}</text>'
+
+    body = [text(10, 20, "milliseconds by messages a second", 'font-weight="bold"')]
+    for step in (10**decade for decade in range(decades + 1)):
+        body += [level(step, "#ddd"), text(EDGE - 8, y(step), f"{step:,}", 'text-anchor="end"')]
+    body += [text(x(rate), HIGH - EDGE + 18, f"{rate:g}", 'text-anchor="middle"') for rate in rates]
+    for name, words, colour in CURVES:
+        values = [its[name] for its in table.values()]
+        points = " ".join(f"{x(rate):.1f},{y(value):.1f}" for rate, value in zip(rates, values, strict=True))
+        dashes = 'stroke-dasharray="5 4"' if "p99" in name else ""
+        body.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" {dashes}/>')
+        body.append(text(end + 8, y(values[-1]), words, f'fill="{colour}"'))
+    body += [level(figures["floor_all_ms"], "black"), text(end + 8, y(figures["floor_all_ms"]), "the floor")]
+    for share in ("p50", "p99"):
+        at = y(figures[f"procrastinate_{share}_ms"])
+        body.append(f'<circle cx="{x(100):.1f}" cy="{at:.1f}" r="4" fill="{PLAIN}"/>')
+        body.append(text(x(100) + 8, at, f"procrastinate, {share}", f'fill="{PLAIN}"'))
+    return svg(HIGH, body)
+
+
+def svg(height: float, body: Sequence[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+        ' font-family="sans-serif" font-size="13">\n<rect width="100%" height="100%" fill="white"/>\n'
+        + "\n".join(body) + "\n</svg>\n"
+    )  # fmt: skip

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.cases import CASES, TARGETS, Target
-from bench.picture import picture
+from bench.cases import ASKED_FOR, CASES, TARGETS, Target
+from bench.picture import curves, picture
 from bench.runs import Result
 from bench.stack import FOLDER
 from botproject.local.__main__ import CHECKOUT
@@ -25,7 +25,7 @@ from botproject.local.places import make_folder
 
 LATEST = FOLDER / "latest.json"
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
-PICTURE = CHECKOUT / "docs" / "images" / "benchmarks.svg"
+IMAGES = CHECKOUT / "docs" / "images"
 PACKAGES = ("django", "celery", "psycopg", "redis", "granian", "procrastinate")
 
 Run = dict[str, Any]
@@ -57,7 +57,7 @@ def add(run: Run, result: Result, seconds: float, *, keep: bool) -> None:
 
 
 def latest() -> Run:
-    return dict(json.loads(LATEST.read_text()))
+    return dict(json.loads(LATEST.read_text())) if LATEST.exists() else begin()
 
 
 def git(*arguments: str) -> str:
@@ -112,6 +112,8 @@ def shown(value: float) -> str:
 def print_table(run: Run) -> None:
     print_columns([("", "measured", "target", "met"), *rows(run)])
     for name, case in run["cases"].items():
+        for note in case.get("notes", ()):
+            print(f"{name}: {note}")
         for fault in case["faults"]:
             print(f"{name}: WRONG: {fault}")
     print(f"\n{run['date']} UTC, commit {run['commit']}, {run['machine']}\n{LATEST}")
@@ -164,8 +166,10 @@ BATCHES = ("store_messages", "commit_turns", "commit_sends")
 
 
 def write_page(run: Run) -> None:
-    """Write ``docs/benchmarks.md`` and its picture from a run."""
-    PICTURE.write_text(picture(run, list(judged(run))))
+    """Write ``docs/benchmarks.md`` and its pictures from a run."""
+    (IMAGES / "benchmarks.svg").write_text(picture(run, list(judged(run))))
+    if "latency" in run["cases"]:
+        (IMAGES / "latency.svg").write_text(curves(run["cases"]["latency"]))
     PAGE.write_text("\n".join(page(run)) + "\n")
 
 
@@ -186,8 +190,9 @@ def page(run: Run) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
     yield ""
     yield from faults(run)
-    for name in (name for name in CASES if name in run["cases"]):
-        yield from section(name, run["cases"][name])
+    for name, case in (CASES | ASKED_FOR).items():
+        if name in run["cases"]:
+            yield from section(name, case.__doc__ or "", run["cases"][name])
 
 
 def faults(run: Run) -> Iterator[str]:
@@ -196,12 +201,18 @@ def faults(run: Run) -> Iterator[str]:
     yield ""
 
 
-def section(name: str, case: Mapping[str, Any]) -> Iterator[str]:
+def section(name: str, words: str, case: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {name}"
     yield ""
-    yield (CASES[name].__doc__ or "").strip()
+    yield words.strip()
     yield ""
     yield ", ".join(f"{figure} {shown(value)}" for figure, value in case["figures"].items())
+    yield ""
+    if name == "latency":
+        yield "![Latency by rate](images/latency.svg)"
+        yield ""
+    for note in case.get("notes", ()):
+        yield f"* {note}"
     yield ""
     for place, line in enumerate(turned(case.get("tables", {}))):
         yield f"| {' | '.join(line)} |"

@@ -1,4 +1,4 @@
-"""What every case needs: durations and sizes, floods, sustained loads, paced loads."""
+"""What every case needs: durations and sizes, turns, quiet runs, floods, sustained loads, paced loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from bench.world import Request, Stream, StreamFailed, World, quantile
 
 Done = Callable[[], bool]
 
-CONNECTIONS = 128  # 64 for each web process: as many as it has threads
+CONNECTIONS = 128  # 64 for each web process
+# Cores that other work on this machine may use during a run. Larger: more runs count, and their figures say less.
+OTHERS_CORES = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,12 @@ class Scale:
 
     seconds: float = 6.0  # of one measurement
     runs: int = 3
+    tries: int = 3  # of a run while other work uses more than OTHERS_CORES
     users: int = 10_000
     window: int = 1_000  # messages in flight at once, end to end
     rate: float = 500.0  # messages a second where a case says 500
+    regulars: int = 2_000  # people who have written before
+    b_writes: int = 340  # messages of tenant B in each of its runs
     backlog: int = 100_000
     one_user: int = 10_000
     pages: int = 200
@@ -36,8 +41,8 @@ class Scale:
     warm: float = 3.0
 
 
-SHORT = Scale(seconds=0.5, runs=1, users=200, window=50, rate=40.0, backlog=200, one_user=30, pages=6, timelines=2,
-              sockets=6, growth=0.0005, warm=0.3)  # fmt: skip
+SHORT = Scale(seconds=0.5, runs=1, tries=1, users=200, window=50, rate=40.0, regulars=50, b_writes=10, backlog=200,
+              one_user=30, pages=6, timelines=2, sockets=6, growth=0.0005, warm=0.3)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -50,6 +55,7 @@ class Result:
     tables: dict[str, dict[str, float]] = field(default_factory=dict)  # figures of what is compared, a row each
     samples: dict[str, list[float]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a reader must know, such as runs that were thrown away
 
 
 # ---------------------------------------------------------------- by turns
@@ -74,6 +80,25 @@ def times(ones: Sequence[float], others: Sequence[float]) -> float:
     return statistics.median(other / one for one, other in zip(around, others, strict=True))
 
 
+# ---------------------------------------------------------------- quiet runs
+
+
+def undisturbed(scale: Scale, result: Result, what: str, measure: Callable[[], tuple[Measured, float]]) -> Measured:
+    """Return the first of ``measure()`` and the cores that others used meanwhile.
+
+    Where they used more than ``OTHERS_CORES`` the run is thrown away and repeated. The last of ``scale.tries`` is kept
+    in any case. ``result`` notes each.
+    """
+    for again in range(scale.tries - 1, -1, -1):
+        measured, others = measure()
+        if others <= OTHERS_CORES:
+            break
+        fate = "thrown away, measured again" if again else f"kept, the last of {scale.tries} tries"
+        result.notes.append(f"{what}: others used {others:.2f} cores; {fate}")
+        print(f"  {result.notes[-1]}", flush=True)
+    return measured
+
+
 # ---------------------------------------------------------------- as fast as it goes
 
 
@@ -91,6 +116,15 @@ def answered(world: World, requests: Iterator[Request], port: int, what: str, se
     if not stream.answers:
         raise StreamFailed(f"{what}: nothing was answered; {dict(stream.statuses)}")
     return len(stream.answers) / took
+
+
+def half_rate(world: World, scale: Scale, ours: Ours) -> Callable[[], Stream]:
+    """Makes streams of webhooks at half of the maximum rate, which it measures first."""
+    channel = ours.add_channel(world.api)
+    rates = flood(world, scale, lambda: iter(ours.people(channel, scale.users)), ours.port, "the maximum")
+    world.expected.clear()
+    return lambda: Stream("half of it", ours.port, iter(ours.people(channel, scale.users)), connections=CONNECTIONS,
+                          rate=max(rates) / 2)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -150,6 +184,21 @@ def all_done(world: World, ours: Ours) -> Done:
 
 def milliseconds(values: list[float], share: float) -> float:
     return round(quantile(values, share) * 1000, 2)
+
+
+def note_answers(result: Result, seconds: list[float], prefix: str) -> None:
+    result.figures[f"{prefix}p50_ms"] = milliseconds(seconds, 0.5)
+    result.figures[f"{prefix}p99_ms"] = milliseconds(seconds, 0.99)
+
+
+def note_replies(result: Result, stream: Stream, prefix: str) -> None:
+    note_answers(result, stream.measured_replies, prefix)
+
+
+def wait(world: World, seconds: float) -> None:
+    """Let the platform answer for this many seconds."""
+    end = time.monotonic() + seconds
+    world.run(until=lambda: time.monotonic() >= end)
 
 
 def share_of_a_core(before: Snapshot, after: Snapshot) -> float:

@@ -43,10 +43,15 @@ SELECT (SELECT coalesce(sum(last_sequence - next_sequence + 1), 0) FROM conversa
 
 
 class System:
-    """Servers and the processes that use them; all are stopped afterwards. ``keep``: keep the data for the next run."""
+    """Servers and the processes that use them; all are stopped afterwards.
 
-    def __init__(self, name: str, *, keep: bool = False, env: Mapping[str, str] | None = None) -> None:
-        self.folder = FOLDER / name
+    ``keep``: keep the data for the next run. ``checkout``: where the measured code is.
+    """
+
+    def __init__(
+        self, name: str, *, keep: bool = False, env: Mapping[str, str] | None = None, checkout: Path = CHECKOUT
+    ) -> None:
+        self.folder, self.checkout = FOLDER / name, checkout
         self._keep, self._extra = keep, dict(env or {})
         self._stack = contextlib.ExitStack()
         self._connection: psycopg.Connection[Any] | None = None
@@ -87,7 +92,7 @@ class System:
     def environment(self) -> dict[str, str]:
         chosen = environment_of(self.folder, self.servers, self.port)
         mine = {"DATA_DIR": str(self.folder), "PORT": str(self.port), "BIND": "127.0.0.1", "LOG_FORMAT": "json",
-                "WEB_CONCURRENCY": str(WEBS), "PYTHONPATH": str(CHECKOUT), RUN_MARK: str(self.folder),
+                "WEB_CONCURRENCY": str(WEBS), "PYTHONPATH": str(self.checkout), RUN_MARK: str(self.folder),
                 "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"}  # fmt: skip
         return {**os.environ, **chosen, **mine, **self._extra}
 
@@ -98,7 +103,7 @@ class System:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {command}"],
-                cwd=CHECKOUT,
+                cwd=self.checkout,
                 env={**self.env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -121,7 +126,9 @@ class System:
         process.wait()
 
     def run(self, *command: str) -> str:
-        done = subprocess.run([sys.executable, *command], cwd=CHECKOUT, env=self.env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *command], cwd=self.checkout, env=self.env, capture_output=True, text=True
+        )
         if done.returncode:
             raise StreamFailed(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -178,20 +185,28 @@ class Channel:
 class Ours(System):
     """Our pipeline, on the same servers."""
 
-    def __init__(self, name: str = "ours", *, keep: bool = False, env: Mapping[str, str] | None = None) -> None:
-        super().__init__(name, keep=keep, env={"EXTRA_APPS": "bench", **(env or {})})
-        self._users = 100_000_000
+    users = 100_000_000  # the next person's id, in whichever system
+
+    def __init__(
+        self,
+        name: str = "ours",
+        *,
+        keep: bool = False,
+        env: Mapping[str, str] | None = None,
+        checkout: Path = CHECKOUT,
+    ) -> None:
+        super().__init__(name, keep=keep, env={"EXTRA_APPS": "bench", **(env or {})}, checkout=checkout)
 
     def prepare(self) -> None:
         self.run("manage.py", "release")
         self.start_web()
 
     def start_web(self) -> None:
-        self.start("web", procfile()["web"])
+        self.start("web", procfile(self.checkout)["web"])
         wait_until(lambda: answers(self.port), 30, "the web process answers")
 
     def start_workers(self) -> None:
-        self.start("worker", procfile()["worker"])
+        self.start("worker", procfile(self.checkout)["worker"])
         alive = "SELECT count(DISTINCT kind) = 3 FROM worker WHERE NOT dead"
         wait_until(lambda: bool(self.value(alive)), 30, "workers")
 
@@ -218,8 +233,9 @@ class Ours(System):
 
     def people(self, channel: Channel, count: int, **options: Any) -> People:
         """``count`` people who have never written before."""
-        self._users += count
-        return People(path=channel.webhook_path, secret=SECRET, first=self._users - count, count=count, **options)
+        first = Ours.users
+        Ours.users += count
+        return People(path=channel.webhook_path, secret=SECRET, first=first, count=count, **options)
 
     def pending(self) -> int:
         """The number of messages not handled and replies not recorded as sent."""

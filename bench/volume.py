@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 
 from bench import growth as grown
-from bench.latency import wait
 from bench.measures import memory
-from bench.runs import CONNECTIONS, Result, Scale, Sustained, all_done, by_turns, ours_sustained, sustained, times
+from bench.runs import CONNECTIONS, Result, Scale, Sustained, all_done, by_turns, ours_sustained, sustained, times, wait
 from bench.stack import Ours
 from bench.world import Request, Stream, World
 

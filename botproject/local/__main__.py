@@ -127,9 +127,9 @@ def commands(directory: Path, port: int) -> list[Command]:
     ]
 
 
-def procfile() -> dict[str, str]:
+def procfile(checkout: Path = CHECKOUT) -> dict[str, str]:
     """Return the Procfile's commands by name."""
-    lines = (CHECKOUT / "Procfile").read_text().splitlines()
+    lines = (checkout / "Procfile").read_text().splitlines()
     pairs = (line.partition(":") for line in lines if line and not line.startswith("#"))
     return {name.strip(): command.strip() for name, _, command in pairs}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
+import os
 import queue
 import threading
 import time
@@ -15,7 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bench.latency import spread
+from bench.runs import Result, Scale, undisturbed
+from bench.trouble import spread
 from bench.world import People, Stream, StreamFailed, World, has_body
 
 Bot = Callable[[str], list[str]]  # what a backend replies to a text
@@ -134,3 +137,39 @@ def test_pages_of_two_kinds_ask_by_turns_not_one_kind_after_the_other() -> None:
     asked = [request.decode() for _, request in spread(chats, timelines)]
     assert [place for place, request in enumerate(asked) if "timeline" in request] == [1, 5]
     assert sorted(asked) == sorted(request.decode() for _, request in (*chats, *timelines))
+
+
+def test_how_late_each_request_left_is_known() -> None:
+    """The load generator's own error: here it works for 50 ms while a request is due."""
+    world = World()
+    with backend(world, lambda text: [text]) as port:
+        world.after(0.1, lambda: time.sleep(0.05))
+        stream = talk(world, port, 40, rate=200.0)
+    assert len(stream.late) == 40
+    assert max(stream.late) > 0.03
+    stream.begin_measuring()
+    assert stream.measured_late == []
+
+
+def test_requests_at_a_rate_go_ahead_of_other_processes_and_only_these() -> None:
+    world = World()
+    seen: list[int] = []
+    world.after(0.0, lambda: seen.append(os.sched_getscheduler(0)))
+    world.run(even=True)
+    world.after(0.0, lambda: seen.append(os.sched_getscheduler(0)))
+    world.run()
+    even, plain = (policy & ~os.SCHED_RESET_ON_FORK for policy in seen)
+    assert plain == os.SCHED_OTHER
+    assert even in (os.SCHED_FIFO, os.SCHED_OTHER)  # without the right to: as before
+
+
+def test_a_run_beside_other_work_is_thrown_away_and_repeated_and_noted() -> None:
+    others = iter([0.9, 0.1, 0.8, 0.8, 0.8])
+    result = Result(name="r")
+    runs = itertools.count(1)
+    scale = Scale(tries=3)
+    assert undisturbed(scale, result, "first", lambda: (next(runs), next(others))) == 2
+    assert undisturbed(scale, result, "second", lambda: (next(runs), next(others))) == 5
+    assert [note.rpartition("; ")[2] for note in result.notes] == [
+        "thrown away, measured again", "thrown away, measured again", "thrown away, measured again",
+        "kept, the last of 3 tries"]  # fmt: skip
