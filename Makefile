@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test test-fast check fuzz graph size prove bench bench-all bench-docs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
+.PHONY: help run test test-fast check fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -62,6 +62,9 @@ bench-all: .venv/bench.stamp  ## every case, about half an hour, and a large dat
 
 bench-docs: .venv/bench.stamp  ## the same, then docs/benchmarks.md and its picture
 	@$(BENCH) --all --docs
+
+bench-pairs: .venv/bench.stamp  ## end to end, an older commit and this one by turns (OLD=commit PAIRS=6)
+	@OLD=$(OLD) PAIRS=$(PAIRS) $(BENCH) --add pairs
 
 bench-short: .venv/bench.stamp  ## only to see that measuring works (CASE=...)
 	@$(BENCH) --short $(CASE)
