@@ -1,4 +1,7 @@
-"""Runs in the measured workers: writes to a file every second how many conversations each task carries."""
+"""Runs in the measured workers: writes to a file every second how many conversations each task carries.
+
+With BENCH_PROBES it also wraps what ``bench.probes`` names, in the web processes too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from typing import Any
 from celery.signals import task_prerun
 from django.apps import AppConfig
 
+from bench.probes import wrap_all
+
 _counts: Counter[str] = Counter()
 
 
@@ -23,6 +28,8 @@ class Bench(AppConfig):
         if os.environ.get("WORKER_ROLE"):
             task_prerun.connect(count)
             threading.Thread(target=write, name="bench", daemon=True).start()
+        if os.environ.get("BENCH_PROBES"):
+            wrap_all()
 
 
 def count(task: Any, args: Any, **_: Any) -> None:

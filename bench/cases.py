@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bench import compared, latency, trouble, volume
+from bench.account import account
 from bench.crowds import KINDS
 from bench.pairs import pairs
 from bench.runs import Result, Scale
@@ -37,6 +38,7 @@ CASES: dict[str, Case] = {
     "memory": volume.memory_used,
     "duplicates": volume.duplicates,
     "strangers": strangers,
+    "account": account,
 }
 # Run by name only.
 ASKED_FOR: dict[str, Case] = {"pairs": pairs}
