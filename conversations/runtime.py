@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from conversations.concurrency import Timer
 from conversations.postgres import database, reads
 from conversations.postgres.committer import Committer
 from conversations.postgres.database import Params, Row, Statement
@@ -31,7 +32,7 @@ class Runtime:
         self.writer: Committer | None = None
         self.reader = database.Reader("reader")
         self._reads_through_writer = False
-        self._parts: dict[Callable[[], Any], Any] = {}  # by the function that made each
+        self._parts: dict[Callable[[], Any], Any] = {}  # by the function that ``kept`` returned for each
         self._making = threading.RLock()  # held while a part is made: a part may need another
 
     def start_writer(self, name: str, *, reads: bool, **options: Any) -> Committer:
@@ -62,13 +63,13 @@ class Runtime:
         if self._reads_through_writer and self.writer is not None:
             self.writer.refuse_if_silent()
 
-    def part(self, make: Callable[[], Part]) -> Part:
-        """Return what ``make`` returned at its first call in this process."""
-        if make not in self._parts:
+    def part(self, key: Callable[[], Part], make: Callable[[], Part]) -> Part:
+        """Return the part of ``key``; ``make`` it at the first call. Threads wait for each other."""
+        if key not in self._parts:
             with self._making:
-                if make not in self._parts:
-                    self._parts[make] = make()
-        part: Part = self._parts[make]
+                if key not in self._parts:
+                    self._parts[key] = make()
+        part: Part = self._parts[key]
         return part
 
     def close(self) -> None:
@@ -106,9 +107,15 @@ def kept(make: Callable[[], Part]) -> Callable[[], Part]:
 
     @functools.wraps(make)
     def part() -> Part:
-        return _current.part(make)
+        return _current.part(part, make)
 
     return part
+
+
+@kept
+def timer() -> Timer:
+    """Return the process's timer, for calls that no message waits for."""
+    return Timer("timer")
 
 
 def read(query: str, params: Params = ()) -> list[Row]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from django.http import HttpRequest
 
 from channels_ingest.webhooks.client_address import client_address
+from conversations import runtime
 from conversations.contracts import ChannelConfig
 
 # Conversations that an address may begin in an hour, a sixth of them at once. Larger: a script
@@ -86,9 +87,9 @@ class Cap:
         return len(self._free_at)
 
 
-_conversations = Cap()
-_messages = Cap()
-_polls = Cap()
+_conversations = runtime.kept(Cap)
+_messages = runtime.kept(Cap)
+_polls = runtime.kept(Cap)
 
 
 def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
@@ -96,25 +97,25 @@ def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
     per_hour = new_per_hour(channel)
     if not per_hour:
         return 0.0
-    return _conversations.wait((channel.id, client_address(request)), 3600 / per_hour, max(per_hour // 6, 1))
+    return _conversations().wait((channel.id, client_address(request)), 3600 / per_hour, max(per_hour // 6, 1))
 
 
 def wait_to_write(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:
     """Return the seconds until this visitor may write again; 0.0 counts one now."""
     of_visitor = Limit((channel.id, visitor), MESSAGE_SECONDS, MESSAGE_BURST)
     of_address = Limit(client_address(request), ADDRESS_SECONDS, ADDRESS_BURST)
-    return _messages.wait_for_all([of_visitor, of_address, Limit(channel.id, CHANNEL_SECONDS, CHANNEL_BURST)])
+    return _messages().wait_for_all([of_visitor, of_address, Limit(channel.id, CHANNEL_SECONDS, CHANNEL_BURST)])
 
 
 def wait_to_poll(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:
     """Return the seconds until this visitor may poll again; 0.0 counts one now."""
-    return _polls.wait_for_all(_poll_limits(channel, visitor, request))
+    return _polls().wait_for_all(_poll_limits(channel, visitor, request))
 
 
 def count_less(channel: ChannelConfig, visitor: str, request: HttpRequest, *, unchanged: bool, busy: bool) -> None:
     """Say what a counted poll brought: nothing new, or something while an answer is on its way."""
     cost = (0.1 if unchanged else 1.0) * (0.5 if busy else 1.0)
-    _polls.give_back(_poll_limits(channel, visitor, request), 1.0 - cost)
+    _polls().give_back(_poll_limits(channel, visitor, request), 1.0 - cost)
 
 
 def _poll_limits(channel: ChannelConfig, visitor: str, request: HttpRequest) -> list[Limit]:

@@ -57,7 +57,12 @@ class Streak:
 
 
 _lock = threading.Lock()
-_streaks: dict[int, Streak] = {}  # by channel: those that failed lately
+
+
+@runtime.kept
+def _streaks() -> dict[int, Streak]:
+    """Return the streaks of the channels that failed lately, by channel."""
+    return {}
 
 
 def record_outcome(channel_id: int, outcome: Outcome) -> None:
@@ -67,7 +72,7 @@ def record_outcome(channel_id: int, outcome: Outcome) -> None:
             _start_streak(channel_id)
         case Deferred():
             pass
-        case _ if (streak := _streaks.get(channel_id)) and not streak.nothing_waits and _count_success(streak):
+        case _ if (streak := _streaks().get(channel_id)) and not streak.nothing_waits and _count_success(streak):
             _end_waits(channel_id, streak)
 
 
@@ -75,12 +80,12 @@ def _start_streak(channel_id: int) -> None:
     """Note a failure: successes count from zero. The quiet time doubles if retries just failed."""
     now, quiet = time.monotonic(), QUIET_SECONDS
     with _lock:
-        last = _streaks.get(channel_id)
+        last = _streaks().get(channel_id)
         if last is not None and now - last.batch_at < LONGEST_QUIET_SECONDS:
             quiet = min(2 * last.quiet, LONGEST_QUIET_SECONDS)
         elif last is not None and now - last.failed_at < LONGEST_QUIET_SECONDS:
             quiet = last.quiet
-        _streaks[channel_id] = Streak(now, quiet)
+        _streaks()[channel_id] = Streak(now, quiet)
 
 
 def _count_success(streak: Streak) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from conversations import installation, registry
+from conversations import installation, registry, runtime
 from conversations.contracts import ChannelConfig
 from conversations.telemetry import error_places
 
@@ -25,8 +25,15 @@ THREADS = 4
 # costs more memory; smaller: a burst of button presses loses some.
 WAITING = 64
 
-_slots = threading.BoundedSemaphore(WAITING)
-_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="act")
+
+@runtime.kept
+def _slots() -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(WAITING)
+
+
+@runtime.kept
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="act")
 
 
 def acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, data: Mapping[str, Any]) -> None:
@@ -34,8 +41,10 @@ def acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, da
 
     Returns at once, so that a slow platform delays no turn. Drops the press if too many wait.
     """
-    if _slots.acquire(blocking=False):
-        _threads.submit(_acknowledge, channel, user, chat, is_group, data)
+    slots = _slots()
+    if slots.acquire(blocking=False):
+        call = _threads().submit(_acknowledge, channel, user, chat, is_group, data)
+        call.add_done_callback(lambda _: slots.release())
 
 
 def _acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, data: Mapping[str, Any]) -> None:
@@ -47,5 +56,3 @@ def _acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, d
         log.info(
             "not acknowledged", channel=channel.id, error=error_places.kind(error), place=error_places.place(error)
         )
-    finally:
-        _slots.release()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import sys
 import time
 from collections.abc import Coroutine
 from types import FrameType
 from typing import Any, NamedTuple
 
+from conversations import runtime
 from conversations.concurrency import vital_thread
 from conversations.telemetry import error_places
 
@@ -100,7 +100,7 @@ class EventLoop:
         return Holder(frame.f_locals["self"]._context.get(current) if frame else None, place)
 
 
-@functools.cache
+@runtime.kept
 def event_loop() -> EventLoop:
     """Return the process's event loop for bots; the first call starts it."""
     return EventLoop()

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import redis
 from django.conf import settings
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
+from conversations import runtime
 from conversations.postgres.sql_files import lua
 
 # Longest wait for an answer of Redis, in seconds. Longer: while Redis is slow, all lanes wait so
@@ -20,7 +22,7 @@ REDIS_SECONDS = 0.5
 REDIS_CONNECTIONS = 2
 
 
-@functools.cache
+@runtime.kept
 def client() -> redis.Redis:
     """Return the process's client for locks and limits.
 
@@ -47,9 +49,10 @@ def run_script(name: str, keys: Sequence[str], args: Sequence[str | int | float]
     Sent as a hash (EVALSHA); with its text only if Redis does not know the script, as after a
     restart.
     """
-    return _script(name)(keys=keys, args=args)
+    return _script(name)(keys, args, client())
 
 
 @functools.cache
-def _script(name: str) -> redis.commands.core.Script:
-    return client().register_script(lua(name))
+def _script(name: str) -> Script:
+    """Return the script with its hash, computed once; it belongs to no client."""
+    return Script(None, lua(name).encode())  # type: ignore[arg-type]

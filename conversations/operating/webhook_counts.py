@@ -12,6 +12,7 @@ import threading
 
 import redis
 
+from conversations import runtime
 from conversations.lanes import redis_client
 
 KEY = "webhook_counts"  # a hash in Redis: channel id and what was counted -> how often
@@ -26,20 +27,24 @@ class Counted(enum.StrEnum):
 
 
 _lock = threading.Lock()
-_unsent: collections.Counter[str] = collections.Counter()
+
+
+@runtime.kept
+def _unsent() -> collections.Counter[str]:
+    return collections.Counter()
 
 
 def count(channel_id: int, what: Counted) -> None:
     """Count one request of a channel."""
     with _lock:
-        _unsent[f"{channel_id}:{what}"] += 1
+        _unsent()[f"{channel_id}:{what}"] += 1
 
 
 def send() -> None:
     """Send this process's sums to Redis. Raises ``redis.RedisError``; the sums are kept then."""
     with _lock:
-        sums = dict(_unsent)
-        _unsent.clear()
+        sums = dict(_unsent())
+        _unsent().clear()
     if not sums:
         return
     try:
@@ -49,7 +54,7 @@ def send() -> None:
             pipeline.execute()
     except redis.RedisError:
         with _lock:
-            _unsent.update(sums)
+            _unsent().update(sums)
         raise
 
 

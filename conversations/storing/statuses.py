@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from conversations.concurrency import Timer
+from conversations import runtime
 from conversations.contracts import ChannelConfig, StatusUpdate
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
@@ -82,13 +82,7 @@ def write_again(write: Callable[[StatusItem], None], unknown: Sequence[StatusIte
     then the sender did not see the status, and the status did not see the id. ``write`` queues one
     status and returns.
     """
-    timer = _timer()
+    timer = runtime.timer()
     for item in unknown:
         if len(timer) < WAITING:
             timer.call_later(AGAIN_SECONDS, functools.partial(write, item))
-
-
-@functools.cache
-def _timer() -> Timer:
-    """Return this process's timer. It starts a thread, so it is made after any fork."""
-    return Timer("statuses")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from conversations.concurrency import Timer
+from conversations import runtime
 from conversations.waking import wake
 
 # Longest delay, in seconds, that is kept here; the sweeper looks every 2 s and finds what waits
@@ -19,9 +19,6 @@ MARGIN_SECONDS = 0.005
 def wake_later(conversation_id: int, tenant_id: int, seconds: float) -> None:
     """Wake a lane in ``seconds``. Do nothing if that is more than ``LONGEST_SECONDS``."""
     if seconds <= LONGEST_SECONDS:
-        _timer().call_later(seconds + MARGIN_SECONDS, functools.partial(wake.handle, [conversation_id], tenant_id))
-
-
-@functools.cache
-def _timer() -> Timer:
-    return Timer("countdown")
+        runtime.timer().call_later(
+            seconds + MARGIN_SECONDS, functools.partial(wake.handle, [conversation_id], tenant_id)
+        )

@@ -83,13 +83,13 @@ def test_where_it_fails_again_soon_the_quiet_is_twice_as_long(own_database: str,
         fail(channel)
         fail(channel)
         assert quiet_of(channel) == 2 * before
-    early_retry._streaks[channel.pk].failed_at -= early_retry.LONGEST_QUIET_SECONDS
+    early_retry._streaks()[channel.pk].failed_at -= early_retry.LONGEST_QUIET_SECONDS
     fail(channel)
     assert quiet_of(channel) == QUIET, "it had been well for a minute"
 
 
 def quiet_of(channel: Channel) -> float:
-    return early_retry._streaks[channel.pk].quiet
+    return early_retry._streaks()[channel.pk].quiet
 
 
 def test_a_channel_that_did_not_fail_and_waits_that_are_no_retries_are_left_alone(
@@ -130,7 +130,7 @@ def test_many_are_due_in_parts_longest_wait_first(
     for last in ([4], [4, 2, 1], [4, 2, 1, 0]):
         succeed(channel, 1 if due() else early_retry.SUCCESSES)
         assert due() == {lanes[place] for place in last}
-    assert early_retry._streaks[channel.pk].nothing_waits, "all were looked at: there is nothing more to count"
+    assert early_retry._streaks()[channel.pk].nothing_waits, "all were looked at: there is nothing more to count"
 
 
 @pytest.mark.slow

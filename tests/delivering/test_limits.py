@@ -131,11 +131,9 @@ def alone(private_servers: Servers, settings: Any, monkeypatch: pytest.MonkeyPat
     """Limiters of this process, on a Redis of their own; nothing is blocked."""
     settings.REDIS_URL = private_servers.redis_url
     monkeypatch.setattr(limiter.runtime, "read", lambda *_: [])
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
+    runtime.begin()
     yield private_servers
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
+    runtime.begin()
 
 
 def request(bucket: str, count: int, seconds: float, *, chat: str = "1", ago: float | None = None) -> Request:
@@ -222,8 +220,7 @@ def test_words_that_say_no_limit_hold_up_nobody() -> None:
 
 def test_redis_is_told_no_chat_and_a_wait_is_known_by_its_chat_in_postgres(own_database: str, settings: Any) -> None:
     settings.REDIS_URL = os.environ["REDIS_URL"]
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
+    runtime.begin()
     phone, limits = "490171234567", tuple(Limit(bucket=name, count=10, seconds=60) for name in limiter.BUCKETS)
     channel = make_channel()
     asking = Request(channel=channel, chat=phone, is_group=True, limits=limits)
@@ -234,5 +231,4 @@ def test_redis_is_told_no_chat_and_a_wait_is_known_by_its_chat_in_postgres(own_d
     assert not [key for key in keys if phone in key]
     assert runtime.read("SELECT key FROM bucket") == [(f"group:{phone}",)]
     assert 25 < Limiter().blocked(asking) <= 30, "another sender learns it from Postgres"
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
+    runtime.begin()

@@ -14,6 +14,7 @@ from django.test import override_settings
 from botproject.local.places import remove_room
 from botproject.local.processes import free_port
 from botproject.local.valkey import Valkey
+from conversations import runtime
 from conversations.contracts import ChannelConfig, Limit, Work
 from conversations.delivering import limiter
 from conversations.delivering.limiter import Limiter, Request
@@ -55,17 +56,12 @@ def client(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> It
         settings.REDIS_URL = node.url
         for name in ("read", "execute"):
             monkeypatch.setattr(limiter.runtime, name, lambda *_: [])
-        forget_client()
+        runtime.begin()
         yield redis_client.client()
     finally:
-        forget_client()
+        runtime.begin()
         node.kill()
         remove_room(tmp_path / Valkey.name)
-
-
-def forget_client() -> None:
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
 
 
 def locks_of(kind: str, token: str) -> lock.Locks:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from channels_ingest.webchat import caps
 from conversations import runtime
 from conversations.models import Channel, Tenant
 from conversations.waking import wake
@@ -53,10 +52,7 @@ class Visitor:
 
 @pytest.fixture
 def chat(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caps of its own, and no wakes: what is stored is the matter here."""
-    monkeypatch.setattr(caps, "_conversations", caps.Cap())
-    monkeypatch.setattr(caps, "_messages", caps.Cap())
-    monkeypatch.setattr(caps, "_polls", caps.Cap())
+    """No wakes: what is stored is the matter here."""
     monkeypatch.setattr(wake, "handle", lambda *args, **kwargs: None)
 
 
