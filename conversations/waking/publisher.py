@@ -6,22 +6,20 @@ that is away.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
-import structlog
 from amqp.exceptions import AMQPError
 from celery import current_app
 from kombu import Connection, Producer
 from kombu.exceptions import KombuError
 
+from conversations import runtime
 from conversations.contracts import Work
 from conversations.waking.queues import MAINTENANCE, probe_queue
-
-log = structlog.get_logger(__name__)
 
 # Longest wait, in seconds, for the broker to connect or to answer. Longer: while the broker is
 # slow, hints pile up; shorter: a short stall counts as a failure.
@@ -34,7 +32,34 @@ TIMEOUTS = ("socket_timeout", "socket_connect_timeout", "read_timeout", "write_t
 # The exceptions of a broker (Redis or RabbitMQ) that does not answer.
 AWAY = (redis.RedisError, KombuError, AMQPError, OSError)
 
-_using = threading.Lock()  # a connection serves one thread at a time
+
+class Broker:
+    """The process's connection to Celery's broker, for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._using = threading.Lock()
+        self._producer: Producer | None = None
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[Producer]:
+        """Connect at the first use, and again after an error. Raises ``AWAY``."""
+        with self._using:
+            try:
+                if self._producer is None:
+                    self._producer = _open()
+                yield self._producer
+            except AWAY:
+                self._close()
+                raise
+
+    def _close(self) -> None:
+        broken: Any = self._producer
+        self._producer = None
+        with contextlib.suppress(Exception):  # whatever it says, the next use connects again
+            broken.connection.close()
+
+
+_broker = runtime.kept(Broker)
 
 
 def publish(task: str, queue: str, *args: Any, **options: Any) -> None:
@@ -42,13 +67,9 @@ def publish(task: str, queue: str, *args: Any, **options: Any) -> None:
 
     By the default exchange: a named one drops messages silently after FLUSHALL.
     """
-    with _using:
-        try:
-            options = {"ignore_result": True, **options}
-            current_app.send_task(task, args, producer=_producer(), queue=queue, retry=False, **options)
-        except AWAY:
-            _close()
-            raise
+    with _broker().use() as producer:
+        options = {"ignore_result": True, **options}
+        current_app.send_task(task, args, producer=producer, queue=queue, retry=False, **options)
 
 
 def probe(kind: Work, conversation_ids: Sequence[int]) -> None:
@@ -66,20 +87,15 @@ def maintain() -> None:
 
 def queue_length(queue: str) -> int:
     """Return how many tasks wait in a queue. RabbitMQ creates one that is missing. Raises ``AWAY``."""
-    with _using:
-        try:
-            channel: Any = _producer().channel
-            arguments = current_app.amqp.queues[queue].queue_arguments
-            declared = channel.queue_declare(queue=queue, durable=True, auto_delete=False, arguments=arguments)
-            return int(declared.message_count)
-        except AWAY:
-            _close()
-            raise
+    with _broker().use() as producer:
+        channel: Any = producer.channel
+        arguments = current_app.amqp.queues[queue].queue_arguments
+        declared = channel.queue_declare(queue=queue, durable=True, auto_delete=False, arguments=arguments)
+        return int(declared.message_count)
 
 
-@functools.cache
-def _producer() -> Producer:
-    """Return the process's producer, which gives up after ``PUBLISH_SECONDS`` and never retries."""
+def _open() -> Producer:
+    """Return a producer that gives up after ``PUBLISH_SECONDS`` and never retries."""
     options = {
         **current_app.conf.broker_transport_options,
         **dict.fromkeys(TIMEOUTS, PUBLISH_SECONDS),
@@ -94,14 +110,3 @@ def _producer() -> Producer:
         transport_options=options,
     )
     return Producer(connection.default_channel, serializer="json")  # channel() would connect twice
-
-
-def _close() -> None:
-    """Close the connection after an error; the next call connects again."""
-    if _producer.cache_info().currsize:
-        connection: Any = _producer().connection
-        _producer.cache_clear()
-        try:
-            connection.close()
-        except Exception as error:
-            log.debug("closing a broken connection", error=type(error).__name__)

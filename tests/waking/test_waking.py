@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from conversations import runtime
 from conversations.contracts import Work
-from conversations.lanes import redis_client
 from conversations.waking import wake
 from tests.kit.stack import wait_until
 
@@ -35,11 +35,9 @@ def black_hole(settings: Any) -> Iterator[list[float]]:
 
     threading.Thread(target=take, daemon=True).start()
     settings.REDIS_URL = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
+    runtime.begin()
     yield came
-    redis_client.client.cache_clear()
-    redis_client._script.cache_clear()
+    runtime.begin()
     listener.close()
 
 
