@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 # do not count. Larger: larger batches, and a tenant's lane waits behind more lanes of others; smaller:
 # the process may run out of work between two tasks.
 IN_HAND = 16
-# Seconds for which a lane counts: rows that are locked elsewhere must not block other lanes. Longer:
-# a few stuck lanes stop the process for longer; shorter: it takes more than it can work on.
-COUNTED_SECONDS = 10.0
+# Seconds for which a lane counts: rows that are locked elsewhere must not keep other tenants waiting.
+# Longer: a few stuck lanes stop the process for longer; shorter: a slow process takes more than it can
+# work on.
+COUNTED_SECONDS = 2.0
 # Longest time that a task waits for room before it passes itself on to other processes. Longer: fewer
 # tasks that go round; shorter: a process that is free gets the hints sooner.
 ROOM_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""A task waits until the lanes in hand get on; those that never do keep the others from theirs only once."""
+"""A process takes hints while few lanes wait for it; lanes that never get on count for a moment only."""
 
 from __future__ import annotations
 
@@ -16,71 +16,56 @@ from conversations.handling.backpressure import IN_HAND
 from conversations.handling.handler import Handler, Held
 from tests.kit.stack import wait_until
 
-A, B = "handle-1", "handle-2"  # two tenants' lines
+LONG = 60.0  # seconds; longer than any test waits
 
 _lanes = itertools.count(7_000_000)  # that nobody has
 
 
-def take(handler: Handler, lanes: int, queue: str = A) -> list[int]:
+def take(handler: Handler, lanes: int = IN_HAND) -> list[int]:
     """Lanes that never get on."""
     taken = handler.locks.hold([next(_lanes) for _ in range(lanes)])
-    handler._backpressure.enter(queue, taken)
+    handler._backpressure.enter(taken)
     return taken
 
 
-def task(handler: Handler, queue: str = A) -> threading.Thread:
-    """A wake with one lane, in a thread of Celery's."""
-    thread = threading.Thread(target=handler.handle, args=([next(_lanes)],), kwargs={"queue": queue}, daemon=True)
+@pytest.fixture
+def asking(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A task that waits for room behind lanes in hand; what it was told."""
+    monkeypatch.setattr(backpressure, "COUNTED_SECONDS", LONG)
+    taken, told = take(handler), []
+    thread = threading.Thread(target=lambda: told.append(handler.has_room(LONG)), daemon=True)
     thread.start()
-    return thread
-
-
-def test_a_task_waits_for_room(handler: Handler) -> None:
-    stuck = take(handler, IN_HAND)
-    waiting = task(handler)
-    wait_until(lambda: handler._backpressure.waiting == 1, 5, "it waits")
-    assert waiting.is_alive()
-    handler._release_batch([Held(lane, False, 0) for lane in stuck[:1]])
-    waiting.join(5)
-    assert not waiting.is_alive()
-
-
-def test_a_task_does_not_wait_for_another_tenants_lanes(handler: Handler) -> None:
-    take(handler, IN_HAND)
-    waiting, other = task(handler), task(handler, B)
-    other.join(5)
-    assert not other.is_alive()
-    assert waiting.is_alive()
+    wait_until(lambda: handler._backpressure.waiting, 5, "it waits")
+    assert not told
+    yield SimpleNamespace(taken=taken, told=told)
     handler.stop(0.0)
-    waiting.join(5)
+    thread.join(5)
 
 
-def test_a_lane_that_a_bot_is_busy_with_is_not_waited_for(handler: Handler) -> None:
-    taken = take(handler, IN_HAND)
-    waiting = task(handler)
-    wait_until(lambda: handler._backpressure.waiting == 1, 5, "it waits")
-    handler._backpressure.mark_busy(taken[0])
-    handler._backpressure.mark_busy(taken[1])
-    waiting.join(5)
-    assert not waiting.is_alive()
+def test_a_task_waits_until_a_lane_is_released(handler: Handler, asking: Any) -> None:
+    handler._backpressure.leave(asking.taken[:1])
+    wait_until(lambda: asking.told == [True], 5, "there is room")
 
 
-def test_lanes_that_never_get_on_are_waited_for_once(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    take(handler, 2 * IN_HAND)
-    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 0.3)
-    first = task(handler)
-    first.join(5)
-    assert not first.is_alive()
-    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 3600.0)
-    second = task(handler)
-    second.join(5)
-    assert not second.is_alive(), "the same lanes are waited for again"
-    take(handler, IN_HAND)
-    third = task(handler)
-    wait_until(lambda: handler._backpressure.waiting == 1, 5, "others are")
-    assert third.is_alive()
+def test_a_lane_that_a_bot_is_busy_with_is_not_waited_for(handler: Handler, asking: Any) -> None:
+    handler._backpressure.mark_busy(asking.taken[0])
+    wait_until(lambda: asking.told == [True], 5, "there is room")
+    handler._backpressure.mark_idle(asking.taken[0])
+    assert not handler.has_room(0.0)
+
+
+def test_a_process_that_stops_takes_nothing(handler: Handler, asking: Any) -> None:
     handler.stop(0.0)
-    third.join(5)
+    wait_until(lambda: asking.told == [False], 5, "it is told")
+
+
+def test_lanes_that_never_get_on_count_for_a_moment_only(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backpressure, "COUNTED_SECONDS", 0.2)
+    take(handler)
+    assert not handler.has_room(0.0)
+    assert handler.has_room(LONG)
+    take(handler)
+    assert not handler.has_room(0.0), "others count anew"
 
 
 def test_a_lane_whose_failure_cannot_be_written_is_released(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
