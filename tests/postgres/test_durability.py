@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import psycopg
@@ -9,7 +10,8 @@ import pytest
 
 from botproject.local.servers import private_servers
 from conversations.errors import CoreError, UnsafeDatabase
-from conversations.postgres import database, durability
+from conversations.postgres import database, durability, pipeline
+from conversations.postgres.sql_files import sql
 from tests.conftest import Addresses
 
 
@@ -39,3 +41,16 @@ def test_first_connection_is_refused_as_if_it_were_away(settings: Any, monkeypat
         with pytest.raises(psycopg.OperationalError, match="fsync is off, full_page_writes is off") as caught:
             database.connect("test")
     assert isinstance(caught.value, CoreError)
+
+
+def test_only_a_heartbeat_is_committed_without_the_disk(own_database: str) -> None:
+    """A message alone waits for its COMMITs, not for the row that names the suspects after a crash."""
+    connection, ask = database.connect("test"), "SELECT current_setting('synchronous_commit')"
+    values = {"incarnation": uuid.uuid4(), "kind": "handle", "host": "", "pid": 1, "version": "", "running": "[]"}
+    beats = [(sql("beat"), {**values, "bots": None})] * 2  # it is inserted, then updated
+    together = pipeline.run(connection, [[*beats, (ask, ())], [(ask, ())]])
+    assert [answers[-1].rows for answers in together if not isinstance(answers, psycopg.Error)] == [
+        [("off",)],
+        [("on",)],
+    ]
+    connection.close()
