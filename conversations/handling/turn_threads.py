@@ -47,20 +47,19 @@ class TurnThreads:
         self._idle: list[threading.Lock] = []  # threads without work, each asleep on its own lock
         self._threads = self._awake = 0
         self._taken = 0  # pieces of work taken from the queue in this tick
-        self._has_queued = threading.Event()  # set while work is queued
+        self._has_queued = threading.Event()  # set while work is queued for which no thread was woken
         vital_thread(f"{name}-watch", self._watch)
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
         """Queue a call. At least one thread is awake afterwards, or the system allows no more."""
         with self._lock:
             self._queue.append((time.monotonic(), function, arguments))
-            if not self._awake:
-                self._add_thread()
-        if not self._has_queued.is_set():
+            must_watch = self._awake or not self._add_thread()  # else a thread was woken for it
+        if must_watch and not self._has_queued.is_set():
             self._has_queued.set()
 
-    def _add_thread(self) -> None:
-        """Wake an idle thread, or start one. Call with ``_lock`` held."""
+    def _add_thread(self) -> bool:
+        """Wake an idle thread, or start one. Return False if none can be. Call with ``_lock`` held."""
         if self._idle:
             self._idle.pop().release()
         elif self._threads < self._most:
@@ -68,11 +67,12 @@ class TurnThreads:
                 vital_thread(f"{self._name}-{self._threads + 1}", self._serve)
             except RuntimeError:  # the system allows no more threads: the turns go on with those there are
                 log.warning("no thread started", threads=self._threads)
-                return
+                return False
             self._threads += 1
         else:
-            return
+            return False
         self._awake += 1
+        return True
 
     def _serve(self) -> None:
         """Run queued work, one piece after the other; sleep while there is none."""

@@ -10,6 +10,7 @@ import pytest
 from conversations import concurrency
 from conversations.handling import turn_threads
 from conversations.handling.turn_threads import TurnThreads
+from tests.kit.stack import wait_until
 
 
 def test_short_work_is_done_in_its_order_by_few_threads() -> None:
@@ -46,6 +47,16 @@ def test_work_that_waits_holds_up_nobody() -> None:
     assert quick.wait(10), "all hundred wait, and the next one has its thread"
     assert all(begun.acquire(timeout=5) for _ in range(100))
     gate.set()
+
+
+def test_work_that_comes_alone_wakes_one_thread() -> None:
+    """The watcher sleeps: there is nothing that could wait."""
+    pool, done = TurnThreads(8, "alone"), threading.Semaphore(0)
+    for _ in range(3):
+        pool.submit(done.release)
+        assert done.acquire(timeout=5)
+        wait_until(lambda: not pool._awake, 5, "it sleeps again")
+        assert not pool._has_queued.is_set()
 
 
 def test_there_are_never_more_at_once_than_agreed() -> None:
