@@ -55,7 +55,6 @@ class TurnResult(Struct, frozen=True):
 Answer = Future[turns.Output | None]
 
 _start_lock = threading.Lock()
-_server_lock = threading.Lock()
 _server: IsolatedTurns | None = None
 
 
@@ -77,12 +76,11 @@ def run(task: turns.Task) -> turns.Output | None:
 
 
 def _running_server() -> IsolatedTurns:
-    """Return the fork server. Start one if there is none or the last one ended."""
+    """Return the fork server; start one if there is none or it ended. Call with ``_start_lock`` held."""
     global _server
-    with _server_lock:
-        if _server is None or _server.ended.is_set():
-            _server = IsolatedTurns()
-        return _server
+    if _server is None or _server.ended.is_set():
+        _server = IsolatedTurns()
+    return _server
 
 
 class IsolatedTurns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from typing import Any
 
@@ -102,6 +103,32 @@ class Finished(msgspec.Struct, frozen=True):
     verdict: Verdict
     head: Head
     channel: ChannelConfig | None = None
+
+
+class Step(enum.Enum):
+    """What the head of a lane asks for."""
+
+    RELEASE = enum.auto()  # nothing to do now
+    WAIT = enum.auto()  # numbers for messages that wait for their order, in ``release_in`` seconds
+    NUMBER = enum.auto()  # numbers for them now
+    PASS = enum.auto()  # go past a head that is settled already
+    ADVANCE = enum.auto()  # settle a head that starts no turn
+    TURN = enum.auto()  # run the bot
+
+
+def next_step(head: Head | None, probe: bool) -> Step:
+    """Return what a head asks for. ``probe``: one message is tried although its bot is paused."""
+    if head is None or head.mode != "bot" or head.stopped:
+        return Step.RELEASE
+    if head.message_id is None:
+        if head.release_in is None:
+            return Step.RELEASE
+        return Step.WAIT if head.release_in > 0 else Step.NUMBER
+    if head.status != "pending":
+        return Step.PASS
+    if (head.wait or 0) > 0 and not probe:
+        return Step.RELEASE
+    return Step.TURN if head.starts_turn else Step.ADVANCE
 
 
 def trace(head: Head) -> str:

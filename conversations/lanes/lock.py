@@ -91,6 +91,12 @@ class Locks:
         kept = set(again)
         return again + self._release_in_redis([lane for lane in conversation_ids if lane not in kept], keep)
 
+    def begin_again(self, token: str) -> None:
+        """Take new locks as ``token``. All lanes in hand are lost: a sweeper freed their locks."""
+        with self._lock:
+            self.token = token
+            self.lost.update(self._held)
+
     def stop(self) -> None:
         """End the renewals: locks that are still held expire."""
         self._stopping.set()
@@ -105,8 +111,9 @@ class Locks:
 
         Return the lanes that we got, and remove the others from ``_held``.
         """
+        token = self.token
         try:
-            answers = run_script("hold", self._keys(wanted), [self.token, int(TTL_SECONDS * 1000)])
+            answers = run_script("hold", self._keys(wanted), [token, int(TTL_SECONDS * 1000)])
         except redis.RedisError:
             self._abandon_hold(wanted)
             raise
@@ -114,7 +121,8 @@ class Locks:
         if mended := [lane for lane, answer in zip(wanted, answers, strict=True) if answer == MENDED]:
             log.warning("locks had no expiry; they expire now", kind=self.kind, conversations=mended)
         with self._lock:
-            self.lost.difference_update(wanted)
+            if token == self.token:  # else ``begin_again`` came between: they are another life's locks
+                self.lost.difference_update(wanted)
             for lane, answer in zip(wanted, answers, strict=True):
                 if answer != HELD:
                     self._held.pop(lane, None)

@@ -67,7 +67,7 @@ class Process:
         with self._making:
             if self.handler is None:
                 locks = lock.Locks(Work.HANDLE, str(self.incarnation))
-                self.handler = Handler(self.writer, locks, self.incarnation, self.announce)
+                self.handler = Handler(self.writer, locks, self.announce)
             return self.handler
 
     def make_sender(self) -> Sender:
@@ -116,10 +116,10 @@ class Process:
         log.error("taken for dead; a new incarnation begins", kind=self.kind)
         self.incarnation = uuid.uuid4()
         if self.handler is not None:
-            self.handler.begin_again(self.incarnation)
+            self.handler.locks.begin_again(str(self.incarnation))
         if self.sender is not None:
             self.sender.incarnation = self.incarnation
-            self.sender.locks.token = str(self.incarnation)
+            self.sender.locks.begin_again(str(self.incarnation))
 
     def beat(self) -> None:
         """Write a heartbeat every ``BEAT_SECONDS``; replace the process if a turn never ends."""

@@ -17,8 +17,7 @@ from conversations.postgres import committer
 @pytest.fixture
 def handler(own_database: str) -> Iterator[Handler]:
     writer = committer.Committer("test")
-    incarnation = uuid.uuid4()
-    handler = Handler(writer, lock.Locks(Work.HANDLE, str(incarnation)), incarnation, lambda ask: runtime.read(*ask))
+    handler = Handler(writer, lock.Locks(Work.HANDLE, str(uuid.uuid4())), lambda ask: runtime.read(*ask))
     yield handler
     handler.stop(0.0)
     handler.locks.stop()

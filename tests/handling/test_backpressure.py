@@ -11,9 +11,11 @@ import psycopg
 import pytest
 
 from conversations import turns
-from conversations.handling import backpressure
+from conversations.handling import backpressure, verdicts
 from conversations.handling.backpressure import IN_HAND
-from conversations.handling.handler import Handler, Held
+from conversations.handling.handler import Handler
+from conversations.handling.held import Held, Turn
+from conversations.lanes import pauses
 from tests.kit.stack import wait_until
 
 LONG = 60.0  # seconds; longer than any test waits
@@ -70,13 +72,16 @@ def test_lanes_that_never_get_on_count_for_a_moment_only(handler: Handler, monke
 
 def test_a_lane_whose_failure_cannot_be_written_is_released(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its text cannot be split, and the database goes away just then."""
-    errors = iter([ValueError("split"), psycopg.OperationalError("away")])
 
-    def judge(*given: Any) -> Any:
-        raise next(errors)
+    def split(*given: Any) -> Any:
+        raise ValueError("split")
 
-    monkeypatch.setattr(handler, "_judge", judge)
+    def count(*given: Any) -> Any:
+        raise psycopg.OperationalError("away")
+
+    monkeypatch.setattr(verdicts, "success", split)
+    monkeypatch.setattr(pauses, "count_turn", count)
     [lane] = handler.locks.hold([next(_lanes)])
-    nothing = cast(Any, SimpleNamespace())
-    handler._finish(Held(lane, False, 0), nothing, nothing, turns.Output(), 0.0)
+    head = cast(Any, SimpleNamespace(id=lane, state=None))
+    handler._finish(Turn(Held(lane, False), head, cast(Any, None)), turns.Output())
     wait_until(lambda: not handler.locks.running(), 5, "the lane is let go")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from conversations.contracts import Work
@@ -25,3 +27,24 @@ def test_a_lock_without_an_expiry_gets_one_also_from_its_owner(caplog: pytest.Lo
     client.persist(keys[FREE])
     mine._renew()
     assert client.pttl(keys[FREE]) > 0
+
+
+def test_who_begins_again_has_lost_the_lanes_in_hand_also_those_just_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper took the process for dead, and freed its locks: others may work on these lanes."""
+    mine, run_script = locks_of(Work.HANDLE, "first life"), lock.run_script
+    assert mine.hold([7_100_004]) == [7_100_004]
+
+    def taken_for_dead_meanwhile(*arguments: Any) -> Any:
+        answers = run_script(*arguments)
+        mine.begin_again("second life")
+        return answers
+
+    monkeypatch.setattr(lock, "run_script", taken_for_dead_meanwhile)
+    assert mine.hold([7_100_005]) == [7_100_005]
+    monkeypatch.setattr(lock, "run_script", run_script)
+    assert mine.lost == {7_100_004, 7_100_005}
+    lock.free(Work.HANDLE, "first life", [7_100_004, 7_100_005])
+    mine.release([7_100_004, 7_100_005])
+    assert mine.hold([7_100_004, 7_100_006]) == [7_100_004, 7_100_006]
+    assert not mine.lost
+    mine.release(mine.running())
