@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import os
@@ -29,17 +30,17 @@ def vital_thread(name: str, target: Callable[[], object]) -> threading.Thread:
     on without the thread would keep its lanes (conversations) locked, and nobody would work on
     them. If ``target`` returns, the process goes on.
     """
-
-    def run() -> None:
-        try:
-            target()
-        except BaseException as error:
-            log.critical("vital thread died", thread=name, error=type(error).__name__, exc_info=True)
-            end_process()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=_run_vital, args=(name, target), name=name, daemon=True)
     thread.start()
     return thread
+
+
+def _run_vital(name: str, target: Callable[[], object]) -> None:
+    try:
+        target()
+    except BaseException as error:
+        log.critical("vital thread died", thread=name, error=type(error).__name__, exc_info=True)
+        end_process()
 
 
 def end_process() -> None:
@@ -55,21 +56,34 @@ class Stage(Generic[Load]):
     """
 
     def __init__(self, name: str, work: Callable[[list[Load]], None], most: int) -> None:
-        self._work, self._most = work, most
+        self._name, self._work, self._most = name, work, most
         self._waiting: queue.SimpleQueue[Load] = queue.SimpleQueue()
+        self._working = threading.Lock()
         vital_thread(name, self._serve)
 
     def put(self, loads: Iterable[Load]) -> None:
         for load in loads:
             self._waiting.put(load)
 
+    def run(self, loads: list[Load]) -> None:
+        """Work in the caller's thread if the stage is idle, which saves a hand-off; else ``put``."""
+        if len(loads) <= self._most and self._waiting.empty() and self._working.acquire(blocking=False):
+            try:
+                _run_vital(self._name, functools.partial(self._work, loads))
+            finally:
+                self._working.release()
+        else:
+            self.put(loads)
+
     def _serve(self) -> None:
         while True:
-            self._work(self._gather())
+            load = self._waiting.get()
+            with self._working:
+                self._work(self._gather(load))
 
-    def _gather(self) -> list[Load]:
-        """Wait for one load. Return it with those that wait already, without waiting for more."""
-        loads = [self._waiting.get()]
+    def _gather(self, load: Load) -> list[Load]:
+        """Return ``load`` with those that wait already, without waiting for more."""
+        loads = [load]
         while len(loads) < self._most:
             try:
                 loads.append(self._waiting.get_nowait())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,38 @@ def test_items_that_arrive_during_a_trip_share_the_next_one_in_order() -> None:
     assert trips == [[1], [2, 3, 4, 5], [6]]
 
 
-def test_a_stage_that_fails_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_stage_works_in_its_callers_thread_and_one_batch_at_a_time() -> None:
+    trips: list[tuple[list[int], int]] = []
+    free, begun = threading.Semaphore(0), threading.Event()
+
+    def work(loads: list[int]) -> None:
+        trips.append((loads, threading.get_ident()))
+        begun.set()
+        assert free.acquire(timeout=20)
+
+    stage = Stage("test", work, 2)
+    first = threading.Thread(target=stage.run, args=([1],), daemon=True)
+    first.start()
+    assert begun.wait(5)
+    stage.run([2])  # the first still works: this one is queued
+    stage.put([3])
+    assert len(trips) == 1
+    free.release(10)
+    wait_until(lambda: len(trips) == 2, 5, "what gathered meanwhile")
+    first.join(5)
+    wait_until(lambda: not stage._working.locked(), 5, "the stage is idle")
+    stage.run([4, 5])
+    stage.run([6, 7, 8])  # too many for one batch
+    wait_until(lambda: len(trips) == 5, 5, "all went")
+    batches, threads = [loads for loads, _ in trips], [thread for _, thread in trips]
+    assert batches == [[1], [2, 3], [4, 5], [6, 7], [8]]
+    assert threads[0] == first.ident
+    assert threads[2] == threading.get_ident()
+    assert threads[1] == threads[3] == threads[4] not in (threads[0], threads[2])
+
+
+@pytest.mark.parametrize("enter", [Stage.put, Stage.run])
+def test_a_stage_that_fails_ends_its_process(monkeypatch: pytest.MonkeyPatch, enter: Any) -> None:
     """Its lanes would stay in hand for ever."""
     ended = threading.Event()
     monkeypatch.setattr(concurrency, "end_process", ended.set)
@@ -66,7 +98,7 @@ def test_a_stage_that_fails_ends_its_process(monkeypatch: pytest.MonkeyPatch) ->
     def work(loads: list[int]) -> None:
         raise RuntimeError("no")
 
-    Stage("test", work, 4).put([1])
+    enter(Stage("test", work, 4), [1])
     assert ended.wait(5)
 
 

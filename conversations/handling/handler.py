@@ -112,7 +112,7 @@ class Handler:
             next_stage = self._reads
         finally:
             self._backpressure.enter(mine)
-            next_stage.put(Held(lane, probe) for lane in mine)
+            next_stage.run([Held(lane, probe) for lane in mine])
 
     def stop(self, seconds: float) -> None:
         """Take no new lane.
