@@ -25,7 +25,7 @@ class World:
         self.handler = handler
         self.broken: set[int] = set()
         self.sweeper = Sweeper(handler.writer, None)  # type: ignore[arg-type]
-        self.sweeper._publish = self._publish  # type: ignore[method-assign]
+        self.sweeper._publish_probe = self._publish  # type: ignore[method-assign]
         self.probed: list[int] = []
 
     def bot(self, turn: Any) -> None:
@@ -60,12 +60,12 @@ class World:
             Pause.objects.update(probe_at=timezone.now() - dt.timedelta(seconds=1))
         runtime.begin()
         self.probed = []
-        self.sweeper._probe(runtime.read(sql("find_due")), None)
+        self.sweeper._probe(runtime.read(sql("find_due")))
         for lane in self.probed:
             self.handle(lane, probe=True)
         return self.probed
 
-    def _publish(self, kind: Any, found: Any, capacity: Any, *, probe: bool) -> None:
+    def _publish(self, kind: Any, found: Any) -> None:
         self.probed += [lane for lane, _ in found]
 
 
