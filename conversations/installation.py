@@ -26,11 +26,22 @@ UNKNOWN = "the database does not answer whose it is"
 
 
 @runtime.kept
+def _keys() -> dict[str, bytes]:
+    return {}
+
+
 def identity_key() -> bytes:
     """Return the key under which messages are hashed to find duplicates, read once per process.
 
     Raises ``WrongKeys`` or psycopg's errors.
     """
+    keys = _keys()
+    if PLACE not in keys:
+        keys[PLACE] = _read_key()
+    return keys[PLACE]
+
+
+def _read_key() -> bytes:
     rows = runtime.read("SELECT identity_key FROM installation")
     if not rows:
         raise WrongKeys("this database has no identity key: run manage.py migrate")

@@ -33,7 +33,7 @@ class Runtime:
         self.reader = database.Reader("reader")
         self._reads_through_writer = False
         self._parts: dict[Callable[[], Any], Any] = {}  # by the function that ``kept`` returned for each
-        self._making = threading.RLock()  # held while a part is made: a part may need another
+        self._making = threading.RLock()  # a part that is made may need another
 
     def start_writer(self, name: str, *, reads: bool, **options: Any) -> Committer:
         """Return the process's one committer; start it with ``options``, if there is none.
@@ -103,7 +103,10 @@ os.register_at_fork(after_in_child=_begin)  # a child has no thread of its paren
 
 
 def kept(make: Callable[[], Part]) -> Callable[[], Part]:
-    """Decorate a function without arguments: a process calls it once and keeps what it returns."""
+    """Decorate a function without arguments: a process calls it once and keeps what it returns.
+
+    It must not wait for Postgres or Redis: other threads wait for it, maybe the one that would answer.
+    """
 
     @functools.wraps(make)
     def part() -> Part:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from conversations import runtime
+from conversations import installation, registry, runtime
 from conversations.storing import intake
 
 
@@ -29,6 +29,28 @@ def test_threads_that_need_a_part_at_once_get_the_same_one() -> None:
     with ThreadPoolExecutor(2) as threads:
         assert len(set(threads.map(lambda _: part(), range(2)))) == 1
     assert len(made) == 1
+
+
+def test_whoever_waits_for_the_database_keeps_nobody_from_what_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the writer's thread could wait for a caller that waits for it."""
+    made = threading.Event()
+
+    @runtime.kept
+    def other() -> None:
+        made.set()
+
+    def read(*statement: Any) -> list[Any]:
+        threading.Thread(target=other, daemon=True).start()
+        assert made.wait(5)
+        raise psycopg.OperationalError
+
+    runtime.begin()
+    monkeypatch.setattr(runtime, "read", read)
+    for ask in (installation.identity_key, lambda: registry.channel(1)):
+        made.clear()
+        with pytest.raises(psycopg.OperationalError):
+            ask()
+        runtime.begin()
 
 
 def test_a_process_that_stores_reads_through_its_writer_and_not_after_begin(own_database: str, settings: Any) -> None:
