@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import importlib
+import itertools
 import json
 import os
 import threading
@@ -23,6 +24,7 @@ Conversations = Callable[[Sequence[Any], Any], Iterable[int]]  # from a call's a
 
 WRITE_SECONDS = 0.5
 _notes: collections.deque[Note] = collections.deque()
+_thread = threading.local()
 _accepted: dict[int, float] = {}  # by id of an item to store: when its request was taken
 
 
@@ -30,11 +32,12 @@ _accepted: dict[int, float] = {}  # by id of an item to store: when its request 
 class Probe:
     """A function, and the steps that its beginning and its end are. ``{kind}``: of work, see ``kind``."""
 
-    where: str  # "module:function" or "module:Class.method"
+    where: str  # "module:function" or "module:Class.method"; with " or ", the first that exists
     conversations: Conversations
     begins: str = ""
     ends: str = ""
     kind: Callable[[Sequence[Any]], Any] = lambda arguments: ""
+    is_task: bool = False  # it takes its conversations while it runs
 
 
 def _remember(_: Sequence[Any], items: Any) -> Iterable[int]:
@@ -53,18 +56,25 @@ def _stored(arguments: Sequence[Any], results: Any) -> Iterable[int]:
             yield result[1]
 
 
-def _lanes(place: int) -> Conversations:
-    """The argument at ``place`` has one lane, or several."""
+def _lanes(arguments: Sequence[Any], _: Any) -> Iterable[int]:
+    """A method's first argument has one lane or several, or is a turn or a call, which has one."""
+    given = arguments[1] if isinstance(arguments[1], list) else [arguments[1]]
+    return [getattr(each, "held", getattr(each, "lane", each)).id for each in given]
+
+
+def _taken(step: str) -> Conversations:
+    """The ids that a task took; the task began when ``doorbell.answer`` was called on this thread."""
 
     def found(arguments: Sequence[Any], _: Any) -> Iterable[int]:
-        given = arguments[place]
-        return [lane.id for lane in (given if isinstance(given, list) else [given])]
+        if began := getattr(_thread, "began", None):
+            _notes.extend((step, conversation, began) for conversation in arguments[1])
+        return list(arguments[1])
 
     return found
 
 
-def _ids(place: int) -> Conversations:
-    return lambda arguments, _: arguments[place]
+def _rung(arguments: Sequence[Any], _: Any) -> Iterable[int]:
+    return itertools.chain(*arguments[1].values())
 
 
 def _result(_: Sequence[Any], result: Any) -> Iterable[int]:
@@ -81,39 +91,48 @@ STORING, HANDLING, DELIVERING = "conversations.storing", "conversations.handling
 PROBES = (
     Probe(where=f"{STORING}.intake:make_items", conversations=_remember),
     Probe(where=f"{STORING}.store_stream:StoreStream.write", conversations=_stored, begins="storing", ends="stored"),
-    Probe(where="conversations.waking.wake:publish", conversations=_ids(3), begins="rung for {kind}",
-          kind=lambda arguments: arguments[2]),
-    Probe(where=f"{HANDLING}.handler:Handler.handle", conversations=_ids(1), begins="task handles"),
+    Probe(where="conversations.waking.doorbell:ring", conversations=_rung, begins="rung for {kind}",
+          kind=lambda arguments: arguments[0]),
+    Probe(where="conversations.waking.doorbell:answer", conversations=lambda *_: (), is_task=True),
+    Probe(where=f"{HANDLING}.handler:Handler.handle", conversations=_taken("task handles"), begins="taken to handle"),
     Probe(where="conversations.lanes.lock:Locks.hold", conversations=_result, ends="held to {kind}",
           kind=lambda arguments: arguments[0].kind),
-    Probe(where=f"{HANDLING}.handler:Handler._read_heads", conversations=_lanes(1), begins="reading heads"),
-    Probe(where=f"{HANDLING}.handler:Handler._start_head", conversations=_lanes(1), begins="heads read"),
-    Probe(where=f"{HANDLING}.handler:Handler._mark_running", conversations=_lanes(1), begins="turn begins"),
-    Probe(where=f"{HANDLING}.handler:Handler._finish", conversations=_lanes(1), begins="turn ended"),
+    Probe(where=f"{HANDLING}.handler:Handler._read_heads", conversations=_lanes, begins="reading heads"),
+    Probe(where=f"{HANDLING}.handler:Handler._start_head", conversations=_lanes, begins="heads read"),
+    Probe(where=f"{HANDLING}.turn_runner:TurnRunner._start or {HANDLING}.handler:Handler._mark_running",
+          conversations=_lanes, begins="turn begins"),
+    Probe(where=f"{HANDLING}.handler:Handler._finish", conversations=_lanes, begins="turn ended"),
     Probe(where=f"{HANDLING}.turn_stream:TurnStream.write", conversations=_items, begins="committing turn",
           ends="turn committed"),
-    Probe(where=f"{DELIVERING}.sender:Sender.send", conversations=_ids(1), begins="task sends"),
-    Probe(where=f"{DELIVERING}.sender:Sender._read_replies", conversations=_lanes(1), begins="reading replies",
+    Probe(where=f"{DELIVERING}.sender:Sender.send", conversations=_taken("task sends"), begins="taken to send"),
+    Probe(where=f"{DELIVERING}.sender:Sender._read_replies", conversations=_lanes, begins="reading replies",
           ends="replies read"),
-    Probe(where=f"{DELIVERING}.sender:Sender._ask_limiter", conversations=_lanes(1), begins="asking limiter",
+    Probe(where=f"{DELIVERING}.sender:Sender._ask_limiter", conversations=_lanes, begins="asking limiter",
           ends="admitted"),
     Probe(where=f"{DELIVERING}.send_stream:SendStream.write", conversations=_items, begins="committing intent",
           ends="intent committed"),
-    Probe(where=f"{DELIVERING}.sender:Sender._call", conversations=_lanes(1), begins="call begins", ends="call ended"),
+    Probe(where=f"{DELIVERING}.calls:Calls._make or {DELIVERING}.sender:Sender._call", conversations=_lanes,
+          begins="call begins", ends="call ended"),
 )  # fmt: skip
 # In the order of a message's way.
-WAY = ("accepted", "storing", "stored", "rung for handle", "task handles", "held to handle", "reading heads",
-       "heads read", "turn begins", "turn ended", "committing turn", "turn committed", "rung for send", "task sends",
-       "held to send", "reading replies", "replies read", "asking limiter", "admitted", "committing intent",
-       "intent committed", "call begins", "call ended")  # fmt: skip
+WAY = ("accepted", "storing", "stored", "rung for handle", "task handles", "taken to handle", "held to handle",
+       "reading heads", "heads read", "turn begins", "turn ended", "committing turn", "turn committed", "rung for send",
+       "task sends", "taken to send", "held to send", "reading replies", "replies read", "asking limiter", "admitted",
+       "committing intent", "intent committed", "call begins", "call ended")  # fmt: skip
 
 
 def find(where: str) -> tuple[Any, str]:
     """Return the module or class, and the name in it. Raises AttributeError or ImportError where it is gone."""
+    where, _, otherwise = where.partition(" or ")
     module, _, path = where.partition(":")
     *classes, name = path.split(".")
-    owner = functools.reduce(getattr, classes, importlib.import_module(module))
-    getattr(owner, name)
+    try:
+        owner = functools.reduce(getattr, classes, importlib.import_module(module))
+        getattr(owner, name)
+    except (AttributeError, ImportError):
+        if not otherwise:
+            raise
+        return find(otherwise)
     return owner, name
 
 
@@ -129,6 +148,8 @@ def wrapped(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     @functools.wraps(function)
     def noting(*arguments: Any, **named: Any) -> Any:
         began = time.monotonic()
+        if probe.is_task:
+            _thread.began = began
         result = function(*arguments, **named)
         ended = time.monotonic()
         kind = str(probe.kind(arguments))
