@@ -54,10 +54,10 @@ graph: .venv/dev.stamp  ## which folder of the core imports which, layer by laye
 prove: .venv/bench.stamp  ## 2,000 messages through this product and a plain pipeline while workers die; about two minutes
 	@$(BENCH).prove $(PROVE_ARGS)
 
-bench: .venv/bench.stamp  ## side by side with a do-nothing view and two other pipelines, under 10 minutes (CASE=e2e for one)
+bench: .venv/bench.stamp  ## side by side with a do-nothing view and two other pipelines, about 10 minutes (CASE=e2e for one)
 	@$(BENCH) $(CASE)
 
-bench-all: .venv/bench.stamp  ## every case, about half an hour, and a large database once (GROWTH_SCALE=0.1 for a tenth)
+bench-all: .venv/bench.stamp  ## every case, about 45 minutes, and a large database once (GROWTH_SCALE=0.1 for a tenth)
 	@$(BENCH) --all
 
 bench-docs: .venv/bench.stamp  ## the same, then docs/benchmarks.md and its picture

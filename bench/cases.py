@@ -16,7 +16,7 @@ from bench.world import World
 Case = Callable[[World, Scale], Result]
 Figures = Mapping[str, Mapping[str, float]]
 
-# `make bench`: side by side, in under ten minutes.
+# `make bench`: side by side, in about ten minutes.
 COMPARED: dict[str, Case] = {
     "limit": compared.limit,
     "plain": compared.plain,

@@ -25,7 +25,7 @@ Pair = dict[str, Result]
 def pairs(world: World, scale: Scale) -> Result:
     """End to end: an older commit (OLD) and this one, in alternating pairs, on servers of the same versions."""
     result = Result(name="pairs")
-    commit = os.environ["OLD"]
+    commit = git("rev-parse", "--short", os.environ["OLD"])
     checkouts = {OLD: clone(commit), NEW: CHECKOUT}
     done: list[Pair] = []
     for number in range(int(os.environ.get("PAIRS") or 6)):
@@ -46,9 +46,13 @@ def clone(commit: str) -> Path:
     """A checkout of this commit beside the benchmark's folder. It runs with this one's packages."""
     folder = FOLDER.parent / f"bench-{commit}"
     if not folder.exists():
-        subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(CHECKOUT), str(folder)], check=True)
-        subprocess.run(["git", "checkout", "--quiet", "--detach", commit], cwd=folder, check=True)
+        git("clone", "--quiet", "--no-checkout", str(CHECKOUT), str(folder))
+        git("checkout", "--quiet", "--detach", commit, folder=folder)
     return folder
+
+
+def git(*words: str, folder: Path = CHECKOUT) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def pair(scale: Scale, checkouts: dict[str, Path], order: tuple[str, str]) -> tuple[Pair, float]:
