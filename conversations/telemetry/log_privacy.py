@@ -58,26 +58,24 @@ def type_and_place(logger: Any, method: str, event: Event) -> Event:
     return event
 
 
-def template_only(logger: Any, method: str, event: Event) -> Event:
-    """Reduce another library's record to the first line of its template.
+def template_only(record: logging.LogRecord) -> Event:
+    """Return another library's record as an event: the first line of its template.
 
     A message that is not a string may be an exception: only its type is kept.
     """
-    record: logging.LogRecord = event["_record"]
+    event: Event = {name: value for name, value in vars(record).items() if name in WORDS - ALWAYS}
     event["event"] = record.msg.partition("\n")[0] if isinstance(record.msg, str) else type(record.msg).__name__
     event["at"] = f"{record.module}:{record.lineno}"
-    event.pop("stack_info", None)
-    event.update({name: value for name, value in vars(record).items() if name in WORDS - ALWAYS})
+    event["exc_info"] = record.exc_info
     _add_route(record, event)
     return event
 
 
-def words_only(logger: Any, method: str, event: Event) -> Event:
+def words_only(event: Event) -> Event:
     """Replace text by "(left out)" under every name that is not one of ``WORDS``."""
     for name, value in event.items():
-        if name in ("frames", "causes") or name.startswith("_"):
-            continue
-        event[name] = _allowed(name, value)
+        if name not in ("frames", "causes"):
+            event[name] = _allowed(name, value)
     return event
 
 

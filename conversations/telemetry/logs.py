@@ -4,8 +4,8 @@
     with logs.traced(message.trace):
         log.info("handled", conversation=7, sequence=3, milliseconds=12)
 
-An event is a constant text. ``log_privacy`` decides what a line may contain, ``log_handler``
-writes it.
+An event is a constant text. ``log_privacy`` decides what a line may contain, ``log_writer`` writes
+it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from celery import signals
 from django.conf import settings
 
 from conversations.telemetry import error_reports
-from conversations.telemetry.log_handler import PatientHandler
 from conversations.telemetry.log_privacy import Event, template_only, type_and_place, words_only
+from conversations.telemetry.log_writer import EXIT_SECONDS, LogWriter
 
 # The lowest level at which these libraries are logged. Lower: mostly noise, or URLs with tokens.
 QUIET = {
@@ -49,20 +49,15 @@ Line = Mapping[str, Any]
 
 def configure() -> None:
     """Set up logging once per process, for web and workers alike."""
+    writer = LogWriter(renderer(), sys.stderr)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            *OURS,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[*OURS, writer.hand_over],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.LOG_LEVEL)),
         cache_logger_on_first_use=True,
     )
-    handler = PatientHandler(sys.stderr)
-    handler.setFormatter(formatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [Theirs(writer)]
     root.setLevel(settings.LOG_LEVEL)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
@@ -91,42 +86,62 @@ def together(caller: Any, event: str, lines: Sequence[Line], **words: Any) -> No
 
 def dropped_lines() -> int:
     """Return how many lines this process dropped because nobody read its output."""
-    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, PatientHandler))
+    return sum(writer.dropped for writer in _writers())
+
+
+def flush() -> None:
+    """Wait until the lines logged so far are written, before an ``os._exit``; one second at most."""
+    for writer in _writers():
+        writer.drain(EXIT_SECONDS)
+
+
+def _writers() -> list[LogWriter]:
+    return [handler.writer for handler in logging.getLogger().handlers if isinstance(handler, Theirs)]
 
 
 # ---------------------------------------------------------------- from an event to a line
 
+# In the caller's thread: what only that knows.
 OURS: list[Callable[..., Any]] = [
+    structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     type_and_place,
-    words_only,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
-THEIRS: list[Callable[..., Any]] = [template_only, structlog.contextvars.merge_contextvars, *OURS]
 
 
-def formatter() -> logging.Formatter:
-    """Return the formatter of all lines, ours and those of other libraries (``THEIRS``)."""
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=THEIRS,
-        use_get_message=False,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers()],
-    )
+class Theirs(logging.Handler):
+    """Takes the records of other libraries. A record that cannot be read is counted as dropped."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self.writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event, method = template_only(record), record.levelname.lower()
+            for processor in (*OURS, self.writer.hand_over):
+                event = processor(record, method, event)  # both, record and logger, have the logger's name
+        except structlog.DropEvent:
+            pass
+        except Exception:  # a log call must not raise in its caller
+            self.writer.dropped += 1
 
 
-def _renderers() -> list[Callable[..., Any]]:
-    """Return what makes text of an event: JSON, or readable lines for a terminal."""
+def renderer() -> Callable[[Event], str]:
+    """Return what makes text of an event, in the writer's thread: every line passes ``words_only``."""
     if settings.LOG_FORMAT == "json":
-        return [structlog.processors.JSONRenderer(serializer=_as_json)]
-    return [_short_time, structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, pad_event_to=24)]
+        return lambda event: _as_json(words_only(event))
+    console = structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, pad_event_to=24)
+    return lambda event: console(None, "", _short_time(words_only(event)))
 
 
-def _as_json(event: Event, **options: Any) -> str:
+def _as_json(event: Event) -> str:
     return msgspec.json.encode(event).decode()
 
 
-def _short_time(logger: Any, method: str, event: Event) -> Event:
+def _short_time(event: Event) -> Event:
     """Keep the time of day only, for people at a terminal."""
     event["timestamp"] = event["timestamp"][11:23]
     return event

@@ -15,6 +15,7 @@ from conversations.contracts import Work
 from conversations.operating import checks
 from conversations.sweeping import dead_workers
 from conversations.sweeping.sweeper import Sweeper
+from conversations.telemetry import logs
 from conversations.workers import gc_tuning, pulse
 from conversations.workers.process import Process
 
@@ -96,4 +97,5 @@ def _stop_and_exit(process: Process) -> None:
     try:
         process.stop()
     finally:
+        logs.flush()
         os._exit(0)

@@ -28,6 +28,7 @@ from conversations.lanes import lock
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import as_json
+from conversations.telemetry import logs
 
 log = structlog.get_logger(__name__)
 
@@ -138,6 +139,7 @@ class Process:
         log.error("a turn never ended: this process is replaced")
         handler.stop(settings.TURN_SECONDS)
         self.stop()
+        logs.flush()
         os._exit(0)
 
     def leave(self) -> None:

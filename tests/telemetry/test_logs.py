@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -23,22 +24,31 @@ from celery.exceptions import SecurityWarning
 from django.test import Client
 
 from conversations.lanes import pauses
-from conversations.telemetry import log_handler, logs
+from conversations.telemetry import log_writer, logs
 
 CANARY = "canary-7f3a"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
+class Lines(io.StringIO):
     """What this process logs, as JSON lines."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logs.formatter())
-    root = logging.getLogger()
-    before, root.handlers[:] = list(root.handlers), [handler]
-    yield stream
-    root.handlers[:] = before
+
+    def getvalue(self) -> str:
+        writer().drain(10.0)
+        return super().getvalue()
+
+
+def writer() -> log_writer.LogWriter:
+    """The one that ``logs.configure`` made for this process."""
+    return next(each.writer for each in logging.getLogger().handlers if isinstance(each, logs.Theirs))
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    stream = Lines()
+    stream.getvalue()  # earlier lines go where they belong
+    monkeypatch.setattr(writer(), "stream", stream)
+    return stream
 
 
 def fail_with_words() -> None:
@@ -96,7 +106,7 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("leak", LEAKS, ids=str)
-def test_no_words_in_logs(leak: str, lines: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_words_in_logs(leak: str, lines: Lines, capfd: pytest.CaptureFixture[str]) -> None:
     LEAKS[leak]()
     written = lines.getvalue()
     assert written, "something is logged"
@@ -105,7 +115,7 @@ def test_no_words_in_logs(leak: str, lines: io.StringIO, capfd: pytest.CaptureFi
         json.loads(line)
 
 
-def test_type_and_place_are_named(lines: io.StringIO) -> None:
+def test_type_and_place_are_named(lines: Lines) -> None:
     log_exception()
     line = json.loads(lines.getvalue())
     assert line["error"] == "ValueError"
@@ -113,7 +123,7 @@ def test_type_and_place_are_named(lines: io.StringIO) -> None:
     assert line["causes"][0].startswith("psycopg.errors.UniqueViolation at tests/telemetry/test_logs.py:")
 
 
-def test_trace_follows_a_message(lines: io.StringIO) -> None:
+def test_trace_follows_a_message(lines: Lines) -> None:
     with logs.traced("0123456789abcdef"):
         structlog.get_logger("ours").info("stored", conversation=1)
         logging.getLogger("other").warning("something")
@@ -121,42 +131,42 @@ def test_trace_follows_a_message(lines: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize(("scope", "target"), [("bot", "orders"), ("channel", "7"), ("tenant", "3")])
-def test_a_pause_names_whom_it_stops(lines: io.StringIO, own_database: str, scope: str, target: str) -> None:
+def test_a_pause_names_whom_it_stops(lines: Lines, own_database: str, scope: str, target: str) -> None:
     assert pauses.count_failure(pauses.Key(scope, target, "handling"), 1, "it fails for all", at_once=True)
     said = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert [line[scope] for line in said if line["event"] == "paused"] == [target]
 
 
-def test_the_last_line_of_a_process_names_the_thread_that_died(lines: io.StringIO) -> None:
+def test_the_last_line_of_a_process_names_the_thread_that_died(lines: Lines) -> None:
     structlog.get_logger("ours").critical("vital thread died", thread="beat")
     assert json.loads(lines.getvalue())["thread"] == "beat"
 
 
-def test_another_librarys_target_may_be_a_url_with_a_token(lines: io.StringIO) -> None:
+def test_another_librarys_target_may_be_a_url_with_a_token(lines: Lines) -> None:
     logging.getLogger("other").warning("something", extra={"target": "https://example.com/secret-token"})
     assert "secret-token" not in lines.getvalue()
 
 
-def test_a_process_of_root_is_told_in_plain_words(lines: io.StringIO, settings: Any) -> None:
+def test_a_process_of_root_is_told_in_plain_words(lines: Lines, settings: Any) -> None:
     settings.LOCAL = False
     logs._log_warning("uid=0", SecurityWarning, "celery/platforms.py", 893)
     assert json.loads(lines.getvalue())["event"] == "runs as root: give it a user of its own"
 
 
-def test_on_a_developers_machine_root_is_no_news(lines: io.StringIO, settings: Any) -> None:
+def test_on_a_developers_machine_root_is_no_news(lines: Lines, settings: Any) -> None:
     settings.LOCAL = True
     logs._log_warning("uid=0", SecurityWarning, "celery/platforms.py", 893)
     assert lines.getvalue() == ""
 
 
-def test_a_value_forges_no_line(lines: io.StringIO) -> None:
+def test_a_value_forges_no_line(lines: Lines) -> None:
     structlog.get_logger("ours").info("stored", bot='x\n{"event": "forged"}\x1b[2J')
     (line,) = lines.getvalue().splitlines()
     assert "\\n" not in line
     assert "\\u001b" not in line
 
 
-def test_failed_requests_name_their_route_only(lines: io.StringIO, client: Any, settings: Any) -> None:
+def test_failed_requests_name_their_route_only(lines: Lines, client: Any, settings: Any) -> None:
     client.raise_request_exception = False
     settings.ROOT_URLCONF = "tests.telemetry.broken_urls"
     assert client.get(f"/broken/{CANARY}/?token={CANARY}").status_code == 500
@@ -184,37 +194,60 @@ def logged_events(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
             yield node.lineno, node.args[1]
 
 
+def test_an_event_is_rendered_in_the_writers_thread_and_filtered_there(lines: Lines, monkeypatch: Any) -> None:
+    """The thread that works pays for a queue's put only; what the writer renders has passed the filter."""
+    threads: list[str] = []
+    render = writer()._render
+
+    def watched(event: Any) -> str:
+        threads.append(threading.current_thread().name)
+        return render(event)
+
+    monkeypatch.setattr(writer(), "_render", watched)
+    structlog.get_logger("ours").info("stored", text=CANARY)
+    logging.getLogger("other").warning("something", extra={"text": CANARY})
+    assert lines.getvalue().count("(left out)") == 1
+    assert CANARY not in lines.getvalue()
+    assert threads == ["logs", "logs"]
+
+
+def made_writer(stream: Any) -> log_writer.LogWriter:
+    return log_writer.LogWriter(lambda event: event["event"], stream)
+
+
 def test_a_blocked_pipe_blocks_nobody() -> None:
     """F42: nobody reads our output."""
     reading, writing = os.pipe()
-    handler = log_handler.PatientHandler(os.fdopen(writing, "w"))
-    record = logging.makeLogRecord({"msg": "x" * 300, "levelno": logging.INFO, "levelname": "INFO"})
-    started = time.monotonic()
-    for _ in range(3 * log_handler.WAITING_LINES):
-        handler.emit(record)
-    assert time.monotonic() - started < 10  # where one line waits for ever, this is never reached
-    assert handler.dropped >= log_handler.WAITING_LINES
-    threading.Thread(target=handler.drain, args=(5.0,)).start()
-    handler.emit(record)
+    made = made_writer(os.fdopen(writing, "w"))
+    for _ in range(3 * log_writer.WAITING_LINES):  # where one line waits for ever, the end is never reached
+        made.put({"event": "x" * 300})
+    assert made.dropped >= log_writer.WAITING_LINES
+    threading.Thread(target=made.drain, args=(5.0,)).start()
+    made.put({"event": "x"})
     found, deadline = b"", time.monotonic() + 10
     while b"log lines dropped" not in found and time.monotonic() < deadline:
         found += os.read(reading, 1 << 16)
     assert b"log lines dropped" in found
 
 
-def record_of(text: str, level: int = logging.INFO) -> logging.LogRecord:
-    return logging.makeLogRecord({"msg": text, "levelno": level, "levelname": logging.getLevelName(level)})
+def test_the_last_lines_before_a_hard_exit_are_written() -> None:
+    """``os._exit`` runs no exit handlers; the writer may still wait for more lines."""
+    script = "import django, os, structlog; django.setup(); from conversations.telemetry import logs\n"
+    script += "structlog.get_logger('ours').warning('the last one'); logs.flush(); os._exit(0)"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "the last one" in ended.stderr
 
 
 def test_a_fork_writes_its_lines() -> None:
     """The thread that writes does not come along into a fork."""
     reading, writing = os.pipe()
-    handler = log_handler.PatientHandler(os.fdopen(writing, "w"))
-    handler.emit(record_of("parent"))
-    handler.drain(10.0)
+    made = made_writer(os.fdopen(writing, "w"))
+    made.put({"event": "parent"})
+    made.drain(10.0)
     child = os.fork()
     if child == 0:
-        handler.emit(record_of("child", logging.CRITICAL))  # waits until it is written
+        with contextlib.suppress(structlog.DropEvent):
+            made.hand_over(None, "critical", {"event": "child"})  # waits until it is written
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reading, 1 << 16) == b"parent\nchild\n"
@@ -222,21 +255,25 @@ def test_a_fork_writes_its_lines() -> None:
 
 def test_a_closed_pipe_does_not_end_the_writer() -> None:
     reading, writing = os.pipe()
-    handler = log_handler.PatientHandler(os.fdopen(writing, "w"))
+    made = made_writer(os.fdopen(writing, "w"))
     os.close(reading)
-    handler.emit(record_of("lost"))
-    handler.drain(10.0)
-    assert handler.dropped == 1
-    reading, handler._writer.stream = (pipe := os.pipe())[0], os.fdopen(pipe[1], "w")
-    handler.emit(record_of("written"))
-    handler.drain(10.0)
+    made.put({"event": "lost"})
+    made.drain(10.0)
+    assert made.dropped == 1
+    reading, made.stream = (pipe := os.pipe())[0], os.fdopen(pipe[1], "w")
+    made.put({"event": "written"})
+    made.drain(10.0)
     assert os.read(reading, 1 << 16).startswith(b"written\n")
 
 
-def test_a_record_that_cannot_be_formatted_is_counted() -> None:
-    handler = log_handler.PatientHandler(io.StringIO())
-    handler.emit(logging.makeLogRecord({"msg": "%d", "args": ("words",), "levelno": logging.INFO}))
-    assert handler.dropped == 1
+def test_what_cannot_be_rendered_is_counted_and_the_next_line_is_written() -> None:
+    stream = io.StringIO()
+    made = made_writer(stream)
+    made.put({})
+    made.put({"event": "written"})
+    made.drain(10.0)
+    assert made.dropped == 1
+    assert stream.getvalue().startswith("written\n")
 
 
 @pytest.mark.parametrize("where", ["main", "thread"])
@@ -258,6 +295,6 @@ def test_what_nobody_caught_is_logged_without_its_words(where: str) -> None:
     assert '"error":"ValueError"' in ended.stderr
 
 
-def test_a_wrong_host_name_of_strangers_is_no_error_of_ours(lines: io.StringIO, own_database: str) -> None:
+def test_a_wrong_host_name_of_strangers_is_no_error_of_ours(lines: Lines, own_database: str) -> None:
     assert Client().get("/admin/login/", headers={"host": "other.example"}).status_code == 400
     assert lines.getvalue() == ""

@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand
 
 from conversations import registry, turns
 from conversations.handling.isolated_turn import TurnRequest, TurnResult
+from conversations.telemetry import logs
 
 # Most bytes of one read. Larger: fewer reads of a long request, more memory.
 READ_BYTES = 1 << 20
@@ -116,13 +117,15 @@ def run_in_child(request: TurnRequest, write_end: int) -> None:
     Never returns. SIGALRM ends a turn that takes longer than TURN_SECONDS. ``os._exit`` skips
     the cleanup that belongs to the parent, which reports any other exit code than 0 as a crash.
     """
+    code = 1
     try:
         signal.setitimer(signal.ITIMER_REAL, settings.TURN_SECONDS)
         output = turns.run(registry.find_bot(request.task.bot), request.task)
         write_all(write_end, msgspec.json.encode(output))
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
+        code = 0
+    finally:
+        logs.flush()
+        os._exit(code)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
