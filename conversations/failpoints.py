@@ -12,7 +12,8 @@ Before each action, a line ``point action pid`` is written to ``failpoints.txt``
 
     W1  signature verified, before BEGIN            W2  after INSERT, before COMMIT
     W3  after COMMIT, before publishing             W4  stored and handed to the publishing thread, before the answer
-    T1  a hint (wake) came                          T2  after the lock
+    T0  a task came, before it takes hints
+    T1  hints were taken                            T2  after the lock
     T3  heads read, before the bot                  T4  after the bot, before BEGIN
     T5  in the transaction, before COMMIT           T6  after COMMIT, before the next hint
     T7  before the lock is released                 T8  after that, before the hint is acknowledged

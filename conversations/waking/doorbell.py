@@ -27,12 +27,16 @@ from django.conf import settings
 
 from conversations import processor
 from conversations.contracts import Work
+from conversations.failpoints import failpoint
 from conversations.lanes import redis_client
 from conversations.waking import publisher
 
 # Milliseconds after which a bell is silent again by itself. Longer: after a task was lost, a lane
 # waits longer for the next hint to ring; shorter: more tasks that find nothing while all are busy.
 BELL_MS = 1000
+# Tasks of a kind that wait in the broker at most; ring.lua and take.lua count them, too. Larger: more
+# tasks that find nothing; smaller: after one was lost, the next is published later.
+TASKS = 2
 # Most hints of one tenant. Larger: more memory while no worker runs; smaller: more of a backlog
 # waits for the sweeper.
 HINTS = 1000
@@ -58,7 +62,7 @@ def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
     for part in parts(hints):
         keys, task = keys_and_task(kind)
         if redis_client.run_script("ring", keys, [BELL_MS, task, HINTS, *part]):
-            publisher.publish(task_name(kind), str(kind))
+            _publish(kind)
 
 
 def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
@@ -67,6 +71,7 @@ def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[in
     Without room in this process, pass the task on and take nothing. One task at a time: the next
     one asks for room when the lanes of this one are in hand. Raises as ``ring`` does.
     """
+    failpoint("T0")
     with _answering:
         many = BATCH if has_room() else 0
         time.sleep(processor.rest_seconds())  # a larger batch costs less; while a processor is idle, nothing rests
@@ -74,21 +79,24 @@ def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[in
         answers = redis_client.run_script("take", keys, [BELL_MS, task, many, SHARE])
         assert isinstance(answers, list)
         publishes, *ids = answers
-        if publishes:
-            publisher.publish(task_name(kind), str(kind))
         if ids:
             work(ids)
+        if publishes:
+            _publish(kind)
 
 
 def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
-    """Return how many more hints each tenant may leave. Raises as ``ring`` does, also where only
-    the broker is away."""
+    """Return how many lanes of each tenant to ring for: one where no more hints may be left.
+
+    Else, where the task of hints that are full was lost, nobody would ring. Raises as ``ring``
+    does, also where only the broker is away.
+    """
     if not _is_broker():
         publisher.queue_length(str(kind))
     with redis_client.client().pipeline(transaction=False) as pipeline:
         for tenant in tenants:
             pipeline.zcard(f"{_tenants_key(kind)}:{tenant}")
-        return {tenant: HINTS - held for tenant, held in zip(tenants, pipeline.execute(), strict=True)}
+        return {tenant: max(1, HINTS - held) for tenant, held in zip(tenants, pipeline.execute(), strict=True)}
 
 
 def task_name(kind: Work) -> str:
@@ -102,6 +110,10 @@ def parts(hints: Mapping[int, Sequence[int]]) -> Iterable[list[int]]:
         for start in range(0, len(ids), IDS_PER_CALL):
             part = ids[start : start + IDS_PER_CALL]
             yield [tenant, len(part), *part]
+
+
+def _publish(kind: Work) -> None:
+    publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
 def _is_broker() -> bool:

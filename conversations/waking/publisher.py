@@ -62,36 +62,37 @@ class Broker:
 _broker = runtime.kept(Broker)
 
 
-def publish(task: str, queue: str, *args: Any, **options: Any) -> None:
-    """Publish a task. Raises ``AWAY``.
+def publish(task: str, queue: str, *args: Any, most: int, **options: Any) -> None:
+    """Publish a task, unless ``most`` wait in its queue. Raises ``AWAY``.
 
     By the default exchange: a named one drops messages silently after FLUSHALL.
     """
     with _broker().use() as producer:
-        options = {"ignore_result": True, **options}
-        current_app.send_task(task, args, producer=producer, queue=queue, retry=False, **options)
+        if _length(producer, queue) < most:
+            options = {"ignore_result": True, **options}
+            current_app.send_task(task, args, producer=producer, queue=queue, retry=False, **options)
 
 
 def probe(kind: Work, conversation_ids: Sequence[int]) -> None:
     """Publish a task that tries these lanes although they are paused, unless many wait already."""
-    queue = probe_queue(kind)
-    if queue_length(queue) < PROBES:
-        publish(f"conversations.{kind}", queue, list(conversation_ids), True)
+    publish(f"conversations.{kind}", probe_queue(kind), list(conversation_ids), True, most=PROBES)
 
 
 def maintain() -> None:
     """Publish the task of the upkeep, whose result is kept, unless one waits already."""
-    if not queue_length(MAINTENANCE):
-        publish("conversations.maintain", MAINTENANCE, ignore_result=False)
+    publish("conversations.maintain", MAINTENANCE, most=1, ignore_result=False)
 
 
 def queue_length(queue: str) -> int:
     """Return how many tasks wait in a queue. RabbitMQ creates one that is missing. Raises ``AWAY``."""
     with _broker().use() as producer:
-        channel: Any = producer.channel
-        arguments = current_app.amqp.queues[queue].queue_arguments
-        declared = channel.queue_declare(queue=queue, durable=True, auto_delete=False, arguments=arguments)
-        return int(declared.message_count)
+        return _length(producer, queue)
+
+
+def _length(producer: Producer, queue: str) -> int:
+    channel: Any = producer.channel
+    arguments = current_app.amqp.queues[queue].queue_arguments
+    return int(channel.queue_declare(queue=queue, durable=True, auto_delete=False, arguments=arguments).message_count)
 
 
 def _open() -> Producer:

@@ -45,7 +45,7 @@ from tests.kit.stack import ROOT, Channel, Process, Stack, free_port, state, wai
 # The kind of process that a point is in.
 POINTS = {
     **dict.fromkeys(("W1", "W2", "W3", "W4"), "web"),
-    **dict.fromkeys(("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8"), "handle"),
+    **dict.fromkeys(("T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8"), "handle"),
     **dict.fromkeys(("D1", "D2", "D3", "D4"), "send"),
     **dict.fromkeys(("S1", "S2"), "sweep"),
     **dict.fromkeys(("R1", "M1"), "handle"),

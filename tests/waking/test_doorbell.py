@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -53,7 +53,7 @@ def without_own(task: str) -> dict[str, Any]:
 def test_the_task_that_a_script_pushes_is_the_one_that_celery_would_publish(hints: Hints, kind: Work) -> None:
     ours = Hints(hints.url, kind)
     ours.ring([1])
-    publisher.publish(doorbell.task_name(kind), str(kind))
+    publisher.publish(doorbell.task_name(kind), str(kind), most=2)
     published, pushed = hints.client.lrange(str(kind), 0, -1)
     assert without_own(pushed) == without_own(published)
     read = json.loads(pushed)
@@ -133,24 +133,17 @@ def test_alone_a_tenant_fills_the_batches(hints: Hints) -> None:
     assert len(hints.take()) == doorbell.BATCH
 
 
-def test_hints_that_come_while_others_are_taken_are_never_left_without_a_task(hints: Hints) -> None:
-    """Real threads: whoever leaves a hint finds a bell that is silent, or a task that will take it."""
-    rung, taken = 2_000, []
-
-    def leave(start: int) -> None:
-        for lane in range(start, rung, 4):
-            hints.ring([lane], tenant=lane % 3)
-
-    threads = [threading.Thread(target=leave, args=(start,)) for start in range(4)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads) or hints.tasks():
-        if hints.client.rpop("handle"):
-            taken += hints.take()
-    for thread in threads:
-        thread.join()
-    assert sorted(taken) == list(range(rung))
-    assert not hints.left()
+def test_a_hint_that_comes_while_the_last_ones_are_taken_is_never_left_without_a_task(hints: Hints) -> None:
+    """Real connections: whoever leaves a hint finds a bell that is silent, or a task that will take it."""
+    other = Hints(hints.url)
+    with ThreadPoolExecutor(2) as threads:
+        for lane in range(0, 200, 2):
+            hints.ring([lane])
+            hints.client.delete("handle")
+            leaving, taking = threads.submit(hints.ring, [lane + 1]), threads.submit(other.take)
+            leaving.result()
+            taken = taking.result() + (hints.take() if hints.client.rpop("handle") else [])
+            assert sorted(taken) == [lane, lane + 1]
 
 
 @pytest.mark.parametrize("lost", ["bell", "task", "all"])
@@ -168,12 +161,42 @@ def test_what_is_lost_is_rung_for_again(hints: Hints, lost: str) -> None:
 
 def test_rooms_are_what_tenants_may_still_leave(hints: Hints) -> None:
     hints.ring(range(10), tenant=5)
-    assert doorbell.rooms(Work.HANDLE, [5, 6]) == {5: doorbell.HINTS - 10, 6: doorbell.HINTS}
+    hints.ring(range(2 * doorbell.HINTS), tenant=7)
+    assert doorbell.rooms(Work.HANDLE, [5, 6, 7]) == {5: doorbell.HINTS - 10, 6: doorbell.HINTS, 7: 1}
 
 
-def test_probes_and_upkeep_do_not_pile_up(hints: Hints) -> None:
-    for _ in range(2 * publisher.PROBES):
-        publisher.probe(Work.HANDLE, [1])
-        publisher.maintain()
-    assert publisher.queue_length(queues.probe_queue(Work.HANDLE)) == publisher.PROBES
-    assert publisher.queue_length(queues.MAINTENANCE) == 1
+@pytest.mark.parametrize("broker", ["this Redis", "another"])
+def test_while_no_worker_runs_nothing_grows(hints: Hints, broker: str, settings: Any) -> None:
+    """As much as comes in minutes: in each round the bell has expired, and sweepers look, too."""
+    if broker == "another":
+        settings.CELERY_BROKER_URL = "redis://127.0.0.1:1/0"  # tasks are published, where Celery publishes them
+
+    def minutes(first: int) -> int:
+        for number in range(first, first + 40):
+            hints.client.delete("{lanes}:bell:handle")
+            doorbell.ring(Work.HANDLE, {tenant: range(30 * number, 30 * number + 60) for tenant in (1, 2)})
+            doorbell.rooms(Work.HANDLE, [1, 2])
+            publisher.probe(Work.HANDLE, [number])
+            publisher.maintain()
+        return sum(hints.client.memory_usage(key, samples=0) for key in hints.client.keys("*"))
+
+    held = minutes(0)
+    assert minutes(1000) == held
+    assert {len(left) for left in hints.left().values()} == {doorbell.HINTS}
+    waiting = {name: publisher.queue_length(name) for name in ("handle", "handle-probes", queues.MAINTENANCE)}
+    assert waiting == {"handle": 2, "handle-probes": publisher.PROBES, queues.MAINTENANCE: 1}
+
+
+def test_what_was_taken_is_in_hand_also_when_the_broker_goes_away_just_then(
+    hints: Hints, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise ConnectionError
+
+    hints.ring(range(MANY))
+    settings.CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
+    monkeypatch.setattr(publisher, "publish", fail)
+    taken: list[int] = []
+    with pytest.raises(ConnectionError):
+        doorbell.answer(Work.HANDLE, lambda: True, taken.extend)
+    assert taken == list(range(doorbell.BATCH))

@@ -1,4 +1,4 @@
-"""Wakes through RabbitMQ's quorum queues in place of Redis. Locks and limits stay in Redis."""
+"""Tasks through RabbitMQ's quorum queues in place of Redis. Hints, locks and limits stay in Redis."""
 
 from __future__ import annotations
 
@@ -24,28 +24,32 @@ pytestmark = [
 ]
 
 AWAY_SECONDS = 5.0
-WAKES = """
+TASKS = """
 import django; django.setup()
 import time
 from celery import current_app
 from kombu import Exchange, Queue
-from conversations.contracts import Work
-from conversations.waking.wake import open_producer, publish, queue_length
-producer = open_producer()
-name = f"served-by-nobody-{time.time_ns()}"
-current_app.amqp.queues.add(Queue(name, Exchange(name), queue_arguments={"x-queue-type": "quorum"}))
-lengths = [queue_length(producer, name)]
-for _ in range(3):
-    publish(producer, name, Work.HANDLE, [1, 2])
-end = time.monotonic() + 5
-while len(lengths) < 2 and time.monotonic() < end:
-    lengths += {queue_length(producer, name)} & {3}
-print(*lengths)
+from conversations.waking import publisher
+
+def lengths(like):
+    name = f"served-by-nobody-{like}"
+    arguments = current_app.amqp.queues[like].queue_arguments
+    current_app.amqp.queues.add(Queue(name, Exchange(name), queue_arguments=arguments))
+    yield publisher.queue_length(name)
+    for _ in range(5):
+        publisher.publish("conversations.handle", name, [1, 2], most=9)
+    seen = [publisher.queue_length(name)]
+    end = time.monotonic() + 5
+    while time.monotonic() < end and seen[-1] != (2 if like == "handle" else 5):
+        seen.append(publisher.queue_length(name))
+    yield seen[-1]
+
+print(*lengths("handle"), *lengths("handle-probes"))
 """
 
 
 class OnRabbitMQ(Stack):
-    """Its wakes go through a node of its own."""
+    """Its tasks go through a node of its own."""
 
     def __init__(self) -> None:
         super().__init__(webs=2, env=BOTS)
@@ -68,13 +72,13 @@ def channel(stack: OnRabbitMQ, double: Double) -> Channel:
     return open_channel(stack, double)
 
 
-def test_a_quorum_queue_is_made_and_its_length_is_known(stack: OnRabbitMQ) -> None:
-    """Of a queue that nobody serves."""
-    talked = run([sys.executable, "-c", WAKES], cwd=ROOT, env=stack.env, capture_output=True, text=True, timeout=60)
-    assert talked.stdout == "0 3\n", talked.stderr
+def test_quorum_queues_are_made_their_length_is_known_and_two_tasks_of_a_bell_wait_at_most(stack: OnRabbitMQ) -> None:
+    """Of queues that nobody serves, with the arguments of a bell's and of another one."""
+    talked = run([sys.executable, "-c", TASKS], cwd=ROOT, env=stack.env, capture_output=True, text=True, timeout=60)
+    assert talked.stdout == "0 2 0 5\n", talked.stderr
 
 
-def test_wakes_reach_the_workers(stack: OnRabbitMQ, channel: Channel, double: Double) -> None:
+def test_tasks_reach_the_workers(stack: OnRabbitMQ, channel: Channel, double: Double) -> None:
     with Crowd(stack, channel, range(1, 9)).writing() as crowd:
         wait_until(lambda: crowd.total() > 100, 30, "the crowd is heard")
     crowd.check_order(double)

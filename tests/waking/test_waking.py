@@ -12,7 +12,8 @@ import pytest
 
 from conversations import runtime
 from conversations.contracts import Work
-from conversations.waking import wake
+from conversations.waking import doorbell, wake
+from tests.kit.entries import accept, entry, make_channel, new_user, texts
 from tests.kit.stack import wait_until
 
 pytestmark = pytest.mark.xdist_group("storing")
@@ -62,3 +63,24 @@ def test_hints_beyond_the_bound_are_dropped(monkeypatch: pytest.MonkeyPatch) -> 
     for lane_id in range(wake.HINTS + 5):
         waker.put(Work.HANDLE, [lane_id], 3)
     assert waker._hints.qsize() == wake.HINTS
+
+
+def test_webhooks_are_stored_while_a_ring_waits_for_redis(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, answered, threads = threading.Event(), threading.Event(), set[str]()
+
+    def ring(kind: Work, hints: object) -> None:
+        threads.add(threading.current_thread().name)
+        began.set()
+        answered.wait()
+
+    monkeypatch.setattr(doorbell, "ring", ring)
+    channel, user = make_channel(), new_user()
+    try:
+        accept(channel, entry(user, "first"))
+        assert began.wait(5)
+        for number in range(50):
+            accept(channel, entry(user, str(number)))
+    finally:
+        answered.set()
+    assert len(texts(user)) == 51
+    assert threads == {"wake"}
