@@ -89,7 +89,7 @@ def commit_answer(wire: Wire, data: bytes, only: str) -> bool:
 
 
 def brpop_answer(wire: Wire, data: bytes, only: str) -> bool:
-    """A wake that Redis has given away and nobody gets."""
+    """A task that Redis has given away and nobody gets."""
     return wire.asked == "BRPOP" and data.startswith(b"*2\r\n$")
 
 

@@ -238,11 +238,11 @@ def test_reset_delay_throttle_and_cut_hit_what_is_connected(cache: redis.Redis, 
     assert cache.delete("chaos-big") == 1
 
 
-def test_a_wake_that_redis_gave_away_is_lost(cache: redis.Redis, valkey: Link) -> None:
+def test_a_task_that_redis_gave_away_is_lost(cache: redis.Redis, valkey: Link) -> None:
     trigger = valkey.arm("brpop_answer", times=1)
     assert cache.brpop(["chaos-queue"], timeout=1) is None
     assert trigger.hits == 0
-    cache.lpush("chaos-queue", "wake")
+    cache.lpush("chaos-queue", "task")
     with pytest.raises(redis.ConnectionError):
         cache.brpop(["chaos-queue"], timeout=1)
     assert trigger.hits == 1

@@ -168,7 +168,7 @@ def no_sweeper(scene: Scene) -> Iterator[None]:
         scene.saw("messages were handled meanwhile", scene.committed() > before)
 
 
-@fault("F41", "A worker is told to stop exactly while wakes are on their way to it", bound=15, seconds=5)
+@fault("F41", "A worker is told to stop exactly while tasks are on their way to it", bound=15, seconds=5)
 def stopped_while_woken(scene: Scene) -> Iterator[None]:
     hit = []
     for _ in range(3):

@@ -14,7 +14,7 @@ ATTEMPTS = 5
 IDLE_IN_TRANSACTION_SECONDS = 15.0
 MORE_CONNECTIONS, MORE_FILES, MORE_THREADS, MORE_BYTES = 20, 100, 300, 200 << 20
 # Keys that live without an end: Celery's own, of a known number.
-LASTING_KEYS = ("_kombu.binding", "handle-", "send-", "maintenance", "celery")
+LASTING_KEYS = ("_kombu.binding", "handle", "send", "maintenance", "celery")
 START_SECONDS = 3.0  # a call begins within 2 s of its intent, and is on its way
 SAME_MOMENT_SECONDS = 0.3  # two transactions that met: their times are those of their beginnings
 

@@ -44,6 +44,7 @@ CASES = {
     "late": Case(faults=("late-to-a-window",)),
     "postgres_crash": Case(faults=("F9",)),
     "flushall": Case(faults=("F15",)),
+    "redis_silent": Case(faults=("F19",)),
     "unwoken": Case(faults=("unwoken",)),
     "frozen_worker": Case(faults=("frozen-in-a-turn",)),
     "frozen_sender": Case(faults=("sender-frozen-in-a-call",)),

@@ -41,6 +41,25 @@ redis.call('LPUSH', KEYS[3], ARGV[2])
 return 0
 """
 
+# A bell that lives for ever, and that nobody silences.
+RING_FOR_EVER = """
+redis.call('ZADD', KEYS[2], 1, ARGV[4])
+for j = 6, #ARGV do redis.call('ZADD', KEYS[2] .. ':' .. ARGV[4], 'NX', j, ARGV[j]) end
+if redis.call('SET', KEYS[1], '1', 'NX') then redis.call('LPUSH', KEYS[3], ARGV[2]) end
+return 0
+"""
+TAKE_AND_LEAVE_THE_BELL = """
+local taken = {0}
+for _, tenant in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+  local hints = KEYS[2] .. ':' .. tenant
+  local popped = redis.call('ZPOPMIN', hints, ARGV[3] + 1 - #taken)
+  for i = 1, #popped, 2 do taken[#taken + 1] = tonumber(popped[i]) end
+  if redis.call('EXISTS', hints) == 0 then redis.call('ZREM', KEYS[2], tenant) end
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('LPUSH', KEYS[3], ARGV[2]) end
+return taken
+"""
+
 # Storing does not look for what is there.
 STORE_BLINDLY = (
     Sql("store_messages", Condition("known", "identity", "n.identity"), "false"),
@@ -469,6 +488,28 @@ RACES = (
         "workers_away",
         "faults",
         Lua("ring", RING_ALWAYS),
+    ),
+    mutant(
+        "bell_never_cleared",
+        "the bell does not expire, and whoever takes the last hint does not silence it",
+        "plain",
+        "I15 I18 I22",
+        Lua("ring", RING_FOR_EVER),
+        Lua("take", TAKE_AND_LEAVE_THE_BELL),
+    ),
+    mutant(
+        "ids_taken_and_dropped",
+        "a task takes hints and gives their conversations to nobody",
+        "plain",
+        "I15 I22",
+        Wrapped("conversations.waking.doorbell:answer", "take_and_drop"),
+    ),
+    mutant(
+        "ring_in_the_committer",
+        "the thread that stores rings itself, and waits for Redis",
+        "redis_silent",
+        "faults",
+        Wrapped("conversations.waking.wake:Waker.put", "ring_at_once"),
     ),
 )
 

@@ -20,6 +20,7 @@ from conversations.postgres import database, storable_text
 from conversations.postgres.stream import as_json
 from conversations.storing import intake
 from conversations.storing.rows import StoreItem
+from conversations.waking import doorbell, publisher
 
 Original = Callable[..., Any]
 
@@ -158,3 +159,15 @@ def ask_nobody(original: Original, self: Any, groups: Any) -> Any:
 def sweep_nothing(original: Original, self: Any) -> bool:
     """For ``Sweeper.sweep``."""
     return False
+
+
+def take_and_drop(original: Original, kind: Work, has_room: Callable[[], bool], work: Callable[..., object]) -> None:
+    """For ``doorbell.answer``."""
+    original(kind, has_room, lambda ids: None)
+
+
+def ring_at_once(original: Original, self: Any, kind: Work, conversation_ids: Sequence[int], tenant_id: int) -> None:
+    """For ``Waker.put``: ring in the thread that committed, however long Redis takes."""
+    if conversation_ids:
+        with contextlib.suppress(*publisher.AWAY):
+            doorbell.ring(kind, {tenant_id: list(conversation_ids)})
