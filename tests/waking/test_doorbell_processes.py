@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -9,9 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
+from botproject.local.valkey import Valkey
 from conversations.waking import doorbell
 from tests.kit.lanes import BOTS, Lanes
+from tests.kit.platforms import GENERIC_SECRET, generic_text
 from tests.kit.stack import Stack, state, wait_until
 
 pytestmark = [pytest.mark.xdist_group("doorbell"), pytest.mark.timeout(400)]
@@ -152,3 +156,58 @@ def test_tasks_of_the_release_before_are_handled(lanes: Lanes) -> None:
     publish = f"publisher.publish('conversations.handle', 'handle-3', {filled}, most=9)"
     lanes.stack.manage("shell", "-c", f"from conversations.waking import publisher; {publish}")
     lanes.settled(*filled, seconds=5)
+
+
+class OnTwo(Stack):
+    """Its tasks go through a Redis of their own."""
+
+    def _environment(self) -> dict[str, str]:
+        self.broker = Valkey(self.folder)
+        self.broker.start()
+        self._stack.callback(self.broker.stop)
+        return {**super()._environment(), "CELERY_BROKER_URL": self.broker.url}
+
+
+@pytest.mark.slow
+def test_with_another_redis_as_broker_hints_flow_and_bots_go_on_without_either() -> None:
+    with OnTwo(roles="handle", env=BOTS) as stack:
+        sweeper = stack.start_workers("sweep")
+        stack.wait_for_workers("handle", "sweep")
+        channel = stack.add_channel(
+            "generic", bot="obedient", secret=GENERIC_SECRET, outbound_url="http://127.0.0.1:9/"
+        )
+        count = itertools.count(1)
+
+        def say() -> int:
+            """One more message; how many are handled by now."""
+            body, headers = generic_text(channel, "ann", f"m{next(count)}", "hello")
+            assert stack.post(channel, body, headers) == 200
+            return int(stack.value("SELECT count(*) FROM message WHERE status = 'handled'"))
+
+        def is_settled() -> bool:
+            return bool(stack.value("SELECT every(status = 'handled') FROM message"))
+
+        def check_hints() -> None:
+            """Without a sweeper; whoever rings leaves a server alone for a second after a failure."""
+            sweeper.signal(signal.SIGSTOP)
+            before = say()
+            wait_until(lambda: say() > before, 10, "a hint brings a message to the worker")
+            sweeper.signal(signal.SIGCONT)
+
+        check_hints()
+        for server in (stack.broker, stack.servers.valkey):
+            wait_until(is_settled, 10, "all is handled")
+            server.stop()
+            before = say()
+            wait_until(lambda before=before: say() > before + 1, 10, "bots go on")
+            server.start()
+            wait_until(lambda: is_served(stack), 10, "the worker is back at the broker")
+            check_hints()
+        wait_until(is_settled, 10, "all is handled")
+        Lanes(stack).assert_in_order(stack.value("SELECT id FROM conversation"))
+
+
+def is_served(stack: OnTwo) -> bool:
+    """A worker waits at the broker."""
+    with redis.Redis.from_url(stack.broker.url) as client:
+        return any(line["cmd"] == "brpop" for line in client.client_list())
