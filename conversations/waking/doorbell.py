@@ -62,7 +62,7 @@ def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
     for part in parts(hints):
         keys, task = keys_and_task(kind)
         if redis_client.run_script("ring", keys, [BELL_MS, task, HINTS, *part]):
-            _publish(kind)
+            publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
 def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
@@ -82,7 +82,7 @@ def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[in
         if ids:
             work(ids)
         if publishes:
-            _publish(kind)
+            publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
 def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
@@ -110,10 +110,6 @@ def parts(hints: Mapping[int, Sequence[int]]) -> Iterable[list[int]]:
         for start in range(0, len(ids), IDS_PER_CALL):
             part = ids[start : start + IDS_PER_CALL]
             yield [tenant, len(part), *part]
-
-
-def _publish(kind: Work) -> None:
-    publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
 def _is_broker() -> bool:
