@@ -78,18 +78,6 @@ def test_a_worker_whose_clock_is_ahead_handles_everything(lanes: Lanes) -> None:
 
 
 @pytest.mark.slow
-def test_flushall_in_the_middle_of_a_turn_costs_nothing(lanes: Lanes) -> None:
-    with lanes.workers("", ""):
-        lane = lanes.say(lanes.channel(), "u", "wait 3", *"bcdef")
-        lanes.begun(lane)  # no sweeper shall find it due while its lock is flushed: it would begin twice
-        lanes.stack.query("UPDATE conversation SET due_at = now() + interval '1 min' WHERE id = %s", lane)
-        with every(0.5, lanes.stack.flush_redis):
-            lanes.settled(lane)
-    assert [line.sequence for line in lanes.done(lane, "begun")] == [1, 2, 3, 4, 5, 6]
-    lanes.assert_in_order(lane)
-
-
-@pytest.mark.slow
 def test_a_take_over_in_the_middle_of_a_turn_voids_it(lanes: Lanes) -> None:
     take_over = """
 from django.contrib.auth.models import User

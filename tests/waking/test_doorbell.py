@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -144,19 +143,6 @@ def test_a_hint_that_comes_while_the_last_ones_are_taken_is_never_left_without_a
             leaving.result()
             taken = taking.result() + (hints.take() if hints.client.rpop("handle") else [])
             assert sorted(taken) == [lane, lane + 1]
-
-
-@pytest.mark.parametrize("lost", ["bell", "task", "all"])
-def test_what_is_lost_is_rung_for_again(hints: Hints, lost: str) -> None:
-    """After FLUSHALL, or when the bell or the task is gone: the next hint, a bell's life later at most."""
-    hints.ring([1])
-    keys = {"bell": ["{lanes}:bell:handle"], "task": ["handle"], "all": hints.client.keys("*")}[lost]
-    hints.client.delete(*keys)
-    end = time.monotonic() + 3 * doorbell.BELL_MS / 1000
-    while not hints.tasks() or (lost == "bell" and hints.tasks() < 2):
-        assert time.monotonic() < end
-        hints.ring([2])
-    assert 2 in hints.take()
 
 
 def test_rooms_are_what_tenants_may_still_leave(hints: Hints) -> None:
