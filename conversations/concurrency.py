@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import structlog
 
@@ -21,6 +21,7 @@ NEVER = float("-inf")
 
 Answer = TypeVar("Answer")
 Load = TypeVar("Load")
+Posted = ParamSpec("Posted")
 
 
 def vital_thread(name: str, target: Callable[[], object]) -> threading.Thread:
@@ -131,6 +132,32 @@ class Timer:
             while not self._calls or self._calls[0][0] > time.monotonic():
                 self._changed.wait(self._calls[0][0] - time.monotonic() if self._calls else None)
             return heapq.heappop(self._calls)[2]
+
+
+class Mailbox:
+    """One vital thread that makes the calls which other threads post, in the order of ``post``.
+
+    What only it changes needs no lock. It takes at most ``most`` calls at a time, and calls
+    ``after_pass()`` behind them.
+    """
+
+    def __init__(self, name: str, most: int, after_pass: Callable[[], object]) -> None:
+        self._after_pass = after_pass
+        self._stage: Stage[Callable[[], object]] = Stage(name, self._run, most)
+        self._timer = Timer(f"{name}-timer")
+
+    def post(self, function: Callable[Posted, object], *args: Posted.args, **kwargs: Posted.kwargs) -> None:
+        self._stage.put([functools.partial(function, *args, **kwargs)])
+
+    def post_later(
+        self, seconds: float, function: Callable[Posted, object], *args: Posted.args, **kwargs: Posted.kwargs
+    ) -> None:
+        self._timer.call_later(seconds, functools.partial(self.post, function, *args, **kwargs))
+
+    def _run(self, calls: list[Callable[[], object]]) -> None:
+        for call in calls:
+            call()
+        self._after_pass()
 
 
 class Fresh(Generic[Answer]):

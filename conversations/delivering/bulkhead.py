@@ -9,8 +9,8 @@ for others.
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+
+from conversations.delivering.lane import Lane
 
 # Calls at once to one channel. Larger: a fast channel sends more, and one that hangs holds more
 # threads; smaller: the reverse.
@@ -26,11 +26,12 @@ CALLS_WHEN_BUSY = 4
 # and forth between sweeper and sender.
 WAITING_LANES = 4_096
 
-Lane = TypeVar("Lane")
 
+class Bulkhead:
+    """Taken slots by channel, and the lanes that wait for a slot, oldest first.
 
-class Bulkhead(Generic[Lane]):
-    """Taken slots by channel, and the lanes that wait for a slot, oldest first."""
+    Only it changes ``lane.slot``.
+    """
 
     def __init__(self) -> None:
         self._running: dict[int, int] = {}  # by channel: slots taken
@@ -46,20 +47,26 @@ class Bulkhead(Generic[Lane]):
         share = CALLS_PER_CHANNEL if self._all < CALLS // 2 else CALLS_WHEN_BUSY if self._all < CALLS else 0
         return share - self._running.get(channel, 0)
 
-    def take_slot(self, channel: int) -> None:
-        """Take a slot. The caller has asked ``free_slots``; nothing is checked here."""
-        self._running[channel] = self._running.get(channel, 0) + 1
-        self._all += 1
+    def take(self, lane: Lane, channel: int) -> None:
+        """Take a slot, unless the lane has one. The caller has asked ``free_slots``."""
+        if not lane.slot:
+            lane.slot = channel
+            self._running[channel] = self._running.get(channel, 0) + 1
+            self._all += 1
 
-    def free_slot(self, channel: int) -> None:
+    def free(self, lane: Lane) -> None:
+        """Give the lane's slot back to its channel, if it has one."""
+        if not lane.slot:
+            return
         self._all -= 1
-        left = self._running.get(channel, 0) - 1
-        if left > 0:
-            self._running[channel] = left
+        left = self._running[lane.slot] - 1
+        if left:
+            self._running[lane.slot] = left
         else:
-            self._running.pop(channel, None)
+            del self._running[lane.slot]
+        lane.slot = 0
 
-    def enqueue(self, channel: int, lane: Lane) -> int:
+    def enqueue(self, lane: Lane, channel: int) -> int:
         """Let ``lane`` wait for a slot.
 
         Return how many lanes wait before it; -1: too many wait, it was not added.
@@ -70,19 +77,12 @@ class Bulkhead(Generic[Lane]):
         waiting.append(lane)
         return len(waiting) - 1
 
-    def has_startable(self) -> bool:
-        """Return True if a lane waits for a channel that has a free slot."""
-        return any(self.free_slots(channel) > 0 for channel in self._waiting)
-
-    def start_waiting(self, kept: Mapping[int, int]) -> list[Lane]:
-        """Take a slot for each waiting lane that can have one, oldest first; return these lanes.
-
-        ``kept``: slots to leave free for other lanes, by channel.
-        """
+    def start_waiting(self) -> list[Lane]:
+        """Take a slot for each waiting lane that can have one, oldest first; return these lanes."""
         started: list[Lane] = []
         for channel, waiting in list(self._waiting.items()):
-            while waiting and self.free_slots(channel) > kept.get(channel, 0):
-                self.take_slot(channel)
+            while waiting and self.free_slots(channel) > 0:
+                self.take(waiting[0], channel)
                 started.append(waiting.popleft())
             if not waiting:
                 del self._waiting[channel]

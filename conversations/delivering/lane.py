@@ -1,35 +1,31 @@
-"""A lane that the sender has in hand, and the events about lanes."""
+"""A lane that the sender has in hand."""
 
 from __future__ import annotations
 
 import collections
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 from conversations.contracts import ChannelConfig
+from conversations.delivering.limiter import Request
 from conversations.delivering.results import Next, Step
 
 
+@dataclass(slots=True, eq=False)
 class Lane:
     """A lane in hand.
 
     Owned by the sender's thread, except while a stage, a commit or a call works on it.
     """
 
-    __slots__ = ("channel", "claim", "id", "in_flight", "probe", "read_at", "replies", "result", "slot", "trace")
-
-    def __init__(self, lane: int, probe: bool) -> None:
-        self.id, self.probe = lane, probe
-        self.claim: uuid.UUID | None = None  # this process's id as the intent wrote it
-        self.trace = ""  # correlation id of the message that the reply answers
-        self.channel: ChannelConfig | None = None
-        self.replies: collections.deque[Next] = collections.deque()
-        self.read_at = 0.0  # monotonic time at which the replies were read: their ages count from then
-        self.slot = 0  # the channel of which it holds a slot; 0: none
-        self.in_flight: Next | None = None  # the reply whose intent is written or whose call runs
-        self.result: Step | None = None  # a result to be written together with the next intent
-
-
-# What happened; to which lanes; a value, such as rows. See sender.Sender._run_once.
-Event = tuple[str, Sequence[Lane], Any]
+    id: int
+    probe: bool = False  # try one reply although the channel is paused
+    claim: uuid.UUID | None = None  # this process's id as the intent wrote it
+    trace: str = ""  # correlation id of the message that the reply answers
+    channel: ChannelConfig | None = None
+    replies: collections.deque[Next] = field(default_factory=collections.deque)
+    read_at: float = 0.0  # monotonic time at which the replies were read: their ages count from then
+    slot: int = 0  # the channel of which it holds a slot; 0: none. Only ``Bulkhead`` changes it
+    request: Request | None = None  # what the limiter knows of the next reply, or of the one in flight
+    in_flight: Next | None = None  # the reply whose intent is written or whose call runs
+    result: Step | None = None  # a result to be written together with the next intent

@@ -20,9 +20,10 @@ import psycopg
 import redis
 import structlog
 
-from conversations import crypto, runtime
+from conversations import crypto, registry, runtime
 from conversations.concurrency import Fresh
 from conversations.contracts import ChannelConfig, Limit, Struct
+from conversations.delivering.results import Next
 from conversations.errors import CoreError
 from conversations.lanes.redis_client import run_script
 from conversations.postgres.sql_files import sql
@@ -66,6 +67,16 @@ class Request(Struct, frozen=True):
     is_group: bool
     limits: tuple[Limit, ...]
     seconds_ago: float | None = None
+
+
+def request_of(reply: Next, channel: ChannelConfig, waited: float) -> Request:
+    """Return what the limiter needs to know of a send.
+
+    ``waited``: seconds since the reply's row was read, by which its age of the last send has grown.
+    """
+    limits = limits_of(channel.options.get("limits", ""), tuple(registry.adapter(channel.platform).limits))
+    ago = None if reply.sent_ago is None else reply.sent_ago + waited
+    return Request(channel=channel, chat=reply.chat, is_group=reply.is_group, limits=limits, seconds_ago=ago)
 
 
 def parse_limits(words: str, default: Sequence[Limit]) -> tuple[Limit, ...]:

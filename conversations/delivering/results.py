@@ -130,28 +130,6 @@ NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
 # ---------------------------------------------------------------- judging outcomes
 
 
-def refusal(reply: Next) -> tuple[str, str] | None:
-    """Return status and reason of a pending reply that must not be sent; else None."""
-    if reply.status != "pending":
-        return None
-    if reply.author == "bot" and reply.sequence <= reply.cancelled_through:
-        return "cancelled", "a person took over before it started"
-    if reply.expired:
-        return "expired", "its time passed before it could be sent"
-    if reply.unreachable and reply.author != "person":
-        return "parked", "the person cannot be reached since they blocked the bot"
-    return None
-
-
-def may_wait_for_intent(step: Step | None) -> bool:
-    """Return True if a result may be written together with the next intent.
-
-    False if it must be written first: the reply is not settled yet, or the person has become
-    unreachable.
-    """
-    return step is None or (step.status in SETTLED and not step.unreachable)
-
-
 def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
     """Return the result that a call's outcome means for the reply.
 

@@ -12,7 +12,7 @@ import pytest
 from django.db import IntegrityError
 from django.db import connection as django_connection
 
-from conversations import registry
+from conversations import registry, runtime
 from conversations.contracts import Deferred, Sent
 from conversations.delivering import results
 from conversations.delivering.results import Next, Step
@@ -74,7 +74,7 @@ def line(own_database: str) -> LateLine:
 
 
 def look(lane: int) -> Next:
-    return Next(*database.read(sql("fetch_replies"), {"ids": [lane]})[0])
+    return Next(*runtime.read(sql("fetch_replies"), {"ids": [lane]})[0])
 
 
 def intend(connection: psycopg.Connection[Any], reply: Next) -> None:

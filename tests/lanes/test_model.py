@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 
 from conversations import turns
 from conversations.contracts import Deferred, Failed, Outcome, Rejected, ReplyBody, Scope, Sent, Unknown
-from conversations.delivering import results, send_stream
+from conversations.delivering import decision, results, send_stream
 from conversations.delivering.results import Next, Step
 from conversations.desk import actions
 from conversations.errors import LaneMoved
@@ -649,7 +649,7 @@ class Lanes(RuleBasedStateMachine):
         if not replies or replies[0].status != "pending":
             return None
         reply, *behind = replies
-        refusal = results.refusal(reply)
+        refusal = decision.refusal(reply)
         if refusal is not None:
             self._write_step(number, results.result(reply, None, refusal[0], error=refusal[1]))
             return None
@@ -667,10 +667,10 @@ class Lanes(RuleBasedStateMachine):
         after = next(iter(call.behind), None)
         claim = uuid.uuid4()
         rides = (
-            results.may_wait_for_intent(step)
+            decision.may_wait_for_intent(step)
             and after is not None
             and after.status == "pending"
-            and not results.refusal(after)
+            and not decision.refusal(after)
         )
         if after is not None and rides:
             step = _with_intent(step, after, claim)

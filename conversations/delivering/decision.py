@@ -1,0 +1,114 @@
+"""What a lane in hand does next: one decision, made from facts.
+
+Reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from conversations.contracts import ChannelConfig
+from conversations.delivering.lane import Lane
+from conversations.delivering.results import SETTLED, Next, Step
+
+# Waits up to this many seconds stay in this process; for longer ones the lane is released, with the
+# time in its row. Longer: fewer writes, and more lanes to find again if the process dies.
+STAY_SECONDS = 5.0
+
+
+class Do(enum.Enum):
+    """A decision without values."""
+
+    START = "take a slot, ask the limiter, write the intent"
+    WAIT_FOR_SLOT = "stand in line for a slot of its channel"
+    WRITE_RESULT = "write the result alone, then read the lane again"
+    REQUEUE = "put the reply back that this process lost track of"
+    RELEASE = "give up the lane's lock"
+
+
+class Wait(NamedTuple):
+    """Decide again in ``seconds``, with replies that are fetched again."""
+
+    seconds: float
+
+
+class Refuse(NamedTuple):
+    """Settle the reply without sending it."""
+
+    status: str
+    reason: str
+
+
+Decision = Do | Wait | Refuse
+
+
+class Facts(NamedTuple):
+    """What a decision depends on besides the lane itself."""
+
+    stopping: bool = False  # this process ends
+    lost: bool = False  # the reply is being sent in our name, and this process does not know of it
+    paused: bool = False  # sending is paused for the channel or its tenant
+    held: bool = False  # this is a copy of production, which must not write to the people of the original
+    slot: bool = True  # the lane has a slot, or its channel has a free one
+
+
+def decide(lane: Lane, facts: Facts) -> Decision:
+    """Return what to do with a lane.
+
+    A result that it holds travels with its next intent. Where none starts, it is written first.
+    """
+    if not may_wait_for_intent(lane.result):
+        return Do.WRITE_RESULT
+    decision = _decide_next(lane, facts)
+    return decision if decision is Do.START or lane.result is None else Do.WRITE_RESULT
+
+
+def _decide_next(lane: Lane, facts: Facts) -> Decision:
+    """Return what to do with a lane's next reply, whether or not the lane holds a result."""
+    if not lane.replies or lane.channel is None:
+        return Do.RELEASE
+    if facts.lost:
+        return Do.REQUEUE
+    obstacle = may_start(lane.replies[0], lane.channel, facts, lane.probe)
+    if obstacle is None and not facts.slot:
+        return Do.WAIT_FOR_SLOT
+    return obstacle or Do.START
+
+
+def may_start(reply: Next, channel: ChannelConfig, facts: Facts, probe: bool) -> Decision | None:
+    """Return None if a reply may be sent now, else what to do instead. There is no other list.
+
+    What storing and staff may change meanwhile is asked again by the statement that writes the
+    intent. ``probe``: the lane is tried although its channel is paused.
+    """
+    if reply.status != "pending":
+        return Do.RELEASE
+    if refused := refusal(reply):
+        return refused
+    if facts.stopping or facts.held or not channel.active or (facts.paused and not probe):
+        return Do.RELEASE
+    wait = 0.0 if probe else reply.wait or 0.0
+    if wait > 0:
+        return Wait(wait) if wait <= STAY_SECONDS else Do.RELEASE
+    return None
+
+
+def refusal(reply: Next) -> Refuse | None:
+    """Return how a pending reply is settled that must not be sent; else None."""
+    if reply.author == "bot" and reply.sequence <= reply.cancelled_through:
+        return Refuse("cancelled", "a person took over before it started")
+    if reply.expired:
+        return Refuse("expired", "its time passed before it could be sent")
+    if reply.unreachable and reply.author != "person":
+        return Refuse("parked", "the person cannot be reached since they blocked the bot")
+    return None
+
+
+def may_wait_for_intent(step: Step | None) -> bool:
+    """Return True if a result may be written together with the next intent.
+
+    False if it must be written first: the reply is not settled yet, or the person has become
+    unreachable.
+    """
+    return step is None or (step.status in SETTLED and not step.unreachable)

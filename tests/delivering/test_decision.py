@@ -1,0 +1,105 @@
+"""What a lane does next, as a table: no database, no clock."""
+
+from __future__ import annotations
+
+import collections
+import uuid
+from typing import Any
+
+import msgspec
+import pytest
+
+from conversations.contracts import ChannelConfig, Failed, Rejected, Scope, Sent, Unknown
+from conversations.delivering import results
+from conversations.delivering.decision import STAY_SECONDS, Decision, Do, Facts, Refuse, Wait, decide
+from conversations.delivering.lane import Lane
+from conversations.delivering.results import Next, Step
+
+START, RELEASE, REQUEUE, WRITE, IN_LINE = Do.START, Do.RELEASE, Do.REQUEUE, Do.WRITE_RESULT, Do.WAIT_FOR_SLOT
+CHANNEL = ChannelConfig(
+    id=1, tenant_id=1, platform="generic", bot="echo", public_id="p", active=True, options={}, credentials={},
+    api_base="",
+)  # fmt: skip
+OFF = msgspec.structs.replace(CHANNEL, active=False)
+PENDING = Next(
+    id=1, channel_id=1, chat="ada", user="ada", is_group=False, address={}, unreachable=False, cancelled_through=0,
+    last_sequence=9, sent_ago=None, reply_id=70, sequence=7, author="bot", status="pending", attempts=0,
+    intent_number=0, wait=None, expired=False, key=uuid.uuid4(), body={"text": "hi"}, claimed_by=None, age=0.0,
+    answers=None, identity=None,
+)  # fmt: skip
+
+
+def ended(outcome: Any) -> Step:
+    return results.judge(PENDING, uuid.uuid4(), CHANNEL, outcome, False)
+
+
+SENT, FAILED = ended(Sent()), ended(Failed(reason="502"))
+BLOCKED = ended(Rejected(reason="blocked", scope=Scope.CONVERSATION))
+
+
+@pytest.mark.parametrize(
+    ("reply", "facts", "expected"),
+    [
+        ({}, {}, START),
+        # another's, or for staff to decide
+        ({"status": "sending"}, {}, RELEASE),
+        ({"status": "unknown"}, {}, RELEASE),
+        ({"status": "sending"}, {"lost": True}, REQUEUE),
+        ({"status": "sending"}, {"lost": True, "stopping": True, "paused": True, "slot": False}, REQUEUE),
+        # must not be sent
+        ({"cancelled_through": 7}, {}, Refuse("cancelled", "a person took over before it started")),
+        ({"cancelled_through": 7, "author": "system"}, {}, START),
+        ({"cancelled_through": 6}, {}, START),
+        ({"expired": True}, {"paused": True}, Refuse("expired", "its time passed before it could be sent")),
+        ({"unreachable": True, "author": "person"}, {}, START),
+        # sending is stopped
+        ({}, {"stopping": True}, RELEASE),
+        ({}, {"held": True}, RELEASE),
+        ({}, {"paused": True}, RELEASE),
+        # not yet
+        ({"wait": -1.0}, {}, START),
+        ({"wait": 0.5}, {}, Wait(0.5)),
+        ({"wait": STAY_SECONDS + 0.1}, {}, RELEASE),
+        ({"wait": 0.5}, {"slot": False}, Wait(0.5)),
+        ({}, {"slot": False}, IN_LINE),
+    ],
+)
+def test_the_next_reply(reply: dict[str, Any], facts: dict[str, Any], expected: Decision) -> None:
+    lane = lane_with(reply)
+    assert decide(lane, Facts(**facts)) == expected
+    lane.result = SENT
+    goes_on = expected is START
+    assert decide(lane, Facts(**facts)) is (START if goes_on else WRITE), "its result travels with an intent, or first"
+
+
+@pytest.mark.parametrize("result", [FAILED, BLOCKED, ended(Unknown(reason="reset"))])
+def test_a_result_that_decides_about_the_next_reply_is_written_first(result: Step) -> None:
+    lane = lane_with({})
+    lane.result = result
+    assert decide(lane, Facts()) is WRITE
+
+
+def test_a_reply_to_an_unreachable_person_is_parked() -> None:
+    decision = decide(lane_with({"unreachable": True}), Facts())
+    assert isinstance(decision, Refuse)
+    assert decision.status == "parked"
+
+
+def test_a_probe_is_tried_while_the_channel_is_paused_and_before_its_time_and_not_where_it_is_off() -> None:
+    lane = lane_with({"wait": 60.0})
+    lane.probe = True
+    assert decide(lane, Facts(paused=True)) is START
+    assert decide(lane, Facts(paused=True, stopping=True)) is RELEASE
+    lane.channel = OFF
+    assert decide(lane, Facts()) is RELEASE
+
+
+def test_a_lane_with_nothing_to_send_or_without_a_channel_is_released_and_its_result_written() -> None:
+    for lane in (lane_with({}, channel=None), Lane(1)):
+        assert decide(lane, Facts()) is RELEASE
+        lane.result = SENT
+        assert decide(lane, Facts()) is WRITE
+
+
+def lane_with(reply: dict[str, Any], channel: ChannelConfig | None = CHANNEL) -> Lane:
+    return Lane(1, channel=channel, replies=collections.deque([msgspec.structs.replace(PENDING, **reply)]))
