@@ -32,7 +32,7 @@ class Runtime:
         self.writer: Committer | None = None
         self.reader = database.Reader("reader")
         self._reads_through_writer = False
-        self._parts: dict[Callable[[], Any], Any] = {}  # by the function that ``kept`` returned for each
+        self.parts: dict[Callable[[], Any], Any] = {}  # by the function that ``kept`` returned for each
         self._making = threading.RLock()  # a part that is made may need another
 
     def start_writer(self, name: str, *, reads: bool, **options: Any) -> Committer:
@@ -63,14 +63,13 @@ class Runtime:
         if self._reads_through_writer and self.writer is not None:
             self.writer.refuse_if_silent()
 
-    def part(self, key: Callable[[], Part], make: Callable[[], Part]) -> Part:
-        """Return the part of ``key``; ``make`` it at the first call. Threads wait for each other."""
-        if key not in self._parts:
-            with self._making:
-                if key not in self._parts:
-                    self._parts[key] = make()
-        part: Part = self._parts[key]
-        return part
+    def make(self, key: Callable[[], Part], make: Callable[[], Part]) -> Part:
+        """Make the part of ``key`` and return it, or the one that another thread has made meanwhile."""
+        with self._making:
+            if key not in self.parts:
+                self.parts[key] = make()
+            part: Part = self.parts[key]
+            return part
 
     def close(self) -> None:
         """Stop the writer and close the connections."""
@@ -110,7 +109,11 @@ def kept(make: Callable[[], Part]) -> Callable[[], Part]:
 
     @functools.wraps(make)
     def part() -> Part:
-        return _current.part(part, make)
+        try:
+            found: Part = _current.parts[part]
+            return found
+        except KeyError:
+            return _current.make(part, make)
 
     return part
 

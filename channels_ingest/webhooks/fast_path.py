@@ -27,6 +27,7 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
 from channels_ingest.webhooks import body, body_limits
+from conversations import runtime
 
 # Webhooks that a web process works on at once, and twice the pages. Larger: more requests at once,
 # more memory. Smaller: requests wait for a slot sooner.
@@ -59,13 +60,13 @@ class Front:
         return on_page_thread(request, call_chat if CHATS.fullmatch(request.path_info) else self.get_response)
 
 
-@functools.cache
+@runtime.kept
 def page_threads() -> threading.BoundedSemaphore:
     """Return the semaphore of the slots for pages."""
     return threading.BoundedSemaphore(max(1, THREADS // 2))
 
 
-@functools.cache
+@runtime.kept
 def webhook_slots() -> threading.Semaphore:
     """Return the semaphore of the slots for webhooks."""
     return threading.Semaphore(THREADS)

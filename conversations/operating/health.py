@@ -168,7 +168,7 @@ def ask_lanes() -> dict[str, Any]:
 
 def ask_spool() -> dict[str, Any]:
     """Return what waits in this host's spool, and which other hosts forbid adding to it."""
-    return {**tally.look(), "other_hosts": spool.other_hosts}
+    return {**tally.look(), "other_hosts": spool.other_hosts()}
 
 
 @runtime.kept

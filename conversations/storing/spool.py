@@ -57,6 +57,7 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 
+from conversations import runtime
 from conversations.errors import NotStored
 from conversations.failpoints import failpoint
 from conversations.storing.rows import ParsedRequest
@@ -80,12 +81,18 @@ CHUNK_BYTES = 4 * 1024 * 1024
 # finds it. Larger: each append reads more. Smaller: more reads behind a long torn line.
 BLOCK = 64 * 1024
 
-# Other hosts with living web processes, as this process saw them last. While there are any, nothing
-# is appended: they cannot see this host's spool, and would store directly what belongs behind it.
-other_hosts: list[str] = []
-
 # One thread of this process at a time tries to take the flock: the others wait without polling.
 _appending = threading.Lock()
+
+
+@runtime.kept
+def other_hosts() -> list[str]:
+    """Return the other hosts with living web processes, as this process saw them last.
+
+    While there are any, nothing is appended: they cannot see this host's spool, and would store
+    directly what belongs behind it.
+    """
+    return []
 
 
 def is_on() -> bool:
@@ -116,8 +123,8 @@ def append(request: ParsedRequest, *, only_behind: bool = False) -> bool:
     ``only_behind``: append only behind other lines; if the log is empty, return False and write
     nothing.
     """
-    if other_hosts:
-        raise NotStored(f"the spool is for one host, and {', '.join(other_hosts)} is alive")
+    if others := other_hosts():
+        raise NotStored(f"the spool is for one host, and {', '.join(others)} is alive")
     line = make_line(request)
     try:
         return _append(line, only_behind)

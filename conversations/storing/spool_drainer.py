@@ -80,11 +80,11 @@ def look_for_other_hosts() -> None:
     """Update ``spool.other_hosts``. While the database is away, the last answer stays."""
     try:
         intake.writer()  # from now on the process reads through it
-        spool.other_hosts[:] = connection_budget.other_hosts(runtime.read(connection_budget.WEB_HOSTS))
+        spool.other_hosts()[:] = connection_budget.other_hosts(runtime.read(connection_budget.WEB_HOSTS))
     except (psycopg.Error, CoreError):
         return
-    if spool.other_hosts:
-        log.critical("the spool is not used: it is for one host", others=spool.other_hosts)
+    if others := spool.other_hosts():
+        log.critical("the spool is not used: it is for one host", others=others)
 
 
 def drain() -> None:

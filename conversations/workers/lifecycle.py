@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
+from conversations import runtime
 from conversations.concurrency import vital_thread
 from conversations.contracts import Work
 from conversations.operating import checks
@@ -38,7 +39,7 @@ def start(kind: Work) -> Process:
     """
     global _process
     if _process is None:
-        _process = Process(kind)
+        _process = Process(kind, runtime.current())
         if kind == Work.HANDLE:
             _process.make_handler()
         elif kind == Work.SEND:

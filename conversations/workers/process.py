@@ -49,11 +49,11 @@ class Process:
     ``incarnation`` names one life of it: rows and locks of an earlier life are not ours.
     """
 
-    def __init__(self, kind: Work) -> None:
+    def __init__(self, kind: Work, ours: runtime.Runtime) -> None:
         self.kind = kind
         self.incarnation = uuid.uuid4()
         self._bots = as_json(registry.bot_names()) if kind == Work.HANDLE else None
-        self.writer = runtime.current().start_writer(kind, reads=kind != Work.HANDLE)
+        self.writer = ours.start_writer(kind, reads=kind != Work.HANDLE)
         self.handler: Handler | None = None
         self.sender: Sender | None = None
         self._making = threading.Lock()

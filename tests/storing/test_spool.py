@@ -8,7 +8,6 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,10 @@ AWAY = "postgresql://nobody@127.0.0.1:1/none"
 
 
 @pytest.fixture
-def folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
+def folder(settings: Any, tmp_path: Path) -> Path:
     settings.SPOOL_DIR = str(tmp_path / "spool")
     spool.prepare(settings.SPOOL_DIR)
-    yield tmp_path / "spool"
-    spool.other_hosts.clear()
+    return tmp_path / "spool"
 
 
 def request(*parsed: Parsed, channel: ChannelConfig = CHANNEL, body: bytes = b"the body") -> ParsedRequest:
@@ -480,7 +478,7 @@ def test_another_web_host_switches_it_off_and_check_says_so(
         (error,) = checks.spool_is_of_one_host(None, databases=["default"])
         assert "elsewhere" in error.msg
     wait = time.monotonic() + 5
-    while spool.other_hosts and time.monotonic() < wait:
+    while spool.other_hosts() and time.monotonic() < wait:
         spool_drainer.look_for_other_hosts()
     append("3", channel=channel)
     assert checks.spool_is_of_one_host(None, databases=["default"]) == []

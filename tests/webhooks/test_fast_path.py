@@ -16,14 +16,15 @@ from django.urls import reverse
 from channels_ingest.webchat import api
 from channels_ingest.webchat import urls as webchat_urls
 from channels_ingest.webhooks import fast_path
+from conversations import runtime
 
 
 @pytest.fixture
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(fast_path, "THREADS", 4)
-    fast_path.page_threads.cache_clear()
+    runtime.begin()
     yield
-    fast_path.page_threads.cache_clear()
+    runtime.begin()
 
 
 def test_pages_take_half_of_the_threads_and_webhooks_go_on(few_threads: None, own_database: str) -> None:
