@@ -87,7 +87,7 @@ class Handler:
         return self._backpressure.wait(self._closing, seconds, woken=woken)
 
     def keep_place(self) -> None:
-        """Keep a thread of Celery, so that a process that is to be replaced takes no further tasks."""
+        """Keep the thread of Celery, so that a process that is to be replaced takes no further tasks."""
         if self.overdue.is_set():
             time.sleep(settings.TURN_SECONDS)
 

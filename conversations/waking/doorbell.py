@@ -15,7 +15,6 @@ caller to publish one.
 from __future__ import annotations
 
 import functools
-import threading
 import time
 import uuid
 from base64 import b64encode
@@ -51,7 +50,6 @@ SHARE = 16
 IDS_PER_CALL = 500
 
 _ID = "@ID@"  # in the template of a task: where its own id goes
-_answering = threading.Lock()  # a process has one kind of work
 
 
 def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
@@ -68,21 +66,19 @@ def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
 def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
     """Answer the bell: take one batch of hints and give their conversations to ``work``.
 
-    Without room in this process, pass the task on and take nothing. One task at a time: the next
-    one asks for room when the lanes of this one are in hand. Raises as ``ring`` does.
+    Without room in this process, pass the task on and take nothing. Raises as ``ring`` does.
     """
     failpoint("T0")
-    with _answering:
-        many = BATCH if has_room() else 0
-        time.sleep(processor.rest_seconds())  # a larger batch costs less; while a processor is idle, nothing rests
-        keys, task = keys_and_task(kind)
-        answers = redis_client.run_script("take", keys, [BELL_MS, task, many, SHARE])
-        assert isinstance(answers, list)
-        publishes, *ids = answers
-        if ids:
-            work(ids)
-        if publishes:
-            publisher.publish(task_name(kind), str(kind), most=TASKS)
+    many = BATCH if has_room() else 0
+    time.sleep(processor.rest_seconds())  # a larger batch costs less; while a processor is idle, nothing rests
+    keys, task = keys_and_task(kind)
+    answers = redis_client.run_script("take", keys, [BELL_MS, task, many, SHARE])
+    assert isinstance(answers, list)
+    publishes, *ids = answers
+    if ids:
+        work(ids)
+    if publishes:
+        publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
 def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:

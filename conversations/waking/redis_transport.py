@@ -1,6 +1,10 @@
-"""Kombu's transport for Redis, changed for hints: an item that is no task is dropped.
+"""Kombu's transport for Redis, changed for hints.
 
-Kombu would raise, and Celery would end the process.
+**An item that is no task is dropped.** Kombu would raise, and Celery would end the process.
+
+**No event loop.** Celery takes the next task by a call that waits for it. Its event loop, made for
+pools of processes, took six sevenths of the interpreter's time of a process that handles 100 messages
+a second.
 
 A task that was taken is deleted from Redis at once: no acknowledgement is kept there
 (``ack_emulation`` in the settings). Rows in Postgres are due whoever dies.
@@ -64,3 +68,4 @@ class Transport(redis.Transport):
     """For ``redis://`` and ``rediss://`` (``CELERY_BROKER_TRANSPORT`` in the settings)."""
 
     Channel = Channel
+    implements = redis.Transport.implements.extend(asynchronous=False)

@@ -21,10 +21,6 @@ from conversations.waking.queues import queue_names
 from conversations.workers.supervisor import Command as Process
 from conversations.workers.supervisor import exec_supervisor
 
-# Celery threads of a process, by kind of work. Larger: it takes more wakes at once, and other
-# processes fewer. Turns and calls do not run in these threads.
-TASKS_AT_ONCE = {Work.HANDLE: 4, Work.SEND: 4, Work.SWEEP: 1}
-
 
 class Command(BaseCommand):
     help = "Run the workers: handle, send and sweep, each in a process of its own."
@@ -76,10 +72,12 @@ def process_count(role: Work) -> int:
 def celery_command(role: Work, process_name: str) -> list[str]:
     """Return the command of one Celery worker.
 
-    Gossip, mingle and Celery's own heartbeats are off: our processes have their own.
+    Tasks run in the thread that takes them, one after the other: a task only takes a batch in hand,
+    and turns and calls have threads of their own. Gossip, mingle and Celery's own heartbeats are
+    off: our processes have their own.
     """
     command = [sys.executable, "-m", "celery", "--quiet", "-A", settings.CELERY_APP, "worker"]
-    command += ["--pool", "threads", "--concurrency", str(TASKS_AT_ONCE[role])]
+    command += ["--pool", "solo"]
     command += ["-Q", ",".join(queue_names(role)), "-n", f"{process_name}@%h"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [*command, "--loglevel", settings.LOG_LEVEL]
