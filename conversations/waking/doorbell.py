@@ -58,9 +58,13 @@ def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
     Raises ``redis.RedisError``, or what the broker raises (``publisher.AWAY``).
     """
     for part in parts(hints):
-        keys, task = keys_and_task(kind)
-        if redis_client.run_script("ring", keys, [BELL_MS, task, HINTS, *part]):
-            publisher.publish(task_name(kind), str(kind), most=TASKS)
+        _ring(kind, part)
+
+
+def _ring(kind: Work, part: Sequence[int] = ()) -> None:
+    keys, task = keys_and_task(kind)
+    if redis_client.run_script("ring", keys, [BELL_MS, task, HINTS, *part]):
+        publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
 def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
@@ -82,17 +86,20 @@ def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[in
 
 
 def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
-    """Return how many lanes of each tenant to ring for: one where no more hints may be left.
+    """Return how many more hints each tenant may leave. Raises as ``ring`` does, also where only
+    the broker is away.
 
-    Else, where the task of hints that are full was lost, nobody would ring. Raises as ``ring``
-    does, also where only the broker is away.
+    Rings where a tenant may leave none: the task of its hints may be lost, and nobody else rings.
     """
     if not _is_broker():
         publisher.queue_length(str(kind))
     with redis_client.client().pipeline(transaction=False) as pipeline:
         for tenant in tenants:
             pipeline.zcard(f"{_tenants_key(kind)}:{tenant}")
-        return {tenant: max(1, HINTS - held) for tenant, held in zip(tenants, pipeline.execute(), strict=True)}
+        held = dict(zip(tenants, pipeline.execute(), strict=True))
+    if max(held.values(), default=0) >= HINTS:
+        _ring(kind)
+    return {tenant: HINTS - many for tenant, many in held.items()}
 
 
 def task_name(kind: Work) -> str:

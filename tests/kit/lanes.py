@@ -23,6 +23,14 @@ ADD_CHANNEL = """INSERT INTO channel (public_id, platform, tenant_id, name, bot,
                  VALUES (%(public_id)s, 'web', %(tenant)s, %(public_id)s, %(bot)s, true, '{}', %(options)s, '')
                  RETURNING id"""
 
+# Lanes with one message each; the interval until they are due.
+FILL = """
+WITH lanes AS (
+  INSERT INTO conversation (channel_id, chat, "user", last_sequence, due_at)
+  SELECT %s, 'd' || n, 'd' || n, 1, now() + %s::interval FROM generate_series(1, %s) n RETURNING id)
+INSERT INTO message (conversation_id, sequence, identity, content_hash, text)
+SELECT id, 1, decode(md5('due' || id), 'hex'), '', 'hello' FROM lanes RETURNING conversation_id"""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -72,6 +80,10 @@ class Lanes:
         if woken:
             self.wake(lane)
         return lane
+
+    def fill(self, channel: int, many: int, due_in: str = "0 s") -> list[int]:
+        """That many lanes of a new channel, with a message each, and no hint."""
+        return [lane for (lane,) in self.stack.query(FILL, channel, due_in, many)]
 
     def wake(self, *lanes: int) -> None:
         tenant = self.stack.value(

@@ -18,12 +18,6 @@ from tests.kit.stack import Stack, wait_until
 pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
 
 DUE = 100_000
-FILL = """
-WITH lanes AS (
-  INSERT INTO conversation (channel_id, chat, "user", last_sequence, due_at)
-  SELECT %s, 'd' || n, 'd' || n, 1, now() FROM generate_series(1, %s) n RETURNING id)
-INSERT INTO message (conversation_id, sequence, identity, content_hash, text)
-SELECT id, 1, decode(md5('due' || id), 'hex'), '', 'hello' FROM lanes"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,7 @@ def test_a_backlog_floods_nothing_hides_nobody_and_drains(lanes: Lanes) -> None:
     """100,000 lanes due while no worker runs; then one worker; another tenant comes through."""
     crowded, other = lanes.channel("echo"), lanes.channel("echo", tenant=lanes.tenant())
     tenant = lanes.tenant_of(crowded)
-    lanes.stack.query(FILL, crowded, DUE)
+    lanes.fill(crowded, DUE)
     wait_until(lambda: len(lanes.hints.left().get(tenant, ())) == doorbell.HINTS, 5, "as many hints as there may be")
     time.sleep(3)
     assert {len(left) for left in lanes.hints.left().values()} == {doorbell.HINTS}
@@ -76,7 +70,7 @@ def test_with_redis_stopped_bots_go_on_answering(lanes: Lanes) -> None:
             assert len(filled) == 5
             lanes.settled(*filled, seconds=25)
             crowd = lanes.channel("echo")
-            stack.query(FILL, crowd, 600)
+            lanes.fill(crowd, 600)
             wait_until(
                 lambda: handled(lanes, crowd) == 600, 30, "more lanes than there is room for, by the sweeper alone"
             )
@@ -96,8 +90,7 @@ def test_a_worker_without_room_when_redis_went_takes_hints_again(lanes: Lanes) -
     stack, channel = lanes.stack, lanes.channel("echo")
     with lanes.workers(""), redis.Redis.from_url(stack.servers.redis_url) as client:
         before = stack.pids("handle")
-        stack.query(FILL.replace("now()", "now() + interval '1 h'"), channel, 64)  # due for no sweeper
-        waiting = [lane for (lane,) in stack.query("SELECT id FROM conversation WHERE channel_id = %s", channel)]
+        waiting = lanes.fill(channel, 64, "1 h")  # due for no sweeper
         with psycopg.connect(stack.servers.database_url) as holder:
             holder.execute("SELECT FROM conversation WHERE id = ANY (%s) FOR UPDATE", [waiting])
             lanes.wake(*waiting)

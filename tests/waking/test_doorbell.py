@@ -145,10 +145,15 @@ def test_a_hint_that_comes_while_the_last_ones_are_taken_is_never_left_without_a
             assert sorted(taken) == [lane, lane + 1]
 
 
-def test_rooms_are_what_tenants_may_still_leave(hints: Hints) -> None:
+def test_rooms_are_what_tenants_may_still_leave_and_full_hints_without_a_task_are_rung_for(hints: Hints) -> None:
     hints.ring(range(10), tenant=5)
-    hints.ring(range(2 * doorbell.HINTS), tenant=7)
-    assert doorbell.rooms(Work.HANDLE, [5, 6, 7]) == {5: doorbell.HINTS - 10, 6: doorbell.HINTS, 7: 1}
+    hints.client.delete("{lanes}:bell:handle", "handle")
+    assert doorbell.rooms(Work.HANDLE, [5, 6]) == {5: doorbell.HINTS - 10, 6: doorbell.HINTS}
+    assert not hints.tasks()
+    hints.fill(7)
+    hints.client.delete("{lanes}:bell:handle")
+    assert doorbell.rooms(Work.HANDLE, [6, 7]) == {6: doorbell.HINTS, 7: 0}
+    assert hints.tasks() == 1
 
 
 @pytest.mark.parametrize("broker", ["this Redis", "another"])

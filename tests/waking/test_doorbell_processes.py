@@ -59,8 +59,7 @@ def in_one_step(lanes: Lanes, lane: int, then: Callable[[Any], object]) -> None:
 
 def test_hints_from_many_threads_are_all_handled_also_with_more_tasks_than_one(lanes: Lanes) -> None:
     """No sweeper helps."""
-    channel = lanes.channel("echo")
-    filled = [unwoken(lanes, channel, f"many {number}") for number in range(120)]
+    filled = lanes.fill(lanes.channel("echo"), 400, "1 h")
 
     def leave(start: int) -> None:
         for lane in filled[start::4]:
@@ -151,8 +150,7 @@ def test_a_probe_goes_past_the_bell_and_hints_that_are_full(lanes: Lanes) -> Non
 
 def test_tasks_of_the_release_before_are_handled(lanes: Lanes) -> None:
     """An old web process or sweeper beside new workers: ids in the task, one of its 16 queues."""
-    channel = lanes.channel("echo")
-    filled = [unwoken(lanes, channel, f"old {number}") for number in range(3)]
+    filled = lanes.fill(lanes.channel("echo"), 3, "1 h")
     publish = f"publisher.publish('conversations.handle', 'handle-3', {filled}, most=9)"
     lanes.stack.manage("shell", "-c", f"from conversations.waking import publisher; {publish}")
     lanes.settled(*filled, seconds=5)
