@@ -173,15 +173,18 @@ def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:
     With ``skip_answered`` the messages that the page showed and a person answered are skipped; the
     others go to the bot. Raises ``NotAnswered`` where nobody answered any of them.
     """
+    skip = {"skip": step("skip_answered", seen_last=seen.last_sequence)} if skip_answered else {}
     steps = {
-        "back": step("hand_back", skip=skip_answered, seen_last=seen.last_sequence),
-        # After it, so that a refused hand-back numbers nothing that still waits for its window.
+        **skip,
+        # Between them: a refused hand-back numbers nothing that still waits for its window, and the
+        # first pending message is looked for where all are numbered.
         "release": step("release", everything=skip_answered),
+        "back": step("hand_back"),
         "assign": step("assign", assignee=None),
     }
     reason = "answered messages skipped:" if skip_answered else "left to the bot"
     rows = act(seen.lane(mode="human"), staff, "hand_back", steps, reason=reason, refused=NotAnswered)
-    return int(rows["back"][0][1])
+    return int(rows["skip"][0][0]) if skip_answered else 0
 
 
 def _take_over_steps(staff: User) -> Statements:

@@ -928,3 +928,21 @@ def test_a_refused_hand_back_numbers_no_message_that_waits_for_its_window() -> N
         story.postgres_agrees_with_the_model()
     finally:
         story.teardown()
+
+
+@pytest.mark.usefixtures("_no_wakes")
+def test_a_hand_back_passes_the_hole_that_it_closes() -> None:
+    """What waited is numbered first: the next message is the first pending one, behind the hole."""
+    story = Lanes()
+    try:
+        story.channel_is_added(order="numbers", parked="human", gap="go_on", unknown="resend")
+        for _ in range(6):
+            story.machines_go_on(lane=0, what="1 s")
+        story.a_reply_is_sent(lane=1, ending="sent", meanwhile=["answer"])
+        story.people_write(count=1, lane=1, places=[3, 1, 1], starts_turn=False)
+        for _ in range(2):
+            story.machines_go_on(lane=0, what="1 s")
+        story.a_reply_is_sent(lane=1, ending="sent", meanwhile=["take over or hand back"])
+        story.postgres_agrees_with_the_model()
+    finally:
+        story.teardown()

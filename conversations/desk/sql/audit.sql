@@ -1,7 +1,7 @@
 -- Writes the audit entry of an act: who did what, when and why. Inserts nothing if an earlier
 -- statement of the act found nothing to do (it emptied app.locked), so that the caller sees that
 -- nothing was done.
--- staff, verb, subject, reason (app.skipped follows it, see hand_back.sql). Rows: the entry's id.
+-- staff, verb, subject, reason (app.skipped follows it, see skip_answered.sql). Rows: the entry's id.
 -- Indexes: primary keys of conversation and channel.
 INSERT INTO audit (staff_id, verb, conversation_id, tenant_id, subject, reason)
 SELECT %(staff)s, %(verb)s, c.id, ch.tenant_id, %(subject)s,

@@ -1,43 +1,11 @@
--- Gives the lane back to the bot. With skip, the messages that a person answered become skipped,
--- with that person's name; nothing is skipped from the first message on that nobody answered, that
--- staff put back into the lane (replay_of), or that came after the page was shown. Where skip finds
--- nothing to skip although the page showed messages, app.locked is emptied: nobody answered, and
--- the caller refuses. A message counts as answered if a person's reply was written after it came
--- and was not refused; the newest 300 replies are read.
--- skip: boolean; seen_last: the newest number that the page showed. One row: how many are skipped,
--- second; with skip, app.skipped holds the number for audit.sql.
--- Indexes: conversation primary key, message_sequence_once, reply_sequence_once, auth_user primary
--- key.
-WITH lane AS (
-  SELECT c.id, c.next_sequence, c.last_sequence FROM conversation c
-   WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint),
-answers AS MATERIALIZED (
-  SELECT r.created_at, coalesce(u.username, 'a person') AS username
-    FROM lane
-   CROSS JOIN LATERAL (SELECT * FROM reply WHERE conversation_id = lane.id ORDER BY sequence DESC LIMIT 300) r
-    LEFT JOIN auth_user u ON u.id = r.staff_id
-   WHERE r.author = 'person' AND r.message_id IS NULL AND r.status IN ('pending', 'sending', 'sent', 'unknown')),
-waiting AS MATERIALIZED (
-  SELECT m.id, m.sequence, m.replay_of IS NULL AND m.sequence <= %(seen_last)s AS shown,
-         (SELECT a.username FROM answers a WHERE a.created_at >= m.received_at ORDER BY a.created_at LIMIT 1) AS answered_by
-    FROM lane JOIN message m ON m.conversation_id = lane.id AND m.sequence >= lane.next_sequence AND m.status = 'pending'),
-kept AS (
-  SELECT coalesce((SELECT min(w.sequence) FROM waiting w
-                    WHERE NOT (%(skip)s AND w.shown AND w.answered_by IS NOT NULL)), lane.last_sequence + 1) AS sequence
-    FROM lane),
-unanswered AS (
-  SELECT FROM kept, waiting w
-   WHERE %(skip)s AND w.sequence = kept.sequence AND w.shown AND w.sequence = (SELECT min(sequence) FROM waiting)),
-skipped AS (
-  UPDATE message m SET status = 'skipped', settled_at = now(), note = concat_ws('; ', nullif(m.note, ''), 'answered by ' || w.answered_by)
-    FROM waiting w, kept
-   WHERE m.id = w.id AND w.sequence < kept.sequence AND NOT EXISTS (SELECT FROM unanswered)),
-back AS (
-  UPDATE conversation c
-     SET mode = 'bot', epoch = epoch + 1, attempts = 0, not_before = NULL, blocked = false, next_sequence = kept.sequence,
-         due_at = lane_due_at('bot', paused_at, false, kept.sequence, c.last_sequence, NULL, wait_until, now())
-    FROM lane, kept WHERE c.id = lane.id AND NOT EXISTS (SELECT FROM unanswered)
-  RETURNING c.id)
-SELECT set_config('app.locked', coalesce((SELECT id::text FROM back), ''), true),
-       n.number, set_config('app.skipped', CASE WHEN %(skip)s THEN n.number::text ELSE '' END, true)
-  FROM (SELECT count(*) AS number FROM waiting w, kept WHERE w.sequence < kept.sequence) n
+-- Gives the lane back to the bot: the first pending message is next, and due now. Messages that were
+-- settled meanwhile and holes are passed.
+-- No arguments. Indexes: conversation primary key, message_sequence_once.
+UPDATE conversation c
+   SET mode = 'bot', epoch = epoch + 1, attempts = 0, not_before = NULL, blocked = false, next_sequence = first.sequence,
+       due_at = lane_due_at('bot', paused_at, false, first.sequence, last_sequence, NULL, wait_until, now())
+  FROM (SELECT l.id, coalesce((SELECT min(m.sequence) FROM message m
+                                WHERE m.conversation_id = l.id AND m.sequence >= l.next_sequence AND m.status = 'pending'),
+                              l.last_sequence + 1) AS sequence
+          FROM conversation l WHERE l.id = nullif(current_setting('app.locked', true), '')::bigint) first
+ WHERE c.id = first.id

@@ -441,7 +441,7 @@ RACES = (
         "handing back skips messages that the person never saw",
         "hand_back",
         "faults",
-        Sql("hand_back", Output("waiting", "shown"), "m.replay_of IS NULL"),
+        Sql("skip_answered", Output("waiting", "shown"), "m.replay_of IS NULL"),
     ),
     mutant(
         "intent_without_claim",
