@@ -34,6 +34,7 @@ RATES = (10.0, 50.0, 100.0, 200.0, 400.0, 800.0)  # messages a second
 SLOWEST, BESIDE = 10.0, 100.0
 FEWEST = 50  # messages of a run, times Scale.seconds
 FLOORS = ((10, 0.5), (100, 0.5), (100, 0.99), (400, 0.5))  # which figures are compared with the floor: rate, share
+FLOOR_RATES = (10, 100)  # the floor cannot be measured faster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +81,15 @@ def latency(world: World, scale: Scale) -> Result:
         ours.start_workers()
         side = ours_side(world, scale, ours)
         everybody_writes(world, scale, side)
-        floor = the_floor(world, ours)
+        before = {rate: the_floor(world, ours, rate) for rate in FLOOR_RATES}
         result.tables = {f"{rate:g}/s": at_rate(world, scale, result, side, rate).row() for rate in RATES}
-        floors = [floor, the_floor(world, ours)]
-        result.figures = {f"floor_{name}_ms": statistics.mean(each[name] for each in floors) for name in floor}
+        for rate, floor in before.items():
+            after = the_floor(world, ours, rate)
+            result.figures |= {f"floor_{name}_at_{rate}_ms": (floor[name] + after[name]) / 2 for name in floor}
         for rate, share in FLOORS:
             measured = result.tables[f"{rate}/s"][f"platform_p{share * 100:.0f}_ms"]
-            result.figures[f"p{share * 100:.0f}_floors_at_{rate}"] = measured / result.figures["floor_all_ms"]
+            floor_ms = result.figures[f"floor_all_at_{min(rate, FLOOR_RATES[-1])}_ms"]
+            result.figures[f"p{share * 100:.0f}_floors_at_{rate}"] = measured / floor_ms
         beside_queue(world, scale, result, side)
         result.faults = [*world.faults(), *ours.faults()]
     return result
@@ -119,10 +122,13 @@ def at_rate(world: World, scale: Scale, result: Result, side: Side, rate: float)
     return undisturbed(scale, result, what, measure)
 
 
-def the_floor(world: World, system: System) -> dict[str, float]:
+def the_floor(world: World, system: System, rate: int) -> dict[str, float]:
     """What no pipeline can leave out, in ms, on these servers; see ``bench.floor``."""
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.floor", world.api], cwd=CHECKOUT, env=system.env, stdout=subprocess.PIPE
+        [sys.executable, "-m", "bench.floor", world.api, str(rate)],
+        cwd=CHECKOUT,
+        env=system.env,
+        stdout=subprocess.PIPE,
     ) as process:
         world.run(until=lambda: process.poll() is not None, say="the floor", even=True)
         assert process.stdout is not None
