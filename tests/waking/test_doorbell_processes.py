@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +50,16 @@ def unwoken(lanes: Lanes, channel: int, user: str, *texts: str) -> int:
     return lane
 
 
+def is_quiet(lanes: Lanes) -> bool:
+    """Neither a hint, a bell nor a task, and no task that a worker took within a bell's life."""
+    end = time.monotonic() + doorbell.BELL_MS / 1000
+    while time.monotonic() < end:
+        if lanes.hints.tasks() or lanes.hints.is_rung() or lanes.hints.left():
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def in_one_step(lanes: Lanes, lane: int, then: Callable[[Any], object]) -> None:
     """Ring, and ``then`` before anybody gets the task."""
     with lanes.hints.client.pipeline() as pipeline:
@@ -78,6 +89,7 @@ def test_hints_from_many_threads_are_all_handled_also_with_more_tasks_than_one(l
 def test_a_lost_task_costs_a_bells_life_and_the_next_hint(lanes: Lanes) -> None:
     channel = lanes.channel("echo")
     lost, later = unwoken(lanes, channel, "lost"), unwoken(lanes, channel, "later")
+    wait_until(lambda: is_quiet(lanes), 10, "no task of an earlier test is left, which would take the hint")
     in_one_step(lanes, lost, lambda redis: redis.delete("handle"))
     assert lanes.messages(lost) == ["pending"]
 

@@ -10,6 +10,7 @@ import gzip
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -573,7 +574,9 @@ def event_of(edge: Edge, user: str) -> bytes:
 
 def test_95_a_thousand_strangers_requests_are_slowed_and_signed_ones_are_not(edge: Edge) -> None:
     """Last: it uses up this address's allowance for strangers."""
-    statuses = [edge.post(b"{}", {"content-type": "application/json"}) for _ in range(1000)]
+    with ThreadPoolExecutor(8) as strangers:  # a busy machine must get them into one window
+        headers = {"content-type": "application/json"}
+        statuses = list(strangers.map(lambda _: edge.post(b"{}", headers), range(1000)))
     assert 429 in statuses
     assert set(statuses) <= {401, 429}  # none of the first are let through where another try used it up
     edge.check(event(edge), A)
