@@ -167,6 +167,8 @@ CELERY_BROKER_TRANSPORT = "conversations.waking.redis_transport:Transport" if _O
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_CONSUMER = "conversations.waking.consumer:Consumer"
+# An error in an answer is no reason to end: a Redis that became a replica is a master again soon.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_POOL_LIMIT = 1
 CELERY_BROKER_HEARTBEAT = 10  # seconds; RabbitMQ only: finds a broker that froze
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -174,7 +176,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 10,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
-    "health_check_interval": 10,
+    "health_check_interval": 2,  # seconds; a connection whose other end vanished is found after 3
     "retry_on_timeout": True,
     "priority_steps": [0],
 }

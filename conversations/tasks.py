@@ -9,7 +9,7 @@ from celery import shared_task
 
 from conversations.contracts import Work
 from conversations.sweeping import maintenance
-from conversations.waking import doorbell
+from conversations.waking import doorbell, publisher
 from conversations.workers import lifecycle
 
 
@@ -17,8 +17,10 @@ from conversations.workers import lifecycle
 def answer_handle() -> None:
     """Take a batch of hints and run the bots on the next messages of their conversations."""
     handler = lifecycle.current().make_handler()
-    doorbell.answer(Work.HANDLE, handler.has_room, handler.handle)
-    handler.keep_place()
+    try:
+        doorbell.answer(Work.HANDLE, handler.has_room, handler.handle)
+    finally:
+        handler.keep_place()
 
 
 @shared_task(name=doorbell.task_name(Work.SEND))
@@ -36,8 +38,11 @@ def handle(conversation_ids: list[int], probe: bool = False) -> None:
     the doorbell.
     """
     handler = lifecycle.current().make_handler()
-    handler.has_room()
-    handler.handle(conversation_ids, probe=probe)
+    if handler.has_room() or not probe:
+        handler.handle(conversation_ids, probe=probe)
+    else:  # another process may have room
+        publisher.probe(Work.HANDLE, conversation_ids)
+    handler.keep_place()
 
 
 @shared_task(name="conversations.send")
@@ -46,7 +51,10 @@ def send(conversation_ids: list[int], probe: bool = False) -> None:
     lifecycle.current().make_sender().send(conversation_ids, probe=probe)
 
 
-@shared_task(name="conversations.maintain", ignore_result=False)
+@shared_task(name="conversations.maintain", ignore_result=False, acks_late=False)
 def maintain() -> dict[str, int]:
-    """Do what is due for partitions, retention and search. The counts are the task's result."""
+    """Do what is due for partitions, retention and search. The counts are the task's result.
+
+    Acknowledged first: while it runs, no heartbeat reaches RabbitMQ, which would give it away again.
+    """
     return maintenance.run()

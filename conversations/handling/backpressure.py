@@ -14,6 +14,9 @@ IN_HAND = 16
 # Longer: a few stuck lanes stop the process for longer; shorter: a slow process takes more than it can
 # work on.
 COUNTED_SECONDS = 2.0
+# Seconds that a turn may wait for a thread or a place on the event loop; longer, and the process takes
+# no more lanes. Longer: lanes wait here although another process is idle; shorter: a burst stops it.
+QUEUED_SECONDS = 0.2
 # Longest time that a task waits for room before it passes itself on to other processes. Longer: fewer
 # tasks that go round; shorter: a process that is free gets the hints sooner.
 ROOM_SECONDS = 0.5
@@ -29,6 +32,7 @@ class Backpressure:
         self.waiting = False  # a task waits for room
         self._changed = threading.Condition()
         self._since: dict[int, float] = {}  # lane in hand -> monotonic time since when
+        self._queued: dict[int, float] = {}  # lane whose turn waits for a thread -> since when, oldest first
         self._busy: set[int] = set()  # lanes whose bot is running
 
     def enter(self, lanes: Iterable[int]) -> None:
@@ -44,12 +48,19 @@ class Backpressure:
         with self._changed:
             for lane in lanes:
                 self._since.pop(lane, None)
+                self._queued.pop(lane, None)
                 self._busy.discard(lane)
             self._changed.notify_all()
+
+    def mark_queued(self, lane: int) -> None:
+        """Note that a lane's turn waits for a thread, or for a place on the event loop."""
+        with self._changed:
+            self._queued[lane] = time.monotonic()
 
     def mark_busy(self, lane: int) -> None:
         """Stop counting a lane: its bot is running."""
         with self._changed:
+            self._queued.pop(lane, None)
             if lane in self._since:
                 self._busy.add(lane)
 
@@ -72,8 +83,14 @@ class Backpressure:
         return room and not closing()
 
     def _has_room(self) -> bool:
-        """Return True if fewer than ``IN_HAND`` lanes wait for us: not busy, and not stuck."""
+        """Return True if fewer than ``IN_HAND`` lanes wait for us, and no turn waits for long.
+
+        Lanes that are busy, or that were stuck for ``COUNTED_SECONDS``, do not count.
+        """
+        now = time.monotonic()
+        if now - next(iter(self._queued.values()), now) > QUEUED_SECONDS:
+            return False
         if len(self._since) - len(self._busy) < IN_HAND:
             return True
-        counted_from = time.monotonic() - COUNTED_SECONDS
-        return sum(since > counted_from and lane not in self._busy for lane, since in self._since.items()) < IN_HAND
+        recent = now - COUNTED_SECONDS
+        return sum(since > recent and lane not in self._busy for lane, since in self._since.items()) < IN_HAND

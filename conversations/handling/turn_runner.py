@@ -70,7 +70,9 @@ class TurnRunner:
         if is_suspect:
             self._backpressure.mark_busy(turn.held.id)
             self._isolated.submit(self._run_isolated, turn, task)
-        elif turn.on_loop:
+            return
+        self._backpressure.mark_queued(turn.held.id)
+        if turn.on_loop:
             event_loop().start(self._run_async(turn, task, function))
         else:
             self._threads.submit(self._run, turn, task, function)

@@ -79,27 +79,32 @@ def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[in
     answers = redis_client.run_script("take", keys, [BELL_MS, task, many, SHARE])
     assert isinstance(answers, list)
     publishes, *ids = answers
-    if ids:
-        work(ids)
-    if publishes:
-        publisher.publish(task_name(kind), str(kind), most=TASKS)
+    try:
+        if publishes:
+            publisher.publish(task_name(kind), str(kind), most=TASKS)
+    finally:  # also if that broker is away: nobody else has these hints
+        if ids:
+            work(ids)
 
 
 def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
     """Return how many more hints each tenant may leave. Raises as ``ring`` does, also where only
     the broker is away.
 
-    Rings where a tenant may leave none: the task of its hints may be lost, and nobody else rings.
+    Rings where hints are left: their task may be lost, and perhaps nobody else rings. A tenant that
+    may leave none gets its turn again, should that have been lost.
     """
     if not _is_broker():
         publisher.queue_length(str(kind))
     with redis_client.client().pipeline(transaction=False) as pipeline:
+        pipeline.exists(_tenants_key(kind))
         for tenant in tenants:
             pipeline.zcard(f"{_tenants_key(kind)}:{tenant}")
-        held = dict(zip(tenants, pipeline.execute(), strict=True))
-    if max(held.values(), default=0) >= HINTS:
-        _ring(kind)
-    return {tenant: HINTS - many for tenant, many in held.items()}
+        are_left, *held = pipeline.execute()
+    full = [tenant for tenant, many in zip(tenants, held, strict=True) if many >= HINTS]
+    if are_left or full:
+        _ring(kind, [number for tenant in full for number in (tenant, 0)])
+    return {tenant: HINTS - many for tenant, many in zip(tenants, held, strict=True)}
 
 
 def task_name(kind: Work) -> str:
@@ -108,11 +113,16 @@ def task_name(kind: Work) -> str:
 
 
 def parts(hints: Mapping[int, Sequence[int]]) -> Iterable[list[int]]:
-    """Yield the arguments of ``ring.lua`` for all hints, ``IDS_PER_CALL`` ids of a tenant each."""
+    """Yield the arguments of ``ring.lua`` for all hints, ``IDS_PER_CALL`` of them at most."""
+    part: list[int] = []
     for tenant, ids in hints.items():
         for start in range(0, len(ids), IDS_PER_CALL):
-            part = ids[start : start + IDS_PER_CALL]
-            yield [tenant, len(part), *part]
+            some = ids[start : start + IDS_PER_CALL]
+            if len(part) + len(some) > IDS_PER_CALL:
+                yield part
+                part = []
+            part += [tenant, len(some), *some]
+    yield part
 
 
 def _is_broker() -> bool:

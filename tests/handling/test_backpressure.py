@@ -70,6 +70,16 @@ def test_lanes_that_never_get_on_count_for_a_moment_only(handler: Handler, monke
     assert not handler.has_room(0.0), "others count anew"
 
 
+def test_a_process_whose_turns_wait_for_threads_takes_no_more(handler: Handler) -> None:
+    """However long they wait: else a slow tenant's process collects the lanes of all others."""
+    [lane] = take(handler, 1)
+    assert handler.has_room(0.0)
+    handler._backpressure.mark_queued(lane)
+    wait_until(lambda: not handler.has_room(0.0), 5, "it waits too long")
+    handler._backpressure.mark_busy(lane)
+    assert handler.has_room(0.0)
+
+
 def test_a_lane_whose_failure_cannot_be_written_is_released(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its text cannot be split, and the database goes away just then."""
 

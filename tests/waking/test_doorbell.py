@@ -145,15 +145,21 @@ def test_a_hint_that_comes_while_the_last_ones_are_taken_is_never_left_without_a
             assert sorted(taken) == [lane, lane + 1]
 
 
-def test_rooms_are_what_tenants_may_still_leave_and_full_hints_without_a_task_are_rung_for(hints: Hints) -> None:
+def test_rooms_are_what_tenants_may_still_leave_and_hints_without_a_task_are_rung_for(hints: Hints) -> None:
+    assert doorbell.rooms(Work.HANDLE, []) == {}
+    assert not hints.tasks(), "nothing is left"
     hints.ring(range(10), tenant=5)
     hints.client.delete("{lanes}:bell:handle", "handle")
     assert doorbell.rooms(Work.HANDLE, [5, 6]) == {5: doorbell.HINTS - 10, 6: doorbell.HINTS}
-    assert not hints.tasks()
+    assert hints.tasks() == 1
+
+
+def test_a_tenant_whose_turn_was_lost_with_its_hints_full_gets_it_again(hints: Hints) -> None:
     hints.fill(7)
-    hints.client.delete("{lanes}:bell:handle")
+    hints.client.delete("{lanes}:bell:handle", "handle", hints.tenants)
     assert doorbell.rooms(Work.HANDLE, [6, 7]) == {6: doorbell.HINTS, 7: 0}
     assert hints.tasks() == 1
+    assert len(hints.take()) == doorbell.BATCH
 
 
 @pytest.mark.parametrize("broker", ["this Redis", "another"])
