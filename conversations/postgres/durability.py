@@ -19,20 +19,20 @@ NEEDED = {"fsync": "on", "full_page_writes": "on", "server_encoding": "UTF8"}
 REFUSED = {"synchronous_commit": "off"}
 QUERY = "SELECT " + ", ".join(f"current_setting('{name}')" for name in (*NEEDED, *REFUSED))
 
-_verified = False  # True once a connection of this process was found safe
+_verified: set[tuple[str, int]] = set()  # servers (host, port) that this process found safe
 
 
 def verify_once(connection: psycopg.Connection[Any]) -> None:
-    """Verify this process's first connection; close it and raise if the server is unsafe."""
-    global _verified
-    if _verified:
+    """Verify this process's first connection to a server; close it and raise if that is unsafe."""
+    server = (connection.info.host, connection.info.port)
+    if server in _verified:
         return
     try:
         verify_server(connection)
     except UnsafeDatabase:
         connection.close()
         raise
-    _verified = True
+    _verified.add(server)
 
 
 def verify_server(connection: psycopg.Connection[Any]) -> None:

@@ -15,6 +15,7 @@ from psycopg_pool import PoolTimeout
 from conversations import turns
 from conversations.postgres.bot_connections.base import DatabaseWrapper
 from tests.handling.test_async_turns import TASK
+from tests.kit.stack import wait_until
 
 IsFree = Callable[[], bool]
 
@@ -27,6 +28,7 @@ def own_pool(own_database: str) -> Iterator[None]:
         "OPTIONS": {"pool": {"min_size": 0, "max_size": 1, "timeout": 0.1}},
     }
     connections.settings["bots"] = {**connections["default"].settings_dict, **values}
+    wait_until(is_somebody_served, 10, "the first connection, which may take longer than the timeout")
     yield
     connections["bots"].close()
     cast(DatabaseWrapper, connections["bots"]).close_pool()
@@ -37,15 +39,15 @@ def own_pool(own_database: str) -> Iterator[None]:
 @pytest.fixture
 def is_free() -> IsFree:
     """Whether somebody else gets the connection."""
+    return is_somebody_served
 
-    def ask() -> bool:
-        other = DatabaseWrapper(connections.settings["bots"], "bots")
-        with contextlib.suppress(Exception), other.cursor() as cursor:
-            cursor.execute("SELECT 1")
-            return True
-        return False
 
-    return ask
+def is_somebody_served() -> bool:
+    other = DatabaseWrapper(connections.settings["bots"], "bots")
+    with contextlib.suppress(Exception), other.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return True
+    return False
 
 
 def types() -> Any:

@@ -35,7 +35,7 @@ def test_local_commit_is_as_durable_as_one_server(servers: Addresses) -> None:
 
 
 def test_first_connection_is_refused_as_if_it_were_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durability, "_verified", False)
+    monkeypatch.setattr(durability, "_verified", set())
     with private_servers({"fsync": "off", "full_page_writes": "off"}) as pair:
         settings.DATABASE_URL = pair.database_url
         with pytest.raises(psycopg.OperationalError, match="fsync is off, full_page_writes is off") as caught:
