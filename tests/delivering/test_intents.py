@@ -122,5 +122,5 @@ def test_a_result_that_the_database_runs_late_is_not_written_over_the_next_attem
 def test_the_number_of_an_intent_never_goes_back() -> None:
     lane = make_lane(replies="pending")
     Reply.objects.filter(conversation=lane).update(intent_number=2)
-    with pytest.raises(IntegrityError, match="would go back"):
+    with pytest.raises(IntegrityError, match="intent number would go back"):
         Reply.objects.filter(conversation=lane).update(intent_number=1)
