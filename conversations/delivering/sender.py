@@ -82,7 +82,7 @@ class Sender:
         return not self._stopping
 
     def send(self, conversation_ids: Sequence[int], *, probe: bool = False, locked: bool = True) -> None:
-        """Deliver the next replies of these lanes. Returns at once, raises nothing.
+        """Deliver the next replies of these lanes. May wait for one read of them; raises nothing.
 
         ``probe``: try one reply although the channel is paused; ``locked=False``: without Redis.
         """
@@ -297,8 +297,8 @@ class Sender:
         except (psycopg.Error, CoreError):
             return
         lost = [lane for lane, reply in rows if not self._attempts.knows(reply)]
-        if lost:
-            self.send(lost, locked=False)
+        if lost and not self._stopping:
+            self._reads.put([Lane(lane, False) for lane in self.locks.hold_unlocked(lost)])
 
 
 def _paused(channel: ChannelConfig) -> bool:
