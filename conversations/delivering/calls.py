@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -63,12 +64,12 @@ class Calls:
     def begin(self, call: Call, ended: Ended) -> None:
         """Make the call on a thread. If there is none, and none can be started, it has not begun.
 
-        ``ended(call, outcome, paused)`` is called once, on any thread; ``paused``: no attempt is
-        spent.
+        ``ended(call, outcome, paused)`` is called on any thread; ``paused``: no attempt is spent.
+        After an error it may be called twice: only the first time counts.
         """
         with self._lock:
-            if self._spare <= 0 and self._threads < CALLS:
-                self._add_thread()
+            while self._spare <= 0 and self._threads < CALLS and self._add_thread():
+                pass  # also threads that could not be started before
             has_thread = self._threads > 0
             self._spare -= has_thread
         if has_thread:
@@ -76,22 +77,25 @@ class Calls:
         else:
             ended(call, NOT_BEGUN, False)
 
-    def _add_thread(self) -> None:
-        """Start a thread. If the system allows no more, calls wait for those that there are."""
+    def _add_thread(self) -> bool:
+        """Start a thread. Return False if the system allows no more: calls wait for a thread."""
         try:
             threading.Thread(target=self._serve, name=f"call-{self._threads + 1}", daemon=True).start()
         except RuntimeError:
             log.warning("no thread started", threads=self._threads)
-        else:
-            self._threads += 1
-            self._spare += 1
+            return False
+        self._threads += 1
+        self._spare += 1
+        return True
 
     def _serve(self) -> None:
         while True:
+            call, ended = self._queue.get()
             try:
-                self._make(*self._queue.get())
-            except Exception as error:  # its outcome is known by then; the next call needs this thread
-                log.error("call not followed up", error=type(error).__name__, exc_info=True)
+                self._make(call, ended)
+            except BaseException as error:  # its lane must go on; a call that has ended is not ended twice
+                ended(call, Unknown(reason=error_places.kind(error)), False)
+                log.error("call not followed up", error=error_places.kind(error), exc_info=True)
             with self._lock:
                 self._spare += 1
 
@@ -107,7 +111,7 @@ class Calls:
         elif wait > 0:
             outcome = Deferred(seconds=wait, bucket="", reason="the platform said to wait after it was admitted")
         else:
-            outcome = _send(call.channel, call.reply)
+            outcome = _checked(_send(call.channel, call.reply))
         ended(call, outcome, self._count_outcome(call, outcome))
         early_retry.record_outcome(call.channel.id, outcome)
 
@@ -143,8 +147,8 @@ class Calls:
         return False
 
 
-def _send(channel: ChannelConfig, reply: Next) -> Outcome:
-    """Make one attempt. Any exception of the adapter is an unknown outcome."""
+def _send(channel: ChannelConfig, reply: Next) -> object:
+    """Make one attempt, return what the adapter returns. Any exception is an unknown outcome."""
     try:
         outgoing = results.outbound(reply)
     except msgspec.ValidationError as error:
@@ -154,3 +158,12 @@ def _send(channel: ChannelConfig, reply: Next) -> Outcome:
     except BaseException as error:
         log.warning("send raised", channel=channel.id, error=error_places.kind(error), place=error_places.place(error))
         return Unknown(reason=error_places.kind(error))
+
+
+def _checked(returned: object) -> Outcome:
+    """Return what an adapter returned; unknown if it is no outcome with fields of their types."""
+    with contextlib.suppress(Exception):  # whatever its fields hold
+        if isinstance(returned, Outcome):
+            return msgspec.convert(msgspec.to_builtins(returned), Outcome)
+    log.error("the adapter returned no outcome", type=type(returned).__name__)
+    return Unknown(reason=f"the adapter returned no valid outcome: {type(returned).__name__}")

@@ -182,7 +182,7 @@ def retry(
 
 def wait_seconds(outcome: Deferred) -> float:
     """Return the seconds that the platform asked for, between 50 ms and a day."""
-    return min(max(outcome.seconds, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
+    return min(max(SHORTEST_WAIT_SECONDS, outcome.seconds), LONGEST_WAIT_SECONDS)  # NaN: the shortest
 
 
 def result(

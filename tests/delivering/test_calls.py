@@ -8,12 +8,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from conversations import registry
-from conversations.contracts import Outcome, Sent, Unknown, Work
+from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Unknown, Work
 from conversations.delivering import calls as calls_module
+from conversations.delivering import results
+from conversations.delivering import sender as sender_module
 from conversations.delivering.calls import NOT_BEGUN, Call, Calls
 from conversations.delivering.lane import Lane
 from conversations.delivering.limiter import Limiter, Request
@@ -156,3 +159,75 @@ def test_a_reply_of_a_channel_without_limits_asks_no_stage(
         sends.put(Sent())
     sender.send([lane.pk], locked=False)
     wait_until(lambda: [reply.status for reply in Reply.objects.filter(conversation=lane)] == ["sent"] * 2, 10, "sent")
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, True, "ok", {"type": "Sent"}, Sent, Sent(platform_id=None), Sent(platform_id=123), Failed(reason=None),
+     Deferred(seconds=None), Deferred(seconds="3"), Rejected(reason="gone", scope="all")],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_outcome_is_unknown(returned: Any) -> None:
+    assert calls_module._checked(returned) == Unknown(
+        reason=f"the adapter returned no valid outcome: {type(returned).__name__}"
+    )
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Sent(), Sent(platform_id="7"), Deferred(seconds=3), Failed(reason="503"), Unknown(reason="reset"),
+     Rejected(reason="gone", scope=Scope.CONVERSATION, new_chat="8")],
+    ids=repr,
+)  # fmt: skip
+def test_an_outcome_is_taken_as_it_is(outcome: Outcome) -> None:
+    assert calls_module._checked(outcome) == outcome
+
+
+def test_a_wait_that_is_no_number_is_the_shortest() -> None:
+    assert results.wait_seconds(Deferred(seconds=float("nan"))) == results.SHORTEST_WAIT_SECONDS
+
+
+def test_an_adapter_that_returns_nothing_leaves_an_unknown_outcome(calls: Calls, sends: Any) -> None:
+    sends.put(None)
+    calls.begin(call(), ended)
+    assert end() == (1, Unknown(reason="the adapter returned no valid outcome: NoneType"))
+
+
+def test_an_error_around_a_call_ends_it_and_keeps_its_thread(
+    calls: Calls, sends: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (RecursionError(), SystemExit(1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "outbound", Mock(side_effect=error))
+            calls.begin(call(), ended)
+            assert end() == (1, Unknown(reason=type(error).__name__))
+        wait_until(lambda: calls._spare == 1, 10, "its thread is free again")
+    sends.put(Sent())
+    calls.begin(call(), ended)
+    assert end() == (1, Sent())
+
+
+def test_threads_that_could_not_be_started_are_made_up_for(
+    calls: Calls, sends: Any, full: Callable[[bool], None]
+) -> None:
+    calls.begin(call(1), ended)
+    full(True)
+    for lane in (2, 3):
+        calls.begin(call(lane), ended)
+    full(False)
+    calls.begin(call(4), ended)
+    assert calls._threads == 4
+    for _ in range(4):
+        sends.put(Sent())
+    assert sorted(end()[0] for _ in range(4)) == [1, 2, 3, 4]
+
+
+def test_the_check_for_lost_rows_reads_no_replies_in_its_own_thread(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: list[Lane] = []
+    monkeypatch.setattr(sender._reads, "run", lambda lanes: pytest.fail("read by the thread that decides"))
+    monkeypatch.setattr(sender._reads, "put", put.extend)
+    monkeypatch.setattr(sender_module.runtime, "read", lambda query, values: [(7, 70)])
+    sender._find_lost()
+    assert [lane.id for lane in put] == [7]
