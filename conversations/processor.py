@@ -76,7 +76,7 @@ _latest = Fresh(_read, PERIOD_SECONDS, Reading())
 def _ticks() -> tuple[int, int]:
     """Return the idle and all ticks of the processors that this process may use, 0 if unknown."""
     idle = total = 0
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/stat").read_text().partition("intr")[0].splitlines()
         usable = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         for name, *fields in map(str.split, lines):
@@ -89,7 +89,7 @@ def _ticks() -> tuple[int, int]:
 
 def _stops() -> int:
     """Return how often this process's cgroup was stopped by its quota, 0 if unknown."""
-    with contextlib.suppress(OSError, IndexError):
+    with contextlib.suppress(OSError, IndexError, ValueError):
         return int(_quota().read_text().partition("nr_throttled ")[2].split()[0])
     return 0
 

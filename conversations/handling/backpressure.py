@@ -65,8 +65,9 @@ class Backpressure:
                 self._busy.add(lane)
 
     def mark_idle(self, lane: int) -> None:
-        """Count a lane again, if the process still has it: its bot has ended."""
+        """Count a lane again, if the process still has it: its bot has ended, or waits no more."""
         with self._changed:
+            self._queued.pop(lane, None)
             self._busy.discard(lane)
 
     def wait(self, closing: Callable[[], bool], seconds: float, *, woken: bool) -> bool:

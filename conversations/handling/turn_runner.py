@@ -67,15 +67,18 @@ class TurnRunner:
         turn.on_loop = not is_suspect and inspect.iscoroutinefunction(function)
         with self._lock:
             self._turns.add(turn)
-        if is_suspect:
-            self._backpressure.mark_busy(turn.held.id)
-            self._isolated.submit(self._run_isolated, turn, task)
-            return
-        self._backpressure.mark_queued(turn.held.id)
-        if turn.on_loop:
-            event_loop().start(self._run_async(turn, task, function))
-        else:
-            self._threads.submit(self._run, turn, task, function)
+        mark = self._backpressure.mark_busy if is_suspect else self._backpressure.mark_queued
+        mark(turn.held.id)
+        try:
+            if is_suspect:
+                self._isolated.submit(self._run_isolated, turn, task)
+            elif turn.on_loop:
+                event_loop().start(self._run_async(turn, task, function))
+            else:
+                self._threads.submit(self._run, turn, task, function)
+        except BaseException:  # the system allows no more threads: the caller releases the lane
+            self._strike([turn])
+            raise
 
     # ------------------------------------------------------------ three ways to run
 

@@ -115,14 +115,16 @@ class Locks:
         try:
             answers = run_script("hold", self._keys(wanted), [token, int(TTL_SECONDS * 1000)])
         except redis.RedisError:
-            self._abandon_hold(wanted)
+            self._abandon_hold(wanted, token)
             raise
         assert isinstance(answers, list)
         if mended := [lane for lane, answer in zip(wanted, answers, strict=True) if answer == MENDED]:
             log.warning("locks had no expiry; they expire now", kind=self.kind, conversations=mended)
+        if token != self.token:  # ``begin_again`` came between: they are another life's locks
+            self._abandon_hold(wanted, token)
+            return []
         with self._lock:
-            if token == self.token:  # else ``begin_again`` came between: they are another life's locks
-                self.lost.difference_update(wanted)
+            self.lost.difference_update(wanted)
             for lane, answer in zip(wanted, answers, strict=True):
                 if answer != HELD:
                     self._held.pop(lane, None)
@@ -184,13 +186,14 @@ class Locks:
                     wanted.append(lane)
         return wanted
 
-    def _abandon_hold(self, wanted: Sequence[int]) -> None:
-        """Free locks after a request without an answer: Redis may have locked them for us."""
+    def _abandon_hold(self, wanted: Sequence[int], token: str) -> None:
+        """Free locks that Redis may have given us: there was no answer, or it is another life's."""
         with self._lock:
+            self.lost.difference_update(wanted)
             for lane in wanted:
                 self._held.pop(lane, None)
         with self._releasing:
-            free(self.kind, self.token, wanted)
+            free(self.kind, token, wanted)
 
     def _keys(self, lanes: Sequence[int]) -> list[str]:
         return [key(self.kind, lane) for lane in lanes]

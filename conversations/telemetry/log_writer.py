@@ -81,13 +81,14 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             first = self._queue.get()
-            self._hurry.wait(PAUSE_SECONDS)
-            self._hurry.clear()
+            if self._queue.qsize() < LINES_AT_ONCE:
+                self._hurry.wait(PAUSE_SECONDS)
             more = min(self._queue.qsize(), LINES_AT_ONCE - 1)
             items = [first, *(self._queue.get() for _ in range(more))]
             self._write([item for item in items if not isinstance(item, threading.Event)])
             for item in items:
                 if isinstance(item, threading.Event):
+                    self._hurry.clear()
                     item.set()
 
     def _write(self, events: Sequence[Event]) -> None:

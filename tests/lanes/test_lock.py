@@ -31,22 +31,26 @@ def test_a_lock_without_an_expiry_gets_one_also_from_its_owner() -> None:
     assert client.pttl(keys[FREE]) > 0
 
 
-def test_who_begins_again_has_lost_the_lanes_in_hand_also_those_just_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_begins_again_has_lost_the_lanes_in_hand_and_gets_none_that_it_asked_for_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A sweeper took the process for dead, and freed its locks: others may work on these lanes."""
     mine, run_script = locks_of(Work.HANDLE, "first life"), lock.run_script
     assert mine.hold([7_100_004]) == [7_100_004]
 
     def taken_for_dead_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(lock, "run_script", run_script)
         answers = run_script(*arguments)
         mine.begin_again("second life")
         return answers
 
     monkeypatch.setattr(lock, "run_script", taken_for_dead_meanwhile)
-    assert mine.hold([7_100_005]) == [7_100_005]
-    monkeypatch.setattr(lock, "run_script", run_script)
-    assert mine.lost == {7_100_004, 7_100_005}
-    lock.free(Work.HANDLE, "first life", [7_100_004, 7_100_005])
-    mine.release([7_100_004, 7_100_005])
+    assert mine.hold([7_100_005]) == []
+    assert mine.lost == {7_100_004}
+    assert locks_of(Work.HANDLE, "another").hold([7_100_005]) == [7_100_005], "nobody holds it for nothing"
+    lock.free(Work.HANDLE, "another", [7_100_005])
+    lock.free(Work.HANDLE, "first life", [7_100_004])
+    mine.release([7_100_004])
     assert mine.hold([7_100_004, 7_100_006]) == [7_100_004, 7_100_006]
     assert not mine.lost
     mine.release(mine.running())

@@ -233,7 +233,8 @@ def test_a_blocked_pipe_blocks_nobody() -> None:
 def test_the_last_lines_before_a_hard_exit_are_written() -> None:
     """``os._exit`` runs no exit handlers; the writer may still wait for more lines."""
     script = "import django, os, structlog; django.setup(); from conversations.telemetry import logs\n"
-    script += "structlog.get_logger('ours').warning('the last one'); logs.flush(); os._exit(0)"
+    script += "log = structlog.get_logger('ours'); [log.warning('one of many') for _ in range(5000)]\n"
+    script += "log.warning('the last one'); logs.flush(); os._exit(0)"
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "the last one" in ended.stderr
 

@@ -122,6 +122,7 @@ def run_in_child(request: TurnRequest, write_end: int) -> None:
         signal.setitimer(signal.ITIMER_REAL, settings.TURN_SECONDS)
         output = turns.run(registry.find_bot(request.task.bot), request.task)
         write_all(write_end, msgspec.json.encode(output))
+        signal.setitimer(signal.ITIMER_REAL, 0)  # it ended in time, however long its lines take
         code = 0
     finally:
         logs.flush()
