@@ -37,7 +37,7 @@ from conversations.delivering.limiter import Limiter, request_of
 from conversations.delivering.results import Next
 from conversations.errors import CoreError
 from conversations.lanes import pauses
-from conversations.lanes.lock import Locks, free
+from conversations.lanes.lock import Locks
 from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 
@@ -106,7 +106,7 @@ class Sender:
         self._drain(end - STOP_SECONDS)
         self._attempts.abandon("its sender was stopped while it was being sent")
         self._drain(end)
-        free(self.locks.kind, self.locks.token, self.locks.running())
+        self.locks.stop()
 
     def _drain(self, end: float) -> None:
         """Wait until ``end`` (monotonic) for calls to end and results to be written."""

@@ -30,7 +30,7 @@ from conversations.handling.turn_runner import TurnRunner
 from conversations.handling.turn_stream import RELEASE, TURNS, Committed
 from conversations.handling.verdicts import Finished, Head, Step, Verdict
 from conversations.lanes import pauses
-from conversations.lanes.lock import Locks, free
+from conversations.lanes.lock import Locks
 from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import Ticket
@@ -123,7 +123,7 @@ class Handler:
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.locks.running():
             time.sleep(0.05)
-        free(self.locks.kind, self.locks.token, self.locks.running())
+        self.locks.stop()
 
     def _closing(self) -> bool:
         """Return True if no turn may begin, since this process stops or is to be replaced."""

@@ -98,8 +98,12 @@ class Locks:
             self.lost.update(self._held)
 
     def stop(self) -> None:
-        """End the renewals: locks that are still held expire."""
+        """End the renewals and free the locks that are still held: a renewal would take them again."""
         self._stopping.set()
+        with self._releasing:
+            free(self.kind, self.token, self.running())
+            with self._lock:
+                self._held.clear()
 
     def running(self) -> list[int]:
         """Return the lanes on which this process works."""

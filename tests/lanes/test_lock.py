@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -54,3 +55,20 @@ def test_who_begins_again_has_lost_the_lanes_in_hand_and_gets_none_that_it_asked
     assert mine.hold([7_100_004, 7_100_006]) == [7_100_004, 7_100_006]
     assert not mine.lost
     mine.release(mine.running())
+
+
+def test_a_renewal_that_comes_while_a_process_stops_takes_no_lock_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, run_script = locks_of(Work.SEND, "mine"), lock.run_script
+    assert mine.hold([7_100_011]) == [7_100_011]
+    renewal = threading.Thread(target=mine._renew)
+
+    def renewed_meanwhile(name: str, *arguments: Any) -> Any:
+        if name == "free" and renewal.ident is None:
+            renewal.start()
+        return run_script(name, *arguments)
+
+    monkeypatch.setattr(lock, "run_script", renewed_meanwhile)
+    mine.stop()
+    renewal.join()
+    assert locks_of(Work.SEND, "another").hold([7_100_011]) == [7_100_011]
+    lock.free(Work.SEND, "another", [7_100_011])
