@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -49,3 +51,11 @@ def test_what_was_idle_is_what_others_read() -> None:
     for ours, attribute in ((idle, lambda each: each.idle + each.iowait), (total, lambda each: sum(each[:8]))):
         least, most = (100 * sum(attribute(each[number]) for number in usable) for each in (earlier, later))
         assert least - 1 <= ours <= most + 1
+
+
+@pytest.mark.parametrize("words", ["", "nr_throttled", "nr_throttled many", "\xff"])
+def test_a_file_that_says_something_else_says_nothing(words: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """An error here would end the thread that writes, and then its process, again and again."""
+    (tmp_path / "cpu.stat").write_bytes(words.encode("latin-1"))
+    monkeypatch.setattr(processor, "_quota", lambda: tmp_path / "cpu.stat")
+    assert processor._stops() == 0

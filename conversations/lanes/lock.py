@@ -124,14 +124,15 @@ class Locks:
         assert isinstance(answers, list)
         if mended := [lane for lane, answer in zip(wanted, answers, strict=True) if answer == MENDED]:
             log.warning("locks had no expiry; they expire now", kind=self.kind, conversations=mended)
-        if token != self.token:  # ``begin_again`` came between: they are another life's locks
+        with self._lock:
+            if same_life := token == self.token:
+                self.lost.difference_update(wanted)
+                for lane, answer in zip(wanted, answers, strict=True):
+                    if answer != HELD:
+                        self._held.pop(lane, None)
+        if not same_life:  # ``begin_again`` came between: they are another life's locks
             self._abandon_hold(wanted, token)
             return []
-        with self._lock:
-            self.lost.difference_update(wanted)
-            for lane, answer in zip(wanted, answers, strict=True):
-                if answer != HELD:
-                    self._held.pop(lane, None)
         return [lane for lane, answer in zip(wanted, answers, strict=True) if answer == HELD]
 
     def _release_in_redis(self, lanes: Sequence[int], keep: bool) -> list[int]:

@@ -68,8 +68,8 @@ class LogWriter:
     def drain(self, seconds: float) -> None:
         """Wait until the lines logged so far are written, for ``seconds`` at most."""
         done = threading.Event()
+        self._hurry.set()  # first: whoever answers clears it
         self._queue.put(done)
-        self._hurry.set()
         done.wait(seconds)
 
     def _start(self) -> None:

@@ -66,6 +66,20 @@ def test_a_turn_that_may_no_longer_begin_is_given_back_for_others() -> None:
     assert turn.held.wakes == TENANT
 
 
+def test_a_turn_for_which_there_is_no_thread_does_not_run_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller releases its lane, which another process may take."""
+    reports, turn = Reports(), a_turn()
+
+    def no_thread(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(reports.runner._threads, "submit", no_thread)
+    with pytest.raises(RuntimeError):
+        reports.runner.begin(turn, TASK, lambda turn: None)
+    assert not reports.runner._start(turn, 1.0)
+    assert not reports.all
+
+
 def test_what_a_turn_returns_after_its_time_is_void(short: None) -> None:
     reports, turn, go_on, ended = Reports(), a_turn(), threading.Event(), threading.Event()
 
