@@ -164,7 +164,8 @@ def end_to_end(world: World, scale: Scale, name: str = "ours", checkout: Path = 
         warm, seconds = 2 * scale.warm, scale.runs * scale.seconds
         loaded: list[dict[str, float]] = []
         world.after(warm + seconds + 0.1, lambda: loaded.append(memory(ours)))  # after the last figure
-        run = sustained(world, stream, ours, seconds=seconds, warm=warm, until=all_done(world, ours))
+        done = all_done(world, ours)
+        run = sustained(world, stream, ours, seconds=seconds, warm=warm, until=lambda: bool(loaded) and done())
         result.figures["per_second"] = run.rate
         result.figures["p50_ms"] = milliseconds(stream.measured_replies, 0.5)
         result.figures["loaded_mb"] = sum(loaded[0].values())
