@@ -32,7 +32,7 @@ class Scale:
     rate: float = 500.0  # messages a second where a case says 500
     regulars: int = 2_000  # people who have written before
     b_writes: int = 340  # messages of tenant B in each of its runs
-    backlog: int = 100_000
+    backlog: int = 160_000  # so that over 100,000 are left when tenant B begins to write
     one_user: int = 10_000
     pages: int = 200
     timelines: int = 20
