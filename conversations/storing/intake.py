@@ -89,9 +89,8 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     """Store requests in their order. Returns after COMMIT; raises ``Busy`` or ``NotStored``.
 
     1. Store the entries. 2. Quarantine those whose identity is stored with other content, or raise
-    ``Conflict`` if the request came through an API of ours. 3. Join the statuses to their replies.
-    One whose reply is not known yet is kept, and written once more after
-    ``statuses.AGAIN_SECONDS``: the sender may not have committed the reply's id yet.
+    ``Conflict`` if the request came through an API of ours. 3. Join the statuses to their replies;
+    those whose reply is not known yet are written once more, see ``statuses.write_again``.
     """
     until = time.monotonic() + seconds
     items = [item for each in requests for item in make_items(each)]

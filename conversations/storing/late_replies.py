@@ -6,7 +6,7 @@ take-over is a draft.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -97,10 +97,7 @@ class LateStream(Stream[LateItem, tuple[str, int]]):
         for place, item in enumerate(items):
             item.ord = place
         values = {"items": as_json(items)}
-        statements: Mapping[str, database.Statement] = {
-            "lock": (sql("lock_late_replies"), values),
-            "store": (sql("store_late_replies"), values),
-        }
+        statements = {"lock": (sql("lock_late_replies"), values), "store": (sql("store_late_replies"), values)}
         rows = sorted(database.transaction(connection, statements)["store"])
         return [LANE_LOCKED if verdict == "busy" else (verdict, lane) for _, verdict, lane in rows]
 

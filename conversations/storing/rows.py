@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,8 +46,6 @@ class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     channel_id: int
     chat: str
     user: str
-    sender_user: str
-    is_group: bool = False
     identity: str
     content_hash: str
     kind: str
@@ -70,7 +69,6 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     channel_id: int
     chat: str
     user: str
-    sender_user: str
     is_group: bool = False
 
 
@@ -113,26 +111,20 @@ class Receipt:
         self.kept = not keep_body  # True also once its body is in the table receipt_body
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class StoreItem:
     """What the committer writes for one entry.
 
     Without ``row`` there is no message to store, only a receipt and quarantined bytes.
     """
 
-    __slots__ = ("aliases", "contact", "lane", "quarantine", "raw", "receipt", "row")
-
-    def __init__(
-        self,
-        receipt: Receipt,
-        row: MessageRow | None = None,
-        lane: LaneRow | None = None,
-        contact: ContactRow | None = None,
-        aliases: Sequence[Mapping[str, Any]] = (),
-        quarantine: Sequence[Quarantined] = (),
-        raw: bytes = b"",
-    ) -> None:
-        self.receipt, self.row, self.lane, self.contact, self.aliases = receipt, row, lane, contact, aliases
-        self.quarantine, self.raw = quarantine, raw
+    receipt: Receipt
+    row: MessageRow | None = None
+    lane: LaneRow | None = None
+    contact: ContactRow | None = None
+    aliases: Sequence[Mapping[str, Any]] = ()
+    quarantine: Sequence[Quarantined] = ()
+    raw: bytes = b""
 
 
 def kept_headers(request: WebhookRequest) -> dict[str, str]:
@@ -225,7 +217,6 @@ def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: in
         channel_id=channel.id,
         chat=entry.chat,
         user="" if is_one_lane else sender.user,
-        sender_user=sender.user,
         is_group=entry.group,
     )
     contact = ContactRow(
@@ -252,8 +243,6 @@ def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -
         channel_id=channel.id,
         chat=lane.chat,
         user=lane.user,
-        sender_user=lane.sender_user,
-        is_group=lane.is_group,
         identity=crypto.keyed_hash(key, str(channel.id), entry.chat, entry.kind.value, entry.key).hex(),
         content_hash=crypto.keyed_hash(key, entry.kind.value, entry.text, _content_besides_text(entry)).hex(),
         kind=entry.kind.value,

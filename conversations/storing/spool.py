@@ -87,11 +87,7 @@ _appending = threading.Lock()
 
 @runtime.kept
 def other_hosts() -> list[str]:
-    """Return the other hosts with living web processes, as this process saw them last.
-
-    While there are any, nothing is appended: they cannot see this host's spool, and would store
-    directly what belongs behind it.
-    """
+    """Return the other hosts with living web processes, as this process saw them last."""
     return []
 
 
@@ -101,10 +97,8 @@ def is_on() -> bool:
 
 def has_lines() -> bool:
     """Return True if the log is not empty. It takes one look at its size."""
-    if not settings.SPOOL_DIR:
-        return False
     try:
-        return os.stat(path("log")).st_size > 0
+        return is_on() and os.stat(path("log")).st_size > 0
     except FileNotFoundError:
         return False
 
@@ -148,10 +142,7 @@ def _append(line: bytes, only_behind: bool) -> bool:
 
 
 def _cut_torn_end(descriptor: int) -> int:
-    """Cut off what follows the last whole line. Return where that line ends.
-
-    A torn line is left by a process that died while it wrote; its request was not answered.
-    """
+    """Cut off what follows the last whole line. Return where that line ends."""
     size = end = os.fstat(descriptor).st_size
     while end:
         start = max(0, end - BLOCK)

@@ -45,12 +45,7 @@ PATIENCE_SECONDS = 60.0
 # messages before earlier ones in this spool for longer. Smaller: more queries.
 HOSTS_SECONDS = 10.0
 
-
 Pair = tuple[Line, ParsedRequest]
-
-
-class Away(Exception):
-    """The database does not answer."""
 
 
 def start() -> None:
@@ -103,7 +98,7 @@ def drain() -> None:
             try:
                 if drainer.run():
                     return
-            except (Away, NotStored) as error:
+            except NotStored as error:
                 log.warning("spool waits", error=str(error))
             time.sleep(AGAIN_SECONDS)
 
@@ -152,7 +147,7 @@ class Drainer:
     def _store(self, lines: Sequence[Line], waiting: set[int]) -> None:
         """Store the lines of channels that are not in ``waiting``; add channels that have to wait.
 
-        Raises ``Away``: while the database is away, no line is to blame.
+        Raises ``NotStored``: while the database is away, no line is to blame.
         """
         opened = self._open(lines)
         not_held_back = [pair for pair in opened if pair[1].channel.id not in waiting]
@@ -217,7 +212,7 @@ class Drainer:
 
 
 def _check_database() -> None:
-    """Raise ``Away`` if the database does not answer, or if its identity key is not ours.
+    """Raise ``NotStored`` if the database does not answer, or if its identity key is not ours.
 
     With another key no line opens, and good lines would be taken for bad ones.
     """
@@ -226,4 +221,4 @@ def _check_database() -> None:
         runtime.read("SELECT 1")
         installation.identity_key()
     except (psycopg.Error, CoreError) as error:
-        raise Away("the database does not answer") from error
+        raise NotStored("the database does not answer") from error

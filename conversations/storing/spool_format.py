@@ -10,22 +10,12 @@ import datetime as dt
 import json
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 from conversations import crypto
-from conversations.contracts import (
-    Attachment,
-    ChannelConfig,
-    Entry,
-    Kind,
-    Note,
-    Sender,
-    StatusUpdate,
-    Unusable,
-    WebhookRequest,
-)
+from conversations.contracts import Attachment, ChannelConfig, Entry, Kind, Parsed, Sender, Unusable, WebhookRequest
 from conversations.storing.rows import ParsedRequest
 
 WAITS = b"+"  # the mark of a new line
@@ -35,7 +25,7 @@ STORED = b"-stored-------"
 PLACE = "spool"  # sealed into each value, so that one encrypted for another use does not open here
 
 # What an adapter parses, by the class name that ``seal`` writes beside the values.
-_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in (Entry, StatusUpdate, Note, Unusable)}
+_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Parsed)}
 
 
 class Line(NamedTuple):

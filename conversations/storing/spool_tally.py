@@ -24,15 +24,10 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._forget(b"")
-
-    def _forget(self, start: bytes) -> None:
-        """Begin with a new log. ``start``: its first bytes, without the mark.
-
-        ``_first``: offset of the first line that may wait. ``_end``: offset up to which lines are
-        counted. ``_count``: lines between them.
-        """
-        self._start, self._first, self._end, self._count = start, 0, 0, 0
+        self._start = b""  # the log's first bytes, without the mark
+        self._first = 0  # offset of the first line that may wait
+        self._end = 0  # offset up to which lines are counted
+        self._count = 0  # lines between these two
 
     def look(self) -> dict[str, Any]:
         """Return ``count``, ``oldest_seconds`` (None if empty) and ``bad`` (lines not opened)."""
@@ -49,7 +44,7 @@ class Tally:
         """Add the whole lines that were appended since the last look."""
         start = log.read(HEAD_BYTES)[len(STORED) :]  # without the mark, which changes
         if start != self._start:  # the log was emptied and filled again
-            self._forget(start)
+            self._start, self._first, self._end, self._count = start, 0, 0, 0
         log.seek(self._end)
         while (line := log.readline()).endswith(b"\n"):
             self._end += len(line)

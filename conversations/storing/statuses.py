@@ -50,10 +50,7 @@ class StatusStream(Stream[StatusItem, str]):
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[StatusItem]) -> Sequence[str | LaneLocked]:
         values = {"items": as_json([_values(place, *item) for place, item in enumerate(items)])}
-        statements: dict[str, database.Statement] = {
-            "lock": (sql("lock_status_lanes"), values),
-            "apply": (sql("apply_statuses"), values),
-        }
+        statements = {"lock": (sql("lock_status_lanes"), values), "apply": (sql("apply_statuses"), values)}
         rows = database.transaction(connection, statements)["apply"]
         return [LANE_LOCKED if outcome == "busy" else outcome for _, outcome in rows]
 

@@ -19,7 +19,7 @@ from conversations.failpoints import failpoint
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
-from conversations.storing.rows import ContactRow, LaneRow, MessageRow, Quarantined, Receipt, StoreItem, as_quarantined
+from conversations.storing.rows import ContactRow, LaneRow, MessageRow, Receipt, StoreItem, as_quarantined
 
 # Lanes (conversations) that a process remembers as stored, with their contacts; one more, and it
 # forgets all of them. Larger: more memory. Smaller: more batches look them up again.
@@ -97,7 +97,11 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         all transactions lock rows in this order, so that they cannot deadlock.
         """
         statements: Statements = {}
-        rows = [self._fill_in(item.row, place, item) for place, item in firsts.items() if item.row]
+        rows: list[MessageRow] = []
+        for place, item in firsts.items():
+            if item.row:
+                item.row.ord, item.row.receipt_id = place, item.receipt.id
+                rows.append(item.row)
         if rows:
             lanes = as_json([*dict.fromkeys(item.lane for item in firsts.values() if item.lane)])
             statements |= self._unseen(firsts.values())
@@ -114,11 +118,6 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         if "contacts" in statements:  # after the lanes: the order of locks
             statements["changed"] = (sql("update_contacts"), statements["contacts"][1])
         return statements | self._quarantine(items)
-
-    def _fill_in(self, row: MessageRow, place: int, item: StoreItem) -> MessageRow:
-        """Add to a row what is known only now: its index in the batch and its receipt's id."""
-        row.ord, row.receipt_id = place, item.receipt.id
-        return row
 
     def _unseen(self, items: Collection[StoreItem]) -> Statements:
         """Return statements that insert aliases, and contacts and lanes that are not remembered.
@@ -144,13 +143,13 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         All processes write them in the same order, because several may quarantine the same bytes
         at once and would lock each other's rows.
         """
-        entries = sorted(
-            ((item.receipt, entry) for item in items for entry in item.quarantine),
-            key=lambda pair: (pair[0].channel.id, pair[1].fingerprint),
-        )
-        return {
-            f"quarantine {number}": (sql("quarantine"), _quarantine_row(*pair)) for number, pair in enumerate(entries)
-        }
+        rows = [
+            {"channel_id": item.receipt.channel.id, "receipt_id": item.receipt.id, **msgspec.structs.asdict(entry)}
+            for item in items
+            for entry in item.quarantine
+        ]
+        rows.sort(key=lambda row: (row["channel_id"], row["fingerprint"]))
+        return {f"quarantine {number}": (sql("quarantine"), row) for number, row in enumerate(rows)}
 
     def _remember(
         self, items: Mapping[int, StoreItem], found: Mapping[int, tuple[str, int]], stale: set[tuple[int, str]]
@@ -216,10 +215,6 @@ def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
         "quarantined": receipt.quarantined,
         "twins": twins,
     }
-
-
-def _quarantine_row(receipt: Receipt, entry: Quarantined) -> dict[str, Any]:
-    return {"channel_id": receipt.channel.id, "receipt_id": receipt.id, **msgspec.structs.asdict(entry)}
 
 
 def _bodies(receipts: Iterable[Receipt]) -> dict[str, Any]:

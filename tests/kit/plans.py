@@ -252,7 +252,7 @@ def run_flow(watched: Watched) -> None:
 
 def _store(run: Watched) -> list[int]:
     people = json.dumps([{"channel_id": 1, "sender_user": user, "name": "New"} for user in ("n1", "n2")])
-    lanes = json.dumps([{"channel_id": 1, "chat": user, "user": user, "sender_user": user} for user in ("n1", "n2")])
+    lanes = json.dumps([{"channel_id": 1, "chat": user, "user": user} for user in ("n1", "n2")])
     common = {"channel_id": 1, "kind": "message", "starts_turn": True, "content_hash": "00" * 16}
     items = [
         {**common, "ord": 0, "chat": "n1", "user": "n1", "identity": "aa" * 16, "receipt_id": 9_000_001},
