@@ -25,15 +25,8 @@ THREADS = 4
 # costs more memory; smaller: a burst of button presses loses some.
 WAITING = 64
 
-
-@runtime.kept
-def _slots() -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(WAITING)
-
-
-@runtime.kept
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="act")
+_slots = runtime.kept(lambda: threading.BoundedSemaphore(WAITING))
+_threads = runtime.kept(lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="act"))
 
 
 def acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, data: Mapping[str, Any]) -> None:

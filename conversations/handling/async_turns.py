@@ -25,8 +25,6 @@ ASYNC_TURNS = 1_000
 
 # What the turn is, in each task and callback that a turn began: they inherit the context.
 current: contextvars.ContextVar[object] = contextvars.ContextVar("turn")
-
-
 # The task that runs the turn, in the same places.
 _main: contextvars.ContextVar[asyncio.Task[Any]] = contextvars.ContextVar("main")
 
@@ -100,7 +98,4 @@ class EventLoop:
         return Holder(frame.f_locals["self"]._context.get(current) if frame else None, place)
 
 
-@runtime.kept
-def event_loop() -> EventLoop:
-    """Return the process's event loop for bots; the first call starts it."""
-    return EventLoop()
+event_loop = runtime.kept(EventLoop)  # the process's event loop for bots; the first call starts it

@@ -115,10 +115,7 @@ class Handler:
             next_stage.run([Held(lane, probe) for lane in mine])
 
     def stop(self, seconds: float) -> None:
-        """Take no new lane.
-
-        Wait up to ``seconds`` for running turns to commit, then free the locks left.
-        """
+        """Take no new lane, wait up to ``seconds`` for turns to commit, then free the locks left."""
         self._stopping = True
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.locks.running():
@@ -233,8 +230,7 @@ class Handler:
     def _judge(self, head: Head, channel: ChannelConfig, output: turns.Output, seconds: float) -> Verdict:
         """Return the verdict of an output; count it for the channel, which is paused if all fail.
 
-        An adapter that cannot split a reply makes it a failed turn. Raises ``psycopg.Error`` or
-        ``NotStored`` while the database is away: not this message's failure.
+        Raises ``psycopg.Error`` or ``NotStored`` while the database is away.
         """
         if output.is_shortage:
             log.warning("no database connection for a bot", conversation=head.id, bot=channel.bot)
@@ -244,13 +240,12 @@ class Handler:
         if not output.error_type:
             try:
                 verdict = verdicts.success(head, channel, output, {**record, "outcome": "committed"})
-            except Exception as error:  # the adapter could not split this text
+            except Exception as error:  # the adapter cannot split a reply: a failed turn
                 return self._judge(head, channel, turns.failed(error), 0.0)
             pauses.count_turn(channel, head.id, "")
             return verdict
-        paused = pauses.count_turn(
-            channel, head.id, f"{output.error_type} at {output.error_place or 'an unknown place'}"
-        )
+        cause = f"{output.error_type} at {output.error_place or 'an unknown place'}"
+        paused = pauses.count_turn(channel, head.id, cause)
         log.warning("turn failed", conversation=head.id, sequence=head.sequence, trace=verdicts.trace(head),
                     attempt=head.attempts + 1, bot=channel.bot, error=output.error_type, place=output.error_place,
                     paused=paused)  # fmt: skip
@@ -315,10 +310,9 @@ class Handler:
         self._releases.put([held])
 
     def _release_batch(self, leaving: list[Held]) -> None:
-        """Stage: release lanes, then wake those with work for others: earlier, their locks were taken.
+        """Stage: release lanes, or read those again that ``Locks.release`` keeps.
 
-        A lane on which another task left word (marked the lock: "look again") is kept and read
-        again.
+        Then wake lanes with work for others: earlier, their locks were taken.
         """
         failpoint("T7")
         kept = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))

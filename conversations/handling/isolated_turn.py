@@ -64,8 +64,11 @@ def run(task: turns.Task) -> turns.Output | None:
     Return its output; where it crashed or took too long, that failure. Return None if the fork
     server failed: that is nobody's failed turn.
     """
+    global _server
     with _start_lock:
-        server = _running_server()
+        if _server is None or _server.ended.is_set():
+            _server = IsolatedTurns()
+        server = _server
         answer = server.begin(task)
         wait([answer], ALONE_SECONDS)
     try:
@@ -73,14 +76,6 @@ def run(task: turns.Task) -> turns.Output | None:
     except TimeoutError:
         server.kill()
         return None
-
-
-def _running_server() -> IsolatedTurns:
-    """Return the fork server; start one if there is none or it ended. Call with ``_start_lock`` held."""
-    global _server
-    if _server is None or _server.ended.is_set():
-        _server = IsolatedTurns()
-    return _server
 
 
 class IsolatedTurns:
@@ -96,10 +91,7 @@ class IsolatedTurns:
         threading.Thread(target=self._read, name="isolated-turns", daemon=True).start()
 
     def begin(self, task: turns.Task) -> Answer:
-        """Send a turn to the fork server.
-
-        Return a future of its output; of None if the fork server ends before the turn does.
-        """
+        """Send a turn to the fork server. Return a future of its output; of None if the server ends first."""
         answer: Answer = Future()
         assert self._process.stdin is not None
         with self._lock:

@@ -100,10 +100,7 @@ class TurnRunner:
         await asyncio.get_running_loop().run_in_executor(self._finishers, self._end, turn, output)
 
     def _run_isolated(self, turn: Turn, task: turns.Task) -> None:
-        """Run a turn in a child process, which limits its time.
-
-        If no child process could run it, that is not the message's failure: it did not run.
-        """
+        """Run a turn in a child process, which limits its time."""
         if not self._start(turn, math.inf):
             return
         try:
@@ -196,11 +193,8 @@ class TurnRunner:
         return late
 
     def _leave_loop(self, holder: Holder) -> None:
-        """Give up the turns on a loop that does not answer: no attempt, and other processes run them.
-
-        Nothing can end what blocks the loop's thread, so this process is to be replaced.
-        """
-        self.overdue.set()
+        """Give up the turns on a loop that does not answer: no attempt, and other processes run them."""
+        self.overdue.set()  # nothing can end what blocks the loop's thread
         waiting = self._on_loop()
         log.error("the event loop does not answer", place=holder.place, turns=len(waiting))
         self._give_back(waiting)

@@ -35,8 +35,7 @@ class TurnStream(Stream[Finished, Committed]):
     def mend(self, item: Finished, error: psycopg.Error) -> Finished | None:
         """Turn a result that the database refuses into a failed attempt; the last one parks it.
 
-        Otherwise the same refusal would come for ever. A failed attempt that is refused is written
-        again without details.
+        Otherwise the same refusal would come for ever.
         """
         verdict, turn = item.verdict, item.verdict.turn
         if turn is None or item.channel is None:
@@ -50,10 +49,7 @@ class TurnStream(Stream[Finished, Committed]):
         return Finished(failure(item.head, item.channel, record, False), item.head, item.channel)
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Finished]) -> Sequence[Committed | LaneLocked]:
-        """Write the verdicts, each only where its lane is as it was read (compare-and-set).
-
-        ``LANE_LOCKED`` for a lane whose row somebody else has locked: the committer tries again.
-        """
+        """Write the verdicts, each only where its lane is as it was read (compare-and-set)."""
         verdicts = [item.verdict for item in items]
         for number, verdict in enumerate(verdicts):
             verdict.ord = number

@@ -93,10 +93,7 @@ class TurnThreads:
             log.error("work failed", name=self._name, error=type(error).__name__, exc_info=True)
 
     def _next_work(self, idle: threading.Lock) -> Work | None:
-        """Take the next piece of work.
-
-        Without any, list the thread as idle and return None: it goes to sleep on ``idle``.
-        """
+        """Take the next work. Without any, list the thread as idle and return None: it sleeps on ``idle``."""
         with self._lock:
             if self._queue:
                 self._taken += 1
@@ -111,16 +108,11 @@ class TurnThreads:
             self._has_queued.wait()
             time.sleep(TICK_SECONDS)
             with self._lock:
-                taken, self._taken = self._taken, 0
+                # Threads that are busy with the GIL would only be slowed down by another one.
+                is_stalled = self._awake < EAGER_THREADS or self._taken < BRISK_TURNS * self._awake
+                self._taken = 0
                 if not self._queue:
                     self._has_queued.clear()
-                elif time.monotonic() - self._queue[0][0] > TICK_SECONDS and self._is_stalled(taken):
+                elif time.monotonic() - self._queue[0][0] > TICK_SECONDS and is_stalled:
                     for _ in range(1 + len(self._queue) // QUEUED_PER_THREAD):
                         self._add_thread()
-
-    def _is_stalled(self, taken: int) -> bool:
-        """Return True if the threads began too few turns in the last tick, so that more may help.
-
-        Threads that are busy with the GIL would only slow each other down. ``taken``: turns begun.
-        """
-        return self._awake < EAGER_THREADS or taken < BRISK_TURNS * self._awake

@@ -38,7 +38,6 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     stopped: bool
     suspect: bool
     sequence: int
-    last_sequence: int
     epoch: int
     attempts: int
     wait: float | None
@@ -52,10 +51,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     payload: Any
     sender: Any
     platform_id: str | None
-    received_at: Any
     late: bool | None
     state: Any
-    version: int | None
     name: str | None
     username: str | None
     phone: str | None
@@ -203,7 +200,7 @@ def success(head: Head, channel: ChannelConfig, output: turns.Output, record: di
         status="handled",
         state=output.state if output.state != (head.state or {}) else None,
         bot=channel.bot,
-        replies=[_reply_item("bot", body) for body in bodies] or None,
+        replies=[{"author": "bot", "body": body} for body in bodies] or None,
         mode="human" if handed_over else None,
         epoch_step=1 if handed_over else 0,
         note=clean_text(f"handed over: {output.handed_over}", 500) if handed_over else None,
@@ -230,21 +227,16 @@ def failure(head: Head, channel: ChannelConfig, record: dict[str, Any], paused: 
         delay = random.uniform(0.05, min(RETRY_SECONDS, 2.0**attempts))
         return Verdict(**_expected(head), **again, status="pending", advance=0, attempts_after=attempts, delay=delay)
     policy = channel.options.get("parked_policy", "human")
+    note = f"the bot failed {attempts} times, last: {record['error_type']} at {record['error_place']}"
     return Verdict(
         **_expected(head),
         status="parked",
-        note=clean_text(
-            f"the bot failed {attempts} times, last: {record['error_type']} at {record['error_place']}", 500
-        ),
+        note=clean_text(note, 500),
         advance=0 if policy == "block" else 1,
         blocked=policy == "block",
         mode="human" if policy == "human" else None,
         epoch_step=1 if policy == "human" else 0,
         bot=channel.bot,
-        replies=[_reply_item("system", ReplyBody(text=channel.options.get("sorry_text") or SORRY))],
+        replies=[{"author": "system", "body": ReplyBody(text=channel.options.get("sorry_text") or SORRY)}],
         turn=record,
     )
-
-
-def _reply_item(author: str, body: ReplyBody) -> dict[str, Any]:
-    return {"author": author, "body": body}

@@ -283,7 +283,7 @@ def _handle(run: Watched, lanes: list[int]) -> list[int]:
     turn = {"worker": str(CLAIM), "outcome": "committed", "seconds": 0.1}
     replies = [{"author": author, "body": {"text": "hello"}} for author in ("bot", "system")]
     verdicts = [
-        {"ord": place, "id": head[0], "channel_id": head[1], "message_id": head[15], "sequence": 1, "epoch": 0,
+        {"ord": place, "id": head[0], "channel_id": head[1], "message_id": head[14], "sequence": 1, "epoch": 0,
          "attempts": 0, "expect": "pending", "status": "handled", "advance": 1, "attempts_after": 0, "state": {},
          "replies": replies, "turn": turn}
         for place, head in enumerate(heads)
@@ -293,7 +293,7 @@ def _handle(run: Watched, lanes: list[int]) -> list[int]:
     pause = {"scope": "bot", "target": "echo", "stops": "handling"}
     run.file("count_failure", **pause, reason="", member=lanes[0], limit=8, at_once=True)
     run.file("end_pause", **pause, member=lanes[0])
-    return [head[15] for head in heads]
+    return [head[14] for head in heads]
 
 
 def _deliver(run: Watched, lanes: list[int]) -> None:

@@ -3,10 +3,10 @@
 -- ids: bigint[]. Rows: see verdicts.Head. Indexes: primary keys, message_sequence_once,
 -- reply_platform_id.
 SELECT c.id, c.channel_id, coalesce(ch.tenant_id, 0), c.chat, c."user", c.is_group, c.mode, c.paused_at IS NOT NULL OR c.blocked AS stopped, c.suspect,
-       c.next_sequence, c.last_sequence, c.epoch, c.attempts,
+       c.next_sequence, c.epoch, c.attempts,
        extract(epoch FROM c.not_before - now())::float AS wait, extract(epoch FROM c.wait_until - clock_timestamp())::float AS release_in,
-       m.id, m.identity, m.kind, m.status, m.starts_turn, m.text, m.payload, m.sender, m.platform_id, m.received_at, m.late,
-       s.state, s.version, k.name, k.username, k.phone, k.email, k.language, c.address,
+       m.id, m.identity, m.kind, m.status, m.starts_turn, m.text, m.payload, m.sender, m.platform_id, m.late,
+       s.state, k.name, k.username, k.phone, k.email, k.language, c.address,
        o.body -- of the reply whose button was pressed, if its choice travelled as a digest
   FROM unnest(%(ids)s::bigint[]) AS i(id)
  CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id LIMIT 1) c
