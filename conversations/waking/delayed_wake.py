@@ -19,6 +19,5 @@ MARGIN_SECONDS = 0.005
 def wake_later(conversation_id: int, tenant_id: int, seconds: float) -> None:
     """Wake a lane in ``seconds``. Do nothing if that is more than ``LONGEST_SECONDS``."""
     if seconds <= LONGEST_SECONDS:
-        runtime.timer().call_later(
-            seconds + MARGIN_SECONDS, functools.partial(wake.handle, [conversation_id], tenant_id)
-        )
+        call = functools.partial(wake.handle, [conversation_id], tenant_id)
+        runtime.timer().call_later(seconds + MARGIN_SECONDS, call)

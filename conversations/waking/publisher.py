@@ -49,14 +49,11 @@ class Broker:
                     self._producer = _open()
                 yield self._producer
             except AWAY:
-                self._close()
+                broken: Any = self._producer
+                self._producer = None
+                with contextlib.suppress(Exception):  # whatever it says, the next use connects again
+                    broken.connection.close()
                 raise
-
-    def _close(self) -> None:
-        broken: Any = self._producer
-        self._producer = None
-        with contextlib.suppress(Exception):  # whatever it says, the next use connects again
-            broken.connection.close()
 
 
 _broker = runtime.kept(Broker)

@@ -40,11 +40,6 @@ def send(conversation_ids: Sequence[int], tenant_id: int) -> None:
     _waker().put(Work.SEND, conversation_ids, tenant_id)
 
 
-@runtime.kept
-def _waker() -> Waker:
-    return Waker()
-
-
 class Waker:
     """The thread that rings. It drops what it cannot leave: the sweeper finds the rows."""
 
@@ -82,3 +77,6 @@ class Waker:
         except Exception as error:
             self._broken_until = time.monotonic() + BREAKER_SECONDS
             log.warning("not rung", kind=kind, error=type(error).__name__)
+
+
+_waker = runtime.kept(Waker)
