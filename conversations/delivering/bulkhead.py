@@ -28,49 +28,38 @@ WAITING_LANES = 4_096
 
 
 class Bulkhead:
-    """Taken slots by channel, and the lanes that wait for a slot, oldest first.
-
-    Only it changes ``lane.slot``.
-    """
+    """Taken slots by channel, and the lanes that wait for a slot, oldest first."""
 
     def __init__(self) -> None:
-        self._running: dict[int, int] = {}  # by channel: slots taken
+        self._running: collections.Counter[int] = collections.Counter()  # by channel: slots taken
         self._all = 0  # slots taken by all channels
         self._waiting: dict[int, collections.deque[Lane]] = {}  # by channel
 
     def __bool__(self) -> bool:
         """Return True if a slot is taken."""
-        return bool(self._running)
+        return self._all > 0
 
     def free_slots(self, channel: int) -> int:
         """Return how many more calls a channel may start; negative after its share shrank."""
         share = CALLS_PER_CHANNEL if self._all < CALLS // 2 else CALLS_WHEN_BUSY if self._all < CALLS else 0
-        return share - self._running.get(channel, 0)
+        return share - self._running[channel]
 
     def take(self, lane: Lane, channel: int) -> None:
         """Take a slot, unless the lane has one. The caller has asked ``free_slots``."""
         if not lane.slot:
             lane.slot = channel
-            self._running[channel] = self._running.get(channel, 0) + 1
+            self._running[channel] += 1
             self._all += 1
 
     def free(self, lane: Lane) -> None:
         """Give the lane's slot back to its channel, if it has one."""
-        if not lane.slot:
-            return
-        self._all -= 1
-        left = self._running[lane.slot] - 1
-        if left:
-            self._running[lane.slot] = left
-        else:
-            del self._running[lane.slot]
-        lane.slot = 0
+        if lane.slot:
+            self._running[lane.slot] -= 1
+            self._all -= 1
+            lane.slot = 0
 
     def enqueue(self, lane: Lane, channel: int) -> int:
-        """Let ``lane`` wait for a slot.
-
-        Return how many lanes wait before it; -1: too many wait, it was not added.
-        """
+        """Let a lane wait for a slot. Return how many wait before it; -1: too many, it was not added."""
         waiting = self._waiting.setdefault(channel, collections.deque())
         if len(waiting) >= WAITING_LANES:
             return -1

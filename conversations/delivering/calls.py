@@ -124,10 +124,7 @@ class Calls:
             return 0.0
 
     def _count_outcome(self, call: Call, outcome: Outcome) -> bool:
-        """Count an outcome for the channel.
-
-        Return True if the channel is paused: then no attempt is spent.
-        """
+        """Count an outcome for the channel. Return True if it is paused: then no attempt is spent."""
         key = pauses.Key(pauses.CHANNEL, str(call.channel.id), Work.SEND.activity)
         conversation = call.lane.id
         try:

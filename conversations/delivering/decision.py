@@ -1,7 +1,4 @@
-"""What a lane in hand does next: one decision, made from facts.
-
-Reads and writes nothing.
-"""
+"""What a lane in hand does next: one decision, made from facts. Reads and writes nothing."""
 
 from __future__ import annotations
 

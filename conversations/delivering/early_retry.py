@@ -43,13 +43,10 @@ NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 @dataclass(slots=True)
 class Streak:
-    """What a channel did since its last failure.
-
-    Times are monotonic seconds. ``quiet``: seconds without a failure that must pass.
-    """
+    """What a channel did since its last failure. Times are monotonic seconds."""
 
     failed_at: float
-    quiet: float
+    quiet: float  # seconds without a failure that must pass
     successes: int = 0
     batch_at: float = float("-inf")
     before: Any = NEVER  # lanes that were to wait longer than this have been made due
@@ -93,10 +90,8 @@ def _count_success(streak: Streak) -> bool:
     now = time.monotonic()
     with _lock:
         streak.successes += 1
-        if (
-            streak.successes < SUCCESSES
-            or now - max(streak.failed_at + streak.quiet, streak.batch_at + BATCH_SECONDS) < 0
-        ):
+        due_at = max(streak.failed_at + streak.quiet, streak.batch_at + BATCH_SECONDS)
+        if streak.successes < SUCCESSES or now < due_at:
             return False
         streak.batch_at = now
         return True

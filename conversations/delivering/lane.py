@@ -13,10 +13,7 @@ from conversations.delivering.results import Next, Step
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """A lane in hand.
-
-    Owned by the sender's thread, except while a stage, a commit or a call works on it.
-    """
+    """A lane in hand. The sender's thread owns it, except while a stage, commit or call has it."""
 
     id: int
     probe: bool = False  # try one reply although the channel is paused

@@ -57,16 +57,13 @@ _WORD = re.compile(r"^(channel|chat|group):(\d{1,6})/(\d{1,5}(?:\.\d+)?)s$")
 
 
 class Request(Struct, frozen=True):
-    """A send that asks to start.
-
-    ``seconds_ago``: since the lane's last send (from Postgres); None: it never sent.
-    """
+    """A send that asks to start."""
 
     channel: ChannelConfig
     chat: str
     is_group: bool
     limits: tuple[Limit, ...]
-    seconds_ago: float | None = None
+    seconds_ago: float | None = None  # since the lane's last send (from Postgres); None: it never sent
 
 
 def request_of(reply: Next, channel: ChannelConfig, waited: float) -> Request:
@@ -125,10 +122,7 @@ def spacing(limit: Limit) -> tuple[float, float]:
 
 
 class Limiter:
-    """Admits the sends of one process.
-
-    ``senders``: how many senders live, to take a share without Redis.
-    """
+    """Admits the sends of one process. ``senders()``: how many live, to take a share without Redis."""
 
     def __init__(self, senders: Callable[[], int] = lambda: 1) -> None:
         self._senders = senders
@@ -234,18 +228,12 @@ class Limiter:
             self._away_until = time.monotonic() + BREAKER_SECONDS
             return self._admit_alone(groups)
         assert isinstance(waits, list)
-        self._assume_sent(guessed)
-        return [wait / 1e6 for wait in waits]
-
-    def _assume_sent(self, names: Sequence[str]) -> None:
-        """Remember a send now for buckets without history, as ``admit.lua`` assumed.
-
-        Another sender may have sent a moment ago. Without the memory, repeated FLUSHALLs would
-        delay a send for ever; with it they delay it once.
-        """
+        # ``admit.lua`` assumed a send just now. Without this memory of it, repeated FLUSHALLs would
+        # delay a send for ever; with it they delay it once.
         now = time.monotonic()
-        for name in names:
+        for name in guessed:
             self._last.setdefault(name, now)
+        return [wait / 1e6 for wait in waits]
 
     def _since_last_send(self, request: Request, name: str) -> int:
         """Return microseconds since the last known send to a bucket, from memory or the lane's row.

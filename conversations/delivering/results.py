@@ -1,7 +1,4 @@
-"""What the outcome of a call means for a reply: the result that is written.
-
-Reads and writes nothing.
-"""
+"""What a call's outcome means for a reply: the result to write. Reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +54,6 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
     address: Any
     unreachable: bool
     cancelled_through: int
-    last_sequence: int
     sent_ago: float | None
     reply_id: int | None
     sequence: int
@@ -117,10 +113,7 @@ class Written(NamedTuple):
     begun_at: float
 
     def is_done(self) -> bool:
-        """Return True if the lane has no more replies.
-
-        A later one publishes its own wake: we need not look again.
-        """
+        """Return True if the lane has no more replies. A later one brings a wake of its own."""
         return self.result and self.status in SETTLED and not self.more
 
 
@@ -135,7 +128,8 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
 
     ``paused``: the channel is paused, so that a failure spends no attempt.
     """
-    sending = after_intent(reply)
+    attempts, number = reply.attempts + 1, reply.intent_number + 1  # as the intent left them
+    sending = msgspec.structs.replace(reply, attempts=attempts, intent_number=number, status="sending")
     match outcome:
         case Sent():
             return result(sending, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
@@ -152,12 +146,6 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
             )
         case _:
             return retry(sending, claim, channel, outcome, paused)
-
-
-def after_intent(reply: Next) -> Next:
-    """Return a pending reply as its intent left it."""
-    number = reply.intent_number + 1
-    return msgspec.structs.replace(reply, attempts=reply.attempts + 1, intent_number=number, status="sending")
 
 
 def retry(

@@ -43,10 +43,7 @@ class SendStream(Stream[Step, Written]):
         return msgspec.structs.replace(item, error=None, platform_id=None, new_chat=None)
 
     def write(self, connection: psycopg.Connection[Any], items: Sequence[Step]) -> Sequence[Written | LaneLocked]:
-        """Write results and intents, each behind its compare-and-set; ``Written`` says what was.
-
-        ``LANE_LOCKED`` for a lane whose row somebody else has locked: the committer tries again.
-        """
+        """Write results and intents, each behind its compare-and-set; ``Written`` says what was."""
         begun_at = time.monotonic()
         for number, item in enumerate(items):
             item.ord = number

@@ -59,8 +59,6 @@ LANES_PER_TRIP, LANES_PER_RELEASE = 64, 500
 # those that wait; smaller: during a flood of calls they wait less.
 CALLS_PER_PASS = 1_000
 
-NO_REPLY = Facts()
-
 
 class Sender:
     """Delivers lanes. One per process, entered by ``send``."""
@@ -157,11 +155,7 @@ class Sender:
         self._advance(lanes)
 
     def _release_batch(self, lanes: list[Lane]) -> None:
-        """Stage: release lanes.
-
-        A lane on which another task left word (marked the lock: "look again") is kept and read
-        again.
-        """
+        """Stage: release lanes, or read those again that ``Locks.release`` keeps."""
         again = set(self.locks.release([lane.id for lane in lanes], keep=not self._stopping))
         self._reads.put([lane for lane in lanes if lane.id in again])
 
@@ -192,7 +186,7 @@ class Sender:
     def _facts(self, lane: Lane) -> Facts:
         """Return what a decision about the lane's next reply depends on besides the lane."""
         if not lane.replies or lane.channel is None:
-            return NO_REPLY
+            return Facts()
         reply, channel = lane.replies[0], lane.channel
         mine = reply.status == "sending" and reply.claimed_by == self.incarnation
         return Facts(
@@ -273,10 +267,7 @@ class Sender:
         self._advance([lane])
 
     def _committed(self, lanes: Sequence[tuple[Lane, float, bool]]) -> None:
-        """Go on with lanes whose step was committed and began no call: read them again, or release them.
-
-        Each with the seconds to wait before that, and whether nothing is left to send.
-        """
+        """Go on with lanes that have no call, see ``Attempts``: read them again, or release them."""
         for lane, wait, is_done in lanes:
             self._bulkhead.free(lane)
             if wait:

@@ -23,7 +23,7 @@ CHANNEL = ChannelConfig(
 OFF = msgspec.structs.replace(CHANNEL, active=False)
 PENDING = Next(
     id=1, channel_id=1, chat="ada", user="ada", is_group=False, address={}, unreachable=False, cancelled_through=0,
-    last_sequence=9, sent_ago=None, reply_id=70, sequence=7, author="bot", status="pending", attempts=0,
+    sent_ago=None, reply_id=70, sequence=7, author="bot", status="pending", attempts=0,
     intent_number=0, wait=None, expired=False, key=uuid.uuid4(), body={"text": "hi"}, claimed_by=None, age=0.0,
     answers=None, identity=None,
 )  # fmt: skip

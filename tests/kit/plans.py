@@ -298,8 +298,8 @@ def _handle(run: Watched, lanes: list[int]) -> list[int]:
 
 def _deliver(run: Watched, lanes: list[int]) -> None:
     rows = run.file("fetch_replies", ids=lanes)
-    _send(run, [row for row in rows if row[11] == 1], more=True)
-    _send(run, [row for row in rows if row[11] == 2], more=False)
+    _send(run, [row for row in rows if row[10] == 1], more=True)
+    _send(run, [row for row in rows if row[10] == 2], more=False)
     said = [{"ord": 0, "channel_id": 1, "platform_id": "new:1:0", "status": "read", "error": ""}]
     run.file("lock_status_lanes", items=json.dumps(said))
     assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
@@ -310,7 +310,7 @@ def _deliver(run: Watched, lanes: list[int]) -> None:
 def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
     """``more``: whether their lanes have others behind them."""
     intents = [
-        {"ord": place, "id": row[0], "intent_claim": str(CLAIM), "intent_id": row[10], "intent_sequence": row[11],
+        {"ord": place, "id": row[0], "intent_claim": str(CLAIM), "intent_id": row[9], "intent_sequence": row[10],
          "intent_number": 0}
         for place, row in enumerate(replies)
     ]  # fmt: skip
@@ -318,8 +318,8 @@ def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
     assert [row[2] for row in run.file("commit_sends", items=json.dumps(intents))] == [True, True]
     assert len(run.file("find_claimed", claim=CLAIM)) == 2
     ends = [
-        {"ord": place, "id": row[0], "claim": str(CLAIM), "reply_id": row[10], "sequence": row[11], "expect": "sending",
-         "number": 1, "status": "sent", "platform_id": f"new:{row[11]}:{place}"}
+        {"ord": place, "id": row[0], "claim": str(CLAIM), "reply_id": row[9], "sequence": row[10], "expect": "sending",
+         "number": 1, "status": "sent", "platform_id": f"new:{row[10]}:{place}"}
         for place, row in enumerate(replies)
     ]  # fmt: skip
     written = run.file("commit_sends", items=json.dumps(ends))

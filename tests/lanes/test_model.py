@@ -611,7 +611,7 @@ class Lanes(RuleBasedStateMachine):
     def _replies(self, lane: Lane) -> tuple[Next, ...]:
         """From the first that is not settled on."""
         rows = self.db.execute(sql("fetch_replies"), {"ids": [lane.id]}).fetchall()
-        found = [Next(*row) for row in rows if row[10] is not None]
+        found = [Next(*row) for row in rows if row[9] is not None]
         unsettled = list(itertools.dropwhile(lambda reply: reply.status in results.SETTLED, found))
         if found and not unsettled:
             self.db.execute(sql("skip_settled"), {"id": lane.id, "sequence": found[-1].sequence + 1})

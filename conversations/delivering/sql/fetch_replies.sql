@@ -2,7 +2,7 @@
 -- ids: bigint[]. Rows: see results.Next; a lane without replies has one row, whose reply is null.
 -- Indexes: primary keys, reply_sequence_once.
 SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.address, c.unreachable_since IS NOT NULL, c.cancelled_through,
-       c.last_reply_sequence, extract(epoch FROM now() - c.last_sent_at)::float,
+       extract(epoch FROM now() - c.last_sent_at)::float,
        r.id, r.sequence, r.author, r.status, r.attempts, r.intent_number, extract(epoch FROM r.not_before - now())::float,
        coalesce(r.valid_until < now(), false), r.key, r.body, r.claimed_by, extract(epoch FROM now() - r.created_at)::float,
        m.platform_id, m.identity
