@@ -117,23 +117,22 @@ class Locks:
         """
         token = self.token
         try:
-            answers = run_script("hold", self._keys(wanted), [token, int(TTL_SECONDS * 1000)])
+            answers = _ask("hold", self.kind, wanted, token, int(TTL_SECONDS * 1000))
         except redis.RedisError:
             self._abandon_hold(wanted, token)
             raise
-        assert isinstance(answers, list)
-        if mended := [lane for lane, answer in zip(wanted, answers, strict=True) if answer == MENDED]:
+        held = [lane for lane, answer in answers.items() if answer == HELD]
+        if mended := [lane for lane, answer in answers.items() if answer == MENDED]:
             log.warning("locks had no expiry; they expire now", kind=self.kind, conversations=mended)
         with self._lock:
             if same_life := token == self.token:
                 self.lost.difference_update(wanted)
-                for lane, answer in zip(wanted, answers, strict=True):
-                    if answer != HELD:
-                        self._held.pop(lane, None)
+                for lane in set(wanted).difference(held):
+                    self._held.pop(lane, None)
         if not same_life:  # ``begin_again`` came between: they are another life's locks
             self._abandon_hold(wanted, token)
             return []
-        return [lane for lane, answer in zip(wanted, answers, strict=True) if answer == HELD]
+        return held
 
     def _release_in_redis(self, lanes: Sequence[int], keep: bool) -> list[int]:
         """Release locks in Redis. Return the lanes that stay ours because new work came.
@@ -145,13 +144,15 @@ class Locks:
             return []
         with self._releasing:
             try:
-                answers = run_script("release", self._keys(lanes), [self.token, int(keep)])
+                answers = _ask("release", self.kind, lanes, self.token, int(keep))
             except redis.RedisError:
-                answers = [RELEASED] * len(lanes)
-            assert isinstance(answers, list)
-            kept = [lane for lane, answer in zip(lanes, answers, strict=True) if answer == KEPT]
+                answers = {}
+            kept = [lane for lane, answer in answers.items() if answer == KEPT]
             woken = self._forget_released(lanes, kept, keep)
-        return kept + self._hold_again(woken)
+        try:  # another process may have taken these since
+            return kept + (self._hold_in_redis(woken) if woken else [])
+        except redis.RedisError:
+            return kept  # the others are due in the database: the sweeper finds them
 
     def _forget_released(self, lanes: Sequence[int], kept: Sequence[int], keep: bool) -> list[int]:
         """Remove released lanes from ``_held``.
@@ -168,13 +169,6 @@ class Locks:
                     self._held[lane] = False
                     woken.append(lane)
         return woken
-
-    def _hold_again(self, lanes: Sequence[int]) -> list[int]:
-        """Lock lanes that were released a moment ago: another process may have taken them since."""
-        try:
-            return self._hold_in_redis(lanes) if lanes else []
-        except redis.RedisError:
-            return []  # the lanes are due in the database: the sweeper finds them
 
     def _add_new(self, conversation_ids: Iterable[int]) -> list[int]:
         """Add lanes to ``_held``, and return those that were not there.
@@ -200,9 +194,6 @@ class Locks:
         with self._releasing:
             free(self.kind, token, wanted)
 
-    def _keys(self, lanes: Sequence[int]) -> list[str]:
-        return [key(self.kind, lane) for lane in lanes]
-
     def _renew_forever(self) -> None:
         while not self._stopping.wait(RENEW_SECONDS):
             failpoint("R1")
@@ -215,12 +206,11 @@ class Locks:
             with self._releasing:
                 held = [lane for lane in lanes[start : start + LOCKS_PER_SCRIPT] if lane in self._held]
                 try:
-                    answers = run_script("extend", self._keys(held), [self.token, int(TTL_SECONDS * 1000)])
+                    answers = _ask("extend", self.kind, held, self.token, int(TTL_SECONDS * 1000))
                 except redis.RedisError as error:
                     log.warning("locks not renewed", error=type(error).__name__)
                     return
-                assert isinstance(answers, list)
-                self.lost |= {lane for lane, answer in zip(held, answers, strict=True) if not answer}
+                self.lost |= {lane for lane, answer in answers.items() if not answer}
 
 
 def free(kind: Work, token: str, conversation_ids: Sequence[int]) -> list[int]:
@@ -230,12 +220,17 @@ def free(kind: Work, token: str, conversation_ids: Sequence[int]) -> list[int]:
     """
     freed: list[int] = []
     for start in range(0, len(conversation_ids), LOCKS_PER_SCRIPT):
-        lanes = conversation_ids[start : start + LOCKS_PER_SCRIPT]
         try:
-            answers = run_script("free", [key(kind, lane) for lane in lanes], [token])
+            answers = _ask("release", kind, conversation_ids[start : start + LOCKS_PER_SCRIPT], token, 0)
         except redis.RedisError as error:
             log.debug("locks not freed; they expire", error=type(error).__name__)
             break
-        assert isinstance(answers, list)
-        freed += [lane for lane, answer in zip(lanes, answers, strict=True) if answer]
+        freed += [lane for lane, answer in answers.items() if answer == RELEASED]
     return freed
+
+
+def _ask(script: str, kind: Work, lanes: Sequence[int], *arguments: str | int) -> dict[int, int]:
+    """Run a script on the locks of ``lanes``. Return its answer for each. Raises ``redis.RedisError``."""
+    answers = run_script(script, [key(kind, lane) for lane in lanes], arguments)
+    assert isinstance(answers, list)
+    return dict(zip(lanes, answers, strict=True))

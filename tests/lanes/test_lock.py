@@ -63,7 +63,7 @@ def test_a_renewal_that_comes_while_a_process_stops_takes_no_lock_again(monkeypa
     renewal = threading.Thread(target=mine._renew)
 
     def renewed_meanwhile(name: str, *arguments: Any) -> Any:
-        if name == "free" and renewal.ident is None:
+        if name == "release" and renewal.ident is None:
             renewal.start()
         return run_script(name, *arguments)
 
