@@ -1,9 +1,8 @@
 """Sweeping, step 5: finds whatever was left behind, from Postgres alone.
 
-sweeper.py         one round: the dead, what is due, probes, timers, upkeep
-heartbeats.py      which workers' heartbeats have stopped
-dead_workers.py    recovers what a dead worker left behind
-claimed_stream.py  settles the replies that a dead sender left in ``sending``
-timers.py          due timers become messages of their lanes
-maintenance.py     partitions and retention
+sweeper.py       one round: the dead, what is due, probes, timers, upkeep
+heartbeats.py    which workers' heartbeats have stopped
+dead_workers.py  recovers what a dead worker left behind
+timers.py        due timers become messages of their lanes
+maintenance.py   partitions and retention
 """

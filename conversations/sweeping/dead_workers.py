@@ -10,18 +10,21 @@ from __future__ import annotations
 import os
 import platform
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 import structlog
 
-from conversations import runtime
+from conversations import registry, runtime
 from conversations.contracts import Work
+from conversations.delivering import results
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
 from conversations.lanes import lock
-from conversations.postgres import committer
+from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
-from conversations.sweeping.claimed_stream import CLAIMED
+from conversations.postgres.stream import Stream, as_json
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +72,32 @@ def _delivering() -> list[int]:
     return [row[0] for row in runtime.read(sql("find_delivering"), {"per_channel": PER_CHANNEL, "all_in": ALL_IN})]
 
 
+class ClaimedStream(Stream[uuid.UUID, list[int]]):
+    """Settles the replies that dead senders claimed; an item is the sender's incarnation.
+
+    Nobody knows whether the platform took them. Each becomes pending (sent again), parked,
+    cancelled or unknown, see ``settle_claimed.sql``.
+    """
+
+    name = "claimed"
+    patient = False
+
+    def lane(self, item: uuid.UUID) -> uuid.UUID:
+        return item
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[list[int]]:
+        settled = []
+        for claim in items:
+            lives = as_json(registry.key_lives())
+            values = {"claim": claim, "key_life": lives, "attempts": results.ATTEMPTS}
+            statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
+            settled.append([row[0] for row in database.transaction(connection, statements)["settle"]])
+        return settled
+
+
+CLAIMED = ClaimedStream()
+
+
 def settle(writer: committer.Committer, claim: uuid.UUID) -> None:
     """Settle the replies that the dead sender ``claim`` left, and free their lanes' locks."""
     settled = writer.write(CLAIMED, claim, timeout=5.0)
@@ -76,10 +105,7 @@ def settle(writer: committer.Committer, claim: uuid.UUID) -> None:
 
 
 def recover_predecessor(writer: committer.Committer, incarnation: uuid.UUID) -> None:
-    """Recover what this process's predecessor left, if the supervisor says that one died.
-
-    This is sooner than the sweeper, which waits for a missing heartbeat.
-    """
+    """Recover what this process's predecessor left, if the supervisor says that one died."""
     pid = os.environ.get("PREDECESSOR_PID")
     if not pid or int(pid) == os.getpid():
         return

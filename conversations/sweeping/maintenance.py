@@ -32,8 +32,8 @@ def run() -> dict[str, int]:
         "dropped": drop_partitions(),
         "workers": forget_dead(),
         "statuses": forget_statuses(),
-        "results": forget_results(),
-        "buckets": forget_buckets(),
+        "results": _forget("django_celery_results_taskresult", "date_done", "7 days"),  # of Celery's tasks
+        "buckets": _forget("bucket", "blocked_until", "1 day"),  # blocks of the rate limiter
         "logins": forget_logins(),
     }
 
@@ -72,16 +72,6 @@ def forget_statuses() -> int:
     oldest = f"SELECT id, received_at FROM status ORDER BY id LIMIT {BATCH_ROWS}"  # noqa: S608
     over = f"SELECT id FROM ({oldest}) s WHERE received_at < now() - interval '30 days'"  # noqa: S608  (our own words)
     return len(runtime.execute(f"DELETE FROM status WHERE id = ANY (ARRAY({over})) RETURNING 1"))  # noqa: S608
-
-
-def forget_results() -> int:
-    """Delete a batch of Celery results that are older than a week."""
-    return _forget("django_celery_results_taskresult", "date_done", "7 days")
-
-
-def forget_buckets() -> int:
-    """Delete blocks of the rate limiter a day after they ended."""
-    return _forget("bucket", "blocked_until", "1 day")
 
 
 def forget_logins() -> int:

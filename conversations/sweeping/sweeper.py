@@ -98,14 +98,10 @@ class Sweeper:
             try:
                 pause = BUSY_SECONDS if self.sweep() else SWEEP_SECONDS
             except (psycopg.Error, CoreError) as error:
-                self._forget()
+                self._beats.forget()  # while we could not read heartbeats, they may have gone on
+                self._claims.forget()
                 log.warning("sweep cut short", error=type(error).__name__)
             time.sleep(pause)
-
-    def _forget(self) -> None:
-        """Forget all heartbeats: while we could not read them, they may have gone on."""
-        self._beats.forget()
-        self._claims.forget()
 
     def sweep(self) -> bool:
         """Do one round. Return True if more is due than there is room for hints."""
@@ -154,22 +150,16 @@ class Sweeper:
         for channel_id, tenant_id, bot in channels:
             if not pauses.is_stopped(*pauses.keys_of(kind.activity, bot, channel_id, tenant_id)):
                 by_tenant[tenant_id].append(channel_id)
-        rooms = self._rooms(kind, list(by_tenant))
-        if rooms is None:
+        try:
+            rooms = doorbell.rooms(kind, list(by_tenant))
+        except publisher.AWAY as error:
+            log.warning("the broker is away: working without", error=type(error).__name__)
             every = [channel_id for ids in by_tenant.values() for channel_id in ids]
             return bool(every) and self._claim(
                 kind, every, DIRECTLY if self._has_free_thread(kind) else 0, self._do_directly
             )
         more = [self._claim(kind, ids, rooms[tenant], self._wake) for tenant, ids in by_tenant.items()]
         return any(more)
-
-    def _rooms(self, kind: Work, tenants: Sequence[int]) -> dict[int, int] | None:
-        """Return how many more hints each tenant may leave; None while Redis or the broker is away."""
-        try:
-            return doorbell.rooms(kind, tenants)
-        except publisher.AWAY as error:
-            log.warning("the broker is away: working without", error=type(error).__name__)
-            return None
 
     def _claim(self, kind: Work, channels: list[int], room: int, wake: Wake) -> bool:
         """Claim at most ``room`` due lanes of these channels, and wake them.

@@ -47,7 +47,7 @@ from conversations.models import Message, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.late_replies import LATE, LateItem
-from conversations.sweeping import claimed_stream, timers
+from conversations.sweeping import dead_workers, timers
 from conversations.waking import wake
 from tests.kit.desk_scenes import make_staff
 from tests.kit.entries import accept, entry, make_channel, new_user
@@ -719,7 +719,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(call=calls)
     def a_sender_is_buried(self, call: Call) -> None:
         """Its call may end all the same, later."""
-        claimed_stream.CLAIMED.write(self.db, [call.claim])
+        dead_workers.CLAIMED.write(self.db, [call.claim])
         lane = self.lanes[call.lane]
         answer = lane.answers[call.reply.sequence - 1]
         if (answer.status, answer.claim) != ("sending", str(call.claim)):
