@@ -9,7 +9,6 @@ by the same statements.
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 import time
@@ -109,10 +108,9 @@ class Committer:
         if not stream.patient:
             self.refuse_if_silent()
         failed_lanes: set[Hashable] = set()
-        sizes = itertools.chain([size], itertools.repeat(0))
         tickets = [
-            Ticket(stream, item, done, deadline, item_size, failed_lanes, about)
-            for item, item_size in zip(items, sizes, strict=False)
+            Ticket(stream, item, done, deadline, 0 if place else size, failed_lanes, about)
+            for place, item in enumerate(items)
         ]
         self._room.enter(tickets, may_refuse=not (stream.patient or stream.short or goes_on))
         for ticket in tickets:

@@ -47,8 +47,14 @@ def of_formation() -> int:
 
 
 def of_kind(kind: str) -> int:
-    """Return the connections of a process: ``web``, or a worker's role."""
-    return of_web() if kind == "web" else of_role(kind)
+    """Return the connections of a process: ``web``, or a worker's role.
+
+    A web process stores and reads on one (``Runtime.start_writer``), the others are the ORM's. A
+    worker commits and reads on one; where turns run, there are a reader and the bots' as well.
+    """
+    if kind == "web":
+        return 1 + settings.ORM_CONNECTIONS
+    return 1 + (1 + settings.BOT_CONNECTIONS if kind == Work.HANDLE else 0)
 
 
 def formation() -> Iterator[tuple[str, int]]:
@@ -56,29 +62,16 @@ def formation() -> Iterator[tuple[str, int]]:
 
     Raises ``ImproperlyConfigured``.
     """
-    for name, text in _formation():
-        number = _as_number(text)
+    for part in (os.environ.get("FORMATION") or DEFAULT_FORMATION).split(","):
+        name, _, text = (word.strip() for word in part.partition("="))
+        if not name:
+            continue
+        number = _as_number(text or "1")
         if name == "web":
             yield "web", number * int(os.environ.get("WEB_CONCURRENCY") or 1)
             continue
         for role in _roles(name):
             yield role, number * _as_number(os.environ.get(f"WORKER_{role.upper()}_PROCESSES") or "1")
-
-
-def of_web() -> int:
-    """Return the connections of a web process.
-
-    One stores and reads (``Runtime.start_writer``), the others are the ORM's.
-    """
-    return 1 + settings.ORM_CONNECTIONS
-
-
-def of_role(role: str) -> int:
-    """Return the connections of a worker process of this role.
-
-    One commits and reads. Where turns run, there are a reader and the bots' connections as well.
-    """
-    return 1 + (1 + settings.BOT_CONNECTIONS if role == Work.HANDLE else 0)
 
 
 def of_living(connection: psycopg.Connection[Any]) -> int:
@@ -102,12 +95,6 @@ def named(name: str) -> str:
 def other_hosts(rows: Iterable[tuple[str]]) -> list[str]:
     """Return the hosts in the rows of ``WEB_HOSTS`` without this one."""
     return sorted(host for (host,) in rows if named("store") != f"store@{host}")
-
-
-def _formation() -> list[tuple[str, str]]:
-    """Return name and number (still a text) of each process of ``FORMATION``."""
-    pairs = [part.strip().partition("=") for part in (os.environ.get("FORMATION") or DEFAULT_FORMATION).split(",")]
-    return [(name.strip(), number.strip() or "1") for name, _, number in pairs if name]
 
 
 def _roles(name: str) -> list[str]:

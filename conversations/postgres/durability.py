@@ -40,10 +40,8 @@ def verify_server(connection: psycopg.Connection[Any]) -> None:
     row = connection.execute(QUERY).fetchone()
     assert row is not None
     values = dict(zip((*NEEDED, *REFUSED), row, strict=True))
-    wrong = [f"{name} is {values[name]}" for name in values if not _is_safe(name, values[name])]
-    if wrong:
+    unsafe = [name for name in NEEDED if values[name] != NEEDED[name]]
+    unsafe += [name for name in REFUSED if values[name] == REFUSED[name]]
+    if unsafe:
+        wrong = [f"{name} is {values[name]}" for name in unsafe]
         raise UnsafeDatabase(f"this Postgres can lose what it has confirmed: {', '.join(wrong)}")
-
-
-def _is_safe(name: str, value: str) -> bool:
-    return value != REFUSED[name] if name in REFUSED else value == NEEDED[name]

@@ -164,13 +164,8 @@ _Encoded = tuple[_Compiled, list[bytes | None], list[int]]
 def _encode_statement(query: str, params: Params) -> _Encoded:
     """Return the statement, its values and their formats as libpq takes them."""
     compiled = _compile(query)
-    values: list[bytes | None] = []
-    formats: list[int] = []
-    for value in compiled.values(params):
-        encoded, format_ = _encode_value(value)
-        values.append(encoded)
-        formats.append(format_)
-    return compiled, values, formats
+    encoded = [_encode_value(value) for value in compiled.values(params)]
+    return compiled, [value for value, _ in encoded], [format_ for _, format_ in encoded]
 
 
 def _send(pgconn: pq.abc.PGconn, session: _Session, group: Sequence[_Encoded]) -> list[Callable[[], object] | None]:

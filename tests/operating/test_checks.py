@@ -195,10 +195,8 @@ def test_formation_counts_every_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     monkeypatch.setenv("WORKER_ROLES", "handle,sweep")
     monkeypatch.setenv("WORKER_HANDLE_PROCESSES", "2")
-    of = connection_budget.of_role
-    assert connection_budget.of_formation() == 4 * connection_budget.of_web() + 2 * of("handle") + of("sweep") + 3 * of(
-        "send"
-    )
+    of = connection_budget.of_kind
+    assert connection_budget.of_formation() == 4 * of("web") + 2 * of("handle") + of("sweep") + 3 * of("send")
 
 
 @pytest.mark.parametrize("formation", ["web=many", "clock=1"])
@@ -231,7 +229,7 @@ def test_processes_that_run_count_whatever_formation_says(own_database: str) -> 
             Worker.objects.create(incarnation=uuid.uuid4(), kind="handle")
         Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", dead=True)
         of = connection_budget
-        assert of.of_living(connection) == 2 * of.of_web() + 2 * of.of_role("handle")
+        assert of.of_living(connection) == 2 * of.of_kind("web") + 2 * of.of_kind("handle")
         name, limit = connection.info.dbname, 2 * of.of_formation() + 3
         connection.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT {limit}')  # type: ignore[arg-type]
         try:
