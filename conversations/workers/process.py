@@ -105,9 +105,8 @@ class Process:
 
     def _running(self) -> list[int]:
         """Return the lanes that this process handles; in a sender, those that it delivers."""
-        if self.kind == Work.SEND:
-            return self.sender.locks.running() if self.sender else []
-        return self.handler.locks.running() if self.handler else []
+        engine = self.sender if self.kind == Work.SEND else self.handler
+        return engine.locks.running() if engine else []
 
     def _begin_again(self) -> None:
         """Take a new incarnation: the sweeper marked us dead and made our lanes due for others.

@@ -18,11 +18,11 @@ More than 350 lines in one file: it runs alone, without the package on its path.
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import json
 import mmap
 import os
+import queue
 import selectors
 import signal
 import subprocess
@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import BinaryIO
 
 # Seconds from SIGTERM to SIGKILL. Longer: a host (Heroku: 30 s) kills first; shorter: turns are cut
@@ -82,38 +81,24 @@ class LineWriter:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._waiting: collections.deque[bytes] = collections.deque()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None: the end
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        with self._changed:
-            self._waiting.append(line)
-            self._changed.notify()
+        self._waiting.put(line)
 
     def close(self, timeout_seconds: float) -> None:
         """Write what is left, for at most `timeout_seconds`."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        self._waiting.put(None)
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        while lines := self._take():
+        for line in iter(self._waiting.get, None):
             # A closed reader (`make run | head`) must not stop the work.
             with suppress(OSError, ValueError):
-                self._stream.write(lines)
+                self._stream.write(line)
                 self._stream.flush()
-
-    def _take(self) -> bytes:
-        """Wait for lines and return all of them; b"" once the writer is closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            lines = b"".join(self._waiting)
-            self._waiting.clear()
-            return lines
 
 
 class Run:
@@ -313,10 +298,12 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until the stop. Return 0 if all ended in time, 1 if some had to be killed."""
-        previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        previous = {number: signal.signal(number, lambda *_: self.stop()) for number in STOP_SIGNALS}
         try:
             while not self._stopping:
-                self._start_due()
+                for child in self._children:
+                    if child.due():
+                        self._start(child)
                 self._turn()
             return self._end()
         finally:
@@ -333,14 +320,6 @@ class Supervisor:
     def write(self, text: str) -> None:
         """Write text without a prefix."""
         self._writer.write(text.encode())
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
-
-    def _start_due(self) -> None:
-        for child in self._children:
-            if child.due():
-                self._start(child)
 
     def _start(self, child: Child) -> None:
         try:
