@@ -275,15 +275,10 @@ class Supervisor:
     """Runs `commands` until SIGTERM or SIGINT (or `stop`)."""
 
     def __init__(
-        self,
-        commands: Sequence[Command],
-        *,
-        stream: BinaryIO | None = None,
-        colour: bool | None = None,
-        stop_seconds: float = STOP_SECONDS,
+        self, commands: Sequence[Command], *, stream: BinaryIO | None = None, stop_seconds: float = STOP_SECONDS
     ) -> None:
         stream = stream or sys.stdout.buffer
-        colours = wants_colour(stream) if colour is None else colour
+        colours = wants_colour(stream)
         width = max(len(command.name) for command in commands)
         self._children = [
             Child(command, prefix(command.name, width, index if colours else None))
