@@ -261,11 +261,10 @@ def _decode(session: _Session, results: list[pq.abc.PGresult] | psycopg.Error) -
 
 def _rows(session: _Session, result: pq.abc.PGresult) -> list[Row]:
     """Return the rows of a result as tuples of Python values."""
-    count = result.ntuples
-    if not count:
+    if not result.ntuples:
         return []
     session.transformer.set_pgresult(result)
-    return session.transformer.load_rows(0, count, tuple)
+    return session.transformer.load_rows(0, result.ntuples, tuple)
 
 
 # ---------------------------------------------------------------- values
