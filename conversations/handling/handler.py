@@ -45,9 +45,10 @@ TURNS_PER_HOLD = 20
 # Seconds after which a lane is released although more messages wait, for the same reason. Longer:
 # fewer locks and wakes for a long backlog; shorter: other lanes wait less.
 HOLD_SECONDS = 1.0
-# The same in seconds while tasks wait for lanes to be released; the lane is woken again. Longer:
-# those tasks wait longer; shorter: more wakes.
-SHORT_HOLD_SECONDS = 0.1
+# The same in seconds while tasks wait for lanes to be released; the lane is woken again. Longer: those
+# tasks wait longer; shorter: more wakes. Tried on 2 cores with a tenant's backlog beside another tenant:
+# 0.1, 0.03 and 0.015 made the other's p99 242, 168 and 123 ms, and the backlog lost 19, 14 and 15 %.
+SHORT_HOLD_SECONDS = 0.015
 # Lanes read in one query at most. Larger: fewer queries, and the first lane of a batch waits longer
 # for the rest; smaller: more queries.
 LANES_PER_READ = 64
