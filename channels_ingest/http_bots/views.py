@@ -16,7 +16,7 @@ from conversations.storing import intake, late_replies
 @csrf_exempt
 def late_reply(request: HttpRequest, public_id: str) -> HttpResponse:
     """Answer one reply that a bot posts."""
-    return exchange.answer("http bot", lambda: _receive(request, public_id))
+    return exchange.answer("http bot", request, lambda: _receive(request, public_id))
 
 
 def _receive(request: HttpRequest, public_id: str) -> HttpResponse:

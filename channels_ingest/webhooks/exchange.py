@@ -41,7 +41,7 @@ Verify = Callable[[ChannelConfig, WebhookRequest], bool]
 RETRY_AFTER_SECONDS = 2
 
 
-def answer(platform: str, receive: Callable[[], HttpResponse]) -> HttpResponse:
+def answer(platform: str, request: HttpRequest, receive: Callable[[], HttpResponse]) -> HttpResponse:
     """Return what ``receive`` returns, or an answer to what it raises: 503 for a fault of ours.
 
     ``receive`` holds one of the slots for webhooks, except while it reads the body.
@@ -52,13 +52,24 @@ def answer(platform: str, receive: Callable[[], HttpResponse]) -> HttpResponse:
     except raw_body.BodyError as error:
         return come_again() if error.status == 503 else HttpResponse(status=error.status)
     except Busy:
-        return come_again()
+        pass
     except CoreError as error:
         log.error("webhook not stored", extra={"platform": platform, "error": type(error).__name__})
-        return come_again()
     except Exception as error:  # a fault of ours, whatever it is: the platform must come again
         log.exception("webhook failed", extra={"platform": platform, "error": type(error).__name__})
-        return come_again()
+    _read_unread(request)
+    return come_again()
+
+
+def _read_unread(request: HttpRequest) -> None:
+    """Read a small body that nobody has read.
+
+    A server that answers first closes the connection, and a client that is still sending may be
+    told of a broken connection instead of the answer.
+    """
+    if not isinstance(request.META["wsgi.input"], body_limits.LimitedBody):
+        with contextlib.suppress(raw_body.BodyError), body_limits.LimitedBody(request.META, body_limits.PAGE_SECONDS):
+            raw_body.read(request.META, raw_body.CHUNK)
 
 
 def before_body(request: HttpRequest) -> dict[str, str]:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 @csrf_exempt
 def webhook(request: HttpRequest, platform: str, public_id: str) -> HttpResponse:
     """Answer one request of a platform."""
-    return exchange.answer(platform, lambda: _receive(request, platform, public_id))
+    return exchange.answer(platform, request, lambda: _receive(request, platform, public_id))
 
 
 def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpResponse:

@@ -107,7 +107,8 @@ class Crowd:
         try:
             url = f"http://127.0.0.1:{port}{self.channel.webhook_path}"
             status = self._http.request("POST", url, body=body, headers=headers).status
-        except urllib3.exceptions.HTTPError:
+        except urllib3.exceptions.HTTPError as error:
+            print(f"not answered: {error!r}")
             status = 0
         with self._counting:
             self.answers[status] += 1
