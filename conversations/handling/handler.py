@@ -293,7 +293,7 @@ class Handler:
         else changed the lane since it was read, and may be working on it.
         """
         held.probe = held.probe and not held.turns  # heads that start no turn (an edit) do not use up the probe
-        longest_hold = SHORT_HOLD_SECONDS if self._backpressure.waiting else HOLD_SECONDS
+        longest_hold = SHORT_HOLD_SECONDS if self._backpressure.waiting and not held.probe else HOLD_SECONDS
         hold_is_over = held.turns >= TURNS_PER_HOLD or time.monotonic() - held.since > longest_hold
         if behind and not hold_is_over:
             self._reads.put([held])

@@ -230,7 +230,7 @@ def free(kind: Work, token: str, conversation_ids: Sequence[int]) -> list[int]:
 
 
 def _ask(script: str, kind: Work, lanes: Sequence[int], *arguments: str | int) -> dict[int, int]:
-    """Run a script on the locks of ``lanes``. Return its answer for each. Raises ``redis.RedisError``."""
+    """Run a script on the locks of distinct ``lanes``. Return its answers. Raises ``redis.RedisError``."""
     answers = run_script(script, [key(kind, lane) for lane in lanes], arguments)
     assert isinstance(answers, list)
     return dict(zip(lanes, answers, strict=True))

@@ -13,7 +13,7 @@ import pytest
 from conversations import turns
 from conversations.handling import backpressure, verdicts
 from conversations.handling.backpressure import IN_HAND
-from conversations.handling.handler import Handler
+from conversations.handling.handler import SHORT_HOLD_SECONDS, Handler
 from conversations.handling.held import Held, Turn
 from conversations.lanes import pauses
 from tests.kit.stack import wait_until
@@ -78,6 +78,21 @@ def test_a_process_whose_turns_wait_for_threads_takes_no_more(handler: Handler) 
     wait_until(lambda: not handler.has_room(0.0), 5, "it waits too long")
     handler._backpressure.mark_busy(lane)
     assert handler.has_room(0.0)
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_waiting_task_shortens_every_hold_but_that_of_a_probe(
+    handler: Handler, monkeypatch: pytest.MonkeyPatch, probe: bool
+) -> None:
+    """A probe would come back as an ordinary lane, and its paused bot would stay untried."""
+    handler._backpressure.waiting = True
+    released: list[Held] = []
+    monkeypatch.setattr(handler._reads, "put", lambda lanes: None)
+    monkeypatch.setattr(handler._releases, "put", released.extend)
+    held = Held(next(_lanes), probe)
+    held.since -= SHORT_HOLD_SECONDS
+    handler._continue(held, cast(Any, SimpleNamespace(tenant_id=1)), behind=True, moved=False)
+    assert released == ([] if probe else [held])
 
 
 def test_a_lane_whose_failure_cannot_be_written_is_released(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,11 +112,13 @@ MINE_LOCKED_WHILE_LOOKING = """
                         WHERE l.channel_id = i.channel_id AND l.chat = i.lane_chat AND l."user" = i.lane_user
                         LIMIT 1 FOR NO KEY UPDATE) c"""
 
-# As lanes/lua/release.lua and extend.lua, without a look at the owner.
+# As lanes/lua/release.lua (where locks with word are kept) and extend.lua, without a look at the owner.
 RELEASE_ANYBODYS = """
 local result = {}
 for i, key in ipairs(KEYS) do
-  if ARGV[2] == '1' and redis.call('HDEL', key, 'w') == 1 then
+  if ARGV[2] == '0' and redis.call('HGET', key, 'o') ~= ARGV[1] then
+    result[i] = 0
+  elseif ARGV[2] == '1' and redis.call('HDEL', key, 'w') == 1 then
     result[i] = 2
   else
     redis.call('DEL', key)
