@@ -147,7 +147,7 @@ class ChannelCache:
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
-        self._loading = threading.Lock()
+        self._loading: dict[tuple[str, str | int], threading.Lock] = {}  # of what is being read
         self._failed_at = 0.0  # when a read of a channel failed last
 
     def get(self, column: str, value: str | int) -> ChannelConfig | None:
@@ -157,8 +157,10 @@ class ChannelCache:
         """
         known = self.known.get((column, value))
         age = time.monotonic() - known[0] if known is not None else float("inf")
-        if known is not None and (age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and self._loading.locked())):
-            return known[1]  # another thread reads a channel: do not wait for it
+        if known is not None and (
+            age < CHANNEL_SECONDS or (age < 2 * CHANNEL_SECONDS and (column, value) in self._loading)
+        ):
+            return known[1]  # another thread reads this channel: do not wait for it
         try:
             return self._loaded(column, value)
         except (psycopg.Error, CoreError):
@@ -167,13 +169,14 @@ class ChannelCache:
             raise
 
     def _loaded(self, column: str, value: str | int) -> ChannelConfig | None:
-        """Read a channel, one thread at a time: the others find it cached.
+        """Read a channel, one thread at a time: the others find it cached. None waits for other channels.
 
         A read that fails, fails for all that waited for it: each of them would connect in vain, one after
         the other, while the webhooks behind them wait for their threads. Raises if the database is silent.
         """
         began = time.monotonic()
-        while not self._loading.acquire(timeout=WAIT_SECONDS):
+        loading = self._loading.setdefault((column, value), threading.Lock())
+        while not loading.acquire(timeout=WAIT_SECONDS):
             runtime.current().refuse_if_silent()
         try:
             known = self.known.get((column, value))
@@ -191,7 +194,8 @@ class ChannelCache:
             self.known[column, value] = (time.monotonic(), config)
             return config
         finally:
-            self._loading.release()
+            self._loading.pop((column, value), None)  # who still waits for this lock finds the channel cached
+            loading.release()
 
 
 _cache = runtime.kept(ChannelCache)

@@ -42,3 +42,24 @@ def test_a_database_that_refuses_connections_is_asked_once_for_all_that_wait(mon
     assert len(asked) == 1
     look(0)
     assert len(asked) == 2, "the next one asks again"
+
+
+def test_a_webhook_waits_for_no_other_channels_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a slow database, one after the other takes longer than a webhook may."""
+    first_reads, go_on = threading.Event(), threading.Event()
+
+    def read(query: str, values: tuple[str]) -> list[Any]:
+        if values == ("first",):
+            first_reads.set()
+            assert go_on.wait(10)
+        return []
+
+    monkeypatch.setattr(runtime, "read", read)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(registry.channel_by_public_id, "telegram", "first")
+        assert first_reads.wait(10)
+        registry.forget_channels()
+        for number in range(20):
+            registry.channel_by_public_id("telegram", f"other-{number}")
+        go_on.set()
+        first.result(10)
