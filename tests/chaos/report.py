@@ -47,6 +47,7 @@ HEAD = """\
 What is promised, how it is tested, the latest figures, and what is not covered. `make chaos-smoke` (3 minutes),
 `make chaos`, `make chaos-all` and `make chaos-mutants` measure all of it again on your machine; how the checker
 works is in [its README](../tests/chaos/README.md).
+[Runs that failed](measurements/failed-runs.md), and what was mended.
 
 ## What is promised
 
