@@ -41,7 +41,7 @@ DUMP = {
                      JOIN channel n ON n.id = c.channel_id
                     ORDER BY m.conversation_id, m.sequence, m.id""",
     "replies": """SELECT r.id, r.conversation_id AS lane, n.name AS ch, c.user AS u, r.sequence, r.message_id, r.author,
-                         r.status, r.attempts, r.intent_number AS intents, r.body ->> 'text' AS text, r.error,
+                         r.status, r.attempts, r.body ->> 'text' AS text, r.error,
                          extract(epoch FROM r.created_at)::float AS created,
                          extract(epoch FROM r.settled_at)::float AS settled
                     FROM reply r JOIN conversation c ON c.id = r.conversation_id JOIN channel n ON n.id = c.channel_id

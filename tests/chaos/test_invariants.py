@@ -93,7 +93,7 @@ class Teller:
         sequence = 1 + sum(reply["lane"] == lane for reply in self.rows["replies"])
         self.rows["replies"].append({"id": message_id, "lane": lane, "ch": place, "u": user, "sequence": sequence,
                                      "message_id": message_id, "author": "bot", "status": "sent", "attempts": 1,
-                                     "intents": 1, "text": text, "error": "", "created": wall(at),
+                                     "text": text, "error": "", "created": wall(at),
                                      "settled": wall(at + 0.2)})  # fmt: skip
         self.calls.append({"t_ns": clock(at + 0.1), "done_ns": clock(at + 0.1), "account": BY_NAME[place].account,
                            "chat": user, "text": text, "key": f"key-{message_id}", "decision": "ok", "accepted": True,
@@ -268,10 +268,10 @@ def test_idle_transactions_and_many_connections_are_leaks() -> None:
 
 def test_a_second_showing_of_a_reply_in_doubt_is_admitted_without_keys_only() -> None:
     run = Teller()
-    run.reply(3).update(attempts=2, intents=2)
+    run.reply(3)["attempts"] = 2
     run.show(3)
     assert invariants.judge(run.evidence()) == []
-    run.reply(8).update(attempts=2, intents=2)
+    run.reply(8)["attempts"] = 2
     run.show(8)
     assert found_by("I12", run.evidence())
 

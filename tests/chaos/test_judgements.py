@@ -37,11 +37,12 @@ def turn(number: int, outcome: str, **more: Any) -> dict[str, Any]:
 
 def reply(sequence: int, text: str, author: str = "bot", created: float = 1.0) -> dict[str, Any]:
     return {"id": sequence, "lane": 1, "ch": "keep", "u": "keep-1", "sequence": sequence, "message_id": 7, "text": text,
-            "author": author, "attempts": 1, "intents": 1, "created": created}  # fmt: skip
+            "author": author, "attempts": 1, "created": created}  # fmt: skip
 
 
 def call(text: str, second: float) -> dict[str, Any]:
-    return {"account": "keep/any", "chat": "keep-1", "text": text, "t_ns": int(second * 1e9), "accepted": True}
+    return {"account": "keep/any", "chat": "keep-1", "text": text, "t_ns": int(second * 1e9), "accepted": True,
+            "decision": "ok"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -75,12 +76,28 @@ def test_an_older_reply_sent_after_a_take_over_is_reported() -> None:
 def test_a_reply_shown_twice_after_a_certain_outcome_is_reported() -> None:
     lane = {**LANE, "ch": "plain", "u": "100001"}
     calls = [{**call("a", second), "account": "1:plain", "chat": "100001", "key": ""} for second in (1.0, 2.0)]
-    for intents, wrong in ((1, 1), (2, 0)):
-        sent = {**reply(1, "a"), "ch": "plain", "u": "100001", "intents": intents}
+    for error, attempts, wrong in (("", 1, 1), ("no answer: ReadTimeoutError", 1, 0), ("HTTP 500", 2, 0)):
+        sent = {**reply(1, "a"), "ch": "plain", "u": "100001", "attempts": attempts, "error": error}
         seen = evidence(
             lanes=[lane], messages=[{**message(), "ch": "plain", "u": "100001"}], replies=[sent], calls=calls
         )
-        assert len(found("I12", seen)) == wrong, intents
+        assert len(found("I12", seen)) == wrong, (error, attempts)
+
+
+def test_a_reply_shown_again_after_a_spoiled_answer_is_admitted_as_often_as_answers_were_spoiled() -> None:
+    """Its channel was paused meanwhile: only the first call spent an attempt."""
+    lane = {**LANE, "ch": "plain", "u": "100001"}
+    sent = {**reply(1, "a"), "ch": "plain", "u": "100001", "attempts": 2, "error": "an answer that is not Telegram's"}
+    for decisions, wrong in (
+        (("accept_then_cut", "accept_then_nonsense", "ok"), 0),
+        (("accept_then_cut", "ok", "ok"), 1),
+    ):
+        calls = [{**call("a", second), "account": "1:plain", "chat": "100001", "key": "", "decision": decision}
+                 for second, decision in enumerate(decisions)]  # fmt: skip
+        seen = evidence(
+            lanes=[lane], messages=[{**message(), "ch": "plain", "u": "100001"}], replies=[sent], calls=calls
+        )
+        assert len(found("I12", seen)) == wrong, decisions
 
 
 def test_a_sorry_text_that_overtakes_is_reported() -> None:
