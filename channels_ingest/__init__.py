@@ -12,6 +12,7 @@ its success code; when the fault is ours it is answered 503, so that the platfor
     bots.py           the bot named http
     webchat/          our own chat page and widget
     channel_setup.py  what a person sets becomes a checked row
+    app_setup.py      the same for apps: secrets that several channels share
     checks.py         warns of channels that lack settings
     management/       `manage.py` commands
     apps.py           the edge as a Django app

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from channels_ingest.adapters.base import Option
 from channels_ingest.adapters.setting_checks import URL, check_pattern, check_url
@@ -22,7 +22,7 @@ from conversations import registry
 from conversations.contracts import ChannelConfig, Work
 from conversations.errors import UnknownBot, UnknownPlatform, WrongSetting
 from conversations.lanes import pauses
-from conversations.models import Audit, Channel, Tenant
+from conversations.models import App, Audit, Channel, Tenant
 
 # Options that every channel has.
 OPTIONS = (
@@ -56,6 +56,7 @@ def apply(
     bot: str | None = None,
     api_base: str | None = None,
     active: bool | None = None,
+    app: str | None = None,
     fresh: bool = False,
 ) -> tuple[Channel, str]:
     """Create the channel of this tenant and name, or change it.
@@ -69,7 +70,7 @@ def apply(
         raise WrongSetting(f"{tenant} already has a {channel.platform} channel named {name!r}: {channel.public_id}")
     if channel is None:
         channel = Channel(tenant=owner, platform=platform, name=name)
-    return channel, change(channel, given, bot=bot, api_base=api_base, active=active)
+    return channel, change(channel, given, bot=bot, api_base=api_base, active=active, app=app)
 
 
 def change(
@@ -79,21 +80,26 @@ def change(
     bot: str | None = None,
     api_base: str | None = None,
     active: bool | None = None,
+    app: str | None = None,
 ) -> str:
     """Write the settings that differ, with an audit entry; return created, changed or unchanged.
 
-    None leaves a setting as it is. The audit entry holds old and new values, but of credentials
-    only the names. A new channel must be complete, unless it is switched off.
+    None leaves a setting as it is; ``app`` is the public id of one, '' for none. The audit entry
+    holds old and new values, but of credentials only the names. A new channel must be complete,
+    unless it is switched off.
     """
     created = channel.pk is None
     before = {} if created else _settings_of(channel)
     credentials, options = checked(channel.platform, given)
+    if app is not None:
+        channel.app = _app_for(channel, app) if app else None
     if created:
-        credentials = {**generated(channel.platform, given), **credentials}
+        credentials = {**generated(channel.platform, [*given, *_sealed_in_app(channel)]), **credentials}
     credentials = {
         name: value for name, value in credentials.items() if channel.open_credentials().get(name, "") != value
     }
     channel.options = {**channel.options, **options}
+    channel.external_id = str(channel.options.get(_adapter(channel.platform).channel_ref_option, ""))
     channel.bot = _known_bot(bot) if bot is not None else channel.bot
     if api_base is not None:
         check_url(api_base)
@@ -105,18 +111,54 @@ def change(
     channel.set_credentials(credentials)
     if created and channel.active:
         _refuse_incomplete(channel)
-    with transaction.atomic():
-        channel.save()
-        Audit.objects.create(
-            verb="add channel" if created else "change channel",
-            tenant_id=channel.tenant_id,
-            subject=f"channel {channel.public_id}",
-            changes=changes,
-        )
-    registry.forget_channels()
-    for work in (Work.HANDLE, Work.SEND) if credentials else (Work.HANDLE,):  # what was wrong may be right now
-        pauses.count_success(pauses.Key(pauses.CHANNEL, str(channel.pk), work.activity))
+    save(channel, "add channel" if created else "change channel", changes)
+    end_pauses([channel.pk], (Work.HANDLE, Work.SEND) if credentials or "app" in changes else (Work.HANDLE,))
     return "created" if created else "changed"
+
+
+def save(row: Channel | App, verb: str, changes: Mapping[str, Any]) -> None:
+    """Write a channel or an app with its audit entry.
+
+    Raises ``WrongSetting`` if another one has its name, or its id in the app.
+    """
+    try:
+        with transaction.atomic():
+            row.save()
+            subject = row.place().replace(":", " ", 1)
+            Audit.objects.create(verb=verb, tenant_id=row.tenant_id, subject=subject, changes=changes)
+    except IntegrityError as error:
+        option = _adapter(row.platform).channel_ref_option
+        by_id = "channel_once_per_app" in str(error)
+        raise WrongSetting(f"the app has a channel with this {option}" if by_id else "the name is taken") from None
+    registry.forget_channels()
+
+
+def end_pauses(channels: Iterable[int], works: Iterable[Work]) -> None:
+    """End pauses of channels: what was wrong may be right now."""
+    for channel in channels:
+        for work in works:
+            pauses.count_success(pauses.Key(pauses.CHANNEL, str(channel), work.activity))
+
+
+def find_app(public_id: str) -> App:
+    """Return the app with this public id. Raises ``WrongSetting``."""
+    app = App.objects.filter(public_id=public_id).first()
+    if app is None:
+        raise WrongSetting(f"no app has the public id {public_id!r}; add_app prints it")
+    return app
+
+
+def _app_for(channel: Channel, public_id: str) -> App:
+    """Return the app if the channel may belong to it. Raises ``WrongSetting``."""
+    app = find_app(public_id)
+    if app.platform != channel.platform or app.tenant_id not in (None, channel.tenant_id):
+        raise WrongSetting(f"{app} is another platform's or another tenant's")
+    return app
+
+
+def _sealed_in_app(channel: Channel) -> list[str]:
+    """Return the names of the credentials that the channel's app has."""
+    return list(channel.app.sealed) if channel.app else []
 
 
 def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
@@ -153,7 +195,8 @@ def missing(channel: Channel) -> list[str]:
         return ["adapter"]
     needed = [secret.name for secret in _adapter(channel.platform).secrets if secret.required]
     needed += HTTP_BOT_NEEDS if channel.bot == "http" else []
-    present = {*channel.sealed, *(name for name, value in channel.options.items() if value)}
+    needed += [_adapter(channel.platform).channel_ref_option] if channel.app else []
+    present = {*channel.sealed, *_sealed_in_app(channel), *(name for name, value in channel.options.items() if value)}
     present |= {"outbound_url"} if channel.api_base else set()
     present |= {"bot_secret"} if "secret" in present else set()
     return [name for name in dict.fromkeys(needed) if name not in present]
@@ -162,32 +205,25 @@ def missing(channel: Channel) -> list[str]:
 def _refuse_incomplete(channel: Channel) -> None:
     """Raise ``WrongSetting``, which says what is missing and how to set it, unless all is there."""
     adapter = _adapter(channel.platform)
-    helps = {**adapter.describe_credentials(), **{option.name: option.help for option in OPTIONS}}
+    helps = {**adapter.describe_credentials(), **{name: o.help for name, o in options_of(channel.platform).items()}}
     lacks = [f"--set {name}=... ({helps[name]})" for name in missing(channel)]
     if lacks:
         raise WrongSetting(f"a {channel.platform} channel with the bot {channel.bot!r} also needs {', '.join(lacks)}")
 
 
-def generated(platform: str, given: Mapping[str, str]) -> dict[str, str]:
+def generated(platform: str, given: Iterable[str]) -> dict[str, str]:
     """Generate the secrets that we choose ourselves, unless they were given."""
+    names = set(given)
     declared = _adapter(platform).secrets
-    return {s.name: secrets.token_urlsafe(32) for s in declared if s.generated and s.name not in given}
+    return {s.name: secrets.token_urlsafe(32) for s in declared if s.generated and s.name not in names}
 
 
 def config(channel: Channel) -> ChannelConfig:
-    """Return the row as adapters see it."""
-    return ChannelConfig(
-        id=channel.pk,
-        public_id=channel.public_id,
-        platform=channel.platform,
-        tenant_id=channel.tenant_id,
-        name=channel.name,
-        bot=channel.bot,
-        active=channel.active,
-        credentials=channel.open_credentials(),
-        options=channel.options,
-        api_base=channel.api_base,
-    )
+    """Return the channel as adapters see it, as it is stored."""
+    registry.forget_channels()
+    found = registry.channel(channel.pk)
+    assert found is not None
+    return found
 
 
 def read_value(value: str) -> str:
@@ -207,7 +243,8 @@ def read_value(value: str) -> str:
 
 def _settings_of(channel: Channel) -> dict[str, Any]:
     """Return a channel's settings without credentials, for the audit entry."""
-    return {"bot": channel.bot, "api_base": channel.api_base, "active": channel.active, **channel.options}
+    app = channel.app.public_id if channel.app else ""
+    return {"bot": channel.bot, "api_base": channel.api_base, "active": channel.active, "app": app, **channel.options}
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:

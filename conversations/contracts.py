@@ -114,7 +114,8 @@ class Entry(Struct, frozen=True):
     ``sequence``: the platform's own number in this conversation, without gaps (generic ``seq``).
     ``address``: what a send needs to reach this chat; merged into the conversation's address.
     ``group``: True if more than one person may write in this chat.
-    ``channel_ref``: the platform's id of another channel of the same app; empty: this channel.
+    ``channel_ref``: the platform's id of the channel that it is for, where one webhook serves all
+    channels of an app; empty: the channel of the webhook's URL.
     """
 
     kind: Kind
@@ -144,7 +145,10 @@ class Entry(Struct, frozen=True):
 
 
 class StatusUpdate(Struct, frozen=True):
-    """A platform's report on one of our replies: ``status`` is sent, delivered, read or failed."""
+    """A platform's report on one of our replies: ``status`` is sent, delivered, read or failed.
+
+    ``channel_ref``: as in ``Entry``.
+    """
 
     platform_id: str
     status: str
@@ -152,6 +156,7 @@ class StatusUpdate(Struct, frozen=True):
     key: str = ""  # our idempotency key, if the platform returns it
     error: str = ""
     delivery_id: str = ""
+    channel_ref: str = ""
 
 
 class Note(Struct, frozen=True):
@@ -196,7 +201,12 @@ class Answer(Struct, frozen=True):
 
 
 class ChannelConfig(Struct, frozen=True):
-    """A channel's settings, decrypted and read-only; cached, see ``registry.CHANNEL_SECONDS``."""
+    """A channel's settings, decrypted and read-only; cached, see ``registry.CHANNEL_SECONDS``.
+
+    ``external_id``: the platform's id of this channel, as ``Entry.channel_ref`` names it.
+    ``app_id``: the app to whose other channels its webhooks may bring entries; 0: none.
+    ``inherited``: names of those ``credentials`` that are the app's.
+    """
 
     id: int
     public_id: str
@@ -208,6 +218,14 @@ class ChannelConfig(Struct, frozen=True):
     credentials: Mapping[str, str] = {}
     options: Mapping[str, Any] = {}
     api_base: str = ""
+    external_id: str = ""
+    app_id: int = 0
+    inherited: tuple[str, ...] = ()
+
+    def with_secrets_of_app(self) -> ChannelConfig:
+        """Return the channel with only those credentials that are its app's."""
+        kept = {name: value for name, value in self.credentials.items() if name in self.inherited}
+        return msgspec.structs.replace(self, credentials=kept)
 
     def secrets(self, name: str) -> list[str]:
         """Return the current value of a secret and, during a rotation, the previous one."""
@@ -329,6 +347,8 @@ class Adapter(Protocol):
 
     platform: str
     limits: Sequence[Limit]
+    channel_noun: str
+    channel_ref_option: str
 
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None: ...
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool: ...

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 from conversations import crypto, installation, runtime
 from conversations.contracts import Adapter, ChannelConfig
 from conversations.errors import CoreError, NotStored, UnknownBot, UnknownPlatform
+from conversations.postgres.storable_text import storable
 
 # Seconds for which a channel is cached. Larger: changed settings take effect later; smaller: more
 # reads.
@@ -35,8 +36,9 @@ WAIT_SECONDS = 0.1
 # channels, whose settings were read long ago, are refused sooner.
 SPOOL_SECONDS = 600.0
 
-# Cached channels, None for unknown ones. Unknown public ids come from strangers' URLs, so at this
-# size the cache is emptied. Larger: more memory; smaller: known channels are read again more often.
+# Cached channels, None for unknown ones. Unknown public ids come from strangers' URLs, and unknown ids
+# of platforms from webhooks of apps, so at this size the cache is emptied. Larger: more memory;
+# smaller: known channels are read again more often.
 CACHED_CHANNELS = 100_000
 
 _bots: dict[str, Callable[..., Any]] = {}
@@ -132,8 +134,26 @@ def channel_by_public_id(platform: str | None, public_id: str) -> ChannelConfig 
     return found if found is not None and platform in (None, found.platform) else None
 
 
+def channels_of_app(app_id: int, refs: Collection[str]) -> dict[str, ChannelConfig]:
+    """Return those channels of an app that its platform calls by one of ``refs``, by that id.
+
+    They have no credentials: storing needs none, and a channel whose credentials cannot be decrypted
+    must not hold up a request for others.
+    """
+    return _cache().of_app(app_id, {ref for ref in refs if storable(ref)}) if app_id else {}
+
+
+def inherited(own: Iterable[str], of_app: Iterable[str]) -> tuple[str, ...]:
+    """Return which credentials of an app a channel takes over that has ``own`` ones, by name.
+
+    A secret of its own replaces both values of the app's, the current and the previous one.
+    """
+    names = {name.removesuffix("_previous") for name in own}
+    return tuple(name for name in of_app if name.removesuffix("_previous") not in names)
+
+
 def forget_channels() -> None:
-    """Empty the cache, after this process has changed a channel."""
+    """Empty the cache, after this process has changed a channel or an app."""
     _cache().known.clear()
 
 
@@ -146,7 +166,7 @@ class ChannelCache:
     """
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, str | int], tuple[float, ChannelConfig | None]] = {}
+        self.known: dict[tuple[str, str | int | tuple[int, str]], tuple[float, ChannelConfig | None]] = {}
         self._loading: dict[tuple[str, str | int], threading.Lock] = {}  # of what is being read
         self._failed_at = 0.0  # when a read of a channel failed last
 
@@ -167,6 +187,19 @@ class ChannelCache:
             if settings.SPOOL_DIR and known is not None and known[1] and time.monotonic() - known[0] < SPOOL_SECONDS:
                 return known[1]
             raise
+
+    def of_app(self, app_id: int, refs: Collection[str]) -> dict[str, ChannelConfig]:
+        """Return channels of an app by the platform's ids; all that are too old are read at once."""
+        known = {ref: self.known.get(("of_app", (app_id, ref)), (-CHANNEL_SECONDS, None)) for ref in refs}
+        now = time.monotonic()
+        old = [ref for ref, (read_at, _) in known.items() if now - read_at >= CHANNEL_SECONDS]
+        if old:
+            found = {config.external_id: config for config in _load_of_app(app_id, old)}
+            if len(self.known) > CACHED_CHANNELS:
+                self.known.clear()
+            known |= {ref: (now, found.get(ref)) for ref in old}
+            self.known |= {("of_app", (app_id, ref)): known[ref] for ref in old}
+        return {ref: config for ref, (_, config) in known.items() if config is not None}
 
     def _loaded(self, column: str, value: str | int) -> ChannelConfig | None:
         """Read a channel, one thread at a time: the others find it cached. None waits for other channels.
@@ -201,24 +234,45 @@ class ChannelCache:
 _cache = runtime.kept(ChannelCache)
 
 
+COLUMNS = ("id", "public_id", "platform", "tenant_id", "name", "bot", "active", "options", "api_base", "external_id")
+# An app counts only for channels of its own platform and tenant, whatever ``channel.app_id`` says.
+CHANNELS = f"""SELECT {", ".join(f"c.{column}" for column in COLUMNS)},
+                       a.id, a.public_id, a.tenant_id, a.sealed, c.sealed
+                  FROM channel c
+                  LEFT JOIN app a ON a.id = c.app_id AND a.platform = c.platform
+                                 AND coalesce(a.tenant_id, c.tenant_id) = c.tenant_id"""  # noqa: S608  (constants)
+
+
 def _load(column: str, value: str | int) -> ChannelConfig | None:
     """Read one channel from the database."""
-    query = f"""SELECT c.id, c.public_id, c.platform, c.tenant_id, c.name, c.bot, c.active,
-                       c.sealed, c.options, c.api_base
-                  FROM channel c WHERE c.{column} = %s"""  # noqa: S608  (two constants, above)
-    rows = runtime.read(query, (value,))
+    rows = runtime.read(f"{CHANNELS} WHERE c.{column} = %s", (value,))
     return _open(rows[0]) if rows else None
 
 
-def _open(row: tuple[Any, ...]) -> ChannelConfig:
-    """Make a channel of its row, with decrypted credentials.
+def _load_of_app(app_id: int, refs: Collection[str]) -> list[ChannelConfig]:
+    """Read channels of an app by the platform's ids, without credentials."""
+    query = f"{CHANNELS} WHERE a.id = %s AND c.external_id = ANY (%s) AND c.external_id <> ''"
+    return [_without_credentials(row) for row in runtime.read(query, (app_id, list(refs)))]
 
-    Raises ``InvalidToken`` for credentials sealed for another channel or with another key.
+
+def _without_credentials(row: tuple[Any, ...]) -> ChannelConfig:
+    """Make a channel of a row of ``CHANNELS``."""
+    fields = dict(zip(COLUMNS, row, strict=False))
+    return ChannelConfig(**fields, app_id=row[len(COLUMNS)] or 0)
+
+
+def _open(row: tuple[Any, ...]) -> ChannelConfig:
+    """Make a channel of its row, with decrypted credentials: its own, and its app's where it has none.
+
+    Raises ``InvalidToken`` for credentials sealed for another row or with another key.
     """
-    *values, sealed, options, api_base = row
-    fields = dict(zip(("id", "public_id", "platform", "tenant_id", "name", "bot", "active"), values, strict=True))
-    credentials = crypto.unseal_fields(sealed, f"channel:{fields['public_id']}", fields["tenant_id"])
-    return ChannelConfig(**fields, credentials=credentials, options=options, api_base=api_base)
+    config = _without_credentials(row)
+    app_id, app_public_id, app_tenant_id, app_sealed, sealed = row[len(COLUMNS) :]
+    own = crypto.unseal_fields(sealed, f"channel:{config.public_id}", config.tenant_id)
+    of_app = crypto.unseal_fields(app_sealed, f"app:{app_public_id}", app_tenant_id or 0) if app_id else {}
+    names = inherited(own, of_app)
+    credentials = {**own, **{name: of_app[name] for name in names}}
+    return msgspec.structs.replace(config, credentials=credentials, inherited=names)
 
 
 def describe(config: ChannelConfig) -> bytes:

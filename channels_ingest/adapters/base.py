@@ -84,6 +84,8 @@ class Adapter(abc.ABC):
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
     shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET
+    channel_noun: ClassVar[str] = "account"  # what people call a channel here: number, page, workspace
+    channel_ref_option: ClassVar[str] = ""  # the option that holds what `channel_ref` names; '': it has no apps
 
     def __init_subclass__(cls) -> None:
         """Let a class with a ``verify`` of its own not inherit another's ``precheck``: they belong together."""

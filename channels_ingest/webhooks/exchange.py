@@ -156,6 +156,16 @@ def is_authentic(verify: Verify, channel: ChannelConfig, incoming: WebhookReques
     return True
 
 
+def within_app(verify: Verify, channel: ChannelConfig, incoming: WebhookRequest) -> ChannelConfig:
+    """Return the channel, and without its app unless the app's own secrets prove the request.
+
+    Otherwise whoever knows a secret of this channel alone could write to the app's other channels.
+    """
+    if not channel.app_id or verify(channel.with_secrets_of_app(), incoming):
+        return channel
+    return msgspec.structs.replace(channel, app_id=0)
+
+
 def _without(names: Collection[str], channel: ChannelConfig) -> dict[str, str]:
     return {name: value for name, value in channel.credentials.items() if name not in names}
 

@@ -45,6 +45,7 @@ def _receive(request: HttpRequest, platform: str, public_id: str) -> HttpRespons
         authentic = exchange.is_authentic(adapter.verify, channel, incoming)
     if not authentic:
         return exchange.refuse(request)
+    channel = exchange.within_app(adapter.verify, channel, incoming)
     intake.accept(channel, _parse(adapter, channel, incoming), incoming, spent=lookup_seconds)
     return exchange.respond(adapter.answer(channel, incoming))
 

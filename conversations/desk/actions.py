@@ -19,7 +19,7 @@ from conversations import crypto, installation, registry
 from conversations.contracts import ReplyBody, Struct
 from conversations.desk.transaction import Statements, act, audit_step, clean_note, commit, step
 from conversations.errors import CoreError, LaneMoved
-from conversations.models import Audit, Channel, Conversation, Message, Quarantine, Reply
+from conversations.models import App, Audit, Channel, Conversation, Message, Quarantine, Reply
 from conversations.postgres.database import Statement
 from conversations.postgres.storable_text import clean_text
 
@@ -283,22 +283,23 @@ def end_pause(pause_id: int, since: dt.datetime | None, staff: User, reason: str
         raise LaneMoved("it changed meanwhile: this pause ended, or another one began")
 
 
-def set_credentials(channel: Channel, values: Mapping[str, str], staff: User) -> None:
+def set_credentials(target: Channel | App, values: Mapping[str, str], staff: User) -> None:
     """Write credentials by name; an empty value removes one, also one that the platform does not know.
 
-    Ends the pauses of the channel that wrong credentials may have caused. Raises ``WrongSetting``
-    where the platform cannot take a value.
+    Ends the pauses of the channel, or of the app's channels, that wrong credentials may have caused.
+    Raises ``WrongSetting`` where the platform cannot take a value.
     """
     for name, value in values.items():
         if value:
-            registry.adapter(channel.platform).check_credential(name, value)
+            registry.adapter(target.platform).check_credential(name, value)
     with transaction.atomic(durable=True):
-        row = Channel.objects.select_for_update().get(pk=channel.pk)
+        row = type(target)._default_manager.select_for_update().get(pk=target.pk)
         row.set_credentials(values)
         row.save(update_fields=["sealed"])
-        _note_channel(row, staff, "set_credentials", changes=dict.fromkeys(values))
-    ended = {"scope": "channel", "target": str(channel.pk), "member": None}
-    commit({stops: step("end_pause", **ended, stops=stops) for stops in ("sending", "handling")})
+        _note_change(row, staff, "set_credentials", changes=dict.fromkeys(values))
+    for pk in [row.pk] if isinstance(row, Channel) else row.channel_set.values_list("pk", flat=True):
+        ended = {"scope": "channel", "target": str(pk), "member": None}
+        commit({stops: step("end_pause", **ended, stops=stops) for stops in ("sending", "handling")})
     registry.forget_channels()
 
 
@@ -309,19 +310,19 @@ def set_active(channel: Channel, active: bool, staff: User, reason: str) -> None
         if not changed:
             raise LaneMoved("it changed meanwhile: somebody has done that already")
         changes = {"active": [not active, active]}
-        _note_channel(channel, staff, "switch_on" if active else "switch_off", reason, changes=changes)
+        _note_change(channel, staff, "switch_on" if active else "switch_off", reason, changes=changes)
     registry.forget_channels()
 
 
-def _note_channel(
-    channel: Channel, staff: User, verb: str, reason: str = "", *, changes: Mapping[str, list[Any] | None]
+def _note_change(
+    row: Channel | App, staff: User, verb: str, reason: str = "", *, changes: Mapping[str, list[Any] | None]
 ) -> None:
-    """Write the audit entry of a change to a channel, in the caller's transaction."""
+    """Write the audit entry of a change to a channel or an app, in the caller's transaction."""
     Audit.objects.create(
         staff=staff,
         verb=verb,
-        tenant_id=channel.tenant_id,
-        subject=f"channel {channel.public_id}",
+        tenant_id=row.tenant_id,
+        subject=row.place().replace(":", " ", 1),
         reason=clean_note(reason),
         changes=changes,
     )

@@ -58,7 +58,7 @@ class TenantStaff(models.Model):
 class SealedCredentials(models.Model):
     """Credentials, encrypted field by field. People can write them, never read them."""
 
-    tenant_id: int
+    tenant_id: int | None
     sealed = models.JSONField(default=dict, db_default={}, blank=True)
 
     class Meta:
@@ -77,7 +77,7 @@ class SealedCredentials(models.Model):
 
         Raises ``cryptography.fernet.InvalidToken`` if no key opens them.
         """
-        return crypto.unseal_fields(self.sealed, self.place(), self.tenant_id)
+        return crypto.unseal_fields(self.sealed, self.place(), self.tenant_id or 0)
 
     def set_credentials(self, values: Mapping[str, str]) -> None:
         """Encrypt and add ``values``; an empty value removes its name. Does not save the row."""
@@ -85,20 +85,28 @@ class SealedCredentials(models.Model):
         for name, value in values.items():
             sealed.pop(name, None)
             if value:
-                sealed[name] = crypto.seal_field(value, self.place(), self.tenant_id, name)
+                sealed[name] = crypto.seal_field(value, self.place(), self.tenant_id or 0, name)
         self.sealed = sealed
 
 
 class App(SealedCredentials):
-    """Credentials shared by several channels: one Meta app has one webhook for many pages."""
+    """Credentials that several channels share: one Meta app has one webhook for many numbers."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True)  # null: of all tenants
     platform = models.CharField(max_length=20)
     name = models.CharField(max_length=100)
     public_id = models.CharField(max_length=40, unique=True, default=new_public_id)
 
     class Meta:
         db_table = "app"
+        constraints = [
+            # People name an app by tenant and name.
+            models.UniqueConstraint(fields=["tenant", "name"], name="app_name_once_per_tenant"),
+            # The same for the apps of all tenants.
+            models.UniqueConstraint(
+                fields=["name"], condition=models.Q(tenant__isnull=True), name="app_name_once_without_tenant"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.platform} app {self.name}"
@@ -114,6 +122,8 @@ class Channel(SealedCredentials):
     app = models.ForeignKey(App, on_delete=models.PROTECT, null=True, blank=True)
     platform = models.CharField(max_length=20)
     name = models.CharField(max_length=100)
+    # The platform's id of this channel, a copy of the option that the adapter names.
+    external_id = models.CharField(max_length=100, blank=True, default="", db_default="")
     public_id = models.CharField(max_length=40, unique=True, default=new_public_id, editable=False)
     bot = models.CharField(max_length=100, default="echo")
     options = models.JSONField(default=dict, db_default={}, blank=True)
@@ -126,6 +136,12 @@ class Channel(SealedCredentials):
         constraints = [
             # `apply_channels` names a channel by tenant and name.
             models.UniqueConstraint(fields=["tenant", "name"], name="channel_name_once_per_tenant"),
+            # An entry of an app's webhook is for one channel of the app at most.
+            models.UniqueConstraint(
+                fields=["app", "external_id"],
+                condition=models.Q(app__isnull=False) & ~models.Q(external_id=""),
+                name="channel_once_per_app",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
 """Storing, step 1: the entries of a webhook become numbered rows.
 
 intake.py         accept() and store(): COMMIT, or the spool
+routing.py        which channel of an app an entry is for
 rows.py           an adapter's entries as rows; pure
 store_stream.py   many requests, one transaction
 statuses.py       what platforms report of our replies: delivered, read, failed

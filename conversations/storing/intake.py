@@ -24,7 +24,7 @@ from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
 from conversations.postgres import committer, database
 from conversations.postgres.stream import Result, Stream, Ticket
-from conversations.storing import spool, statuses
+from conversations.storing import routing, spool, statuses
 from conversations.storing.rows import ParsedRequest, as_quarantined, kept_headers, make_items
 from conversations.storing.store_stream import STORE
 from conversations.telemetry import logs
@@ -88,14 +88,16 @@ def _store_or_spool(request: ParsedRequest, seconds: float) -> None:
 def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) -> None:
     """Store requests in their order. Returns after COMMIT; raises ``Busy`` or ``NotStored``.
 
-    1. Store the entries. 2. Quarantine those whose identity is stored with other content, or raise
-    ``Conflict`` if the request came through an API of ours. 3. Join the statuses to their replies;
-    those whose reply is not known yet are written once more, see ``statuses.write_again``.
+    1. Store the entries, each under the channel that it is for. 2. Quarantine those whose identity
+    is stored with other content, or raise ``Conflict`` if the request came through an API of ours.
+    3. Join the statuses to their replies; those whose reply is not known yet are written once more,
+    see ``statuses.write_again``.
     """
     until = time.monotonic() + seconds
+    requests = [part for each in requests for part in routing.by_channel(each)]
     items = [item for each in requests for item in make_items(each)]
     size = sum(len(each.request.body) for each in requests) + ITEM_BYTES * len(items)
-    results = _write(STORE, items, seconds, size)
+    results = _write(STORE, items, until - time.monotonic(), size)
     conflicts = [item for item, (verdict, *_) in zip(items, results, strict=True) if verdict == "conflict"]
     if conflicts and any(each.own_api for each in requests):
         raise Conflict

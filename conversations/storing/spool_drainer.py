@@ -118,7 +118,7 @@ class Drainer:
         of ``LAST_SECONDS``, since the estimate may be wrong), the log is closed and emptied.
         """
         _check_database()
-        waiting: set[int] = set()  # ids of channels whose later lines are held back
+        waiting: set[int] = set()  # channels whose later lines are held back, see ``_order``
         offset = self._stored_until
         while True:
             lines, next_offset, is_last = spool.read(offset)
@@ -150,7 +150,7 @@ class Drainer:
         Raises ``NotStored``: while the database is away, no line is to blame.
         """
         opened = self._open(lines)
-        not_held_back = [pair for pair in opened if pair[1].channel.id not in waiting]
+        not_held_back = [pair for pair in opened if _order(pair[1]) not in waiting]
         if not self._store_together(not_held_back, STORE_SECONDS):
             _check_database()
             self._store_one_by_one(not_held_back, waiting)
@@ -182,14 +182,14 @@ class Drainer:
     def _store_one_by_one(self, pairs: Sequence[Pair], waiting: set[int]) -> None:
         """Store each request by itself. A refused one puts its channel into ``waiting``."""
         for line, request in pairs:
-            if request.channel.id in waiting:
+            if _order(request) in waiting:
                 continue
             try:
                 intake.store([request])
             except Exception as error:
                 _check_database()
                 if not self._give_up(line, request, error):
-                    waiting.add(request.channel.id)
+                    waiting.add(_order(request))
                     continue
             spool.mark([line])
 
@@ -209,6 +209,14 @@ class Drainer:
             log.error("a spooled request cannot even be set aside", error=type(refusal).__name__)
             return False
         return True
+
+
+def _order(request: ParsedRequest) -> int:
+    """Return a number that requests share whose order matters: of one channel, or of one app.
+
+    What is for a channel of an app may have come to the URL of any of them.
+    """
+    return -request.channel.app_id or request.channel.id
 
 
 def _check_database() -> None:

@@ -100,5 +100,6 @@ _TYPES: Mapping[tuple[Any, str], Any] = {
     (Entry, "sent_at"): dt.datetime.fromisoformat,
     (Entry, "raw"): base64.b64decode,
     (Sender, "aliases"): tuple,
+    (ChannelConfig, "inherited"): tuple,
     (Unusable, "raw"): base64.b64decode,
 }

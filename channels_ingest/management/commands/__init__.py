@@ -2,6 +2,8 @@
 
 add_channel.py       a bot account on a platform
 set_channel.py       other settings for one
+add_app.py           secrets that several channels of a platform share
+set_app.py           other secrets for one
 list_channels.py     what there is, without secrets
 apply_channels.py    channels kept in a file
 register_webhook.py  tells the platform where to post

@@ -10,13 +10,19 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from channels_ingest import channel_setup
 
 
-def add_settings(parser: CommandParser) -> None:
-    """Add the arguments that ``add_channel`` and ``set_channel`` share."""
+def add_pairs(parser: CommandParser) -> None:
+    """Add ``--set``, which ``read_settings`` reads."""
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="VALUE may be env:NAME, or - for standard input"
     )
+
+
+def add_settings(parser: CommandParser) -> None:
+    """Add the arguments that ``add_channel`` and ``set_channel`` share."""
+    add_pairs(parser)
     parser.add_argument("--bot", help="the bot that answers; default: echo")
     parser.add_argument("--api-base", metavar="URL", help="URL for outbound calls instead of the platform's")
+    parser.add_argument("--app", metavar="ID", help="public id of the app whose webhook and secrets it shares")
 
 
 def read_settings(pairs: list[str]) -> dict[str, str]:
@@ -46,6 +52,7 @@ class Command(BaseCommand):
                 given=given,
                 bot=options["bot"],
                 api_base=options["api_base"],
+                app=options["app"],
                 fresh=True,
             )
         except channel_setup.WrongSetting as error:

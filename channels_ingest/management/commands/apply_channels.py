@@ -7,6 +7,7 @@
     bot = "orders"             # default: echo, or as it is
     active = true
     api_base = ""
+    app = ""                   # public id of its app
     [channel.set]              # as --set; keep secrets out of the file: env:NAME
     token = "env:TELEGRAM_TOKEN"
     settle_ms = 0
@@ -26,7 +27,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from channels_ingest import channel_setup
 
 # All members of a channel in the file. Another one, perhaps misspelt, is refused.
-KNOWN = frozenset({"tenant", "name", "platform", "bot", "active", "api_base", "set"})
+KNOWN = frozenset({"tenant", "name", "platform", "bot", "active", "api_base", "app", "set"})
 
 
 class Command(BaseCommand):
@@ -59,6 +60,7 @@ class Command(BaseCommand):
             bot=wanted.get("bot"),
             api_base=wanted.get("api_base"),
             active=wanted.get("active"),
+            app=wanted.get("app"),
         )
         line = {
             "name": channel.name,

@@ -8,9 +8,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from channels_ingest import channel_setup
+from conversations import registry
 from conversations.models import Channel
 
-COLUMNS = ("id", "tenant", "name", "platform", "bot", "active", "missing", "webhook_path")
+COLUMNS = ("id", "tenant", "name", "platform", "app", "bot", "active", "missing", "webhook_path")
 
 
 def describe(channel: Channel) -> dict[str, Any]:
@@ -21,12 +22,14 @@ def describe(channel: Channel) -> dict[str, Any]:
         "tenant": channel.tenant.name,
         "name": channel.name,
         "platform": channel.platform,
+        "app": channel.app.public_id if channel.app else "",
         "bot": channel.bot,
         "active": channel.active,
         "webhook_path": channel.webhook_path,
         "api_base": channel.api_base,
         "options": channel.options,
         "credentials": sorted(channel.sealed),
+        "inherited": sorted(registry.inherited(channel.sealed, channel.app.sealed)) if channel.app else [],
         "missing": channel_setup.missing(channel),
     }
 
@@ -39,7 +42,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         rows = [
-            describe(channel) for channel in Channel.objects.select_related("tenant").order_by("tenant__name", "id")
+            describe(channel)
+            for channel in Channel.objects.select_related("tenant", "app").order_by("tenant__name", "id")
         ]
         if options["json"]:
             for row in rows:

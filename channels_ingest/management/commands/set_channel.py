@@ -21,7 +21,7 @@ def find_channel(public_id: str) -> Channel:
 
 
 class Command(BaseCommand):
-    help = "Change a channel's credentials and options; an empty VALUE removes a setting."
+    help = "Change a channel's credentials and options; an empty VALUE removes a setting, an empty ID the app."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("public_id")
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         try:
             given = read_settings(options["set"])
             verdict = channel_setup.change(
-                channel, given, bot=options["bot"], api_base=options["api_base"], active=active
+                channel, given, bot=options["bot"], api_base=options["api_base"], active=active, app=options["app"]
             )
         except channel_setup.WrongSetting as error:
             raise CommandError(str(error)) from None

@@ -7,7 +7,8 @@ messages.py       messages that were parked
 replies.py        replies that wait for a decision of staff
 quarantine.py     authentic bytes that could not become a message
 people.py         contacts
-channels.py       tenants, their staff, channels (credentials are written, never shown), pauses
+credentials.py    pages of what has credentials, which are written, never shown; apps
+channels.py       tenants, their staff, channels, pauses
 operations.py     workers, audit
 accounts.py       users and groups, whose changes are audited
 windows.py        what every list and page shares

@@ -1,7 +1,4 @@
-"""Tenants, their staff and their channels, and what is paused and why.
-
-Credentials are written, never shown.
-"""
+"""Tenants, their staff and their channels, and what is paused and why."""
 
 from __future__ import annotations
 
@@ -15,40 +12,33 @@ from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 
-from conversations import registry
 from conversations.desk import access, actions
+from conversations.desk.admin.credentials import SealedWindow
 from conversations.desk.admin.windows import Verb, Walk, Window
 from conversations.desk.templatetags.desk import age, clock, visible
-from conversations.errors import UnknownPlatform
 from conversations.models import Audit, Channel, Pause, Tenant, TenantStaff
 
 
 @admin.register(Channel)
-class Channels(Window):
-    """Channels with their settings and verbs. Credentials can be written here and never read."""
+class Channels(SealedWindow):
+    """Channels with their settings and verbs."""
 
     channel_path = "id"
     list_display = ("name_shown", "platform", "tenant_shown", "bot_shown", "on", "webhook")
-    list_display_links = ("name_shown",)
     list_select_related = ("tenant",)
-    sortable_by = ()
-    shown = ("tenant", "platform", "name", "bot", "on", "webhook", "api_base", "options", "created_at")
-    page_template = "admin/conversations/channel.html"
+    shown = ("tenant", "platform", "app_shown", "name", "bot", "on", "webhook", "api_base", "options", "created_at")
     verbs = {
-        "credentials": "set_credentials",
+        **SealedWindow.verbs,
         "on": "set_active",
         "off": "set_active",
         "stop_sending": "start_pause",
         "stop_handling": "start_pause",
     }
 
-    @admin.display(description="name")
-    def name_shown(self, row: Channel) -> str:
-        return visible(row.name)
-
-    @admin.display(description="tenant")
-    def tenant_shown(self, row: Channel) -> str:
-        return visible(row.tenant)
+    @admin.display(description="app")
+    def app_shown(self, row: Channel) -> Any:
+        """Return the app, as a link unless it is one of all tenants, whose page few may open."""
+        return row.app if row.app and row.app.tenant_id else str(row.app or "none")
 
     @admin.display(description="bot")
     def bot_shown(self, row: Channel) -> str:
@@ -63,13 +53,9 @@ class Channels(Window):
         return row.webhook_path
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Add the form for credentials, without their values, and the pauses of the channel."""
-        more = {
-            "credentials": credentials_of(row),
-            "set_credentials": self.address("credentials", row),
-            "pauses": Pause.objects.filter(scope=Pause.Scope.CHANNEL, target=str(row.pk), since__isnull=False),
-        }
-        return super().show(request, row, template, {**context, **more})
+        """Add the pauses of the channel."""
+        pauses = Pause.objects.filter(scope=Pause.Scope.CHANNEL, target=str(row.pk), since__isnull=False)
+        return super().show(request, row, template, {**context, "pauses": pauses})
 
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
         names = ["stop_sending", "stop_handling", "off"] if row.active else ["on"]
@@ -78,20 +64,6 @@ class Channels(Window):
             for name, (label, help) in WORDS.items()
             if name in names
         ]
-
-    def do_credentials(self, request: HttpRequest, row: Channel) -> str:
-        """Write the fields that were filled in and remove the ticked ones.
-
-        The page shows no value, so an empty field means that the credential stays.
-        """
-        names = [name for name, _, _ in credentials_of(row)]
-        written = {name: request.POST.get(f"new_{name}", "").strip() for name in names}
-        values = {name: value for name, value in written.items() if value}
-        values.update({name: "" for name in names if f"remove_{name}" in request.POST})
-        if not values:
-            raise ValueError("no credential was given")
-        actions.set_credentials(row, values, access.staff_of(request))
-        return f"Written: {', '.join(values)}."
 
     def do_on(self, request: HttpRequest, row: Channel) -> str:
         actions.set_active(row, True, access.staff_of(request), request.POST.get("note", ""))
@@ -124,19 +96,6 @@ WORDS = {
     "on": ("Switch on", "The messages that waited are handled, in order."),
     "off": ("Switch off", "Messages are stored and wait until the channel is switched on again."),
 }
-
-
-def credentials_of(channel: Channel) -> list[tuple[str, str, bool]]:
-    """Return (name, meaning, whether it is set) of every credential.
-
-    These are the ones that the platform takes, and any others that the channel has.
-    """
-    try:
-        accepted = registry.adapter(channel.platform).describe_credentials()
-    except UnknownPlatform:
-        accepted = {}
-    words = {**dict.fromkeys(channel.sealed, ""), **accepted}
-    return [(name, help, name in channel.sealed) for name, help in words.items()]
 
 
 class PauseList(Walk):

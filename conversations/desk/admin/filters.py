@@ -33,9 +33,9 @@ PERIODS = {"1": "last hour", "24": "last 24 hours", "168": "last 7 days", "720":
 VERBS = (
     "read", "search", "take_over", "answer", "hand_back", "retry", "skip", "park", "unpark", "replay", "pause",
     "resume", "wake", "decide_sent", "decide_resend", "resend", "cancel", "settle_quarantine", "start_pause",
-    "end_pause", "set_credentials", "switch_on", "switch_off", "add channel", "change channel", "give_role",
-    "take_role", "adopt_database", "add user", "change user", "delete user", "add group", "change group",
-    "delete group",
+    "end_pause", "set_credentials", "switch_on", "switch_off", "add channel", "change channel", "add app",
+    "change app", "give_role", "take_role", "adopt_database", "add user", "change user", "delete user", "add group",
+    "change group", "delete group",
 )  # fmt: skip
 Rows = models.QuerySet[Any]
 

@@ -32,7 +32,7 @@ class QuarantineWindow(Window):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Leave out the bytes and read their length: a list of them could take hundreds of MB."""
-        return super().get_queryset(request).defer("body").annotate(body_bytes=Length("body"))
+        return access.quarantine(request).defer("body").annotate(body_bytes=Length("body"))
 
     def note_row(self, request: HttpRequest, row: Quarantine) -> None:
         tenant = row.channel.tenant_id

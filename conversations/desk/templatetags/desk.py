@@ -109,7 +109,7 @@ def words(verb: str) -> str:
 # left out.
 MENU = {
     "Work": ("Conversation", "StuckConversation", "ParkedMessage", "ReplyForStaff", "Quarantine", "Contact"),
-    "Set up": ("Channel", "Pause", "Tenant", "TenantStaff"),
+    "Set up": ("Channel", "App", "Pause", "Tenant", "TenantStaff"),
     "Look into": ("Worker", "Audit"),
 }
 Group = dict[str, Any]

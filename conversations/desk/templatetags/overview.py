@@ -8,7 +8,6 @@ from typing import Any
 from django import template
 
 from conversations.desk import access, facts
-from conversations.models import Quarantine
 
 register = template.Library()
 
@@ -42,7 +41,7 @@ def overview(context: Any) -> Overview | None:
     channels = access.channel_ids(request)
     around = facts.look_around(channels)
     stuck = len(facts.find_stuck(channels, around, COUNTED))
-    rows = access.scoped(Quarantine.objects.filter(settled_at__isnull=True), request, "channel_id")
+    rows = access.quarantine(request).filter(settled_at__isnull=True)
     quarantined = len(rows.order_by("pk").values_list("pk")[:COUNTED])
     return Overview(around=around, stuck=stuck, quarantined=quarantined)
 
