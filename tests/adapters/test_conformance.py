@@ -49,6 +49,7 @@ def test_it_is_registered_under_its_name_and_its_facts_are_data(platform: str) -
         ours.secrets
     ) + len(ours.options)
     assert all(re.compile(fact.pattern) and fact.help for fact in (*ours.secrets, *ours.options))
+    assert ours.channel_ref_option in {"", *(option.name for option in ours.options)}
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -78,7 +79,9 @@ def test_it_verifies_reads_and_answers_each_fixture(platform: str, name: str) ->
     parsed = ours.parse(config, sent)
     assert parsed == ours.parse(config, sent)
     assert all(isinstance(each, Entry | StatusUpdate | Note | Unusable) for each in parsed)
-    assert all(":" in each.key and each.chat and each.sender.user for each in parsed if isinstance(each, Entry))
+    entries = [each for each in parsed if isinstance(each, Entry)]
+    assert all(":" in each.key and each.chat and each.sender.user for each in entries)
+    assert not ours.channel_ref_option or all(each.raw and each.channel_ref for each in entries)
     assert isinstance(ours.answer(config, sent), Answer)
 
 

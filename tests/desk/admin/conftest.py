@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from conversations.models import (
+    App,
     Audit,
     Channel,
     Conversation,
@@ -30,6 +31,7 @@ from tests.kit import desk_scenes
 class Scene:
     """One of everything of one tenant."""
 
+    app: App
     channel: Channel
     lane: Conversation
     message: Message
@@ -51,6 +53,7 @@ class Scene:
             "quarantine": self.quarantine,
             "contact": self.lane.contact,
             "channel": self.channel,
+            "app": self.app,
             "pause": self.pause,
             "tenant": self.channel.tenant,
             "audit": self.audit,
@@ -61,6 +64,9 @@ def make_scene(tenant: str, words: str = "words") -> Scene:
     channel = desk_scenes.make_channel(tenant, bot=f"bot of {tenant}", name=f"{words} channel")
     channel.set_credentials({"secret": f"clear-{tenant}"})
     channel.save()
+    app = App.objects.create(tenant=channel.tenant, platform="generic", name=f"{words} app")
+    app.set_credentials({"secret": f"clear-{tenant}"})
+    app.save()
     lane = desk_scenes.make_lane(
         "", "", channel=channel, name=words, next_sequence=1, last_sequence=2, last_reply_sequence=2
     )
@@ -82,7 +88,7 @@ def make_scene(tenant: str, words: str = "words") -> Scene:
     audit = Audit.objects.create(verb="skip", conversation_id=lane.pk, subject=words, reason=words)
     lane.refresh_from_db()
     worker = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", host="one")
-    return Scene(channel, lane, parked, reply, item, pause, audit, worker)
+    return Scene(app, channel, lane, parked, reply, item, pause, audit, worker)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from conversations.desk import actions
-from conversations.models import Audit, Channel, Conversation, Pause, Quarantine, Reply, TenantStaff
+from conversations.models import App, Audit, Channel, Conversation, Pause, Quarantine, Reply, TenantStaff
 from tests.desk.admin.conftest import Scene
 from tests.kit.desk_scenes import make_lane, make_message, messages, replies, seen
 
@@ -164,6 +164,14 @@ def test_credentials_are_written(chief: Client, shop: Scene) -> None:
     press(chief, shop.channel, "credentials", "channel", remove_secret="on")
     assert Channel.objects.get(pk=shop.channel.pk).open_credentials() == {}
     assert SECRET not in "".join(Audit.objects.values_list("reason", flat=True))
+
+
+def test_credentials_of_an_app_are_written_and_its_channels_go_on(chief: Client, shop: Scene) -> None:
+    Channel.objects.filter(pk=shop.channel.pk).update(app=shop.app)
+    assert "secret" in press(chief, shop.app, "credentials", "app", new_secret=SECRET)
+    assert App.objects.get().open_credentials() == {"secret": SECRET}
+    assert not Pause.objects.filter(scope="channel", stops="sending").exists()
+    assert Audit.objects.get(verb="set_credentials").subject == f"app {shop.app.public_id}"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from conversations.desk.access import Role
-from conversations.models import Audit, Channel, Conversation, Pause, TenantStaff
+from conversations.models import App, Audit, Channel, Conversation, Pause, TenantStaff
 from conversations.postgres.sql_files import sql
 from tests.desk.admin.conftest import Scene, entered, make_scene
 from tests.desk.admin.test_roles import ADMIN, FORM, ROLES, address_of, call, is_verb, person_with, rule
@@ -21,6 +21,17 @@ def test_a_word_that_is_no_role_allows_nothing(shop: Scene, anna: User) -> None:
         TenantStaff.objects.update_or_create(tenant=shop.channel.tenant, staff=anna, defaults={"role": word})
         assert call(entered(anna), "conversations_conversation_change", shop) == 404
         assert entered(anna).get("/api/stuck/").status_code == 403
+
+
+def test_an_app_of_all_tenants_and_what_its_webhooks_brought_are_for_superusers(shop: Scene, chief: Client) -> None:
+    staff = entered(person_with(Role.TENANT_ADMIN, shop))
+    Channel.objects.filter(pk=shop.channel.pk).update(app=shop.app)
+    pages = [f"admin:conversations_{name}_change" for name in ("app", "quarantine")]
+    addresses = [reverse(page, args=[row.pk]) for page, row in zip(pages, (shop.app, shop.quarantine), strict=True)]
+    assert [staff.get(address).status_code for address in addresses] == [200, 200]
+    App.objects.update(tenant=None)
+    assert [staff.get(address).status_code for address in addresses] == [404, 404]
+    assert [chief.get(address).status_code for address in addresses] == [200, 200]
 
 
 def test_a_refusal_says_which_role_is_missing(shop: Scene) -> None:
