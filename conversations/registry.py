@@ -190,16 +190,16 @@ class ChannelCache:
 
     def of_app(self, app_id: int, refs: Collection[str]) -> dict[str, ChannelConfig]:
         """Return channels of an app by the platform's ids; all that are too old are read at once."""
-        known = {ref: self.known.get(("of_app", (app_id, ref)), (-CHANNEL_SECONDS, None)) for ref in refs}
         now = time.monotonic()
-        old = [ref for ref, (read_at, _) in known.items() if now - read_at >= CHANNEL_SECONDS]
+        known = {ref: self.known.get(("of_app", (app_id, ref))) for ref in refs}
+        old = [ref for ref, read in known.items() if read is None or now - read[0] >= CHANNEL_SECONDS]
         if old:
             found = {config.external_id: config for config in _load_of_app(app_id, old)}
             if len(self.known) > CACHED_CHANNELS:
                 self.known.clear()
-            known |= {ref: (now, found.get(ref)) for ref in old}
-            self.known |= {("of_app", (app_id, ref)): known[ref] for ref in old}
-        return {ref: config for ref, (_, config) in known.items() if config is not None}
+            for ref in old:
+                known[ref] = self.known["of_app", (app_id, ref)] = (now, found.get(ref))
+        return {ref: read[1] for ref, read in known.items() if read is not None and read[1] is not None}
 
     def _loaded(self, column: str, value: str | int) -> ChannelConfig | None:
         """Read a channel, one thread at a time: the others find it cached. None waits for other channels.

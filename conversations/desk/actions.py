@@ -297,7 +297,8 @@ def set_credentials(target: Channel | App, values: Mapping[str, str], staff: Use
         row.set_credentials(values)
         row.save(update_fields=["sealed"])
         _note_change(row, staff, "set_credentials", changes=dict.fromkeys(values))
-    for pk in [row.pk] if isinstance(row, Channel) else row.channel_set.values_list("pk", flat=True):
+    channels = Channel.objects.filter(**{"pk" if isinstance(row, Channel) else "app": row.pk})
+    for pk in channels.values_list("pk", flat=True):
         ended = {"scope": "channel", "target": str(pk), "member": None}
         commit({stops: step("end_pause", **ended, stops=stops) for stops in ("sending", "handling")})
     registry.forget_channels()

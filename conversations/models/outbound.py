@@ -86,6 +86,8 @@ class Reply(models.Model):
             models.Index(
                 fields=["conversation"], condition=Q(status__in=["parked", "unknown", "failed"]), name="reply_for_staff"
             ),
+            # serves statuses that name a reply by its key, before the platform's id of it is known
+            models.Index(fields=["channel", "key"], condition=Q(status="unknown"), name="reply_unknown_key"),
         ]
 
     def __str__(self) -> str:
@@ -101,6 +103,7 @@ class Status(models.Model):
 
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
     platform_id = models.TextField()
+    key = models.UUIDField(null=True)  # of the reply, where the platform says it beside its own id
     status = models.CharField(max_length=10)
     error = models.TextField(db_default="")
     received_at = models.DateTimeField(db_default=Now())
@@ -111,6 +114,10 @@ class Status(models.Model):
         constraints = [
             # Platforms repeat statuses; each is stored once.
             models.UniqueConstraint(fields=["channel", "platform_id", "status"], name="status_once"),
+        ]
+        indexes = [
+            # serves commit_sends: a status may come before the answer to the send, or in its place
+            models.Index(fields=["channel", "key"], condition=Q(key__isnull=False), name="status_key"),
         ]
 
 

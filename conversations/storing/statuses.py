@@ -1,12 +1,14 @@
-"""What platforms report of our replies: delivered, read, failed.
+"""What platforms report of our replies: sent, delivered, read, failed.
 
-Statuses come in any order and only ever upgrade a reply. One that comes before the platform's id of
-its reply is known is kept, and joined to the reply later.
+Statuses come in any order, and what they make of a reply does not depend on it: read is above
+delivered, and both are above failed. One that comes before the platform's id of its reply is known
+is kept, and joined to the reply later.
 """
 
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -58,15 +60,26 @@ class StatusStream(Stream[StatusItem, str]):
 def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:
     """Return a status as the statements read it. ``place``: its index in the batch.
 
-    A platform that reports our own key has no id: there the key is the reply's platform id.
+    A platform that reports only our own key has no id: there the key is the reply's platform id.
     """
     return {
         "ord": place,
         "channel_id": channel.id,
         "platform_id": clean_text(update.platform_id or update.key, 300),
+        "key": _key(update),
         "status": clean_text(update.status)[:10],
         "error": clean_text(update.error, 500),
     }
+
+
+def _key(update: StatusUpdate) -> str | None:
+    """Return the reply's key if the status names it beside the platform's id; None if it is none of ours."""
+    if update.platform_id in ("", update.key):
+        return None
+    try:
+        return str(uuid.UUID(update.key))
+    except ValueError:
+        return None
 
 
 STATUSES = StatusStream()

@@ -13,7 +13,7 @@ from django.db import IntegrityError
 from django.db import connection as django_connection
 
 from conversations import registry, runtime
-from conversations.contracts import Deferred, Sent
+from conversations.contracts import Deferred, Sent, Unknown
 from conversations.delivering import results
 from conversations.delivering.results import Next, Step
 from conversations.delivering.send_stream import SENDS
@@ -116,6 +116,39 @@ def test_a_result_that_the_database_runs_late_is_not_written_over_the_next_attem
         (written,) = SENDS.write(connection, [results.judge(second, CLAIM, channel, Sent(), False)])
     assert written.result
     assert Reply.objects.get(conversation=lane).status == "sent"
+
+
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize(
+    ("told", "becomes"),
+    [
+        ([], ("pending", "none", "")),
+        (["sent"], ("sent", "none", "w1")),
+        (["read", "sent"], ("sent", "read", "w1")),
+        (["failed"], ("failed", "none", "w1")),
+        (["failed", "delivered"], ("sent", "delivered", "w1")),
+    ],
+)
+def test_a_status_with_the_replys_key_settles_a_send_whose_answer_was_lost(
+    own_database: str, told: list[str], becomes: tuple[str, ...], dead: bool
+) -> None:
+    lane = make_lane(replies="pending")
+    channel = registry.channel(lane.channel_id)
+    assert channel is not None
+    insert = "INSERT INTO status (channel_id, platform_id, key, status) VALUES (%s, 'w1', %s, %s)"
+    with database.connect("send") as connection:
+        reply = look(lane.pk)
+        intend(connection, reply)
+        for word in told:
+            runtime.execute(insert, (lane.channel_id, reply.key, word))
+        if dead:
+            values = {"claim": CLAIM, "key_life": "{}", "attempts": results.ATTEMPTS}
+            statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
+            database.transaction(connection, statements)
+        else:
+            SENDS.write(connection, [results.judge(reply, CLAIM, channel, Unknown(reason="cut"), False)])
+    row = Reply.objects.get(conversation=lane)
+    assert (row.status, row.delivered, row.platform_id) == becomes
 
 
 @pytest.mark.django_db

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -296,9 +297,37 @@ def test_statuses_only_upgrade_their_reply(channel: ChannelConfig) -> None:
     assert said_of(first) == ("sent", "read", "")
     accept(channel, StatusUpdate(platform_id="p2", status="failed", error="131047"))
     accept(channel, StatusUpdate(platform_id="p2", status="delivered"))
-    assert said_of(second) == ("failed", "delivered", "131047")
+    assert said_of(second) == ("sent", "delivered", "")  # it arrived after all
+    accept(channel, StatusUpdate(platform_id="p2", status="failed", error="131047"))
+    accept(channel, StatusUpdate(platform_id="p1", status="failed", error="131047"))
+    assert (said_of(second), said_of(first)) == (("sent", "delivered", ""), ("sent", "read", ""))
     accept(channel, StatusUpdate(platform_id="p3", status="sent"))
     assert said_of(third)[0] == "sent"  # it names the reply, so it was taken
+    assert lane(user, "send_due_at <= now()") is True
+
+
+@pytest.mark.parametrize("told", list(itertools.permutations(("sent", "failed", "delivered"))))
+def test_what_statuses_make_of_a_reply_does_not_depend_on_their_order(
+    channel: ChannelConfig, told: tuple[str, ...]
+) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    ours = reply(user, "p")
+    for word in told:
+        accept(channel, StatusUpdate(platform_id="p", status=word, error="131026" if word == "failed" else ""))
+    assert said_of(ours) == ("sent", "delivered", "")
+
+
+def test_a_status_names_a_reply_of_unknown_outcome_by_its_key(channel: ChannelConfig) -> None:
+    user = new_user()
+    accept(channel, entry(user, "1"))
+    ours, other = reply(user, "", "unknown"), reply(user, "", "unknown")
+    ((key,),) = rows("SELECT key FROM reply WHERE id = %(id)s", id=ours)
+    accept(channel, StatusUpdate(platform_id="w1", key=str(key), status="delivered"))
+    accept(channel, StatusUpdate(platform_id="w2", key="no key of ours", status="delivered"))
+    assert (said_of(ours), said_of(other)[0]) == (("sent", "delivered", ""), "unknown")
+    accept(channel, StatusUpdate(platform_id="w1", status="read"))  # by the id that the first one told
+    assert said_of(ours)[1] == "read"
     assert lane(user, "send_due_at <= now()") is True
 
 

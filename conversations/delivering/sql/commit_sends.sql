@@ -2,7 +2,9 @@
 -- process is about to send it"), each only if nothing relevant changed (compare-and-set). lock_ids
 -- has locked the lanes (conversations); those that it could not lock are "busy".
 --   A result needs: the reply in the status that the sender knows, and no intent since; if it was not
---   being sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over.
+--   being sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over. What the
+--   platform said meanwhile wins: a status of this send, or without the platform's id one with the
+--   reply's key, makes it "sent" or, if all that came is a failure, "failed".
 --   An intent needs: its item's result, if it has one, written and neither pending nor unknown; the
 --   reply pending, without another intent since, and not expired; all before it settled; and its author a person,
 --   or else the person reachable and, for the bot, a number beyond cancelled_through. Without a
@@ -11,7 +13,7 @@
 -- next_reply_sequence never passes an unsettled reply: replies go out in order.
 -- items: json list, see results.Step. Rows: ord, result written, intent written, busy, the reply's
 -- status, whether the lane has replies beyond it.
--- Indexes: primary keys, reply_sequence_once.
+-- Indexes: primary keys, reply_sequence_once, status_once, status_key.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, claim uuid, reply_id bigint, sequence bigint, expect text, number integer, status text,
@@ -25,14 +27,20 @@ held AS MATERIALIZED (
 due AS MATERIALIZED (
   -- Results that may be written, with the status to write.
   SELECT h.ord, h.id, h.reply_id, h.sequence, h.attempts_after, h.delay, h.platform_id, h.error, h.unreachable, h.new_chat,
-         f.error AS later_error,
-         CASE WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled'
-              WHEN h.status = 'sent' AND f.error IS NOT NULL THEN 'failed' ELSE h.status END AS status
+         CASE WHEN f.failed AND NOT f.arrived THEN f.error END AS later_error, f.platform_id AS said_id, f.read, f.arrived,
+         CASE WHEN f.platform_id <> '' AND h.expect = 'sending' THEN CASE WHEN f.failed AND NOT f.arrived THEN 'failed' ELSE 'sent' END
+              WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled'
+              ELSE h.status END AS status
     FROM held h
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.reply_id AND p.conversation_id = h.id AND p.status = h.expect
                           AND p.intent_number = h.number AND p.claimed_by IS NOT DISTINCT FROM h.claim LIMIT 1) r
-    LEFT JOIN LATERAL (SELECT s.error FROM status s WHERE s.channel_id = r.channel_id AND s.platform_id = h.platform_id
-                          AND s.status = 'failed' AND h.platform_id <> '' LIMIT 1) f ON true
+   CROSS JOIN LATERAL (
+         SELECT max(s.platform_id) AS platform_id, bool_or(s.status = 'read') AS read, bool_or(s.status IN ('delivered', 'read')) AS arrived,
+                bool_or(s.status = 'failed') AS failed, max(s.error) FILTER (WHERE s.status = 'failed') AS error
+           FROM (SELECT platform_id, status, error FROM status
+                  WHERE channel_id = r.channel_id AND platform_id = h.platform_id AND h.platform_id <> ''
+                  UNION ALL SELECT platform_id, status, error FROM status
+                  WHERE channel_id = r.channel_id AND key = r.key AND coalesce(h.platform_id, '') = '') s) f
    WHERE h.reply_id IS NOT NULL
      AND (h.expect = 'sending' OR NOT EXISTS (
           SELECT FROM reply b WHERE b.conversation_id = h.id AND b.sequence >= h.next_reply_sequence
@@ -41,12 +49,9 @@ results AS (
   UPDATE reply r
      SET status = d.status, claimed_by = NULL, attempts = coalesce(d.attempts_after, r.attempts),
          not_before = now() + make_interval(secs => d.delay),
-         platform_id = coalesce(d.platform_id, r.platform_id), error = coalesce(nullif(d.later_error, ''), d.error, r.error),
+         platform_id = coalesce(d.platform_id, d.said_id, r.platform_id), error = coalesce(nullif(d.later_error, ''), d.error, r.error),
          settled_at = CASE WHEN d.status NOT IN ('pending', 'unknown') THEN now() END,
-         -- a status that came before its reply was known
-         delivered = CASE WHEN d.platform_id <> '' THEN coalesce(
-             (SELECT CASE WHEN bool_or(s.status = 'read') THEN 'read' WHEN bool_or(s.status = 'delivered') THEN 'delivered' END
-                FROM status s WHERE s.channel_id = r.channel_id AND s.platform_id = d.platform_id), r.delivered) ELSE r.delivered END
+         delivered = CASE WHEN d.read THEN 'read' WHEN d.arrived THEN 'delivered' ELSE r.delivered END
     FROM due d WHERE r.id = d.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM due))),
 meant AS MATERIALIZED (
   -- Intents that may be written.

@@ -79,7 +79,7 @@ class Apps(SealedWindow):
     channel_path = ""
     list_display = ("name_shown", "platform", "tenant_shown")
     list_select_related = ("tenant",)
-    shown = ("tenant_shown", "platform", "name", "public_id", "channels")
+    shown = ("tenant_shown", "platform", "name", "id_shown", "channels")
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = App.objects.all()
@@ -88,6 +88,10 @@ class Apps(SealedWindow):
     def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
         """Return the app's tenant; nobody but superusers has a role in an app of all tenants."""
         return [row.tenant_id] if row.tenant_id else []
+
+    @admin.display(description="public id")
+    def id_shown(self, row: App) -> str:
+        return row.public_id
 
     def channels(self, row: App) -> str:
         return ", ".join(str(channel) for channel in Channel.objects.filter(app=row).order_by("id")[:CHANNELS])

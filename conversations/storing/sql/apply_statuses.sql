@@ -1,33 +1,40 @@
--- Keeps statuses and joins them to their replies. A status only upgrades a reply. If we do not know
+-- Keeps statuses and joins them to their replies, by the platform's id or, while a reply's outcome is
+-- unknown, by our key. A status only raises a reply: failed, delivered, read. If we do not know
 -- whether a reply was sent, its status settles that, and the lane goes on. It is not one statement
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
 -- items: as in lock_status_lanes. Rows: ord, and joined, kept (no such reply yet) or busy (lane
 -- locked elsewhere).
--- Indexes: status_once, reply_platform_id.
+-- Indexes: status_once, reply_platform_id, reply_unknown_key.
 WITH items AS MATERIALIZED (
-  SELECT * FROM json_to_recordset(%(items)s::json) AS i(ord integer, channel_id bigint, platform_id text, status text, error text)),
+  SELECT * FROM json_to_recordset(%(items)s::json)
+         AS i(ord integer, channel_id bigint, platform_id text, key uuid, status text, error text)),
 kept AS (
-  INSERT INTO status (channel_id, platform_id, status, error)
-  SELECT DISTINCT ON (channel_id, platform_id, status) channel_id, platform_id, status, coalesce(error, '') FROM items
+  INSERT INTO status (channel_id, platform_id, key, status, error)
+  SELECT DISTINCT ON (channel_id, platform_id, status) channel_id, platform_id, key, status, coalesce(error, '') FROM items
    ORDER BY channel_id, platform_id, status, ord
   ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
 named AS MATERIALIZED (
-  SELECT i.ord, i.status, i.error, r.id AS reply_id, r.conversation_id, r.status = 'unknown' AS held_up,
+  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.status = 'unknown' AS held_up,
          r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
     FROM items i
    CROSS JOIN LATERAL (SELECT id, conversation_id, status FROM reply
-                        WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> '' OFFSET 0) r),
+                        WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> ''
+                        UNION ALL SELECT id, conversation_id, status FROM reply
+                        WHERE channel_id = i.channel_id AND key = i.key AND status = 'unknown' OFFSET 0) r),
 said AS MATERIALIZED (
-  SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status = 'delivered') AS delivered,
-         bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error
+  SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status IN ('delivered', 'read')) AS arrived,
+         bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error, max(platform_id) AS platform_id
     FROM named WHERE ours GROUP BY reply_id),
 joined AS (
   UPDATE reply r
-     SET delivered = CASE WHEN s.read THEN 'read' WHEN s.delivered AND r.delivered = 'none' THEN 'delivered' ELSE r.delivered END,
+     SET delivered = CASE WHEN s.read THEN 'read' WHEN s.arrived AND r.delivered = 'none' THEN 'delivered' ELSE r.delivered END,
+         platform_id = CASE WHEN r.platform_id = '' THEN s.platform_id ELSE r.platform_id END,
          settled_at = coalesce(r.settled_at, now()),
-         status = CASE WHEN s.failed AND r.status IN ('sent', 'unknown') THEN 'failed'
+         status = CASE WHEN s.arrived THEN 'sent' WHEN s.failed AND r.delivered = 'none' THEN 'failed'
                        WHEN r.status = 'unknown' THEN 'sent' ELSE r.status END,
-         error = CASE WHEN s.failed THEN coalesce(nullif(s.error, ''), r.error) ELSE r.error END
+         error = CASE WHEN s.arrived AND r.status = 'failed' THEN ''
+                      WHEN s.failed AND NOT s.arrived AND r.delivered = 'none' THEN coalesce(nullif(s.error, ''), r.error)
+                      ELSE r.error END
     FROM said s
    WHERE r.id = s.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM said)) AND r.status IN ('sent', 'unknown', 'failed')),
 lanes AS (
