@@ -2,7 +2,7 @@
 
 The channels of an app share one webhook: what is posted to the URL of one of them may be for
 another one. Only channels of that app are looked up, and only if the app's own secrets prove the
-request (see ``ChannelConfig.app_id``).
+request (see ``contracts.ChannelConfig``).
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError
 from django.utils import timezone
 
+from channels_ingest.webhooks import exchange
+from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry, runtime
 from conversations.contracts import Entry, Kind, Sender, WebhookRequest
 from conversations.models import App, Audit, Channel, Pause, Tenant
@@ -23,8 +25,9 @@ _names = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def _platform(own_database: str, settings: Any) -> None:
+def _platform(own_database: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.ADAPTERS = {**settings.ADAPTERS, **ADAPTERS}
+    monkeypatch.setattr(exchange, "failed_attempts", FailedAttempts())
 
 
 def run(*arguments: str) -> Any:
@@ -59,8 +62,8 @@ def stored(channel: Channel) -> list[str]:
 
 
 def set_aside() -> list[tuple[str, Any]]:
-    query = "SELECT channel_id, reason, body FROM quarantine ORDER BY id"
-    return [(reason, json.loads(bytes(body))) for _, reason, body in rows(query)]
+    query = "SELECT reason, body FROM quarantine ORDER BY receipt_id, entry"
+    return [(reason, json.loads(bytes(body))) for reason, body in rows(query)]
 
 
 # ---------------------------------------------------------------- whose entry it is

@@ -173,8 +173,8 @@ def is_refused(name: str, status: int) -> bool:
 
 
 TABLES = (
-    "conversation", "message", "reply", "channel", "pause", "quarantine", "desk", "tenant", "contact", "tenant_staff",
-    "auth_user", "auth_user_groups", "auth_user_user_permissions", "auth_group", "auth_group_permissions",
+    "conversation", "message", "reply", "channel", "app", "pause", "quarantine", "desk", "tenant", "contact",
+    "tenant_staff", "auth_user", "auth_user_groups", "auth_user_user_permissions", "auth_group", "auth_group_permissions",
 )  # fmt: skip
 
 
@@ -211,7 +211,8 @@ def test_every_button_asks_for_an_action_that_has_a_least_role() -> None:
 
 def test_no_page_decides_by_djangos_permissions() -> None:
     for module in (access, *(__import__(f"conversations.desk.admin.{name}", fromlist=["x"]) for name in (
-        "channels", "conversations", "messages", "operations", "people", "quarantine", "replies", "windows"
+        "channels", "conversations", "credentials", "messages", "operations", "people", "quarantine", "replies",
+        "windows",
     ))):  # fmt: skip
         names = {
             node.attr for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Attribute)
