@@ -174,7 +174,8 @@ def is_refused(name: str, status: int) -> bool:
 
 TABLES = (
     "conversation", "message", "reply", "channel", "app", "pause", "quarantine", "desk", "tenant", "contact",
-    "tenant_staff", "auth_user", "auth_user_groups", "auth_user_user_permissions", "auth_group", "auth_group_permissions",
+    "tenant_staff", "auth_user", "auth_user_groups", "auth_user_user_permissions", "auth_group",
+    "auth_group_permissions",
 )  # fmt: skip
 
 
