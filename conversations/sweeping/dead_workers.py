@@ -75,8 +75,8 @@ def _delivering() -> list[int]:
 class ClaimedStream(Stream[uuid.UUID, list[int]]):
     """Settles the replies that dead senders claimed; an item is the sender's incarnation.
 
-    Nobody knows whether the platform took them. Each becomes pending (sent again), parked,
-    cancelled or unknown, see ``settle_claimed.sql``.
+    Nobody knows whether the platform took them, unless it said so in a status. Each becomes sent,
+    failed, pending (sent again), parked, cancelled or unknown, see ``settle_claimed.sql``.
     """
 
     name = "claimed"

@@ -7,6 +7,7 @@ import itertools
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError
@@ -165,6 +166,10 @@ def test_from_the_spool_entries_reach_their_channel_too(settings: Any, tmp_path:
     assert spool.append(ParsedRequest(config, [entry], incoming))
     assert spool_drainer.Drainer().run()
     assert (stored(ours), stored(other)) == ([], ["x"])
+    orders = [spool_drainer._order(ParsedRequest(each, [], incoming)) for each in (
+        config, msgspec.structs.replace(config, id=-1), msgspec.structs.replace(config, id=config.app_id, app_id=0)
+    )]  # fmt: skip
+    assert orders[0] == orders[1] != orders[2], "what one line holds back is all of its app"
 
 
 # ---------------------------------------------------------------- setting up
