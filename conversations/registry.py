@@ -168,6 +168,7 @@ class ChannelCache:
     def __init__(self) -> None:
         self.known: dict[tuple[str, str | int | tuple[int, str]], tuple[float, ChannelConfig | None]] = {}
         self._loading: dict[tuple[str, str | int], threading.Lock] = {}  # of what is being read
+        self._reading: set[tuple[int, str]] = set()  # app and platform's id of what ``of_app`` is reading
         self._failed_at = 0.0  # when a read of a channel failed last
 
     def get(self, column: str, value: str | int) -> ChannelConfig | None:
@@ -189,12 +190,21 @@ class ChannelCache:
             raise
 
     def of_app(self, app_id: int, refs: Collection[str]) -> dict[str, ChannelConfig]:
-        """Return channels of an app by the platform's ids; all that are too old are read at once."""
+        """Return channels of an app by the platform's ids; all that are too old are read at once.
+
+        While another thread reads one, it may be twice as old: a slow read holds up one request.
+        """
         now = time.monotonic()
         known = {ref: self.known.get(("of_app", (app_id, ref))) for ref in refs}
-        old = [ref for ref, read in known.items() if read is None or now - read[0] >= CHANNEL_SECONDS]
+        limits = {ref: CHANNEL_SECONDS * (2 if (app_id, ref) in self._reading else 1) for ref in refs}
+        old = [ref for ref, read in known.items() if read is None or now - read[0] >= limits[ref]]
         if old:
-            found = {config.external_id: config for config in _load_of_app(app_id, old)}
+            reading = {(app_id, ref) for ref in old}
+            self._reading |= reading
+            try:
+                found = {config.external_id: config for config in _load_of_app(app_id, old)}
+            finally:
+                self._reading -= reading
             if len(self.known) > CACHED_CHANNELS:
                 self.known.clear()
             for ref in old:
