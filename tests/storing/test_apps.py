@@ -153,6 +153,22 @@ def test_a_channel_whose_credentials_cannot_be_decrypted_holds_up_no_other() -> 
     assert (stored(ours), stored(broken)) == (["b"], ["a"])
 
 
+def test_all_channels_that_a_request_names_are_read_at_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = add_app()
+    add("1", "--app", app), add("2", "--app", app)
+    app_id, read = App.objects.get().pk, runtime.read
+    asked: list[Any] = []
+    monkeypatch.setattr(runtime, "read", lambda *statement: (asked.append(statement), read(*statement))[1])
+    monkeypatch.setattr(registry, "CHANNEL_SECONDS", 1_000)
+    for _ in range(2):
+        assert set(registry.channels_of_app(app_id, {"1", "2", "9", "\0"})) == {"1", "2"}
+    assert len(asked) == 1
+    registry.forget_channels()
+    assert set(registry.channels_of_app(app_id, {"2"})) == {"2"}
+    assert registry.channels_of_app(0, {"2"}) == {}
+    assert len(asked) == 2
+
+
 def test_from_the_spool_entries_reach_their_channel_too(settings: Any, tmp_path: Any) -> None:
     app = add_app()
     ours, other = add("1", "--app", app), add("2", "--app", app)
