@@ -12,6 +12,7 @@ For bots and adapters:
 
     registry.py       the one place where the core meets bots, adapters and channels
     turns.py          what a bot holds
+    choices.py        what a bot may offer, and which choice a message means
     contracts.py      the types shared with adapters and bots
     errors.py         errors that cross a module's border
     bots.py           the bot that ships: echo

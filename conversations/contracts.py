@@ -246,7 +246,8 @@ class Choice(Struct, frozen=True):
         """Return ``id`` if it has at most ``limit`` bytes (0: no limit), else ``~`` and its digest.
 
         For platforms that limit a button's data. The press brings the digest back, with the reply's
-        id in ``Entry.target``: the digests of that reply's choices tell which one was pressed.
+        id in ``Entry.target``: the digests of that reply's choices tell which one was pressed
+        (``conversations.choices``).
         """
         raw = self.id.encode("utf-8", "surrogatepass")
         if not limit or 0 < len(raw) <= limit:
@@ -255,11 +256,21 @@ class Choice(Struct, frozen=True):
 
 
 class ReplyBody(Struct, frozen=True):
-    """The content of one reply. ``text`` is the caption of ``media``, if there is one."""
+    """The content of one reply. ``text`` is the caption of ``media``, if there is one.
+
+    ``numbered``: the choices stand as numbered lines in ``text``, because the platform has no form
+    for them.
+    """
 
     text: str = ""
     choices: tuple[Choice, ...] = ()
     media: Attachment | None = None
+    numbered: bool = False
+
+    @property
+    def buttons(self) -> tuple[Choice, ...]:
+        """Return the choices that the platform is to show; none if they are numbered in the text."""
+        return () if self.numbered else self.choices
 
 
 class OutboundReply(Struct, frozen=True):

@@ -5,7 +5,7 @@ CoreError
 ├── NotStored        storing failed for a reason of ours: answer 503
 ├── Conflict         the same message is stored with other content: the caller is told
 ├── LaneMoved        the lane changed since it was read: the computed result is void
-├── BadOutput        a bot wrote something that cannot be stored
+├── BadOutput        a bot wrote something that cannot be stored or offered
 ├── UnknownBot       no bot of that name is registered
 ├── UnknownPlatform  no adapter of that name is registered
 ├── WrongSetting     what a person typed as a setting of a channel is not valid
@@ -39,7 +39,7 @@ class LaneMoved(CoreError):
 
 
 class BadOutput(CoreError):
-    """State or replies of a bot that cannot be stored (NUL, not JSON, too large)."""
+    """State or replies of a bot that cannot be stored or offered (NUL, not JSON, too large)."""
 
 
 class UnknownBot(CoreError):

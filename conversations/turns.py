@@ -17,6 +17,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
 
 from conversations import runtime
+from conversations.choices import checked
 from conversations.contracts import Attachment, Choice, ReplyBody, Struct
 from conversations.errors import BadOutput
 from conversations.postgres.bot_connections.base import NoConnection
@@ -122,14 +123,15 @@ class Turn:
         """Add a reply. It is sent after the turn's COMMIT.
 
         ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are URLs or attachments. Each
-        but the last becomes a reply of its own; the last one goes with the text.
+        but the last becomes a reply of its own; the last one goes with the text. Raises
+        ``BadOutput`` for choices that cannot be offered (``choices.check``).
         """
         pieces = [media] if isinstance(media, str | Attachment) else list(media)
         attachments = [Attachment(kind="file", url=piece) if isinstance(piece, str) else piece for piece in pieces]
         for attachment in attachments[:-1]:
             self._replies.append(ReplyBody(media=attachment))
         last = attachments[-1] if attachments else None
-        self._replies.append(ReplyBody(text=str(text), choices=tuple(map(_choice, choices)), media=last))
+        self._replies.append(ReplyBody(text=str(text), choices=checked(choices), media=last))
 
     def hand_over(self, reason: str = "") -> None:
         """Let a person answer from the next message on. This turn's replies are still sent."""
@@ -156,17 +158,6 @@ class Turn:
         return Output(
             state=self.state, replies=tuple(self._replies), handed_over=self._handed_over, log=tuple(self._log[:50])
         )
-
-
-def _choice(value: Choice | tuple[str, str] | str) -> Choice:
-    """Make a button of ``(id, title)`` or of a title, which is then the id as well."""
-    match value:
-        case Choice():
-            return value
-        case str():
-            return Choice(id=value, title=value)
-    identity, title = value
-    return Choice(id=str(identity), title=str(title))
 
 
 def _check(state: Any, replies: Sequence[ReplyBody]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -17,11 +17,12 @@ import msgspec
 from channels_ingest.adapters.setting_checks import URL, check_pattern, check_url
 from channels_ingest.formats import text as cut
 from channels_ingest.formats.signatures import WHSEC_PATTERN, webhook_key
-from conversations import crypto
+from conversations import choices, crypto
 from conversations.contracts import (
     Answer,
     Attachment,
     ChannelConfig,
+    Choice,
     Limit,
     OutboundReply,
     Outcome,
@@ -53,6 +54,16 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     number: bool = False  # stored as an integer
 
 
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """A way in which a platform shows choices. In each number, 0 is no limit."""
+
+    name: str
+    most: int = 0  # choices in one message
+    title_size: int = 0  # of each label, in ``text_unit``
+    value_bytes: int = 0  # of a choice's id; a longer one goes shortened, see ``Choice.short``
+    text_size: int = 0  # of the text above the choices, where it is less than the platform's own
+
+
 # Secrets that a channel of every platform may have, unless the platform declares one of that name.
 BOT_SECRETS = tuple(
     Secret(name=name, help=help, required=False, rotates=True, pattern=WHSEC_PATTERN)
@@ -78,8 +89,7 @@ class Adapter(abc.ABC):
     text_size: ClassVar[int] = 0  # in `text_unit`; 0: no limit
     caption_size: ClassVar[int] = 0  # of the text beside media
     text_unit: ClassVar[cut.Unit] = cut.Unit.UTF16
-    max_choices: ClassVar[int] = 0  # in one message; 0: no limit
-    choice_bytes: ClassVar[int] = 0  # of a choice's id; a longer one goes shortened; 0: no limit
+    forms: ClassVar[Sequence[Form]] = (Form(name="buttons"),)  # the first that fits, else numbered text
     window_seconds: ClassVar[float] = math.inf  # for so long after a person's message we may write
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
@@ -117,7 +127,7 @@ class Adapter(abc.ABC):
 
     def split(self, body: ReplyBody) -> list[ReplyBody]:
         """Split a reply into parts that the platform accepts. Pure."""
-        return list(self._more_choices(self._shorter_text(body)))
+        return self._shorter_text(self._formed(body))
 
     def key_life(self, channel: ChannelConfig) -> float:
         """Return for how many seconds the platform recognises a repeated key; 0 without keys."""
@@ -187,30 +197,41 @@ class Adapter(abc.ABC):
         """Return how much text may stand beside ``media``, in ``text_unit``."""
         return self.caption_size
 
+    def form(self, choices: Sequence[Choice]) -> Form | None:
+        """Return the form in which the platform shows these choices: the first that fits.
+
+        None without choices, or if no form fits.
+        """
+        return next((form for form in self.forms if choices and self._fits(form, choices)), None)
+
+    def _fits(self, form: Form, choices: Sequence[Choice]) -> bool:
+        """Return True if neither the choices nor their labels are too many or too long for the form."""
+        if form.most and len(choices) > form.most:
+            return False
+        return not form.title_size or all(cut.fits(each.title, form.title_size, self.text_unit) for each in choices)
+
+    def _formed(self, body: ReplyBody) -> ReplyBody:
+        """Number equal labels, and make numbered lines of choices that fit no form."""
+        distinct = choices.with_distinct_titles(body.choices)
+        if not distinct or self.form(distinct):
+            return msgspec.structs.replace(body, choices=distinct)
+        return msgspec.structs.replace(body, text=choices.as_text(body.text, body.choices), numbered=True)
+
     def _shorter_text(self, body: ReplyBody) -> list[ReplyBody]:
         """Split the text into parts that fit. The last part has choices and media.
 
-        Text that is too long for the media's caption goes ahead of the media.
+        Text that is too long for the form of the choices, or for the media's caption, goes ahead.
         """
         if not self.text_size:
             return [body]
         *head, last = cut.split(body.text, self.text_size, self.text_unit)
+        form = self.form(body.buttons)
+        if form and form.text_size:
+            *more, last = cut.split(last, form.text_size, self.text_unit)
+            head += more
         if body.media and last and not cut.fits(last, self.caption_room(body.media), self.text_unit):
             head, last = [*head, last], ""
-        tail = ReplyBody(text=last, choices=body.choices, media=body.media)
-        return [*(ReplyBody(text=part) for part in head), tail]
-
-    def _more_choices(self, parts: list[ReplyBody]) -> Iterator[ReplyBody]:
-        """Put the choices beyond ``max_choices`` into further parts.
-
-        Their text is '…', because platforms refuse buttons without text.
-        """
-        *head, last = parts
-        yield from head
-        step = self.max_choices or max(len(last.choices), 1)
-        yield ReplyBody(text=last.text, choices=last.choices[:step], media=last.media)
-        for start in range(step, len(last.choices), step):
-            yield ReplyBody(text="…", choices=last.choices[start : start + step])
+        return [*(ReplyBody(text=part) for part in head), msgspec.structs.replace(body, text=last)]
 
 
 def _check_key(name: str, secret: str) -> None:

@@ -17,7 +17,9 @@ from channels_ingest.adapters.reading import checked_id, maybe_list, maybe_obj, 
 from channels_ingest.formats.signatures import may_be_signed, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
+from conversations.choices import check
 from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
+from conversations.errors import BadOutput
 from conversations.postgres.storable_text import read_number, storable_tree
 from conversations.storing.late_replies import LateReply
 from conversations.turns import Turn
@@ -92,9 +94,14 @@ def read_answer(body: bytes) -> dict[str, Any]:
 
 def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``text``, ``choices`` and ``attachments`` of one reply. Raises ``Unreadable``."""
+    choices = [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")]
+    try:
+        check([Choice(**choice) for choice in choices])
+    except BadOutput as error:
+        raise Unreadable(str(error)) from None
     return {
         "text": maybe_text(reply, "text"),
-        "choices": [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")],
+        "choices": choices,
         "attachments": [dict(item) for item in maybe_list(reply, "attachments")],
     }
 

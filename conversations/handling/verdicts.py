@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from conversations import registry, turns
+from conversations import choices, registry, turns
 from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
 from conversations.postgres.storable_text import clean_text
 
@@ -60,6 +60,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     language: str | None
     address: Any
     offered: Any
+    offered_by: str | None = None
+    asks: bool = False
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -83,6 +85,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     blocked: bool = False
     suspect: bool = False
     state: dict[str, Any] | None = None
+    asked: int | None = None
     bot: str | None = None
     version: int = 1
     replies: list[dict[str, Any]] | None = None
@@ -138,18 +141,18 @@ def trace(head: Head) -> str:
 
 def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
     """Return what the bot gets: message, contact and a copy of the state, which it may change."""
-    payload = head.payload or {}
+    kind, payload = choices.meant(head.kind or Kind.MESSAGE, head.text or "", head.payload or {}, head.offered,
+                                  head.offered_by or "")  # fmt: skip
     message = turns.Incoming(
         id=head.message_id or 0,
         sequence=head.sequence,
-        kind=head.kind or Kind.MESSAGE,
+        kind=kind,
         text=head.text or "",
         attachments=tuple(msgspec.convert(item, Attachment) for item in payload.get("attachments", ())),
         sender=head.sender or {},
         platform_id=head.platform_id or "",
         late=bool(head.late),
-        payload=_choice_of(payload.get("payload", ""), head.offered),
-        **{name: payload.get(name, "") for name in ("command", "args", "target", "thread")},
+        **{name: payload.get(name, "") for name in ("payload", "command", "args", "target", "thread")},
         data=payload.get("data", {}),
     )
     person = turns.Person(user=head.user, name=head.name or "", username=head.username or "", phone=head.phone or "",
@@ -157,16 +160,6 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
     state = msgspec.json.decode(msgspec.json.encode(head.state)) if head.state else {}
     return turns.Task(conversation_id=head.id, channel_id=channel.id, bot=channel.bot, message=message, contact=person,
                       state=state, platform=channel.platform)  # fmt: skip
-
-
-def _choice_of(pressed: str, offered: Any) -> str:
-    """Return the data of a pressed button.
-
-    Data that was too long for the platform travelled as a digest (``Choice.short``); the choice
-    with that digest is in ``offered``, the reply that had the button.
-    """
-    choices = msgspec.convert(offered, ReplyBody).choices if offered else ()
-    return next((choice.id for choice in choices if pressed in (choice.id, choice.short(1))), pressed)
 
 
 def _expected(head: Head) -> dict[str, Any]:
@@ -191,14 +184,17 @@ def success(head: Head, channel: ChannelConfig, output: turns.Output, record: di
     """Return the verdict of a turn that ended well: new state, replies, next number.
 
     A bot that hands over makes the mode "human" and raises the epoch, which voids older turns.
+    ``asked``: which of the replies is the open question now. Writing the state closes an older one.
     """
     adapter = registry.adapter(channel.platform)
     bodies = [part for body in output.replies for part in adapter.split(body)]
+    asked = max((place for place, body in enumerate(bodies, 1) if body.choices), default=None)
     handed_over = output.handed_over is not None
     return Verdict(
         **_expected(head),
         status="handled",
-        state=output.state if output.state != (head.state or {}) else None,
+        state=output.state if asked or head.asks or output.state != (head.state or {}) else None,
+        asked=asked,
         bot=channel.bot,
         replies=[{"author": "bot", "body": body} for body in bodies] or None,
         mode="human" if handed_over else None,

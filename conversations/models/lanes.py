@@ -87,12 +87,17 @@ class Conversation(models.Model):
 
 
 class ConversationState(models.Model):
-    """The bot's memory. Only turns write it, in their own transaction."""
+    """The bot's memory. Turns write it, in their own transaction; late replies only ``offered``.
+
+    ``offered``: the number of the reply whose choices the person may answer by typing, see
+    ``handling/sql/fetch_heads.sql``; null while no question is open.
+    """
 
     conversation = models.OneToOneField(Conversation, on_delete=models.PROTECT, primary_key=True)
     state = models.JSONField(db_default={})
     bot = models.TextField(db_default="")
     version = models.IntegerField(db_default=1)
+    offered = models.BigIntegerField(null=True)
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:

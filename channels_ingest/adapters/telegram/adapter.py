@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from channels_ingest.adapters.base import Adapter, NotRegistered, Option, Secret
+from channels_ingest.adapters.base import Adapter, Form, NotRegistered, Option, Secret
 from channels_ingest.adapters.reading import Json, int_id
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
 from channels_ingest.formats.signatures import any_same
@@ -100,8 +100,8 @@ class Telegram(Adapter):
     # Telegram's limit counts code points. We count UTF-16 units, which are never fewer.
     text_size = 4096
     caption_size = 1024
-    max_choices = 100
-    choice_bytes = 64
+    # The width of a phone shows about 40 characters of a button.
+    forms = (Form(name="buttons", most=100, title_size=40, value_bytes=64),)
 
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
         """Compare the token in the header: Telegram signs nothing."""
@@ -187,8 +187,8 @@ def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
         payload["business_connection_id"] = address["business_connection_id"]
     if payload["chat_id"] < 0 and reply.in_answer_to.isdigit():
         payload["reply_parameters"] = {"message_id": int(reply.in_answer_to), "allow_sending_without_reply": True}
-    if body.choices:
-        payload["reply_markup"] = _keyboard(body.choices)
+    if body.buttons:
+        payload["reply_markup"] = _keyboard(body.buttons)
     return method, payload
 
 
@@ -213,17 +213,17 @@ def _guest_answer(reply: OutboundReply, query_id: str) -> tuple[str, dict[str, A
         "title": reply.body.text[:64] or "…",
         "input_message_content": {"message_text": reply.body.text},
     }
-    if reply.body.choices:
-        article["reply_markup"] = _keyboard(reply.body.choices)
+    if reply.body.buttons:
+        article["reply_markup"] = _keyboard(reply.body.buttons)
     return "answerGuestQuery", {"guest_query_id": query_id, "result": article}
 
 
 def _keyboard(choices: tuple[Choice, ...]) -> dict[str, Any]:
-    """Place one button in each row. A button carries an id of at most 64 bytes."""
+    """Place one button in each row."""
+    (form,) = Telegram.forms
     return {
         "inline_keyboard": [
-            [{"text": choice.title or choice.id, "callback_data": choice.short(Telegram.choice_bytes)}]
-            for choice in choices
+            [{"text": choice.title or choice.id, "callback_data": choice.short(form.value_bytes)}] for choice in choices
         ]
     }
 

@@ -10,7 +10,7 @@ WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, channel_id bigint, message_id bigint, sequence bigint, epoch bigint, attempts smallint,
          expect text, status text, note text, advance integer, attempts_after smallint, delay float, mode text,
-         epoch_step integer, blocked boolean, suspect boolean, state jsonb, bot text, version integer, replies json, turn json)),
+         epoch_step integer, blocked boolean, suspect boolean, state jsonb, asked integer, bot text, version integer, replies json, turn json)),
 ours AS MATERIALIZED (
   SELECT i.*, c.last_reply_sequence, c.next_sequence < c.last_sequence AS behind,
          CASE WHEN c.next_reply_sequence <= c.last_reply_sequence THEN EXISTS (
@@ -27,10 +27,10 @@ marks AS (
   UPDATE message m SET status = o.status, settled_at = now(), note = coalesce(o.note, m.note)
     FROM ours o WHERE m.id = o.message_id AND o.status <> o.expect AND m.id = ANY (ARRAY(SELECT message_id FROM ours))),
 states AS (
-  INSERT INTO conversation_state AS s (conversation_id, state, bot, version)
-  SELECT o.id, o.state, coalesce(o.bot, ''), coalesce(o.version, 1) FROM ours o WHERE o.state IS NOT NULL
+  INSERT INTO conversation_state AS s (conversation_id, state, bot, version, offered)
+  SELECT o.id, o.state, coalesce(o.bot, ''), coalesce(o.version, 1), o.last_reply_sequence + o.asked FROM ours o WHERE o.state IS NOT NULL
   ON CONFLICT (conversation_id) DO UPDATE
-     SET state = excluded.state, bot = excluded.bot, version = excluded.version, updated_at = now()),
+     SET state = excluded.state, bot = excluded.bot, version = excluded.version, offered = excluded.offered, updated_at = now()),
 said AS MATERIALIZED (
   SELECT o.ord, o.id, o.channel_id, o.message_id, r.value ->> 'author' AS author, (r.value -> 'body')::jsonb AS body,
          o.last_reply_sequence + row_number() OVER (PARTITION BY o.id ORDER BY r.ordinality) AS sequence

@@ -1,7 +1,8 @@
 -- Stores late replies of http bots with the next numbers of their lanes, which lock_late_replies
 -- has locked. A reply whose key is stored already is a duplicate. In a lane where a person answers,
--- the replies are drafts: numbered and cancelled. If no earlier reply waits, the head (the next
--- reply to send) moves past them. send_due_at is 3 s ahead: normally the wake is faster, and the
+-- the replies are drafts: numbered and cancelled; otherwise the last one with choices becomes the
+-- open question (fetch_heads). If no earlier reply waits, the head (the next reply to send) moves
+-- past them. send_due_at is 3 s ahead: normally the wake is faster, and the
 -- sweeper finds the lane only if the wake was lost.
 -- items: json list of late_replies.LateItem. Rows: ord, verdict, conversation id. Verdicts: stored,
 -- duplicate, unknown (no such turn), early (its turn is not committed), busy (lane locked
@@ -34,6 +35,10 @@ replies AS (
   SELECT conversation_id, channel_id, sequence, message_id, 'bot', body, key, CASE WHEN draft THEN 'cancelled' ELSE 'pending' END,
          CASE WHEN draft THEN now() END, CASE WHEN draft THEN 'it came after a person took over' ELSE '' END
     FROM parts ORDER BY conversation_id, sequence),
+questions AS (
+  INSERT INTO conversation_state (conversation_id, offered)
+  SELECT conversation_id, max(sequence) FROM parts WHERE NOT draft AND body -> 'choices' IS NOT NULL GROUP BY conversation_id
+  ON CONFLICT (conversation_id) DO UPDATE SET offered = excluded.offered),
 lanes AS (
   UPDATE conversation c
      SET last_reply_sequence = c.last_reply_sequence + n.added,
