@@ -72,10 +72,3 @@ def test_a_short_caption_stays_with_its_media_and_a_location_has_none() -> None:
     image, place = Attachment(kind="image", file_id="f"), Attachment(kind="location", latitude=1, longitude=2)
     assert len(Telegram().split(ReplyBody(text="caption", media=image))) == 1
     assert [part.text for part in Telegram().split(ReplyBody(text="here", media=place))] == ["here", ""]
-
-
-def test_more_choices_than_fit_follow_in_parts_of_their_own() -> None:
-    choices = tuple(Choice(id=str(number), title=str(number)) for number in range(150))
-    parts = Telegram().split(ReplyBody(text="pick", choices=choices))
-    assert [len(part.choices) for part in parts] == [100, 50]
-    assert tuple(choice for part in parts for choice in part.choices) == choices

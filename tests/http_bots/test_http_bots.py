@@ -203,7 +203,9 @@ def test_a_late_reply_after_a_take_over_is_a_draft_and_what_follows_still_goes_o
     wait_until(lambda: shown(double, "dan") == ["1: hello dan", "2: again"], 20, "the next answer, and no draft")
 
 
-def test_a_long_choice_comes_back_whole_and_the_button_stops_spinning(stack: Stack, bot: Bot, double: Double) -> None:
+def test_a_long_choice_comes_back_whole_pressed_or_typed_and_the_button_stops_spinning(
+    stack: Stack, bot: Bot, double: Double
+) -> None:
     values = {
         "token": "5:e",
         "secret_token": "s3cret-Token-0123456789",
@@ -228,3 +230,10 @@ def test_a_long_choice_comes_back_whole_and_the_button_stops_spinning(stack: Sta
     wait_until(lambda: shown(double, "4242")[-1] == f"chosen {LONG}", 20, "the bot reads the whole choice")
     wait_until(lambda: len(double.calls("answerCallbackQuery")) == 1, 10, "the button was answered")
     assert double.calls("answerCallbackQuery")[0]["body"] == {"callback_query_id": "cb1"}
+
+    # A typed number is the same choice, once, also if its webhook comes twice.
+    for number, text, answers in ((1, "choose", "which?"), (2, "1", f"chosen {LONG}"), (3, "1", "1: 1")):
+        body, headers = telegram_text(channel, 4343, number, text)
+        assert [stack.post(channel, body, headers) for _ in range(2)] == [200, 200]
+        wait_until(lambda: shown(double, "4343")[-1:] == [answers], 20, f"the answer to {text}")
+    assert shown(double, "4343") == ["which?", f"chosen {LONG}", "1: 1"]

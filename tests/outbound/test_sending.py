@@ -227,7 +227,7 @@ def test_a_choice_with_a_long_id_travels_as_a_digest_that_its_reply_explains(dou
     Telegram().send(channel("telegram", double.url), reply(text="?", choices=(choice,)))
     data = double.calls()[0]["body"]["reply_markup"]["inline_keyboard"][0][0]["callback_data"]
     assert len(data.encode()) <= 64
-    assert data == choice.short(Telegram.choice_bytes) != choice.id
+    assert data == choice.short(Telegram.forms[0].value_bytes) != choice.id
 
 
 def test_acknowledging_a_button_stops_its_spinner_and_may_fail(double: Double) -> None:
