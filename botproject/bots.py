@@ -1,7 +1,8 @@
 """The demo: a small tea shop. It shows what a bot can do, a function per step; read it before writing your own.
 
 state      ``turn.state`` is a dict that stays: the name, the order, what was ordered before
-buttons    ``turn.reply(..., choices=[(id, title), ...])``; the id comes back as ``turn.message.payload``
+buttons    ``turn.reply(..., choices=[(id, title), ...])``; the id of the one that is pressed, or typed, comes back as
+           ``turn.message.payload``
 hand-over  ``turn.hand_over(reason)`` lets a person answer from the next message on
 """
 

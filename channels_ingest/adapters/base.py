@@ -60,7 +60,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     most: int = 0  # choices in one message
     title_size: int = 0  # of each label, in ``text_unit``
-    value_bytes: int = 0  # of a choice's id; a longer one goes shortened, see ``Choice.short``
+    value_bytes: int = 0  # of a choice's id; a longer one goes as ``Choice.short``
     text_size: int = 0  # of the text above the choices, where it is less than the platform's own
 
 
