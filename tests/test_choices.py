@@ -12,7 +12,7 @@ from channels_ingest.adapters.generic import Generic
 from channels_ingest.adapters.telegram.adapter import Telegram
 from channels_ingest.adapters.web import Web
 from conversations import choices
-from conversations.contracts import Choice, ReplyBody
+from conversations.contracts import Attachment, Choice, ReplyBody
 from conversations.errors import BadOutput
 
 TEAS = ("Green tea", "Black tea", "Tea", "✅ None, thanks!")
@@ -102,8 +102,11 @@ def test_what_no_platform_can_offer_is_refused_at_once(offered: list[Any], words
 class Narrow(Generic):
     """Three buttons, else a list of ten, as WhatsApp has them."""
 
-    text_size = 200
-    forms = (Form(name="buttons", most=3, title_size=20, text_size=50), Form(name="list", most=10, title_size=24))
+    text_size = caption_size = 200
+    forms = (
+        Form(name="buttons", most=3, title_size=20, text_size=50, beside=frozenset({"image"})),
+        Form(name="list", most=10, title_size=24, beside=frozenset()),
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,16 @@ def test_numbered_text_holds_every_choice_once() -> None:
     assert (part.text, part.choices, part.buttons) == (f"Which?\n\n1. Tea or so\n2. {'Tea' * 20}", body.choices, ())
     (part,) = Telegram().split(msgspec.structs.replace(body, text=""))
     assert part.text.startswith("1. Tea")
+
+
+@pytest.mark.parametrize(
+    ("kind", "many", "parts"), [("image", 3, 1), ("audio", 3, 2), ("image", 4, 2), ("image", 11, 1)]
+)
+def test_media_that_cannot_stand_beside_the_choices_goes_ahead(kind: str, many: int, parts: int) -> None:
+    media = Attachment(kind=kind, url="https://example.org/a")
+    body = msgspec.structs.replace(question(*["a"] * many), media=media)
+    first, *_ = split = Narrow().split(body)
+    assert (len(split), first.media, split[-1].text[:1], len(split[-1].choices)) == (parts, media, "?", many)
 
 
 def test_text_too_long_for_the_form_goes_ahead_of_it() -> None:

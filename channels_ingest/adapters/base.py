@@ -62,6 +62,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     title_size: int = 0  # of each label, in ``text_unit``
     value_bytes: int = 0  # of a choice's id; a longer one goes as ``Choice.short``
     text_size: int = 0  # of the text above the choices, where it is less than the platform's own
+    beside: frozenset[str] | None = None  # kinds of media in the same message; None: all
 
 
 # Secrets that a channel of every platform may have, unless the platform declares one of that name.
@@ -127,7 +128,11 @@ class Adapter(abc.ABC):
 
     def split(self, body: ReplyBody) -> list[ReplyBody]:
         """Split a reply into parts that the platform accepts. Pure."""
-        return self._shorter_text(self._formed(body))
+        body = self._formed(body)
+        form = self.form(body.buttons)
+        if body.media is None or form is None or form.beside is None or body.media.kind in form.beside:
+            return self._shorter_text(body, form)
+        return [ReplyBody(media=body.media), *self._shorter_text(msgspec.structs.replace(body, media=None), form)]
 
     def key_life(self, channel: ChannelConfig) -> float:
         """Return for how many seconds the platform recognises a repeated key; 0 without keys."""
@@ -217,7 +222,7 @@ class Adapter(abc.ABC):
             return msgspec.structs.replace(body, choices=distinct)
         return msgspec.structs.replace(body, text=choices.as_text(body.text, body.choices), numbered=True)
 
-    def _shorter_text(self, body: ReplyBody) -> list[ReplyBody]:
+    def _shorter_text(self, body: ReplyBody, form: Form | None) -> list[ReplyBody]:
         """Split the text into parts that fit. The last part has choices and media.
 
         Text that is too long for the form of the choices, or for the media's caption, goes ahead.
@@ -225,7 +230,6 @@ class Adapter(abc.ABC):
         if not self.text_size:
             return [body]
         *head, last = cut.split(body.text, self.text_size, self.text_unit)
-        form = self.form(body.buttons)
         if form and form.text_size:
             *more, last = cut.split(last, form.text_size, self.text_unit)
             head += more

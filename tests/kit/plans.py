@@ -285,6 +285,7 @@ def _handle(run: Watched, lanes: list[int]) -> list[int]:
     verdicts = [
         {"ord": place, "id": head[0], "channel_id": head[1], "message_id": head[14], "sequence": 1, "epoch": 0,
          "attempts": 0, "expect": "pending", "status": "handled", "advance": 1, "attempts_after": 0, "state": {},
+         "asked": 1,
          "replies": replies, "turn": turn}
         for place, head in enumerate(heads)
     ]  # fmt: skip
@@ -327,7 +328,8 @@ def _send(run: Watched, replies: list[Any], *, more: bool) -> None:
 
 
 def _late(run: Watched, message: int) -> None:
-    items = [{"ord": 0, "channel_id": 1, "message_id": message, "parts": [{"key": "k", "body": {"text": "late"}}]}]
+    body = {"text": "late", "choices": [{"id": "y", "title": "Yes"}]}
+    items = [{"ord": 0, "channel_id": 1, "message_id": message, "parts": [{"key": "k", "body": body}]}]
     run.file("lock_late_replies", items=json.dumps(items))
     assert run.file("store_late_replies", items=json.dumps(items))[0][1] == "stored"
 
