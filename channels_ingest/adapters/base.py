@@ -128,7 +128,7 @@ class Adapter(abc.ABC):
 
     def split(self, body: ReplyBody) -> list[ReplyBody]:
         """Split a reply into parts that the platform accepts. Pure."""
-        body = self._formed(body)
+        body = self._formed(body) if body.choices else body
         form = self.form(body.buttons)
         if body.media is None or form is None or form.beside is None or body.media.kind in form.beside:
             return self._shorter_text(body, form)
@@ -218,7 +218,7 @@ class Adapter(abc.ABC):
     def _formed(self, body: ReplyBody) -> ReplyBody:
         """Number equal labels, and make numbered lines of choices that fit no form."""
         distinct = choices.with_distinct_titles(body.choices)
-        if not distinct or self.form(distinct):
+        if self.form(distinct):
             return msgspec.structs.replace(body, choices=distinct)
         return msgspec.structs.replace(body, text=choices.as_text(body.text, body.choices), numbered=True)
 
