@@ -2,8 +2,8 @@
 -- has locked. A reply whose key is stored already is a duplicate. In a lane where a person answers,
 -- the replies are drafts: numbered and cancelled; otherwise the last one with choices becomes the
 -- open question (fetch_heads). If no earlier reply waits, the head (the next reply to send) moves
--- past them. send_due_at is 3 s ahead: normally the wake is faster, and the
--- sweeper finds the lane only if the wake was lost.
+-- past them. send_due_at is 3 s ahead: normally the wake is faster, and the sweeper finds the lane
+-- only if the wake was lost.
 -- items: json list of late_replies.LateItem. Rows: ord, verdict, conversation id. Verdicts: stored,
 -- duplicate, unknown (no such turn), early (its turn is not committed), busy (lane locked
 -- elsewhere).
