@@ -40,6 +40,7 @@ def question(*titles: str, numbered: bool = False) -> ReplyBody:
         (("2.5 kg", "25 kg"), "2", None), (("2. Tea", "Cake"), "2", 1), (("Cake", "2. Tea", "3. Tea"), "3", 3),
         (("x" * 201, "y"), "x" * 201, None),
     ],
+    ids=lambda value: repr(value)[:30],
 )  # fmt: skip
 def test_a_number_a_label_or_its_beginning_is_the_choice(titles: tuple[str, ...], said: str, place: int | None) -> None:
     chosen = choices.typed(said, question(*titles))
