@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0007_intent_numbers")]
+    dependencies = [("conversations", "0010_status_key_indexes")]
 
     operations = [
         migrations.AddField("ConversationState", "offered", models.BigIntegerField(null=True)),
