@@ -20,7 +20,8 @@ def http(turn: Turn) -> None:
     answer = protocol.ask(channel, protocol.describe(turn))
     for reply in answer["replies"]:
         choices = [Choice(**choice) for choice in reply["choices"]]
-        turn.reply(reply["text"], choices=choices, media=msgspec.convert(reply["attachments"], list[Attachment]))
+        media = msgspec.convert(reply["attachments"], list[Attachment])
+        turn.reply(reply["text"], markdown=reply["markdown"], choices=choices, media=media)
     turn.state = answer.get("state", turn.state)
     if "hand_over" in answer:
         turn.hand_over(answer["hand_over"])

@@ -258,11 +258,14 @@ class Choice(Struct, frozen=True):
 class ReplyBody(Struct, frozen=True):
     """The content of one reply. ``text`` is the caption of ``media``, if there is one.
 
+    ``markdown``: the text as the bot wrote it; then ``text`` says the same plainly, for whoever
+    cannot render it. ``Adapter.split`` fills it in.
     ``numbered``: the choices stand as numbered lines in ``text``, because the platform has no form
     for them.
     """
 
     text: str = ""
+    markdown: str = ""
     choices: tuple[Choice, ...] = ()
     media: Attachment | None = None
     numbered: bool = False

@@ -117,21 +117,26 @@ class Turn:
         self,
         text: str = "",
         *,
+        markdown: str = "",
         choices: Iterable[Choice | tuple[str, str] | str] = (),
         media: Attachment | str | Sequence[Attachment | str] = (),
     ) -> None:
         """Add a reply. It is sent after the turn's COMMIT.
 
-        ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are URLs or attachments. Each
-        but the last becomes a reply of its own; the last one goes with the text. Raises
-        ``BadOutput`` for choices that cannot be offered (``choices.check``).
+        ``markdown`` in place of ``text`` is shown with the marks that the platform has. Both at once
+        raise ``ValueError``. ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are
+        URLs or attachments. Each but the last becomes a reply of its own; the last one goes with
+        the text. Raises ``BadOutput`` for choices that cannot be offered (``choices.check``).
         """
+        if text and markdown:
+            raise ValueError("turn.reply takes text or markdown, not both: text is sent as it is")
         pieces = [media] if isinstance(media, str | Attachment) else list(media)
         attachments = [Attachment(kind="file", url=piece) if isinstance(piece, str) else piece for piece in pieces]
         for attachment in attachments[:-1]:
             self._replies.append(ReplyBody(media=attachment))
         last = attachments[-1] if attachments else None
-        self._replies.append(ReplyBody(text=str(text), choices=checked(choices), media=last))
+        body = ReplyBody(text=str(text), markdown=str(markdown), choices=checked(choices), media=last)
+        self._replies.append(body)
 
     def hand_over(self, reason: str = "") -> None:
         """Let a person answer from the next message on. This turn's replies are still sent."""

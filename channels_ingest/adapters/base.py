@@ -16,6 +16,11 @@ import msgspec
 
 from channels_ingest.adapters.setting_checks import URL, check_pattern, check_url
 from channels_ingest.formats import text as cut
+from channels_ingest.formats.markdown.reading import read
+from channels_ingest.formats.markdown.runs import Runs, plain
+from channels_ingest.formats.markdown.splitting import Room
+from channels_ingest.formats.markdown.splitting import split as split_markdown
+from channels_ingest.formats.markdown.writing import escaped
 from channels_ingest.formats.signatures import WHSEC_PATTERN, webhook_key
 from conversations import choices, crypto
 from conversations.contracts import (
@@ -127,7 +132,11 @@ class Adapter(abc.ABC):
         return Answer()
 
     def split(self, body: ReplyBody) -> list[ReplyBody]:
-        """Split a reply into parts that the platform accepts. Pure."""
+        """Split a reply into parts that the platform accepts. Pure.
+
+        A part with ``markdown`` has the same as plain ``text``, for timelines, and for senders and
+        adapters that do not render.
+        """
         body = self._formed(body) if body.choices else body
         form = self.form(body.buttons)
         if body.media is None or form is None or form.beside is None or body.media.kind in form.beside:
@@ -198,6 +207,14 @@ class Adapter(abc.ABC):
         """Replace the ids in a sample body by new ones, in place."""
         return
 
+    def render(self, runs: Runs) -> str:
+        """Return the text that the platform shows, and counts, of Markdown. Plain by default."""
+        return plain(runs)
+
+    def rendered(self, body: ReplyBody) -> str:
+        """Return the text to send: the bot's own, or its Markdown, rendered."""
+        return self.render(read(body.markdown)) if body.markdown else body.text
+
     def caption_room(self, media: Attachment) -> int:
         """Return how much text may stand beside ``media``, in ``text_unit``."""
         return self.caption_size
@@ -220,6 +237,9 @@ class Adapter(abc.ABC):
         distinct = choices.with_distinct_titles(body.choices)
         if self.form(distinct):
             return msgspec.structs.replace(body, choices=distinct)
+        if body.markdown:
+            markdown = f"{body.markdown}\n\n{escaped(choices.as_text('', body.choices))}"
+            return msgspec.structs.replace(body, markdown=markdown, numbered=True)
         return msgspec.structs.replace(body, text=choices.as_text(body.text, body.choices), numbered=True)
 
     def _shorter_text(self, body: ReplyBody, form: Form | None) -> list[ReplyBody]:
@@ -227,15 +247,22 @@ class Adapter(abc.ABC):
 
         Text that is too long for the form of the choices, or for the media's caption, goes ahead.
         """
-        if not self.text_size:
-            return [body]
-        *head, last = cut.split(body.text, self.text_size, self.text_unit)
-        if form and form.text_size:
-            *more, last = cut.split(last, form.text_size, self.text_unit)
+        *head, last = self._texts(body, self.text_size)
+        if self.text_size and form and form.text_size:
+            *more, last = self._texts(last, form.text_size)
             head += more
-        if body.media and last and not cut.fits(last, self.caption_room(body.media), self.text_unit):
-            head, last = [*head, last], ""
-        return [*(ReplyBody(text=part) for part in head), msgspec.structs.replace(body, text=last)]
+        media = body.media if self.text_size else None
+        if media and not cut.fits(self.rendered(last), self.caption_room(media), self.text_unit):
+            head, last = [*head, last], ReplyBody()
+        return [*head, msgspec.structs.replace(body, text=last.text, markdown=last.markdown)]
+
+    def _texts(self, body: ReplyBody, limit: int) -> list[ReplyBody]:
+        """Return the text, or the Markdown, in parts of at most ``limit`` units; 0: no limit."""
+        if body.markdown:
+            parts = split_markdown(body.markdown, Room(limit, self.text_unit, self.render))
+            return [ReplyBody(text=part.text, markdown=part.markdown) for part in parts]
+        pieces = cut.split(body.text, limit, self.text_unit) if limit else [body.text]
+        return [ReplyBody(text=piece) for piece in pieces]
 
 
 def _check_key(name: str, secret: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.formats import text as cut
+from channels_ingest.formats.markdown.runs import Runs, words
 from conversations.contracts import (
     FOREVER,
     ChannelConfig,
@@ -64,6 +65,10 @@ class Web(Adapter):
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         """Return nothing: there is no webhook."""
         return []
+
+    def render(self, runs: Runs) -> str:
+        """Return the words: the page reads Markdown as HTML, whose tags nobody counts."""
+        return words(runs)
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
         """Return ``Sent``: the page finds the reply by itself, under its key."""

@@ -93,7 +93,9 @@ def read_answer(body: bytes) -> dict[str, Any]:
 
 
 def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``text``, ``choices`` and ``attachments`` of one reply. Raises ``Unreadable``."""
+    """Return ``text``, ``markdown``, ``choices``, ``attachments`` of one reply. Raises ``Unreadable``."""
+    if maybe_text(reply, "text") and maybe_text(reply, "markdown"):
+        raise Unreadable("a reply with text and markdown")
     choices = [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")]
     try:
         check([Choice(**choice) for choice in choices])
@@ -101,6 +103,7 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
         raise Unreadable(str(error)) from None
     return {
         "text": maybe_text(reply, "text"),
+        "markdown": maybe_text(reply, "markdown"),
         "choices": choices,
         "attachments": [dict(item) for item in maybe_list(reply, "attachments")],
     }
@@ -137,7 +140,7 @@ def read_late(body: bytes) -> LateReply:
     if not key.isprintable():
         raise Unreadable("key holds characters that are not printable")
     reply = read_reply(data)
-    if not reply["text"] and not reply["attachments"]:
+    if not (reply["text"] or reply["markdown"] or reply["attachments"]):
         raise Unreadable("a reply without text and attachments")
     if not storable_tree(reply):
         raise Unreadable("a NUL or a lone surrogate in a reply")
@@ -151,7 +154,8 @@ def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:
     except msgspec.ValidationError:
         raise Unreadable("an attachment that cannot be read") from None
     choices = tuple(Choice(**choice) for choice in reply["choices"])
-    last = ReplyBody(text=reply["text"], choices=choices, media=media[-1] if media else None)
+    words = {"text": reply["text"], "markdown": reply["markdown"]}
+    last = ReplyBody(**words, choices=choices, media=media[-1] if media else None)
     return [*(ReplyBody(media=item) for item in media[:-1]), last]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from channels_ingest.adapters import base
 from channels_ingest.adapters.generic import Generic
+from channels_ingest.formats import text as cut
 from conversations import registry
 from conversations.contracts import (
     Answer,
@@ -113,6 +114,19 @@ def test_no_bytes_make_it_raise_and_what_is_unusable_keeps_bytes(platform: str, 
 def test_split_is_idempotent(platform: str, text: str) -> None:
     for part in adapter(platform).split(ReplyBody(text=text * 40)):
         assert adapter(platform).split(part) == [part]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_long_markdown_is_split_into_markdown_that_fits_and_has_plain_text_beside_it(platform: str) -> None:
+    ours = adapter(platform)
+    parts = ours.split(ReplyBody(markdown="**bold** [link](https://e.org/a) _it_\n\n> quoted\n\n" * 300))
+    assert len(parts) > 1 or not ours.text_size
+    for part in parts:
+        assert "link" in part.text
+        assert part.markdown
+        assert "**" not in part.text
+        assert not ours.text_size or cut.fits(ours.rendered(part), ours.text_size, ours.text_unit)
+        assert ours.split(part) == [part]
 
 
 @pytest.mark.parametrize("platform", POSTING)

@@ -58,6 +58,8 @@ ANSWERS: list[tuple[Any, bool]] = [
         },
         True,
     ),
+    ({"replies": [{"markdown": "**hi**"}]}, True),
+    ({"replies": [{"markdown": 5}]}, False),
     ({"replies": [], "state": {"a": 1}, "hand_over": "angry", "later": True}, True),
     ({}, True),
     ({"replies": None, "state": None}, True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -262,12 +262,29 @@ def test_hostile_words_are_only_words(page: Page, stack: Stack, echo: Channel, c
     assert page.locator(".bubble img").count() == 0
 
 
-def test_an_address_that_no_browser_reads_ends_nothing(
-    page: Page, stack: Stack, echo: Channel, complaints: list[str]
-) -> None:
-    media = {"kind": "file", "url": "http://[", "name": "the file"}
-    reply = {"type": "reply", "sequence": 1, "id": "one", "at": "2026-01-01T00:00:00+00:00", "author": "bot"}
-    items = [{**reply, "text": "", "choices": [], "media": media}]
+ACTIVE_HTML = """<b onclick="window.ran=1">bold</b><img src=x onerror="window.ran=1"><script>window.ran=1</script>
+<a href="javascript:window.ran=1">bad</a> <a href="https://good.example/" onclick="window.ran=1">good</a>
+<pre><code>c</code></pre>"""
+
+
+def test_of_html_the_page_takes_the_elements_that_it_knows(page: Page, stack: Stack, echo: Channel) -> None:
+    """Also of HTML that our server would never send."""
+    show(page, stack, echo, {"text": "plain", "html": ACTIVE_HTML, "media": None})
+    page.get_by_text("bold").wait_for()
+    words = page.locator(".theirs .words").first
+    assert words.evaluate("node => [...node.querySelectorAll('*')].map((each) => each.outerHTML)") == [
+        "<b>bold</b>",
+        '<a href="https://good.example/" target="_blank" rel="noopener noreferrer">good</a>',
+        "<pre><code>c</code></pre>",
+        "<code>c</code>",
+    ]
+    assert page.evaluate("window.ran") is None
+
+
+def show(page: Page, stack: Stack, channel: Channel, reply: dict[str, Any]) -> None:
+    """Let the page's polls bring one reply."""
+    common = {"type": "reply", "sequence": 1, "id": "one", "at": "2026-01-01T00:00:00+00:00", "author": "bot"}
+    items = [{**common, "choices": [], **reply}]
     state = {"cursor": "0.0", "mode": "bot", "busy": False, "answering": True, "colleague": None}
 
     def spoil(route: Route) -> None:
@@ -276,9 +293,15 @@ def test_an_address_that_no_browser_reads_ends_nothing(
         else:
             route.fulfill(json={**state, "items": items})
 
-    page.goto(address(stack, echo))
+    page.goto(address(stack, channel))
     page.route("**/messages*", spoil)
     say(page, "the next")
+
+
+def test_an_address_that_no_browser_reads_ends_nothing(
+    page: Page, stack: Stack, echo: Channel, complaints: list[str]
+) -> None:
+    show(page, stack, echo, {"text": "", "media": {"kind": "file", "url": "http://[", "name": "the file"}})
     page.get_by_text("the file").wait_for()
     page.unroute_all()
     assert "the next" in wait_for_replies(page, 2)

@@ -156,6 +156,14 @@ def test_what_a_turn_leaves_running_may_go_on_using_threads() -> None:
     assert asyncio.run(main()) == "done"
 
 
+def test_a_reply_of_text_and_markdown_at_once_fails_the_turn_and_says_why() -> None:
+    output = turns.run(lambda turn: turn.reply("2 * 3", markdown="**6**"), TASK)
+    assert (output.error_type, output.replies) == ("ValueError", ())
+    assert "text or markdown, not both" in output.error_text
+    (reply,) = turns.run(lambda turn: turn.reply(markdown="**6**"), TASK).replies
+    assert (reply.text, reply.markdown) == ("", "**6**")
+
+
 def test_the_replies_of_a_turn_are_bounded_in_bytes() -> None:
     def says(size: int) -> turns.Output:
         return turns.run(lambda turn: [turn.reply("x" * (size // 4)) for _ in range(4)], TASK)

@@ -11,7 +11,7 @@ from werkzeug import Request, Response
 from channels_ingest.adapters.generic import signed_headers
 from channels_ingest.formats.signatures import verify_webhook
 from channels_ingest.formats.strict_json import Unreadable
-from channels_ingest.http_bots.protocol import MAX_LATE_BYTES, BotFailed, ask, read_late, verify
+from channels_ingest.http_bots.protocol import MAX_LATE_BYTES, BotFailed, ask, read_answer, read_late, verify
 from conversations.contracts import ChannelConfig, ReplyBody
 from conversations.storing import late_replies
 from tests.kit.fixtures import CREDENTIALS, incoming
@@ -45,9 +45,20 @@ def test_a_turn_is_posted_signed_with_its_id_and_answered(httpserver: Any) -> No
 
     httpserver.expect_request("/turn").respond_with_handler(bot)
     assert ask(channel(httpserver.url_for("/turn")), TURN) == {
-        "replies": [{"text": "hi", "choices": [], "attachments": []}],
+        "replies": [{"text": "hi", "markdown": "", "choices": [], "attachments": []}],
         "state": {"n": 1},
     }
+
+
+def test_a_reply_in_markdown_is_taken_now_and_later_and_never_beside_text() -> None:
+    data = {"turn": "turn_1", "key": "k", "markdown": "**hi**"}
+    (reply,) = read_answer(json.dumps({"replies": [{"markdown": "**hi**"}]}).encode())["replies"]
+    assert (reply["text"], reply["markdown"]) == ("", "**hi**")
+    assert read_late(json.dumps({"type": "reply", "data": data}).encode()).bodies == (ReplyBody(markdown="**hi**"),)
+    with pytest.raises(BotFailed, match="text and markdown"):
+        read_answer(json.dumps({"replies": [{"text": "hi", "markdown": "**hi**"}]}).encode())
+    with pytest.raises(Unreadable, match="text and markdown"):
+        read_late(json.dumps({"type": "reply", "data": {**data, "text": "hi"}}).encode())
 
 
 def test_an_empty_answer_says_nothing(httpserver: Any) -> None:

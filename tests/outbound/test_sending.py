@@ -204,6 +204,44 @@ TELEGRAM_BODIES = [
             },
         },
     ),
+    (
+        reply(text="🙂 a (https://e.org)", markdown="🙂 **[a](https://e.org)**"),
+        "sendMessage",
+        {
+            "chat_id": 42,
+            "text": "🙂 a",
+            "entities": [
+                {"type": "text_link", "offset": 3, "length": 1, "url": "https://e.org"},
+                {"type": "bold", "offset": 3, "length": 1},
+            ],
+        },
+    ),
+    (
+        reply(text="a", markdown="_a_", media=Attachment(kind="image", file_id="f")),
+        "sendPhoto",
+        {
+            "chat_id": 42,
+            "photo": "f",
+            "caption": "a",
+            "caption_entities": [{"type": "italic", "offset": 0, "length": 1}],
+        },
+    ),
+    (
+        reply(chat="-7@guest", address={"guest_query_id": "q1"}, text="a", markdown="`a`"),
+        "answerGuestQuery",
+        {
+            "guest_query_id": "q1",
+            "result": {
+                "type": "article",
+                "id": "1",
+                "title": "a",
+                "input_message_content": {
+                    "message_text": "a",
+                    "entities": [{"type": "code", "offset": 0, "length": 1}],
+                },
+            },
+        },
+    ),
 ]
 
 
@@ -264,6 +302,15 @@ GENERIC_ENDINGS = [
 def test_each_answer_of_a_receiver_has_its_ending(double: Double, rule: dict[str, Any], ending: Any) -> None:
     double.script(rule)
     assert Generic().send(channel("generic", "", outbound_url=double.url + "/in"), reply()) == ending
+
+
+def test_markdown_is_plain_text_for_a_receiver(double: Double) -> None:
+    ours = channel("generic", "", outbound_url=double.url + "/in")
+    (body,) = Generic().split(ReplyBody(markdown="**a** [b](https://e.org)"))
+    Generic().send(ours, reply(**{name: getattr(body, name) for name in ("text", "markdown")}))
+    data = double.calls()[0]["body"]["data"]
+    assert data["text"] == "a b (https://e.org)"
+    assert "markdown" not in data
 
 
 def test_a_generic_reply_is_signed_and_repeats_its_key(double: Double) -> None:

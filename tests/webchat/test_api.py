@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from channels_ingest.adapters.web import Web
 from channels_ingest.webchat import caps, timeline, tokens
 from conversations import registry, runtime
 from conversations.contracts import Attachment, Choice, ReplyBody
@@ -522,6 +524,19 @@ def test_hostile_text_travels_as_data(visitor: Visitor) -> None:
     assert seen["Content-Type"] == "application/json"
     assert seen["X-Content-Type-Options"] == "nosniff"
     assert [item["text"] for item in json.loads(seen.content)["items"]] == [HOSTILE, HOSTILE]
+
+
+def test_markdown_comes_as_safe_html_beside_its_plain_text_and_plain_text_without(visitor: Visitor) -> None:
+    visitor.say("one")
+    answer(ReplyBody(text="plain **text**"))
+    for body in Web().split(ReplyBody(markdown=f"**{HOSTILE}** [x](javascript:alert(1)) [y](https://e.org)")):
+        answer(body)
+    plain, shown = visitor.poll().json()["items"][1:]
+    assert "html" not in plain
+    assert "y (https://e.org)" in shown["text"]
+    assert re.findall("<[^>]*>", shown["html"]) == [
+        "<b>", "</b>", '<a href="https://e.org" target="_blank" rel="noopener noreferrer">', "</a>"
+    ]  # fmt: skip
 
 
 ADDRESSES = [

@@ -17,6 +17,9 @@ import msgspec
 from channels_ingest.adapters.base import Adapter, Form, NotRegistered, Option, Secret
 from channels_ingest.adapters.reading import Json, int_id
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
+from channels_ingest.formats.markdown import telegram as dialect
+from channels_ingest.formats.markdown.reading import read
+from channels_ingest.formats.markdown.runs import Runs
 from channels_ingest.formats.signatures import any_same
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
@@ -30,6 +33,7 @@ from conversations.contracts import (
     Outcome,
     Parsed,
     Rejected,
+    ReplyBody,
     Scope,
     Sent,
     Unknown,
@@ -117,6 +121,9 @@ class Telegram(Adapter):
         except Unreadable as error:
             return [Unusable(reason=str(error), raw=request.body)]
 
+    def render(self, runs: Runs) -> str:
+        return dialect.text(runs)
+
     def caption_room(self, media: Attachment) -> int:
         return 0 if media.kind in WITHOUT_CAPTION else self.caption_size
 
@@ -172,14 +179,14 @@ class Telegram(Adapter):
 def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     """Return method and parameters of a send.
 
-    In a group (a chat id below 0) the reply quotes the message that it answers. Without
-    ``parse_mode``, a person's words are never read as markup. A guest query, from a chat where the
-    bot is no member, is answered by a method of its own, without a chat id.
+    In a group (a chat id below 0) the reply quotes the message that it answers. Markdown goes as
+    entities: without ``parse_mode``, a person's words are never read as markup. A guest query, from
+    a chat where the bot is no member, is answered by a method of its own, without a chat id.
     """
     body, address = reply.body, reply.address
     if address.get("guest_query_id"):
         return _guest_answer(reply, str(address["guest_query_id"]))
-    method, content = _media(body.media, body.text) if body.media else ("sendMessage", {"text": body.text})
+    method, content = _media(body.media, body) if body.media else ("sendMessage", _marked(body, "text", "entities"))
     payload: dict[str, Any] = {"chat_id": _chat_id(reply), **content}
     if address.get("thread"):
         payload["message_thread_id"] = address["thread"]
@@ -192,7 +199,15 @@ def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     return method, payload
 
 
-def _media(media: Attachment, caption: str) -> tuple[str, dict[str, Any]]:
+def _marked(body: ReplyBody, text: str, entities: str) -> dict[str, Any]:
+    """Return the text and its entities, under their names in a method."""
+    if not body.markdown:
+        return {text: body.text}
+    runs = read(body.markdown)
+    return {text: dialect.text(runs), entities: dialect.entities(runs)}
+
+
+def _media(media: Attachment, body: ReplyBody) -> tuple[str, dict[str, Any]]:
     """Return method and parameters for media. Raises ``Unsendable`` without file id and URL."""
     if media.kind == "location":
         return "sendLocation", {"latitude": media.latitude, "longitude": media.longitude}
@@ -202,7 +217,8 @@ def _media(media: Attachment, caption: str) -> tuple[str, dict[str, Any]]:
     source = media.file_id or media.url
     if not source:
         raise Unsendable("media has neither file id nor URL")
-    return method, {field: source, **({"caption": caption} if caption else {})}
+    caption = _marked(body, "caption", "caption_entities")
+    return method, {field: source, **(caption if caption["caption"] else {})}
 
 
 def _guest_answer(reply: OutboundReply, query_id: str) -> tuple[str, dict[str, Any]]:
@@ -211,7 +227,7 @@ def _guest_answer(reply: OutboundReply, query_id: str) -> tuple[str, dict[str, A
         "type": "article",
         "id": "1",
         "title": reply.body.text[:64] or "…",
-        "input_message_content": {"message_text": reply.body.text},
+        "input_message_content": _marked(reply.body, "message_text", "entities"),
     }
     if reply.body.buttons:
         article["reply_markup"] = _keyboard(reply.body.buttons)

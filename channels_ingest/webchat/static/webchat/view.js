@@ -1,6 +1,9 @@
-// Draws the page. Words of people and bots are inserted as text, never as markup.
+// Draws the page. Words of people and bots are inserted as text, never as markup: of the HTML that
+// the server makes of a bot's Markdown, the page builds the few elements that it knows (`marked`).
 
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>"'.,:;!?)\]}…]/g;
+const MARKS = new Set(["B", "I", "S", "CODE", "PRE", "BLOCKQUOTE", "BR"]);
+const WEB = /^(https?:\/\/|mailto:)/i;
 const PICTURE = /\.(avif|gif|jpe?g|png|webp)$/i;
 // After so long without an answer the page says that it takes longer than usual.
 const SLOW_SECONDS = 20;
@@ -106,7 +109,7 @@ export class View {
 
   #showReply(item) {
     if (this.replies.has(item.id)) return;
-    const element = message(item.author === "person" ? "theirs person" : "theirs", item.text, item.at, item.author === "person" ? "Colleague" : "Bot");
+    const element = message(item.author === "person" ? "theirs person" : "theirs", item.text, item.at, item.author === "person" ? "Colleague" : "Bot", item.html);
     if (item.media) element.querySelector(".bubble").prepend(media(item.media));
     if (item.choices.length) element.querySelector(".bubble").after(this.#choices(item));
     this.replies.set(item.id, element);
@@ -290,12 +293,25 @@ function el(tag, properties = {}, ...children) {
   return element;
 }
 
-function message(side, text, at, who) {
+function message(side, text, at, who, html) {
   const when = new Date(at);
   const time = el("time", { dateTime: at, title: when.toLocaleString(), textContent: when.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" }) });
   const bubble = el("div", { className: "bubble" }, el("span", { className: "unseen", textContent: `${who}: ` }));
-  if (text) bubble.append(el("div", { className: "words", dir: "auto" }, ...linked(text)));
+  const words = html ? marked(new DOMParser().parseFromString(html, "text/html").body) : linked(text ?? "");
+  if (text) bubble.append(el("div", { className: "words", dir: "auto" }, ...words));
   return el("article", { className: `message ${side}` }, bubble, time);
+}
+
+// Build what may be shown of parsed HTML, which is inert: known elements without attributes, links to
+// http, https and mailto. Of everything else only the words are shown.
+function marked(node, plain = false) {
+  return [...node.childNodes].flatMap((child) => {
+    if (child.nodeType === Node.TEXT_NODE) return plain ? child.data : linked(child.data);
+    const words = marked(child, plain || ["A", "CODE"].includes(child.tagName));
+    if (MARKS.has(child.tagName)) return el(child.tagName, {}, ...words);
+    const url = child.tagName === "A" ? child.getAttribute("href") : "";
+    return WEB.test(url) ? el("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...words) : words;
+  });
 }
 
 // Split text into words and links. Only http and https become links.
