@@ -147,6 +147,7 @@ SPOOL_DIR = env("SPOOL_DIR", default="")
 
 ADAPTERS = {
     "telegram": "channels_ingest.adapters.telegram.Telegram",
+    "whatsapp": "channels_ingest.adapters.meta.WhatsApp",
     "generic": "channels_ingest.adapters.generic.Generic",
     "web": "channels_ingest.adapters.web.Web",
 }

@@ -1,8 +1,9 @@
 """The base class of adapters: declared facts, and defaults for the verbs.
 
 An adapter is one class in one file, its verbs in flow order: ``handshake``, ``precheck``, ``verify``,
-``parse``, ``answer``, ``split``, ``send``, ``acknowledge``. It knows its platform and nothing else: no models,
-no Celery, no Redis. ``parse`` and ``split`` are pure. See ``docs/adding-a-platform.md``.
+``parse``, ``answer``, ``split``, ``send``, ``acknowledge``, ``show_typing``. It knows its platform
+and nothing else: no models, no Celery, no Redis. ``parse`` and ``split`` are pure. See
+``docs/adding-a-platform.md``.
 """
 
 from __future__ import annotations
@@ -153,6 +154,10 @@ class Adapter(abc.ABC):
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Mapping[str, Any]) -> None:
         """Do what is not a message, such as stopping a button's spinner. It may fail silently."""
+        return
+
+    def show_typing(self, channel: ChannelConfig, address: Mapping[str, Any], message_id: str) -> None:
+        """Show the person that an answer to ``message_id`` is being written. It may fail silently."""
         return
 
     # ------------------------------------------------ for setting up a channel, and for tests

@@ -46,6 +46,11 @@ def any_same(given: str, wanted: Iterable[str]) -> bool:
     return found
 
 
+def hex_signature(secret: str, body: bytes) -> str:
+    """Return the HMAC-SHA256 of ``body`` in lower-case hex."""
+    return hmac.new(secret.encode("utf-8", "surrogatepass"), body, hashlib.sha256).hexdigest()
+
+
 def fresh(timestamp: str, now: float | None = None) -> bool:
     """Return True if a header's unix seconds are within ``WINDOW_SECONDS`` of now."""
     if not TIMESTAMP.match(timestamp):

@@ -149,6 +149,20 @@ class Telegram(Adapter):
         with contextlib.suppress(http.CallFailed):
             _call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
 
+    def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> None:
+        """Show "typing" for 5 seconds."""
+        chat = {
+            "chat_id": address.get("chat"),
+            "message_thread_id": address.get("thread"),
+            "business_connection_id": address.get("business_connection_id"),
+            "action": "typing",
+        }
+        if not chat["chat_id"] or address.get("guest_query_id"):
+            return
+        with contextlib.suppress(http.CallFailed):
+            known = {name: value for name, value in chat.items() if value}
+            _call(channel, "sendChatAction", known, read_timeout=5.0)
+
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
         """Call ``setWebhook`` for all kinds of updates. Keep the bot's name, which groups need."""
         webhook = {

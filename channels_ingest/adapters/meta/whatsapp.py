@@ -1,0 +1,164 @@
+"""WhatsApp's Cloud API, v26.0.
+
+Source: https://developers.facebook.com/documentation/business-messaging/whatsapp.
+
+A send is answered 200 when Meta accepts it, not when the person sees it: statuses say that later,
+in any order. Sends have no idempotency key; a status carries ours. Meta does not promise that
+messages arrive on the phone in the order of the calls. Webhooks come in batches, concurrently, and
+out of order by a second or so; their time counts seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import Any
+
+from channels_ingest.adapters.base import NotRegistered, Option
+from channels_ingest.adapters.meta import graph
+from channels_ingest.adapters.meta.platform import MetaPlatform
+from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
+from channels_ingest.adapters.meta.whatsapp_messages import (
+    BUTTONS_TEXT,
+    CHOICE_BYTES,
+    MAX_ROWS,
+    MEDIA,
+    WITH_CAPTION,
+    Unsendable,
+    are_buttons,
+    as_seen,
+    may_head,
+    message,
+)
+from channels_ingest.adapters.meta.whatsapp_updates import read
+from channels_ingest.adapters.reading import Json
+from channels_ingest.formats import text as cut
+from channels_ingest.outbound import http
+from conversations.contracts import (
+    Attachment,
+    ChannelConfig,
+    Limit,
+    OutboundReply,
+    Outcome,
+    Parsed,
+    Rejected,
+    ReplyBody,
+    Scope,
+    WebhookRequest,
+)
+
+LIST_BUTTON = "Choose"
+
+
+class WhatsApp(MetaPlatform):
+    platform = "whatsapp"
+    options = (
+        Option(
+            name="phone_number_id",
+            help="WhatsApp > API setup > Phone number ID: digits, not the phone number itself",
+            pattern="[0-9]{5,32}",
+        ),
+        Option(
+            name="waba_id",
+            help="WhatsApp > API setup > WhatsApp Business Account ID; for templates and register_webhook",
+            pattern="[0-9]{5,32}",
+        ),
+        Option(
+            name="list_button",
+            help=f"label of the button that opens a list of choices ({LIST_BUTTON})",
+            pattern=".{1,20}",
+        ),
+    )
+    # A pair's limit (our number and one person: one message in 6 s, 45 at once) is not kept here: a
+    # bucket spaces sends as soon as it is new. Meta refuses with 131056, and that chat waits.
+    limits = (Limit(bucket="channel", count=80, seconds=1),)
+    text_size = 4096
+    caption_size = 1024
+    max_choices = MAX_ROWS
+    choice_bytes = CHOICE_BYTES
+    window_seconds = 24 * 3600.0
+
+    def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
+        return list(read(channel, request.body))
+
+    def split(self, body: ReplyBody) -> list[ReplyBody]:
+        """Split as every adapter does, where one message cannot hold all that we take together.
+
+        A file that cannot stand above the choices goes ahead of them. The text above buttons is
+        shorter than an ordinary one: its beginning goes ahead, too.
+        """
+        if not body.choices:
+            return super().split(body)
+        if body.media and not may_head(body.media, body.choices):
+            return [
+                *self.split(ReplyBody(media=body.media)),
+                *self.split(ReplyBody(text=body.text, choices=body.choices)),
+            ]
+        if not are_buttons(body.choices) or cut.fits(body.text, BUTTONS_TEXT):
+            return super().split(body)
+        *head, last = cut.split(body.text, BUTTONS_TEXT)
+        return [
+            *super().split(ReplyBody(text="".join(head))),
+            ReplyBody(text=last, choices=body.choices, media=body.media),
+        ]
+
+    def caption_room(self, media: Attachment) -> int:
+        return self.caption_size if MEDIA.get(media.kind, "document") in WITH_CAPTION else 0
+
+    def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
+        """Post one message."""
+        number = str(channel.options.get("phone_number_id") or "")
+        if not number or not channel.credentials.get("access_token"):
+            return Rejected(reason="the channel has no phone_number_id or no access_token", scope=Scope.CHANNEL)
+        try:
+            body = message(reply, str(channel.options.get("list_button") or LIST_BUTTON))
+            answered = graph.call(channel, f"{number}/messages", body, read_timeout=self.read_timeout_seconds)
+        except Unsendable as error:
+            return Rejected(reason=str(error))
+        except http.CallFailed as failed:
+            return failed.outcome
+        return graph.outcome(answered, MEANINGS, _message_id)
+
+    def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> None:
+        """Mark a person's message as read and show that we type. It may fail silently."""
+        number = str(channel.options.get("phone_number_id") or "")
+        if number and message_id:
+            with contextlib.suppress(http.CallFailed):
+                graph.call(channel, f"{number}/messages", as_seen(message_id), read_timeout=5.0)
+
+    def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
+        """Subscribe the app to the business account, with our URL in place of the app's own."""
+        account = str(channel.options.get("waba_id") or "")
+        if not account:
+            raise NotRegistered(f"set waba_id first, or type {url} and the verify_token into the app's page")
+        override = {
+            "override_callback_uri": url,
+            "verify_token": channel.credentials.get("verify_token", ""),
+        }
+        try:
+            answered = graph.call(channel, f"{account}/subscribed_apps", override, read_timeout=20.0)
+        except http.CallFailed as failed:
+            raise NotRegistered(f"subscribed_apps: {failed}") from None
+        answer = graph.read_answer(answered)
+        if not answered.ok or answer.get("success") is not True:
+            error = graph.read_error(answer)
+            raise NotRegistered(f"subscribed_apps: {graph.explain(error, MEANINGS) if error else answered.status}")
+        return {"webhook": answer}
+
+    def renew(self, body: dict[str, Any]) -> None:
+        for update in _messages_in(body):
+            update["id"] = f"wamid.{uuid.uuid4().hex}"
+
+
+def _message_id(answer: Json) -> str:
+    """Return the id in ``{"messages": [{"id": ...}]}``; '' without one."""
+    messages = answer.get("messages")
+    first = messages[0] if isinstance(messages, list) and messages else None
+    found = first.get("id") if isinstance(first, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _messages_in(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a sample body."""
+    changes = [change for entry in body.get("entry", []) for change in entry.get("changes", [])]
+    return [message for change in changes for message in change.get("value", {}).get("messages", [])]

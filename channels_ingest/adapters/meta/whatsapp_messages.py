@@ -1,0 +1,158 @@
+"""A reply as WhatsApp's JSON. Pure.
+
+Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages.
+
+Choices become up to 3 buttons; longer titles, or more of them, become the rows of a list. A person
+is named by phone number (``to``, with + or Meta puts the business's own country code before it) or
+by BSUID (``recipient``): a BSUID in ``to`` is answered 200 and reaches nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from channels_ingest.adapters.meta.whatsapp_people import GROUP, is_phone
+from channels_ingest.formats import text as cut
+from conversations.contracts import Attachment, Choice, OutboundReply, ReplyBody
+
+MAX_BUTTONS = 3
+MAX_ROWS = 10
+BUTTON_TITLE = 20
+ROW_TITLE = 24
+ROW_DESCRIPTION = 72
+CHOICE_BYTES = 200  # of a row's id; a button's may have 256
+BUTTONS_TEXT = 1024  # of the text above buttons; above a list it is that of an ordinary message
+# Our kind of attachment -> the type of WhatsApp's message. Other kinds go as a document.
+MEDIA = {
+    "image": "image",
+    "video": "video",
+    "audio": "audio",
+    "voice": "audio",
+    "sticker": "sticker",
+    "file": "document",
+}
+WITH_CAPTION = frozenset({"image", "video", "document"})
+CALLBACK_SIZE = 512  # characters of ``biz_opaque_callback_data``
+
+
+class Unsendable(Exception):
+    """No message of WhatsApp can carry this reply."""
+
+
+def message(reply: OutboundReply, list_button: str) -> dict[str, Any]:
+    """Return the body of a send. A status brings our key back in ``biz_opaque_callback_data``.
+
+    In a group the reply quotes the message that it answers. Raises ``Unsendable``.
+    """
+    quoted = {"context": {"message_id": reply.in_answer_to}} if _group(reply) and reply.in_answer_to else {}
+    return {
+        "messaging_product": "whatsapp",
+        **_recipient(reply),
+        **_content(reply.body, list_button),
+        **quoted,
+        "biz_opaque_callback_data": reply.key[:CALLBACK_SIZE],
+    }
+
+
+def as_seen(message_id: str) -> dict[str, Any]:
+    """Return the body that marks a message as read and shows that we type, for 25 s at most."""
+    return {
+        "messaging_product": "whatsapp",
+        "status": "read",
+        "message_id": message_id,
+        "typing_indicator": {"type": "text"},
+    }
+
+
+def are_buttons(choices: Sequence[Choice]) -> bool:
+    """Return True if choices fit on buttons. Otherwise they are the rows of a list."""
+    return len(choices) <= MAX_BUTTONS and all(cut.fits(_title(choice), BUTTON_TITLE) for choice in choices)
+
+
+def may_head(media: Attachment, choices: Sequence[Choice]) -> bool:
+    """Return True if a file may stand above the choices, in the same message."""
+    return are_buttons(choices) and MEDIA.get(media.kind) in WITH_CAPTION
+
+
+def media_object(media: Attachment, kind: str) -> dict[str, Any]:
+    """Return a file by its id at WhatsApp, or by its link. Raises ``Unsendable`` without both."""
+    if not media.file_id and not media.url:
+        raise Unsendable("media has neither file id nor URL")
+    source = {"id": media.file_id} if media.file_id else {"link": media.url}
+    return {**source, **({"filename": media.name} if kind == "document" and media.name else {})}
+
+
+def _recipient(reply: OutboundReply) -> dict[str, str]:
+    """Return whom the message goes to. With a number and a BSUID, Meta takes the number."""
+    if _group(reply):
+        return {"recipient_type": "group", "to": _group(reply)}
+    phone = str(reply.address.get("to") or "").removeprefix("+")
+    bsuid = str(reply.address.get("recipient") or "")
+    if not phone and not bsuid:
+        phone, bsuid = (reply.chat, "") if is_phone(reply.chat) else ("", reply.chat)
+    to = {"to": f"+{phone}"} if is_phone(phone) else {"recipient": bsuid or phone}
+    return {"recipient_type": "individual", **to}
+
+
+def _group(reply: OutboundReply) -> str:
+    """Return the id of the group that the reply goes to; '' for a person."""
+    return str(reply.address.get("group") or "") or (reply.chat.startswith(GROUP) and reply.chat[len(GROUP) :]) or ""
+
+
+def _content(body: ReplyBody, list_button: str) -> dict[str, Any]:
+    """Return type and content of a message."""
+    if body.choices:
+        return {"type": "interactive", "interactive": _interactive(body, list_button)}
+    if body.media is None:
+        return {"type": "text", "text": {"body": body.text, "preview_url": False}}
+    if body.media.kind == "location":
+        return {"type": "location", "location": _location(body.media)}
+    if body.media.kind == "contact":
+        return {"type": "contacts", "contacts": [_contact(body.media)]}
+    kind = MEDIA.get(body.media.kind, "document")
+    file = media_object(body.media, kind)
+    if body.text and kind in WITH_CAPTION:
+        file["caption"] = body.text
+    if body.media.kind == "voice":
+        file["voice"] = True
+    return {"type": kind, kind: file}
+
+
+def _interactive(body: ReplyBody, list_button: str) -> dict[str, Any]:
+    """Return choices with their text, which WhatsApp wants to be there."""
+    content: dict[str, Any] = {"body": {"text": body.text or "…"}}
+    if not are_buttons(body.choices):
+        rows = [_row(choice) for choice in body.choices]
+        return {"type": "list", **content, "action": {"button": list_button, "sections": [{"rows": rows}]}}
+    if body.media and may_head(body.media, body.choices):
+        kind = MEDIA[body.media.kind]
+        content["header"] = {"type": kind, kind: media_object(body.media, kind)}
+    buttons = [{"type": "reply", "reply": {"id": _id(choice), "title": _title(choice)}} for choice in body.choices]
+    return {"type": "button", **content, "action": {"buttons": buttons}}
+
+
+def _row(choice: Choice) -> dict[str, str]:
+    """Return a row. What of its title is too long for a title becomes the description."""
+    first, *rest = cut.split(_title(choice), ROW_TITLE)
+    more = "".join(rest)
+    described = {"description": cut.split(more, ROW_DESCRIPTION)[0].strip()} if more else {}
+    return {"id": _id(choice), "title": first.strip(), **described}
+
+
+def _id(choice: Choice) -> str:
+    return choice.short(CHOICE_BYTES)
+
+
+def _title(choice: Choice) -> str:
+    return choice.title or choice.id
+
+
+def _location(place: Attachment) -> dict[str, str]:
+    named = {"name": place.name} if place.name else {}
+    return {"latitude": str(place.latitude), "longitude": str(place.longitude), **named}
+
+
+def _contact(card: Attachment) -> dict[str, Any]:
+    name = card.name or card.phone
+    return {"name": {"formatted_name": name, "first_name": name}, "phones": [{"phone": card.phone}]}

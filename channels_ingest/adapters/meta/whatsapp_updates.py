@@ -1,0 +1,217 @@
+"""Turns a WhatsApp webhook's updates into entries, statuses and notes. Pure.
+
+Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks.
+
+A private chat has the id of its person (see ``whatsapp_people``), so that their aliases lead to the
+chat, too. A group's chat is ``group:<id>``. The app's webhook serves all of its numbers: what came
+to another number than the channel's own says so in ``channel_ref``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from channels_ingest.adapters.meta.envelope import Shape, Update, read_updates
+from channels_ingest.adapters.meta.graph import as_error, explain
+from channels_ingest.adapters.meta.whatsapp_content import read_around, read_content
+from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
+from channels_ingest.adapters.meta.whatsapp_people import GROUP, Value, is_phone, read_address
+from channels_ingest.adapters.reading import Json, any_id, maybe_text, moment, obj, text, text_id
+from channels_ingest.formats.strict_json import Unreadable
+from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, Sender, StatusUpdate, Unusable
+
+OBJECT = "whatsapp_business_account"
+# Fields that hold nothing a person wrote to us now: only noted, with these words.
+NOTED = {
+    "smb_message_echoes": "a person wrote on the business's own phone",
+    "smb_app_state_sync": "contacts of the business's phone",
+    "history": "earlier chats of the business's phone",
+    "calls": "a call",
+    "account_update": "the account changed",
+    "account_alerts": "an alert about the account",
+    "account_review_update": "the account was reviewed",
+    "account_settings_update": "the account's settings changed",
+    "business_capability_update": "what the account may do changed",
+    "business_username_updates": "the business's username changed",
+    "phone_number_name_update": "the number's display name was reviewed",
+    "phone_number_quality_update": "the number's quality or throughput changed",
+    "message_template_status_update": "a template's status changed",
+    "message_template_quality_update": "a template's quality changed",
+    "message_template_components_update": "a template's content changed",
+    "template_category_update": "a template's category changes",
+    "template_correct_category_detection": "a template has the wrong category",
+    "group_lifecycle_update": "a group was made or deleted",
+    "group_participants_update": "members of a group changed",
+    "group_participant_update": "members of a group changed",
+    "group_settings_update": "a group's settings changed",
+    "group_status_update": "a group was suspended, or is no longer",
+    "flows": "a flow's status or health changed",
+    "security": "the account's security settings changed",
+    "tracking_events": "an event of a marketing message",
+    "automatic_events": "an event that Meta found in a chat",
+    "partner_solutions": "a partner solution changed",
+    "payment_configuration_update": "a payment configuration changed",
+    "messaging_handovers": "another app has the chat",
+}
+SHAPE = Shape(lists=("messages", "statuses", "errors", "message_echoes", "user_preferences"), unread=frozenset(NOTED))
+# Meta's words for a status -> ours. A voice note that was played was read.
+STATUSES = {"sent": "sent", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
+# System messages that give a person another id.
+MOVES = frozenset({"user_changed_number", "user_changed_user_id", "customer_changed_number"})
+KEYS = {
+    Kind.BUTTON: "b",
+    Kind.REACTION: "r",
+    Kind.EDIT: "e",
+    Kind.DELETE: "x",
+    Kind.CHAT_MIGRATED: "g",
+    Kind.FOLLOWED: "f",
+}
+STARTS_TURN = frozenset({Kind.MESSAGE, Kind.BUTTON, Kind.UNSUPPORTED})
+
+
+def read(channel: ChannelConfig, body: bytes) -> Iterator[Parsed]:
+    """Yield what a request holds, in its order. What cannot be read keeps its bytes."""
+    value: Value | None = None
+    for update in read_updates(body, SHAPE):
+        if isinstance(update, Unusable):
+            yield update
+            continue
+        try:
+            if update.name and (value is None or value.shared is not update.shared):
+                value = Value(update.shared)
+            yield _read_one(channel, update, value)
+        except Unreadable as error:
+            yield Unusable(reason=str(error), raw=update.raw or body)
+
+
+def _read_one(channel: ChannelConfig, update: Update, value: Value | None) -> Parsed:
+    """Read one update. Each yields something, known or not, so that none vanishes."""
+    if update.object != OBJECT:
+        raise Unreadable(f"an event of {update.object[:50] or 'nothing'}, not of WhatsApp")
+    if update.field in NOTED:
+        return Note(reason=NOTED[update.field])
+    if value is None or not update.name:
+        return Note(reason="a change of an unknown field, or without content")
+    if (update.field, update.name) not in READERS:
+        raise Unreadable(f"{update.name} in the field {update.field[:50]}, which is not known")
+    return READERS[update.field, update.name](channel, update, value)
+
+
+def _message(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
+    item, sender = update.item, value.sender(update.item, update.count)
+    message_id = text_id(item, "id", "message id")
+    if item.get("type") == "system":
+        return _system(channel, update, value, sender, message_id)
+    content = read_content(item)
+    target, around = read_around(item)
+    group = any_id(item, "group_id") if item.get("group_id") is not None else ""
+    return Entry(
+        key=f"{KEYS.get(content['kind'], 'm')}:{message_id}",
+        platform_id=message_id,
+        starts_turn=content["kind"] in STARTS_TURN,
+        sender=sender,
+        chat=GROUP + group if group else sender.user,
+        group=bool(group),
+        address=read_address(sender, group),
+        **{"target": target, **content, "data": {**around, **content.get("data", {})}},
+        **_base(channel, update, value),
+    )
+
+
+def _system(channel: ChannelConfig, update: Update, value: Value, sender: Sender, message_id: str) -> Parsed:
+    """Read that a person has another number, and with it another BSUID.
+
+    Both new ids become aliases of the old one: person, conversation and state stay the same.
+    """
+    system = obj(update.item, "system")
+    if maybe_text(system, "type") not in MOVES:
+        return Note(reason="a system message")
+    phone = maybe_text(system, "wa_id") or maybe_text(system, "new_wa_id")
+    bsuid = maybe_text(system, "user_id")
+    new = [each for each in (phone, bsuid) if each]
+    if not new:
+        raise Unreadable("a change of number without the new one")
+    to = phone if is_phone(phone) else ""
+    return Entry(
+        kind=Kind.CHAT_MIGRATED,
+        key=f"{KEYS[Kind.CHAT_MIGRATED]}:{message_id}",
+        platform_id=message_id,
+        starts_turn=False,
+        chat=sender.user,
+        sender=Sender(user=sender.user, phone=to, aliases=tuple(sorted({*sender.aliases, *new} - {sender.user}))),
+        new_chat=new[0],
+        address={"to": to or None, "recipient": bsuid or None},
+        data={"system": system},
+        **_base(channel, update, value),
+    )
+
+
+def _status(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
+    """Read what became of a reply. ``biz_opaque_callback_data`` is our key of it."""
+    item = update.item
+    status = STATUSES.get(text(item, "status"))
+    if status is None:
+        return Note(reason="a status of an unknown kind")
+    errors = item.get("errors")
+    error = as_error(errors[0]) if isinstance(errors, list) and errors and isinstance(errors[0], dict) else None
+    group = maybe_text(item, "group_id")
+    return StatusUpdate(
+        platform_id=text_id(item, "id", "message id"),
+        status=status,
+        chat=GROUP + group if group else maybe_text(item, "recipient_user_id") or maybe_text(item, "recipient_id"),
+        key=maybe_text(item, "biz_opaque_callback_data"),
+        error=explain(error, MEANINGS) if error else "",
+    )
+
+
+def _fault(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
+    """Read a fault of the account that concerns no message."""
+    error = as_error(update.item)
+    return Note(reason=f"a fault of the account: {explain(error, MEANINGS) if error else 'without a code'}")
+
+
+def _preference(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
+    """Read that a person stops marketing messages, or takes them again. It is kept in their chat."""
+    item = update.item
+    sender = value.sender({"from": item.get("wa_id"), "from_user_id": item.get("user_id")}, update.count)
+    wanted, category = text(item, "value"), maybe_text(item, "category")
+    return Entry(
+        kind=Kind.UNSUPPORTED,
+        key=f"p:{category}:{wanted}:{_timestamp(item)}",
+        starts_turn=False,
+        sender=sender,
+        chat=sender.user,
+        text=maybe_text(item, "detail"),
+        address=read_address(sender),
+        data={"content": ["user_preferences"], "category": category, "value": wanted},
+        **_base(channel, update, value),
+    )
+
+
+READERS: Mapping[tuple[str, str], Callable[[ChannelConfig, Update, Value], Parsed]] = {
+    ("messages", "messages"): _message,
+    ("messages", "statuses"): _status,
+    ("messages", "errors"): _fault,
+    ("user_preferences", "user_preferences"): _preference,
+}
+
+
+def _base(channel: ChannelConfig, update: Update, value: Value) -> dict[str, Any]:
+    """Return what every entry has: when, to which number, and its own bytes in a batch."""
+    own = str(channel.options.get("phone_number_id") or "")
+    at = _timestamp(update.item)
+    return {
+        "sent_at": moment(at),
+        "order_key": at,
+        "channel_ref": value.phone_number_id if own and value.phone_number_id != own else "",
+        "raw": update.raw,
+    }
+
+
+def _timestamp(item: Json) -> int | None:
+    """Return the time in milliseconds. It comes as text in seconds; milliseconds were seen, too."""
+    value = str(item.get("timestamp", ""))
+    if not (value.isascii() and value.isdigit() and 0 < len(value) < 15):
+        return None
+    return int(value) if len(value) > 11 else int(value) * 1000
