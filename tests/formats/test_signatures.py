@@ -133,7 +133,7 @@ def test_a_broken_previous_secret_does_not_spoil_the_other(broken: str) -> None:
 @pytest.mark.parametrize("platform", ADAPTERS)
 def test_both_secrets_verify_during_a_rotation(platform: str) -> None:
     adapter, ours = ADAPTERS[platform], channel(platform)
-    name = "secret_token" if platform == "telegram" else "secret"
+    name = {"telegram": "secret_token", "whatsapp": "app_secret"}.get(platform, "secret")
     rotated = type(ours)(
         id=1, public_id="p", platform=platform, tenant_id=1,
         credentials={name: OTHER, name + "_previous": ours.credentials[name]},

@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from channels_ingest.adapters.generic import Generic
+from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.telegram.adapter import Telegram
 from conversations.contracts import ChannelConfig, Entry, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-ADAPTERS = {"telegram": Telegram(), "generic": Generic()}
+ADAPTERS = {"telegram": Telegram(), "generic": Generic(), "whatsapp": WhatsApp()}
 CREDENTIALS = {
     "token": "4242:TOKEN",
     "secret_token": "fixture_secret-Token1",
     "secret": "whsec_" + "Zml4dHVyZS1zZWNyZXQtb2YtMzItYnl0ZXMtbG9uZyE=",
+    "app_secret": "fixture0app0secret0of0320letters",
+    "verify_token": "fixture words",
+    "access_token": "EAAfixture",
 }
+OPTIONS = {"whatsapp": {"phone_number_id": "555000111222333"}}
 
 
 def names(platform: str) -> list[str]:
@@ -24,6 +29,7 @@ def names(platform: str) -> list[str]:
 
 
 def channel(platform: str, **options: Any) -> ChannelConfig:
+    options = {**OPTIONS.get(platform, {}), **options}
     return ChannelConfig(id=1, public_id="p", platform=platform, tenant_id=1, credentials=CREDENTIALS, options=options)
 
 
