@@ -238,14 +238,19 @@ def test_what_surrounds_a_message_is_kept() -> None:
 # ---------------------------------------------------------------- nothing is unknown
 
 # From Meta's pages: fields to subscribe to, types of messages and system messages, and statuses.
-FIELDS = words("""messages smb_message_echoes smb_app_state_sync history user_preferences calls account_update account_alerts
-account_review_update account_settings_update business_capability_update phone_number_quality_update
-phone_number_name_update message_template_status_update message_template_quality_update
-message_template_components_update template_category_update business_username_updates group_lifecycle_update
-group_participants_update group_settings_update group_status_update flows security payment_configuration_update
-partner_solutions tracking_events messaging_handovers""")
-TYPES = words("""text image video audio document sticker voice location contacts interactive button reaction order system edit
-revoke unsupported""")
+FIELDS = words("""
+messages smb_message_echoes smb_app_state_sync history user_preferences calls account_update
+account_alerts account_review_update account_settings_update business_capability_update
+phone_number_quality_update phone_number_name_update message_template_status_update
+message_template_quality_update message_template_components_update template_category_update
+business_username_updates group_lifecycle_update group_participants_update group_settings_update
+group_status_update flows security payment_configuration_update partner_solutions tracking_events
+messaging_handovers
+""")
+TYPES = words("""
+text image video audio document sticker voice location contacts interactive button reaction order
+system edit revoke unsupported
+""")
 
 
 @pytest.mark.parametrize("field", FIELDS)
