@@ -210,6 +210,9 @@ def test_what_came_to_another_number_of_the_app_says_so() -> None:
     (alone,) = parse("whatsapp", "of_another_number", phone_number_id="")
     assert isinstance(alone, Entry)
     assert alone.channel_ref == ""
+    (status,) = parse("whatsapp", "status_sent", phone_number_id="1")
+    assert isinstance(status, StatusUpdate)
+    assert status.channel_ref == "555000111222333"
 
 
 def test_a_failed_status_says_why_in_plain_words() -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from channels_ingest.adapters.reading import Json
 from channels_ingest.formats.strict_json import (
     Unreadable,
@@ -40,7 +42,7 @@ class Update(Struct, frozen=True):
     ``field``: the change's field; '' for an item of ``messaging`` or ``standby``. ``name``: the
     list; '' for a whole value. ``item`` is empty where the update says nothing. ``shared``: the
     value's other members, the same object for all items of a value. ``count``: the items of its
-    list. ``raw``: its bytes; empty if the request holds nothing else.
+    list. ``raw``: its bytes, which are the whole body if it holds nothing else.
     """
 
     object: str
@@ -76,7 +78,7 @@ def read_updates(body: bytes, shape: Shape) -> list[Update | Unusable]:
     except Unreadable:
         found = []
     if len(found) == 1:
-        return found
+        return [msgspec.structs.replace(found[0], raw=body)]
     try:
         refuse_floods(body, MAX_TOKENS)
         return list(_walk(body, _SPLIT, shape))
@@ -91,7 +93,7 @@ def _walk(body: Any, how: _Node, shape: Shape) -> Iterator[Update | Unusable]:
     for entry in entries:
         yield from _guarded(how, entry, _entry(about, entry, how, shape))
     if not entries:
-        yield Update(object=about, account="")
+        yield Update(object=about, account="", raw=how.raw(body))
 
 
 def _guarded(how: _Node, node: Any, updates: Iterator[Update | Unusable]) -> Iterator[Update | Unusable]:

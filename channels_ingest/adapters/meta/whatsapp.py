@@ -69,6 +69,8 @@ class WhatsApp(MetaPlatform):
             pattern=".{1,20}",
         ),
     )
+    channel_noun = "number"
+    channel_ref_option = "phone_number_id"
     # A pair's limit (our number and one person: one message in 6 s, 45 at once) is not kept here: a
     # bucket spaces sends as soon as it is new. Meta refuses with 131056, and that chat waits.
     limits = (Limit(bucket="channel", count=80, seconds=1),)

@@ -82,7 +82,7 @@ def read(channel: ChannelConfig, body: bytes) -> Iterator[Parsed]:
                 value = Value(update.shared)
             yield _read_one(channel, update, value)
         except Unreadable as error:
-            yield Unusable(reason=str(error), raw=update.raw or body)
+            yield Unusable(reason=str(error), raw=update.raw)
 
 
 def _read_one(channel: ChannelConfig, update: Update, value: Value | None) -> Parsed:
@@ -162,6 +162,7 @@ def _status(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
         chat=GROUP + group if group else maybe_text(item, "recipient_user_id") or maybe_text(item, "recipient_id"),
         key=maybe_text(item, "biz_opaque_callback_data"),
         error=explain(error, MEANINGS) if error else "",
+        channel_ref=_channel_ref(channel, value),
     )
 
 
@@ -198,15 +199,15 @@ READERS: Mapping[tuple[str, str], Callable[[ChannelConfig, Update, Value], Parse
 
 
 def _base(channel: ChannelConfig, update: Update, value: Value) -> dict[str, Any]:
-    """Return what every entry has: when, to which number, and its own bytes in a batch."""
-    own = str(channel.options.get("phone_number_id") or "")
+    """Return what every entry has: when, to which number, and its own bytes."""
     at = _timestamp(update.item)
-    return {
-        "sent_at": moment(at),
-        "order_key": at,
-        "channel_ref": value.phone_number_id if own and value.phone_number_id != own else "",
-        "raw": update.raw,
-    }
+    return {"sent_at": moment(at), "order_key": at, "channel_ref": _channel_ref(channel, value), "raw": update.raw}
+
+
+def _channel_ref(channel: ChannelConfig, value: Value) -> str:
+    """Return the number that something came to; '' for the channel's own, or if that is not set."""
+    own = str(channel.options.get("phone_number_id") or "")
+    return value.phone_number_id if own and value.phone_number_id != own else ""
 
 
 def _timestamp(item: Json) -> int | None:
