@@ -28,9 +28,8 @@ class MetaPlatform(Adapter):
         Secret(name="app_secret", help="App settings > Basic > App secret; signs webhooks", rotates=True),
         Secret(
             name="verify_token",
-            help="our own words, typed beside the callback URL; Meta repeats them when it checks the URL",
+            help="words of your own, typed beside the callback URL; Meta repeats them when it checks the URL",
             rotates=True,
-            generated=True,
         ),
     )
     shakes_hands = True
