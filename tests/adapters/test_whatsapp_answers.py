@@ -25,9 +25,9 @@ PASSING = (131016, 131000, 133004, 1, 2)
 CODES = [(int(code), scope) for scope, codes in REFUSALS.items() for code in codes.split()]
 
 
-def refused(code: int, status: int = 400, headers: dict[str, str] | None = None, **more: Any) -> Any:
+def refused(code: int, status: int = 400, **more: Any) -> Any:
     body = {"error": {"message": f"(#{code})", "type": "OAuthException", "code": code, "fbtrace_id": "x", **more}}
-    return ending(Answered(status, headers or {}, json.dumps(body).encode()))
+    return ending(Answered(status, {}, json.dumps(body).encode()))
 
 
 def ending(answered: Answered) -> Any:
@@ -53,11 +53,9 @@ def test_each_limit_makes_its_bucket_wait_and_each_passing_fault_spends_an_attem
     assert known == {*WAITING, 131057, *PASSING, *(code for code, _ in CODES if code not in range(200, 300))}
 
 
-USAGE = json.dumps({"77": [{"type": "whatsapp", "estimated_time_to_regain_access": 3}, {"call_count": 1}]})
 OTHERS = [
     (refused(100, error_subcode=33), Rejected, {"scope": Scope.CHANNEL}),
-    (refused(80007, headers={"x-business-use-case-usage": USAGE}), Deferred, {"seconds": 180.0}),
-    (refused(80007, headers={"x-business-use-case-usage": "[broken"}), Deferred, {"seconds": 60.0}),
+    (refused(80007), Deferred, {"seconds": 60.0}),
     (refused(999999), Rejected, {"scope": Scope.REPLY, "reason": "999999 (#999999)"}),
     (refused(999999, 401), Rejected, {"scope": Scope.CHANNEL, "reason": "999999 (#999999)"}),
     (refused(999999, 429), Deferred, {"bucket": "channel"}),

@@ -8,14 +8,13 @@ such a body leaves that open.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from channels_ingest.adapters.reading import Json, bigint
-from channels_ingest.formats.strict_json import Unreadable, read_json, read_object
+from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
 from conversations.contracts import (
     ChannelConfig,
@@ -31,8 +30,6 @@ from conversations.contracts import (
 
 API = "https://graph.facebook.com"
 VERSION = "v26.0"  # of 2026-07-29; Meta keeps a version for about two years
-# The header in which Meta says for how many minutes an account's calls stay refused.
-USAGE_HEADERS = ("x-business-use-case-usage", "x-app-usage")
 
 
 class Meaning(Struct, frozen=True):
@@ -96,7 +93,7 @@ def refusal(answered: http.Answered, error: GraphError, meanings: Meanings) -> O
     if meaning.scope is not None:
         return Rejected(reason=reason, scope=meaning.scope)
     if meaning.wait:
-        return Deferred(seconds=_stated_wait(answered) or meaning.wait, bucket=meaning.bucket, reason=reason)
+        return Deferred(seconds=meaning.wait, bucket=meaning.bucket, reason=reason)
     return Failed(reason=reason)
 
 
@@ -148,25 +145,3 @@ def _unlisted(answered: http.Answered, error: GraphError, reason: str) -> Outcom
 
 def _with_reason(ending: Outcome, reason: str) -> Outcome:
     return ending if isinstance(ending, Sent) else msgspec.structs.replace(ending, reason=reason)
-
-
-def _stated_wait(answered: http.Answered) -> float:
-    """Return the longest wait, in seconds, that the answer's usage headers state; 0 without one."""
-    return min(max(_minutes(answered), default=0) * 60.0, http.RETRY_AFTER_CAP_SECONDS)
-
-
-def _minutes(answered: http.Answered) -> Iterator[float]:
-    for name in USAGE_HEADERS:
-        with contextlib.suppress(Unreadable):
-            yield from _waits_in(read_json(answered.headers.get(name, "null").encode()))
-
-
-def _waits_in(usage: Any) -> Iterator[float]:
-    """Yield ``estimated_time_to_regain_access`` of ``{account: [{...}]}`` or ``{...}``."""
-    if not isinstance(usage, dict):
-        return
-    groups = [group for group in usage.values() if isinstance(group, list)]
-    for item in (usage, *(item for group in groups for item in group if isinstance(item, dict))):
-        minutes = item.get("estimated_time_to_regain_access")
-        if type(minutes) in (int, float) and 0 < minutes < 1e6:
-            yield float(minutes)
