@@ -97,7 +97,8 @@ def _recipient(reply: OutboundReply) -> dict[str, str]:
 
 def _group(reply: OutboundReply) -> str:
     """Return the id of the group that the reply goes to; '' for a person."""
-    return str(reply.address.get("group") or "") or (reply.chat.startswith(GROUP) and reply.chat[len(GROUP) :]) or ""
+    group = reply.chat[len(GROUP) :] if reply.chat.startswith(GROUP) else ""
+    return str(reply.address.get("group") or group)
 
 
 def _content(body: ReplyBody, list_button: str) -> dict[str, Any]:
