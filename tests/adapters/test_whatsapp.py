@@ -14,8 +14,8 @@ from tests.adapters.test_fixtures import Row, read
 from tests.kit.fixtures import FIXTURES, channel, incoming, names, parse
 
 PHONE = "4915112345678"
-MINE = {"user": "DE.7001", "chat": "DE.7001"}
-ON = {"target": "wamid.OUT1"}
+MINE: dict[str, Any] = {"user": "DE.7001", "chat": "DE.7001"}
+ON: dict[str, Any] = {"target": "wamid.OUT1"}
 FILE = ("900100",)
 
 
@@ -51,9 +51,9 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-BOB = {"user": "BR.7002", "chat": "BR.7002"}
-ALONE = {"user": PHONE, "chat": PHONE}
-EDITED = {"target": "wamid.IN001"}
+BOB: dict[str, Any] = {"user": "BR.7002", "chat": "BR.7002"}
+ALONE: dict[str, Any] = {"user": PHONE, "chat": PHONE}
+EDITED: dict[str, Any] = {"target": "wamid.IN001"}
 
 TABLE: dict[str, list[Row]] = {
     "about_a_product": [message(15, "still there?", **ON)],

@@ -51,7 +51,7 @@ def post(channel: Channel, *messages: dict[str, Any], secret: str = SECRET) -> i
     return Client().post(channel.webhook_path, raw, content_type="application/json", headers=headers).status_code
 
 
-def stored() -> list[tuple[int, str, str]]:
+def stored() -> list[tuple[Any, ...]]:
     """Number of the lane (1, 2, ...), kind and text of each message, in order."""
     lane = "dense_rank() OVER (ORDER BY conversation_id)"
     return runtime.read(f"SELECT {lane}, kind, text FROM message ORDER BY conversation_id, sequence", ())
