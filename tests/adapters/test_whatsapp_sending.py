@@ -264,6 +264,7 @@ SPLITS: list[tuple[ReplyBody, list[tuple[int, int, str]]]] = [
     (ReplyBody(text="x", choices=choices(3), media=file("video")), [(1, 3, "video")]),
     (ReplyBody(text="x", choices=choices(4), media=file("video")), [(0, 0, "video"), (1, 4, "")]),
     (ReplyBody(text="x", choices=choices(2), media=file("voice")), [(0, 0, "voice"), (1, 2, "")]),
+    (ReplyBody(text="x", choices=choices(10, "y" * 80)), [(1, 10, "")]),
     (ReplyBody(text="x", media=file("voice")), [(1, 0, ""), (0, 0, "voice")]),
     (ReplyBody(text="x" * 1025, media=file("image")), [(1025, 0, ""), (0, 0, "image")]),
 ]

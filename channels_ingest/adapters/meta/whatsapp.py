@@ -19,20 +19,15 @@ from channels_ingest.adapters.meta import graph
 from channels_ingest.adapters.meta.platform import MetaPlatform
 from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
 from channels_ingest.adapters.meta.whatsapp_messages import (
-    BUTTONS_TEXT,
-    CHOICE_BYTES,
-    MAX_ROWS,
+    FORMS,
     MEDIA,
     WITH_CAPTION,
     Unsendable,
-    are_buttons,
     as_seen,
-    may_head,
     message,
 )
 from channels_ingest.adapters.meta.whatsapp_updates import read
 from channels_ingest.adapters.reading import Json
-from channels_ingest.formats import text as cut
 from channels_ingest.outbound import http
 from conversations.contracts import (
     Attachment,
@@ -42,7 +37,6 @@ from conversations.contracts import (
     Outcome,
     Parsed,
     Rejected,
-    ReplyBody,
     Scope,
     WebhookRequest,
 )
@@ -76,33 +70,11 @@ class WhatsApp(MetaPlatform):
     limits = (Limit(bucket="channel", count=80, seconds=1),)
     text_size = 4096
     caption_size = 1024
-    max_choices = MAX_ROWS
-    choice_bytes = CHOICE_BYTES
+    forms = FORMS
     window_seconds = 24 * 3600.0
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         return list(read(channel, request.body))
-
-    def split(self, body: ReplyBody) -> list[ReplyBody]:
-        """Split as every adapter does, where one message cannot hold all that we take together.
-
-        A file that cannot stand above the choices goes ahead of them. The text above buttons is
-        shorter than an ordinary one: its beginning goes ahead, too.
-        """
-        if not body.choices:
-            return super().split(body)
-        if body.media and not may_head(body.media, body.choices):
-            return [
-                *self.split(ReplyBody(media=body.media)),
-                *self.split(ReplyBody(text=body.text, choices=body.choices)),
-            ]
-        if not are_buttons(body.choices) or cut.fits(body.text, BUTTONS_TEXT):
-            return super().split(body)
-        *head, last = cut.split(body.text, BUTTONS_TEXT)
-        return [
-            *super().split(ReplyBody(text="".join(head))),
-            ReplyBody(text=last, choices=body.choices, media=body.media),
-        ]
 
     def caption_room(self, media: Attachment) -> int:
         return self.caption_size if MEDIA.get(media.kind, "document") in WITH_CAPTION else 0

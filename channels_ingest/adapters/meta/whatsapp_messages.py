@@ -12,17 +12,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from channels_ingest.adapters.base import Form
 from channels_ingest.adapters.meta.whatsapp_people import GROUP, is_phone
 from channels_ingest.formats import text as cut
 from conversations.contracts import Attachment, Choice, OutboundReply, ReplyBody
 
-MAX_BUTTONS = 3
-MAX_ROWS = 10
-BUTTON_TITLE = 20
 ROW_TITLE = 24
 ROW_DESCRIPTION = 72
 CHOICE_BYTES = 200  # of a row's id; a button's may have 256
-BUTTONS_TEXT = 1024  # of the text above buttons; above a list it is that of an ordinary message
+# A row's title may go on in its description. 84 characters fit wherever the title is cut, for a
+# title is at least half full.
+FORMS = (
+    Form(
+        name="buttons",
+        most=3,
+        title_size=20,
+        value_bytes=CHOICE_BYTES,
+        text_size=1024,
+        beside=frozenset({"image", "video", "file"}),
+    ),
+    Form(name="list", most=10, title_size=84, value_bytes=CHOICE_BYTES, beside=frozenset()),
+)
 # Our kind of attachment -> the type of WhatsApp's message. Other kinds go as a document.
 MEDIA = {
     "image": "image",
@@ -65,16 +75,6 @@ def as_seen(message_id: str) -> dict[str, Any]:
     }
 
 
-def are_buttons(choices: Sequence[Choice]) -> bool:
-    """Return True if choices fit on buttons. Otherwise they are the rows of a list."""
-    return len(choices) <= MAX_BUTTONS and all(cut.fits(_title(choice), BUTTON_TITLE) for choice in choices)
-
-
-def may_head(media: Attachment, choices: Sequence[Choice]) -> bool:
-    """Return True if a file may stand above the choices, in the same message."""
-    return are_buttons(choices) and MEDIA.get(media.kind) in WITH_CAPTION
-
-
 def media_object(media: Attachment, kind: str) -> dict[str, Any]:
     """Return a file by its id at WhatsApp, or by its link. Raises ``Unsendable`` without both."""
     if not media.file_id and not media.url:
@@ -103,7 +103,7 @@ def _group(reply: OutboundReply) -> str:
 
 def _content(body: ReplyBody, list_button: str) -> dict[str, Any]:
     """Return type and content of a message."""
-    if body.choices:
+    if body.buttons:
         return {"type": "interactive", "interactive": _interactive(body, list_button)}
     if body.media is None:
         return {"type": "text", "text": {"body": body.text, "preview_url": False}}
@@ -123,14 +123,20 @@ def _content(body: ReplyBody, list_button: str) -> dict[str, Any]:
 def _interactive(body: ReplyBody, list_button: str) -> dict[str, Any]:
     """Return choices with their text, which WhatsApp wants to be there."""
     content: dict[str, Any] = {"body": {"text": body.text or "…"}}
-    if not are_buttons(body.choices):
-        rows = [_row(choice) for choice in body.choices]
+    if not _are_buttons(body.buttons):
+        rows = [_row(choice) for choice in body.buttons]
         return {"type": "list", **content, "action": {"button": list_button, "sections": [{"rows": rows}]}}
-    if body.media and may_head(body.media, body.choices):
-        kind = MEDIA[body.media.kind]
+    if body.media:
+        kind = MEDIA.get(body.media.kind, "document")
         content["header"] = {"type": kind, kind: media_object(body.media, kind)}
-    buttons = [{"type": "reply", "reply": {"id": _id(choice), "title": _title(choice)}} for choice in body.choices]
+    buttons = [{"type": "reply", "reply": {"id": _id(choice), "title": _title(choice)}} for choice in body.buttons]
     return {"type": "button", **content, "action": {"buttons": buttons}}
+
+
+def _are_buttons(choices: Sequence[Choice]) -> bool:
+    """Return True if choices fit on buttons. Otherwise they are the rows of a list."""
+    form = FORMS[0]
+    return len(choices) <= form.most and all(cut.fits(_title(choice), form.title_size) for choice in choices)
 
 
 def _row(choice: Choice) -> dict[str, str]:
