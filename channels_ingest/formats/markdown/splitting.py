@@ -62,7 +62,7 @@ def _markdown(runs: Runs) -> str:
 
 def _pieces(runs: Runs, room: Room) -> Iterator[Runs]:
     """Yield the parts as runs. A URL that is too long for a part becomes text, which can be cut."""
-    rest = tidy(_shorter_links(runs, room))
+    rest = tidy(list(_shorter_links(runs, room)))
     while not room.holds(rest):
         end = _end(rest, room)
         if piece := tidy(cut(rest, 0, end)):
