@@ -30,7 +30,11 @@ class Migration(migrations.Migration):
         ),
         index(
             "Reply",
-            models.Index(fields=["channel", "key"], condition=models.Q(status="unknown"), name="reply_unknown_key"),
-            "ON reply (channel_id, key) WHERE status = 'unknown'",
+            models.Index(
+                fields=["channel", "key"],
+                condition=models.Q(settled_at__isnull=True, claimed_by__isnull=True, intent_at__isnull=False),
+                name="reply_in_doubt_key",
+            ),
+            "ON reply (channel_id, key) WHERE settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL",
         ),
     ]

@@ -86,8 +86,14 @@ class Reply(models.Model):
             models.Index(
                 fields=["conversation"], condition=Q(status__in=["parked", "unknown", "failed"]), name="reply_for_staff"
             ),
-            # serves statuses that name a reply by its key, before the platform's id of it is known
-            models.Index(fields=["channel", "key"], condition=Q(status="unknown"), name="reply_unknown_key"),
+            # serves statuses that name a reply by its key, before the platform's id of it is known. The
+            # condition holds for what was attempted in vain, and not for what reply_for_staff has: a
+            # plan that reads the whole of that one would be slow once it is large
+            models.Index(
+                fields=["channel", "key"],
+                condition=Q(settled_at__isnull=True, claimed_by__isnull=True, intent_at__isnull=False),
+                name="reply_in_doubt_key",
+            ),
         ]
 
     def __str__(self) -> str:

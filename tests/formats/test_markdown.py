@@ -239,9 +239,9 @@ def test_a_mark_a_quotation_and_a_fence_go_on_in_the_next_part_and_a_link_is_not
     parts = split(f"{bold}\n\n> {'quoted words ' * 8}\n\n```py\n{code}\n```", room)
     assert [part.markdown[:2] for part in parts[:2]] == ["**", "**"]
     assert [part.markdown for part in parts if "link" in part.markdown] == ["[a link of four words](<https://e.org/a>)"]
-    assert sum(part.markdown.startswith("> quoted") for part in parts) == 2
+    assert sum(part.markdown.startswith("> ") for part in parts) == 2
     fences = [part.markdown for part in parts if "line " in part.text]
-    assert len(fences) == 2
+    assert len(fences) == 3
     assert all(re.search(r"^```py\n(line \d+\n?)+```$", fence, re.M) for fence in fences)
 
 

@@ -272,8 +272,8 @@ def test_a_lane_that_went_away_or_got_another_id_is_found_again(channel: Channel
 
 def reply(user: str, platform_id: str, status: str = "sent") -> int:
     found = rows(
-        """INSERT INTO reply (conversation_id, channel_id, sequence, body, status, platform_id)
-           SELECT id, channel_id, last_reply_sequence + 1, '{}', %(status)s, %(platform_id)s
+        """INSERT INTO reply (conversation_id, channel_id, sequence, body, status, platform_id, intent_at)
+           SELECT id, channel_id, last_reply_sequence + 1, '{}', %(status)s, %(platform_id)s, now()
              FROM conversation WHERE chat = %(user)s
            RETURNING id""",
         user=user, status=status, platform_id=platform_id,

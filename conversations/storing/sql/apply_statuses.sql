@@ -4,7 +4,7 @@
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
 -- items: as in lock_status_lanes. Rows: ord, and joined, kept (no such reply yet) or busy (lane
 -- locked elsewhere).
--- Indexes: status_once, reply_platform_id, reply_unknown_key.
+-- Indexes: status_once, reply_platform_id, reply_in_doubt_key.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json)
          AS i(ord integer, channel_id bigint, platform_id text, key uuid, status text, error text)),
@@ -19,8 +19,10 @@ named AS MATERIALIZED (
     FROM items i
    CROSS JOIN LATERAL (SELECT id, conversation_id, status FROM reply
                         WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> ''
-                        UNION ALL SELECT id, conversation_id, status FROM reply
-                        WHERE channel_id = i.channel_id AND key = i.key AND status = 'unknown' OFFSET 0) r),
+                        UNION ALL SELECT * FROM (
+                               SELECT id, conversation_id, status FROM reply WHERE channel_id = i.channel_id AND key = i.key
+                                  AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) d WHERE d.status = 'unknown'
+                        OFFSET 0) r),
 said AS MATERIALIZED (
   SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status IN ('delivered', 'read')) AS arrived,
          bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error, max(platform_id) AS platform_id

@@ -1,7 +1,7 @@
 -- Locks the lanes of the replies that statuses name, in id order, without waiting, and puts their
 -- ids into app.locked, a setting of the transaction that apply_statuses reads.
 -- items: json list of {ord, channel_id, platform_id, key, status, error}. Returns one row, ignored.
--- Indexes: reply_platform_id, reply_unknown_key.
+-- Indexes: reply_platform_id, reply_in_doubt_key.
 WITH locked AS MATERIALIZED (
   SELECT c.id FROM conversation c
    WHERE c.id = ANY (ARRAY(
@@ -10,6 +10,7 @@ WITH locked AS MATERIALIZED (
           CROSS JOIN LATERAL (SELECT conversation_id FROM reply
                                WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> ''
                                UNION ALL SELECT conversation_id FROM reply
-                               WHERE channel_id = i.channel_id AND key = i.key AND status = 'unknown' OFFSET 0) r))
+                               WHERE channel_id = i.channel_id AND key = i.key
+                                AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) r))
    ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
 SELECT set_config('app.locked', coalesce(string_agg(id::text, ','), ''), true) FROM locked
