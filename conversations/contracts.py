@@ -89,8 +89,9 @@ class Attachment(Struct, frozen=True):
 class Sender(Struct, frozen=True):
     """The person who wrote an entry, as described by the webhook; unknown fields are empty.
 
-    ``user`` is the platform's id. ``aliases`` are other ids of the same person, which the platform
-    may use in later webhooks (a WhatsApp number beside a BSUID).
+    ``user`` is the platform's id, the most lasting one that the webhook states. ``aliases`` are ids
+    that may pass to another person (a WhatsApp number beside a BSUID); one that comes with another
+    ``user`` later is that one's. If ``user`` itself is such an id, it is among them.
     """
 
     user: str
@@ -112,7 +113,8 @@ class Entry(Struct, frozen=True):
     ``order_key``: sorts messages that come within the channel's settle window (a short wait for
     messages that overtook each other); None: order of arrival.
     ``sequence``: the platform's own number in this conversation, without gaps (generic ``seq``).
-    ``address``: what a send needs to reach this chat; merged into the conversation's address.
+    ``address``: what a send needs to reach this chat; merged into the conversation's address. A send
+    finds its ``to`` null once that id has passed to another person.
     ``group``: True if more than one person may write in this chat.
     ``channel_ref``: the platform's id of the channel that it is for, where one webhook serves all
     channels of an app; empty: the channel of the webhook's URL.
@@ -134,6 +136,7 @@ class Entry(Struct, frozen=True):
     thread: str = ""
     group_id: str = ""  # the same for all pictures of one album
     new_chat: str = ""  # chat_migrated: the chat's new id
+    new_ids: tuple[str, ...] = ()  # chat_migrated: all new ids of a person who is the chat; the lasting one first
     order_key: int | None = None
     sequence: int | None = None
     sent_at: dt.datetime | None = None

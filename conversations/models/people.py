@@ -30,7 +30,11 @@ class Contact(models.Model):
 
 
 class Alias(models.Model):
-    """Another platform id of a person or chat, so that the lane and its state survive a change."""
+    """Another platform id of a person or chat, so that the lane and its state survive a change.
+
+    ``claimable``: a number of which nobody has told a lasting id yet. The first one that comes with
+    it belongs to the same person; with any other id that comes later the number moves to that one.
+    """
 
     class Of(models.TextChoices):
         USER = "user"
@@ -40,6 +44,7 @@ class Alias(models.Model):
     of = models.CharField(max_length=4, choices=Of)
     value = models.TextField(db_collation="C")  # the id as the platform now says it
     known_as = models.TextField(db_collation="C")  # the id that the lane was created with
+    claimable = models.BooleanField(db_default=False)
 
     class Meta:
         db_table = "alias"

@@ -84,6 +84,15 @@ class ContactRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     language: str = ""
 
 
+class AliasRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An id of a person or chat as ``add_aliases.sql`` reads it. ``of``: user or chat."""
+
+    channel_id: int
+    of: str
+    value: str
+    known_as: str
+
+
 class Quarantined(msgspec.Struct, frozen=True):
     """Authentic bytes that are not a message, for staff, as ``quarantine.sql`` reads them."""
 
@@ -122,7 +131,8 @@ class StoreItem:
     row: MessageRow | None = None
     lane: LaneRow | None = None
     contact: ContactRow | None = None
-    aliases: Sequence[Mapping[str, Any]] = ()
+    aliases: Sequence[AliasRow] = ()
+    moves: Sequence[Mapping[str, Any]] = ()
     quarantine: Sequence[Quarantined] = ()
     raw: bytes = b""
 
@@ -198,7 +208,7 @@ def _find_problem(entry: Entry) -> str:
     Ids are refused and not repaired: a repaired one could be the id of somebody else.
     """
     sender = entry.sender
-    indexed = (entry.chat, sender.user, entry.new_chat, *sender.aliases)
+    indexed = (entry.chat, sender.user, entry.new_chat, *entry.new_ids, *sender.aliases)
     if not all(map(storable, (*indexed, entry.key, entry.platform_id, entry.delivery_id))):
         return "an id holds a NUL or a lone surrogate"
     if any(len(id_.encode()) > ID_BYTES for id_ in indexed):
@@ -229,7 +239,7 @@ def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: in
         language=clean_text(sender.language, 35),
     )
     row = _make_row(channel, entry, lane, place)
-    return StoreItem(receipt, row, lane, contact, _aliases(channel, entry), raw=entry.raw)
+    return StoreItem(receipt, row, lane, contact, _aliases(channel, entry), _moves(channel, entry), raw=entry.raw)
 
 
 def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -> MessageRow:
@@ -290,15 +300,25 @@ def _content_besides_text(entry: Entry) -> bytes:
     return repr((entry.attachments, entry.payload)).encode("utf-8", "surrogatepass")
 
 
-def _aliases(channel: ChannelConfig, entry: Entry) -> list[dict[str, Any]]:
-    """Return other ids that lead to the same lane, as ``add_aliases.sql`` reads them.
+def _aliases(channel: ChannelConfig, entry: Entry) -> list[AliasRow]:
+    """Return other ids that lead to the same lane.
 
     In a private chat that has the id of its person, an alias of the person is one of the chat, too.
-    A chat that moved keeps its lane under its new id.
     """
     user = entry.sender.user
     kinds = ("user", "chat") if entry.chat == user else ("user",)
-    aliases = [{"of": of, "value": value, "known_as": user} for value in entry.sender.aliases for of in kinds]
-    if entry.kind is Kind.CHAT_MIGRATED and entry.new_chat:
-        aliases.append({"of": "chat", "value": entry.new_chat, "known_as": entry.chat})
-    return [{"channel_id": channel.id, **alias} for alias in aliases]
+    return [
+        AliasRow(channel_id=channel.id, of=of, value=value, known_as=user)
+        for value in entry.sender.aliases
+        for of in kinds
+    ]
+
+
+def _moves(channel: ChannelConfig, entry: Entry) -> list[dict[str, Any]]:
+    """Return the old and new ids of a chat that moved and so keeps its lane, as ``move_ids.sql`` reads them."""
+    new = entry.new_ids or (entry.new_chat,)
+    if entry.kind is not Kind.CHAT_MIGRATED or not new[0]:
+        return []
+    kinds = ("user", "chat") if entry.new_ids else ("chat",)
+    ids = [*dict.fromkeys((entry.chat, *(entry.sender.aliases if entry.new_ids else ()), *new))]
+    return [{"channel_id": channel.id, "of": of, "ids": ids, "claimable": len(entry.new_ids) == 1} for of in kinds]

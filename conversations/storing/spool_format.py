@@ -98,6 +98,7 @@ _TYPES: Mapping[tuple[Any, str], Any] = {
     (Entry, "sender"): lambda value: _make(Sender, value),
     (Entry, "attachments"): lambda value: tuple(_make(Attachment, attachment) for attachment in value),
     (Entry, "sent_at"): dt.datetime.fromisoformat,
+    (Entry, "new_ids"): tuple,
     (Entry, "raw"): base64.b64decode,
     (Sender, "aliases"): tuple,
     (ChannelConfig, "inherited"): tuple,

@@ -19,7 +19,7 @@ from conversations.failpoints import failpoint
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import LANE_LOCKED, LaneLocked, Stream, as_json
-from conversations.storing.rows import ContactRow, LaneRow, MessageRow, Receipt, StoreItem, as_quarantined
+from conversations.storing.rows import AliasRow, ContactRow, LaneRow, MessageRow, Receipt, StoreItem, as_quarantined
 
 # Lanes (conversations) that a process remembers as stored, with their contacts; one more, and it
 # forgets all of them. Larger: more memory. Smaller: more batches look them up again.
@@ -127,10 +127,8 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         statements: Statements = {}
         contacts = {(i.contact.channel_id, i.contact.sender_user): i.contact for i in items if i.contact}
         changed = [contact for key, contact in contacts.items() if self._contacts.get(key) != contact]
-        aliases = [alias for item in items for alias in item.aliases]
         lanes = list(dict.fromkeys(item.lane for item in items if item.lane and item.lane not in self._lanes))
-        if aliases:  # first, because contacts and lanes are looked up by them
-            statements["aliases"] = (sql("add_aliases"), {"items": as_json(aliases)})
+        statements |= _ids(items)  # first, because contacts and lanes are looked up by them
         if changed:
             statements["contacts"] = (sql("add_contacts"), {"items": as_json(changed)})
         if lanes:
@@ -191,19 +189,47 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
 def _split_twins(items: Sequence[StoreItem]) -> tuple[dict[int, StoreItem], dict[int, int]]:
     """Return the items to write by their index, and for each twin's index the index of its first.
 
-    The first is the earliest of the equal items; its twins share its outcome. An item with aliases
-    is always written, because its aliases have to be stored.
+    The first is the earliest of the equal items; its twins share its outcome. An item with other ids
+    is always written, because they have to be stored.
     """
     firsts: dict[int, StoreItem] = {}
     twins: dict[int, int] = {}
     places: dict[tuple[str, str], int] = {}
     for place, item in enumerate(items):
         first = places.setdefault((item.row.identity, item.row.content_hash), place) if item.row else place
-        if first == place or item.aliases:
+        if first == place or item.aliases or item.moves:
             firsts[place] = item
         else:
             twins[place] = first
     return firsts, twins
+
+
+def _ids(items: Iterable[StoreItem]) -> Statements:
+    """Return the statements that write ids of people and chats, in the order of the items.
+
+    A statement takes many, each id once: where one comes with another id than before, what that
+    means depends on what is written by then.
+    """
+    statements: Statements = {}
+    named: dict[tuple[int, str, str], AliasRow] = {}  # what the next statement takes, by each id that it names
+
+    def end() -> None:
+        if named:
+            rows = [*dict.fromkeys(named.values())]
+            statements[f"ids {len(statements)}"] = (sql("add_aliases"), {"items": as_json(rows)})
+            named.clear()
+
+    for item in items:
+        for alias in item.aliases:
+            keys = [(alias.channel_id, alias.of, id_) for id_ in (alias.value, alias.known_as)]
+            if any(named.get(key, alias) != alias for key in keys):
+                end()
+            named |= dict.fromkeys(keys, alias)
+        for move in item.moves:
+            end()
+            statements[f"ids {len(statements)}"] = (sql("move_ids"), move)
+    end()
+    return statements
 
 
 def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:

@@ -178,17 +178,13 @@ PEOPLE: dict[str, tuple[set[str], str, dict[str, Any]]] = {
     "text_bsuid_only": (set(), "", {"to": None, "recipient": "DE.7001"}),
     "text_bsuid_in_from": (set(), "", {"to": None, "recipient": "DE.7001"}),
     "text_matched_by_phone": ({PHONE}, PHONE, {"to": PHONE, "recipient": "DE.7001"}),
-    "text_phone_only": (set(), PHONE, {"to": PHONE, "recipient": None}),
+    "text_phone_only": ({PHONE}, PHONE, {"to": PHONE}),
     "text_without_contacts": ({PHONE}, PHONE, {"to": PHONE, "recipient": "DE.7001"}),
     # No record of this webhook holds the number in ``from`` and the BSUID: it is no alias.
     "text_number_rewritten": ({"5511999990000"}, "551199990000", {"to": "551199990000", "recipient": "BR.7002"}),
-    "number_changed": ({"4917099999999", "DE.8001"}, "4917099999999", {"to": "4917099999999", "recipient": "DE.8001"}),
-    "number_changed_without_a_user_id": (
-        {"4917099999999"},
-        "4917099999999",
-        {"to": "4917099999999", "recipient": None},
-    ),
-    "user_id_changed": ({"DE.8001"}, "", {"to": None, "recipient": "DE.8001"}),
+    "number_changed": ({PHONE}, "4917099999999", {"to": "4917099999999", "recipient": "DE.8001"}),
+    "number_changed_without_a_user_id": ({PHONE}, "4917099999999", {"to": "4917099999999", "recipient": None}),
+    "user_id_changed": (set(), "", {"to": None, "recipient": "DE.8001"}),
     "group": ({PHONE}, PHONE, {"group": "g-55"}),
 }
 
@@ -198,6 +194,12 @@ def test_ids_are_paired_only_where_one_record_holds_both(name: str) -> None:
     (entry,) = parse("whatsapp", name)
     assert isinstance(entry, Entry)
     assert (set(entry.sender.aliases), entry.sender.phone, dict(entry.address)) == PEOPLE[name]
+
+
+def test_a_change_of_number_names_all_new_ids() -> None:
+    changes = ("number_changed", "number_changed_without_a_user_id", "user_id_changed")
+    new = [each.new_ids for name in changes for each in entries(parse("whatsapp", name))]
+    assert new == [("DE.8001", "4917099999999"), ("4917099999999",), ("DE.8001",)]
 
 
 def test_times_are_milliseconds_however_they_come() -> None:

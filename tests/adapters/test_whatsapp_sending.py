@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from channels_ingest.adapters.base import NotRegistered
 from channels_ingest.adapters.meta import WhatsApp
-from channels_ingest.adapters.meta.whatsapp_messages import as_seen, message
+from channels_ingest.adapters.meta.whatsapp_messages import Unsendable, as_seen, message
 from channels_ingest.adapters.meta.whatsapp_templates import TemplateButton, TemplateValues, template_object
 from conversations.contracts import (
     Attachment,
@@ -193,6 +193,11 @@ def test_a_number_goes_into_to_with_plus_and_a_user_id_never(
     assert {name: sent[name] for name in ("recipient_type", "to", "recipient") if name in sent} == wanted
     assert ("context" in sent) is (wanted["recipient_type"] == "group")  # in a group the answered message is quoted
     validate("TextMessage", sent)
+
+
+def test_a_reply_whose_number_is_somebody_elses_goes_to_nobody() -> None:
+    with pytest.raises(Unsendable):
+        message(reply({"to": None}, "4915112345678", text="hi"), "Choose")
 
 
 TEMPLATES = [

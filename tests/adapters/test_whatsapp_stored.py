@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import call_command
 from django.test import Client
@@ -15,20 +18,30 @@ from django.test import Client
 from channels_ingest.webhooks import exchange
 from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry, runtime
+from conversations.contracts import WebhookRequest
 from conversations.models import Channel
+from conversations.postgres import database
+from conversations.postgres.sql_files import sql
+from conversations.storing.rows import ParsedRequest, make_items
+from conversations.storing.store_stream import StoreStream
+from tests.kit.stack import wait_until
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NUMBER = "555000111222333"
 
 
+def add_shop(name: str) -> Channel:
+    pairs = (f"app_secret={SECRET}", "verify_token=our words", "access_token=EAA", f"phone_number_id={NUMBER}")
+    out = io.StringIO()
+    call_command("add_channel", "whatsapp", "--name", name, *(f"--set={pair}" for pair in pairs), stdout=out)
+    registry.forget_channels()
+    return Channel.objects.get(pk=json.loads(out.getvalue())["id"])
+
+
 @pytest.fixture
 def shop(own_database: str, monkeypatch: pytest.MonkeyPatch) -> Channel:
     monkeypatch.setattr(exchange, "failed_attempts", FailedAttempts())
-    pairs = (f"app_secret={SECRET}", "verify_token=our words", "access_token=EAA", f"phone_number_id={NUMBER}")
-    out = io.StringIO()
-    call_command("add_channel", "whatsapp", "--name", "shop", *(f"--set={pair}" for pair in pairs), stdout=out)
-    registry.forget_channels()
-    return Channel.objects.get(pk=json.loads(out.getvalue())["id"])
+    return add_shop("shop")
 
 
 def text(number: int, words: str, **ids: str) -> dict[str, Any]:
@@ -41,11 +54,15 @@ def text(number: int, words: str, **ids: str) -> dict[str, Any]:
     }
 
 
-def post(channel: Channel, *messages: dict[str, Any], secret: str = SECRET) -> int:
+def body(*messages: dict[str, Any]) -> bytes:
     metadata = {"display_phone_number": "4930", "phone_number_id": NUMBER}
     value = {"messaging_product": "whatsapp", "metadata": metadata, "messages": messages}
     entry = {"id": "777", "changes": [{"field": "messages", "value": value}]}
-    raw = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+    return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+
+
+def post(channel: Channel, *messages: dict[str, Any], secret: str = SECRET) -> int:
+    raw = body(*messages)
     signature = "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": signature}
     return Client().post(channel.webhook_path, raw, content_type="application/json", headers=headers).status_code
@@ -58,34 +75,121 @@ def stored() -> list[tuple[Any, ...]]:
 
 
 def test_a_batch_is_stored_in_order_once_and_a_bad_item_is_set_aside(shop: Channel) -> None:
-    people = [{"from": f"4915{person}", "from_user_id": f"DE.{person}"} for person in range(3)]
-    batch = [text(number, str(number), **people[number % 3]) for number in range(300)]
+    """A thousand messages, the most that Meta sends at once, within the time of one request."""
+    people = [{"from": f"4915{person}", "from_user_id": f"DE.{person}"} for person in range(300)]
+    batch = [text(number, str(number), **people[number % 300]) for number in range(999)]
     batch[100] = {"id": "wamid.100", "type": "text"}
     batch.insert(200, batch[7])
     assert [post(shop, *batch), post(shop, *batch), post(shop, *batch, secret="another")] == [200, 200, 401]
-    numbers = [number for person in range(3) for number in range(person, 300, 3) if number != 100]
-    assert [(lane, words) for lane, _, words in stored()] == [(number % 3 + 1, str(number)) for number in numbers]
+    lanes: dict[int, list[str]] = {}
+    for lane, _, words in stored():
+        lanes.setdefault(lane, []).append(words)
+    told = [[str(number) for number in range(person, 999, 300) if number != 100] for person in range(300)]
+    assert sorted(lanes.values()) == sorted(told)
     aside = runtime.read("SELECT DISTINCT reason, body FROM quarantine", ())
     assert [(reason, json.loads(bytes(raw))) for reason, raw in aside] == [("from is empty", batch[100])]
 
 
-def test_a_person_stays_the_same_whatever_ids_a_webhook_states(shop: Channel) -> None:
-    new = {"body": "changed", "wa_id": "4917", "user_id": "DE.8", "type": "user_changed_number"}
-    moved = {"id": "wamid.4", "timestamp": "1790000004", "type": "system", "from": "4915", "system": new}
-    for message in (
-        text(1, "by number", **{"from": "4915"}),
-        text(2, "by both", **{"from": "4915", "from_user_id": "DE.7"}),
-        text(3, "by user id", from_user_id="DE.7"),
-        moved,
-        text(5, "by both new ones", **{"from": "4917", "from_user_id": "DE.8"}),
-        text(6, "by the new user id", from_user_id="DE.8"),
-        text(7, "somebody else", **{"from": "4918", "from_user_id": "DE.9"}),
-    ):
-        assert post(shop, message) == 200
-    words = ["by number", "by both", "by user id", "", "by both new ones", "by the new user id"]
-    assert [(lane, said) for lane, _, said in stored()] == [*((1, each) for each in words), (2, "somebody else")]
-    (address,) = runtime.read("SELECT address FROM conversation ORDER BY id LIMIT 1", ())[0]
-    assert address == {"to": None, "recipient": "DE.8"}
+# ---------------------------------------------------------------- who a person is
+
+# What a webhook states: ``P``, a number alone; ``a``, a user id alone; ``aP``, both; ``P>Q`` and ``P>cQ``, Meta's
+# message that number P became Q, without and with the new user id; ``a>c``, the same of a user id. Then the person of
+# each (1, 2, ... as they first wrote), and the same where all come in one request; None: there a number leads to its
+# last owner.
+SEQUENCES = [
+    ("P aP a P", "1111", "1111"),  # a number alone, and then its user id
+    ("aP P a", "111", "111"),
+    ("a aP P", "111", "111"),
+    ("P a aP P", "1222", "1111"),  # nothing said that the two are one, until both came together
+    ("aP bP P a b", "12212", "12212"),  # a number that went to somebody else
+    ("P aP bP a b P", "112122", None),
+    ("aP bP aP P", "1211", "1211"),
+    ("aP aQ P bP Q", "11121", None),
+    ("aP P>Q cQ c Q a", "111111", "111111"),  # a change of number
+    ("P P>Q cQ bP P", "11122", None),
+    ("P>Q Q cQ dQ c", "11121", None),
+    ("aP P>cQ cQ c bQ", "11112", "11112"),
+    ("aP P>cQ dP dQ c a", "112211", None),
+    ("cQ P P>cQ cQ P", "12222", "11111"),  # the new ids wrote first
+    ("cQ aP P>cQ c a Q", "122222", "111111"),
+    ("aP P>Q P>Q cQ bP", "11112", None),  # the message comes again
+    ("aP a>c c cP", "1111", "1111"),  # a change of user id
+    ("a a>c cP P", "1111", "1111"),
+]
+
+
+def stating(number: int, ids: str) -> dict[str, Any]:
+    """A message that states ``ids``, as ``SEQUENCES`` has them."""
+    old, _, new = ids.partition(">")
+    names = {letter: f"DE.{letter}" if letter.islower() else f"4915{ord(letter)}" for letter in ids}
+    told = {("from_user_id" if letter.islower() else "from"): names[letter] for letter in old}
+    if not new:
+        return text(number, ids, **told)
+    changed = {("user_id" if letter.islower() else "wa_id"): names[letter] for letter in new}
+    kind = "user_changed_number" if new[-1].isupper() else "user_changed_user_id"
+    return {**text(number, "", **told), "type": "system", "system": {"body": "changed", "type": kind, **changed}}
+
+
+def people(channel: Channel) -> tuple[str, int]:
+    """The person of each message, and how many conversations have none."""
+    found = runtime.read(
+        """SELECT c.id, m.platform_id FROM conversation c LEFT JOIN message m ON m.conversation_id = c.id
+             JOIN contact k ON k.id = c.contact_id AND k."user" = c."user" AND c."user" = c.chat
+            WHERE c.channel_id = %s""", (channel.pk,),
+    )  # fmt: skip
+    said = sorted((int(name.removeprefix("wamid.")), lane) for lane, name in found if name)
+    lanes = [*dict.fromkeys(lane for _, lane in said)]
+    return "".join(str(lanes.index(lane) + 1) for _, lane in said), len(found) - len(said)
+
+
+@pytest.mark.parametrize(("ids", "one_by_one", "at_once"), SEQUENCES)
+def test_two_people_never_become_one_and_a_person_stays_the_same(
+    shop: Channel, ids: str, one_by_one: str, at_once: str | None
+) -> None:
+    said = [stating(number, each) for number, each in enumerate(ids.split())]
+    assert [post(shop, each) for each in said] == [200] * len(said)
+    assert people(shop) == (one_by_one, 0)
+    if at_once:
+        other = add_shop("another shop")
+        assert post(other, *said) == 200
+        assert people(other) == (at_once, 0)
+
+
+@pytest.mark.parametrize("order", [("P", "aP"), ("aP", "P")])
+def test_two_processes_that_store_a_new_person_under_two_ids_store_one_person(
+    shop: Channel, own_database: str, order: tuple[str, str]
+) -> None:
+    """Both are held up after they have looked up the ids, and before they have stored anybody."""
+    config = registry.channel(shop.pk)
+    assert config is not None
+
+    def store(number: int, ids: str) -> Any:
+        incoming = WebhookRequest(method="POST", url="", headers={}, query={}, body=body(stating(number, ids)))
+        parsed = registry.adapter("whatsapp").parse(config, incoming)
+        with contextlib.closing(database.connect(f"process {number}")) as own:
+            return StoreStream().write(own, make_items(ParsedRequest(config, parsed, incoming)))
+
+    def waiting() -> int:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return int(runtime.read(query, ())[0][0])
+
+    with psycopg.connect(own_database) as gate, ThreadPoolExecutor() as pool:
+        gate.execute("LOCK TABLE contact IN SHARE MODE")
+        first = pool.submit(store, 1, order[0])
+        wait_until(lambda: waiting() == 1, 20, "the first process waits")
+        second = pool.submit(store, 2, order[1])
+        wait_until(lambda: waiting() == 2, 20, "both processes wait")
+        gate.rollback()
+        assert [each.result()[0][0] for each in (first, second)] == ["stored", "stored"]
+    assert people(shop) == ("11", 0)
+
+
+def test_a_reply_does_not_go_to_a_number_that_is_somebody_elses_by_now(shop: Channel) -> None:
+    for number, ids in enumerate(("aP", "bP", "P")):
+        assert post(shop, stating(number, ids)) == 200
+    lanes = [lane for (lane,) in runtime.read("SELECT id FROM conversation ORDER BY id", ())]
+    addresses = [row[5] for row in runtime.read(sql("fetch_replies"), {"ids": lanes})]
+    assert addresses == [{"to": None, "recipient": "DE.a"}, {"to": "491580", "recipient": "DE.b"}]
 
 
 def test_the_view_shakes_hands(shop: Channel) -> None:

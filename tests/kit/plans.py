@@ -28,6 +28,7 @@ FEW = ["tenant", "channel", "bucket", "pause", "worker", "quarantine", "desk"]
 # A look-up names every column of its index. What it need not name, and why:
 ENOUGH: dict[tuple[str, str], set[str]] = {
     ("add_aliases", "conversation_once"): {"channel_id", "chat"},  # whether a chat has any lane
+    ("move_ids", "conversation_once"): {"channel_id", "chat"},  # likewise
     ("commit_sends", "status_once"): {"channel_id", "platform_id"},  # the few words about one reply
     ("LEFT_OVER", "reply_claimed"): set(),  # a partial index: what is in flight
 }
@@ -260,9 +261,11 @@ def _store(run: Watched) -> list[int]:
         {**common, "ord": 2, "chat": "n2", "user": "n2", "identity": "bb" * 16, "external_sequence": 1,
          "receipt_id": 9_000_002},
     ]  # fmt: skip
-    alias = {"channel_id": 1, "of": "user", "value": "m1", "known_as": "n1"}
+    alias = {"channel_id": 1, "value": "m1", "known_as": "n1"}
     receipts = [{"id": number, "channel_id": 1, "noted": 0, "quarantined": 0} for number in (9_000_001, 9_000_002)]
-    run.file("add_aliases", items=json.dumps([alias]))
+    for of in ("user", "chat"):
+        run.file("add_aliases", items=json.dumps([{**alias, "of": of}]))
+        run.file("move_ids", channel_id=1, of=of, ids=["n1", "m2"], claimable=True)
     run.file("add_contacts", items=people)
     run.file("add_conversations", items=lanes)
     run.file("lock_lanes", items=lanes)

@@ -209,23 +209,6 @@ def test_a_busy_contact_is_brought_up_to_date_by_the_persons_next_message(
     assert rows("SELECT name FROM contact") == [("Ada L",)]
 
 
-def test_a_person_keeps_the_lane_when_the_platform_changes_the_id(channel: ChannelConfig) -> None:
-    number, scoped, moved = "49301", "US.7", "49302"
-    accept(channel, entry(number, "by number"))
-    accept(channel, entry(number, "with both", sender={"aliases": (scoped,)}))
-    accept(channel, entry(scoped, "by scoped id"))
-    accept(channel, entry(moved, "another number", sender={"aliases": (scoped,)}))
-    accept(channel, entry(moved, "and only that"))
-    assert texts(number) == ["by number", "with both", "by scoped id", "another number", "and only that"]
-    assert rows("SELECT count(*) FROM conversation") == rows("SELECT count(*) FROM contact") == [(1,)]
-
-
-def test_the_lane_that_is_there_is_kept_when_the_new_id_comes_first(channel: ChannelConfig) -> None:
-    accept(channel, entry("49301", "by number"))
-    accept(channel, entry("US.7", "now by scoped id", sender={"aliases": ("49301",)}))
-    assert texts("49301") == ["by number", "now by scoped id"]
-
-
 def test_a_telegram_group_that_migrates_keeps_its_lanes_and_their_state(own_database: str) -> None:
     channel = make_channel("telegram")
 

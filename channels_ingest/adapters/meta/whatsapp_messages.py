@@ -84,12 +84,17 @@ def media_object(media: Attachment, kind: str) -> dict[str, Any]:
 
 
 def _recipient(reply: OutboundReply) -> dict[str, str]:
-    """Return whom the message goes to. With a number and a BSUID, Meta takes the number."""
+    """Return whom the message goes to. With a number and a BSUID, Meta takes the number.
+
+    Raises ``Unsendable`` if the only number that we knew belongs to somebody else by now.
+    """
     if _group(reply):
         return {"recipient_type": "group", "to": _group(reply)}
     phone = str(reply.address.get("to") or "").removeprefix("+")
     bsuid = str(reply.address.get("recipient") or "")
     if not phone and not bsuid:
+        if "to" in reply.address:
+            raise Unsendable("the person's number is somebody else's by now, and we know no user id")
         phone, bsuid = (reply.chat, "") if is_phone(reply.chat) else ("", reply.chat)
     to = {"to": f"+{phone}"} if is_phone(phone) else {"recipient": bsuid or phone}
     return {"recipient_type": "individual", **to}

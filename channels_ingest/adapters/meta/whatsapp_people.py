@@ -4,8 +4,9 @@ Source: https://developers.facebook.com/documentation/business-messaging/whatsap
 
 A person has a business-scoped user id (BSUID, ``US.1349...``) and, where Meta says it, a phone
 number. We know people by the BSUID, which does not depend on what they show; the number is an
-alias. A number alone never makes two people one: carriers give numbers to other people. Ids are
-paired only where one record of the webhook holds both.
+alias. A number alone never makes two people one: carriers give numbers to other people, so that it
+is an alias also of a person of whom we know nothing else. Ids are paired only where one record of
+the webhook holds both.
 """
 
 from __future__ import annotations
@@ -52,19 +53,18 @@ class Value:
             name=_word(profile, "name"),
             username=_word(profile, "username"),
             phone=phone,
-            aliases=tuple(sorted(paired - {user, ""})),
+            aliases=tuple(sorted((paired | {"" if bsuid else phone}) - {bsuid, ""})),
         )
 
 
 def read_address(sender: Sender, group: str = "") -> dict[str, Any]:
-    """Return what a send needs. It names both ids, since None must replace an older one.
+    """Return what a send needs. A number that is not stated is None, and replaces an older one.
 
-    A number that Meta no longer states may belong to somebody else by now.
+    It may belong to somebody else by now. A BSUID is nobody else's, and stays.
     """
     if group:
         return {"group": group}
-    bsuid = "" if is_phone(sender.user) else sender.user
-    return {"to": sender.phone or None, "recipient": bsuid or None}
+    return {"to": sender.phone or None, **({} if is_phone(sender.user) else {"recipient": sender.user})}
 
 
 def is_phone(id_: str) -> bool:

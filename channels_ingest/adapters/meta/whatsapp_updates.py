@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from channels_ingest.adapters.meta.envelope import Shape, Update, read_updates
 from channels_ingest.adapters.meta.graph import as_error, explain
 from channels_ingest.adapters.meta.whatsapp_content import read_around, read_content
@@ -122,14 +124,14 @@ def _message(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
 def _system(channel: ChannelConfig, update: Update, value: Value, sender: Sender, message_id: str) -> Parsed:
     """Read that a person has another number, and with it another BSUID.
 
-    Both new ids become aliases of the old one: person, conversation and state stay the same.
+    Both new ids lead to the person of the old ones, with conversation and state.
     """
     system = obj(update.item, "system")
     if maybe_text(system, "type") not in MOVES:
         return Note(reason="a system message")
     phone = maybe_text(system, "wa_id") or maybe_text(system, "new_wa_id")
     bsuid = maybe_text(system, "user_id")
-    new = [each for each in (phone, bsuid) if each]
+    new = tuple(each for each in (bsuid, phone) if each)
     if not new:
         raise Unreadable("a change of number without the new one")
     to = phone if is_phone(phone) else ""
@@ -139,8 +141,9 @@ def _system(channel: ChannelConfig, update: Update, value: Value, sender: Sender
         platform_id=message_id,
         starts_turn=False,
         chat=sender.user,
-        sender=Sender(user=sender.user, phone=to, aliases=tuple(sorted({*sender.aliases, *new} - {sender.user}))),
-        new_chat=new[0],
+        sender=msgspec.structs.replace(sender, phone=to),
+        new_chat=new[-1],
+        new_ids=new,
         address={"to": to or None, "recipient": bsuid or None},
         data={"system": system},
         **_base(channel, update, value),

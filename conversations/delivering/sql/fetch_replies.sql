@@ -1,7 +1,11 @@
 -- Reads the next replies (8 at most) of each lane (conversation), in order, with what a send needs.
+-- An address's "to" that has passed to another person meanwhile, as phone numbers do, becomes null.
 -- ids: bigint[]. Rows: see results.Next; a lane without replies has one row, whose reply is null.
--- Indexes: primary keys, reply_sequence_once.
-SELECT c.id, c.channel_id, c.chat, c."user", c.is_group, c.address, c.unreachable_since IS NOT NULL, c.cancelled_through,
+-- Indexes: primary keys, reply_sequence_once, alias_once.
+SELECT c.id, c.channel_id, c.chat, c."user", c.is_group,
+       CASE WHEN (SELECT a.known_as FROM alias a WHERE a.channel_id = c.channel_id AND a.of = 'user'
+                     AND a.value = c.address ->> 'to') <> c."user" THEN c.address || '{"to": null}' ELSE c.address END,
+       c.unreachable_since IS NOT NULL, c.cancelled_through,
        extract(epoch FROM now() - c.last_sent_at)::float,
        r.id, r.sequence, r.author, r.status, r.attempts, r.intent_number, extract(epoch FROM r.not_before - now())::float,
        coalesce(r.valid_until < now(), false), r.key, r.body, r.claimed_by, extract(epoch FROM now() - r.created_at)::float,

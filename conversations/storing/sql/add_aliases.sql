@@ -1,26 +1,36 @@
--- Remembers other ids of a person or chat, so that the lane stays the same when the platform
--- changes an id. Both ids of an item lead to one root. It is the root of known_as, or known_as
--- itself if a contact or conversation has it; else the same of value; else known_as.
--- items: json list of {channel_id, of, value, known_as}; of: user or chat. Returns no rows.
+-- Remembers ids that may pass from one person to another, such as phone numbers, and whose they are.
+-- known_as is the lasting id that came with one; or the id itself, if it came alone.
+--   An id that came alone, and that nobody has, is claimable: the first lasting id that comes with it
+-- is the same person's. Once claimed, it says nothing about who somebody is: it moves to whoever
+-- states it last, so that two people never become one. The unique key decides between processes that
+-- store one new person under two ids: the second finds what the first has committed.
+--   An id that leads where it should is not written. Both inserts are in key order.
+-- items: json list of rows.AliasRow, each id once. Returns no rows.
 -- Indexes: alias_once, contact_once, conversation_once.
-WITH items AS (
-  SELECT i.*, (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as) AS root_of_known,
-         (SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.value) AS root_of_value,
-         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as OFFSET 0)
-              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.known_as OFFSET 0)
-              END AS known_is_there,
-         CASE WHEN i.of = 'user' THEN EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.value OFFSET 0)
-              ELSE EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.value OFFSET 0)
-              END AS value_is_there
+WITH items AS MATERIALIZED (
+  SELECT i.*,
+         coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as),
+                  CASE WHEN i.of = 'user' AND EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as OFFSET 0)
+                         OR i.of = 'chat' AND EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.known_as OFFSET 0)
+                       THEN i.known_as END) AS root
     FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text)),
-rooted AS (
-  SELECT channel_id, of, value, known_as,
-         coalesce(root_of_known, CASE WHEN known_is_there THEN known_as END, root_of_value,
-                  CASE WHEN value_is_there THEN value END, known_as) AS root
-    FROM items)
+wanted AS MATERIALIZED (
+  SELECT i.* FROM items i
+    LEFT JOIN LATERAL (SELECT n.known_as, n.claimable FROM alias n
+                        WHERE n.channel_id = i.channel_id AND n.of = i.of AND n.value = i.value LIMIT 1) a ON true
+   WHERE a.known_as IS NULL OR i.value <> i.known_as AND (a.claimable OR a.known_as IS DISTINCT FROM i.root)),
+written AS (
+  INSERT INTO alias AS a (channel_id, of, value, known_as, claimable)
+  SELECT channel_id, of, value, coalesce(root, known_as), value = known_as FROM wanted ORDER BY channel_id, of, value COLLATE "C"
+  ON CONFLICT (channel_id, of, value) DO UPDATE
+     SET known_as = CASE WHEN a.claimable AND (SELECT w.root IS NULL FROM wanted w WHERE w.channel_id = a.channel_id AND w.of = a.of
+                                                  AND w.value = a.value) THEN a.known_as ELSE excluded.known_as END,
+         claimable = false
+   WHERE NOT excluded.claimable
+  RETURNING channel_id, of, value, known_as)
 INSERT INTO alias (channel_id, of, value, known_as)
-SELECT DISTINCT ON (r.channel_id, r.of, n.value COLLATE "C") r.channel_id, r.of, n.value, r.root
-  FROM rooted r CROSS JOIN LATERAL (VALUES (r.value), (r.known_as)) AS n(value)
- WHERE n.value <> r.root
- ORDER BY r.channel_id, r.of, n.value COLLATE "C"
+SELECT w.channel_id, w.of, w.known_as, n.known_as
+  FROM written n JOIN wanted w USING (channel_id, of, value)
+ WHERE w.root IS NULL AND n.known_as <> w.known_as
+ ORDER BY w.channel_id, w.of, w.known_as COLLATE "C"
 ON CONFLICT DO NOTHING
