@@ -170,10 +170,14 @@ class Note(Struct, frozen=True):
 
 
 class Unusable(Struct, frozen=True):
-    """An authentic item that cannot be stored as a message: its bytes are kept for staff."""
+    """An authentic item that cannot be stored as a message: its bytes are kept for staff.
+
+    ``channel_ref``: as in ``Entry``, where it can be read.
+    """
 
     reason: str
     raw: bytes = b""
+    channel_ref: str = ""
 
 
 Parsed = Entry | StatusUpdate | Note | Unusable

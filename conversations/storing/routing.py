@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import msgspec
 
 from conversations import registry
-from conversations.contracts import ChannelConfig, Entry, Note, Parsed, StatusUpdate, Unusable
+from conversations.contracts import ChannelConfig, Entry, Note, Parsed, Unusable
 from conversations.storing.rows import ParsedRequest
 
 
 def by_channel(request: ParsedRequest) -> list[ParsedRequest]:
     """Return one request for each channel that this one has something for, in its order.
 
-    What is for none of our channels stays with the channel of the URL: a message becomes
-    ``Unusable``, a status a ``Note``. Raises ``psycopg.Error`` or ``CoreError`` if the channels
+    What is for none of our channels stays with the channel of the URL: a message is ``Unusable``, a
+    status becomes a ``Note``. Raises ``psycopg.Error`` or ``CoreError`` if the channels
     cannot be read.
     """
     ours = request.channel
@@ -34,12 +34,16 @@ def by_channel(request: ParsedRequest) -> list[ParsedRequest]:
         known = ref not in refs or ref in others
         channel = others.get(ref, ours)
         parts.setdefault(channel.id, (channel, []))[1].append(thing if known else _for_nobody(ours, thing, ref))
-    return [_part(request, channel, parsed, alone=len(parts) == 1) for channel, parsed in parts.values()]
+    shared = {ours.tenant_id} != {channel.tenant_id for channel, _ in parts.values()}
+    return [
+        _part(request, channel, parsed, whole=len(parts) == 1 or (channel.id == ours.id and not shared))
+        for channel, parsed in parts.values()
+    ]
 
 
 def _ref(thing: Parsed) -> str:
     """Return the platform's id of the channel that an item is for; '' for that of the URL."""
-    return thing.channel_ref if isinstance(thing, Entry | StatusUpdate) else ""
+    return "" if isinstance(thing, Note) else thing.channel_ref
 
 
 def _for_nobody(ours: ChannelConfig, thing: Parsed, ref: str) -> Parsed:
@@ -47,17 +51,14 @@ def _for_nobody(ours: ChannelConfig, thing: Parsed, ref: str) -> Parsed:
     noun = registry.adapter(ours.platform).channel_noun
     if isinstance(thing, Entry):
         return Unusable(reason=f"message for an unknown {noun}: {ref}", raw=thing.raw)
-    return Note(reason=f"status for an unknown {noun}")
+    return thing if isinstance(thing, Unusable) else Note(reason=f"status for an unknown {noun}")
 
 
-def _part(request: ParsedRequest, channel: ChannelConfig, parsed: Sequence[Parsed], alone: bool) -> ParsedRequest:
-    """Return what of a request is for ``channel``. ``alone``: all of it is.
+def _part(request: ParsedRequest, channel: ChannelConfig, parsed: Sequence[Parsed], whole: bool) -> ParsedRequest:
+    """Return what of a request is for ``channel``, with its ``whole`` body or only with its own bytes.
 
-    Another channel gets no bytes of the others, who may be other tenants': its body is its entries'
-    own bytes, a line each.
+    No tenant gets bytes of another one: its body is then that of its own items, a line each.
     """
-    if channel.id == request.channel.id:
-        return request._replace(parsed=parsed)
-    body = b"\n".join(thing.raw for thing in parsed if isinstance(thing, Entry))
-    incoming = request.request if alone else msgspec.structs.replace(request.request, body=body)
+    body = b"\n".join(thing.raw for thing in parsed if isinstance(thing, Entry | Unusable))
+    incoming = request.request if whole else msgspec.structs.replace(request.request, body=body)
     return request._replace(channel=channel, parsed=parsed, request=incoming)

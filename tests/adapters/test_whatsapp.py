@@ -209,6 +209,9 @@ def test_times_are_milliseconds_however_they_come() -> None:
 
 def test_what_came_to_another_number_of_the_app_says_so() -> None:
     assert [each.channel_ref for each in entries(parse("whatsapp", "batch_of_two_numbers"))] == ["", "555000111222444"]
+    for name in ("batch_with_a_bad_item", "batch_with_a_repeated_key"):
+        refs = {getattr(each, "channel_ref", "") for each in parse("whatsapp", name, phone_number_id="1")}
+        assert refs == {"555000111222333"}
     (alone,) = parse("whatsapp", "of_another_number", phone_number_id="")
     assert isinstance(alone, Entry)
     assert alone.channel_ref == ""

@@ -1,7 +1,7 @@
 """A platform with apps, as small as can be: one webhook, signed by the app, for many numbers.
 
 A body is a JSON list of ``{"to": number, "from": person, "id": ..., "text": ...}`` and ``{"to": number, "status": ...,
-"reply": ...}``.
+"reply": ...}``; what has neither cannot be read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from conversations.contracts import (
     Sender,
     Sent,
     StatusUpdate,
+    Unusable,
     WebhookRequest,
 )
 from conversations.models import Channel
@@ -57,6 +58,8 @@ class Numbers(Adapter):
     def _read(self, item: dict[str, Any]) -> Parsed:
         if "status" in item:
             return StatusUpdate(platform_id=item["reply"], status=item["status"], channel_ref=item["to"])
+        if "text" not in item:
+            return Unusable(reason="unreadable", raw=json.dumps(item).encode(), channel_ref=item["to"])
         return Entry(
             kind=Kind.MESSAGE,
             chat=item["from"],

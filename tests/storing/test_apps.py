@@ -67,6 +67,13 @@ def set_aside() -> list[tuple[str, Any]]:
     return [(reason, json.loads(bytes(body))) for reason, body in rows(query)]
 
 
+def kept(channel: Channel) -> list[Any]:
+    """The lines of the bodies that a channel's receipts keep."""
+    query = """SELECT b.body FROM receipt_body b JOIN receipt r ON r.id = b.receipt_id
+                WHERE r.channel_id = %s ORDER BY r.id"""
+    return [json.loads(line) for (body,) in rows(query, channel.pk) for line in bytes(body).splitlines()]
+
+
 # ---------------------------------------------------------------- whose entry it is
 
 
@@ -78,9 +85,8 @@ def test_entries_are_stored_under_the_channel_that_they_name_in_the_requests_ord
     assert (stored(ours), stored(theirs)) == (["a", "b"], ["p", "q", "r"])
     receipts = "SELECT channel_id, stored, duplicates, noted, quarantined FROM receipt ORDER BY id"
     assert rows(receipts) == [(ours.pk, 2, 0, 0, 0), (theirs.pk, 3, 1, 0, 0)]
-    bodies = "SELECT b.body FROM receipt_body b JOIN receipt r ON r.id = b.receipt_id WHERE r.channel_id = %s"
-    ((body,),) = rows(bodies, theirs.pk)
-    assert [json.loads(line) for line in bytes(body).splitlines()] == [item for item in items if item["to"] == "2"]
+    for channel, number in ((ours, "1"), (theirs, "2")):  # no tenant has a byte of another one
+        assert kept(channel) == [item for item in items if item["to"] == number]
     assert post(theirs, "s1", *items[1:]) == 200  # its own URL
     assert (stored(ours), stored(theirs)) == (["a", "b"], ["p", "q", "r"])
     assert set_aside() == []
@@ -105,6 +111,18 @@ def test_what_names_no_channel_of_the_app_is_set_aside_with_its_bytes_and_answer
     assert [(reason.replace("�", "\0"), item["text"]) for reason, item in set_aside()] == [
         (f"message for an unknown number: {to}", f"to {to}") for to in expected
     ]
+
+
+def test_what_cannot_be_read_is_set_aside_under_the_channel_that_it_is_for() -> None:
+    app = add_app()
+    ours, theirs, sister = add("1", "--app", app), add("2", "--app", app, tenant="Bank"), add("3", "--app", app)
+    assert post(ours, "s1", {"to": "2"}, {"to": "9"}, says("1", "a")) == 200
+    assert rows("SELECT channel_id, body FROM quarantine ORDER BY receipt_id") == [
+        (theirs.pk, b'{"to": "2"}'),
+        (ours.pk, b'{"to": "9"}'),
+    ]
+    assert post(ours, "s1", says("1", "b"), says("3", "c")) == 200
+    assert (kept(ours)[-1], kept(sister)) == ([says("1", "b"), says("3", "c")], [says("3", "c")])
 
 
 def test_two_apps_that_name_the_same_number_reach_their_own_channel_only() -> None:

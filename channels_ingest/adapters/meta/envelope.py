@@ -42,7 +42,8 @@ class Update(Struct, frozen=True):
     ``field``: the change's field; '' for an item of ``messaging`` or ``standby``. ``name``: the
     list; '' for a whole value. ``item`` is empty where the update says nothing. ``shared``: the
     value's other members, the same object for all items of a value. ``count``: the items of its
-    list. ``raw``: its bytes, which are the whole body if it holds nothing else.
+    list. ``problem``: why the item could not be read. ``raw``: its bytes, which are the whole body if
+    it holds nothing else.
     """
 
     object: str
@@ -52,6 +53,7 @@ class Update(Struct, frozen=True):
     item: Json = {}
     shared: Json = {}
     count: int = 1
+    problem: str = ""
     raw: bytes = b""
 
 
@@ -138,16 +140,16 @@ def _change(base: Update, change: Any, how: _Node, shape: Shape) -> Iterator[Upd
         yield _replace(base, item=shared, shared=shared)
 
 
-def _items(base: Update, shared: Json, name: str, items: list[Any], how: _Node) -> Iterator[Update | Unusable]:
+def _items(base: Update, shared: Json, name: str, items: list[Any], how: _Node) -> Iterator[Update]:
+    """Yield a list's items. One that cannot be read is still known to belong to its value."""
     for item in items:
-        yield from _guarded(how, item, _item(base, shared, name, item, len(items), how))
-
-
-def _item(base: Update, shared: Json, name: str, item: Any, count: int, how: _Node) -> Iterator[Update | Unusable]:
-    value = how.value(item)
-    if not isinstance(value, dict):
-        raise Unreadable(f"an item of {name} is not an object")
-    yield _replace(base, name=name, item=value, shared=shared, count=count, raw=how.raw(item))
+        try:
+            found: dict[str, Any] = {"item": _members_of(how.value(item)), "count": len(items)}
+        except Unreadable as error:
+            if how is _DECODED:
+                raise
+            found = {"problem": str(error)}
+        yield _replace(base, name=name, shared=shared, raw=how.raw(item), **found)
 
 
 def _replace(base: Update, **changed: Any) -> Update:

@@ -84,11 +84,14 @@ def read(channel: ChannelConfig, body: bytes) -> Iterator[Parsed]:
                 value = Value(update.shared)
             yield _read_one(channel, update, value)
         except Unreadable as error:
-            yield Unusable(reason=str(error), raw=update.raw)
+            known = value is not None and value.shared is update.shared
+            yield Unusable(reason=str(error), raw=update.raw, channel_ref=_channel_ref(channel, value) if known else "")
 
 
 def _read_one(channel: ChannelConfig, update: Update, value: Value | None) -> Parsed:
     """Read one update. Each yields something, known or not, so that none vanishes."""
+    if update.problem:
+        raise Unreadable(update.problem)
     if update.object != OBJECT:
         raise Unreadable(f"an event of {update.object[:50] or 'nothing'}, not of WhatsApp")
     if update.field in NOTED:

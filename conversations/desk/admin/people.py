@@ -51,7 +51,9 @@ class Contacts(Window):
     def fields_of(self, row: Contact) -> Iterable[tuple[str, str, str]]:
         """Add the other ids under which the platform knows this person."""
         yield from super().fields_of(row)
-        aliases = Alias.objects.filter(channel=row.channel_id, known_as=row.user, of=Alias.Of.USER)[:PER_PAGE]
+        aliases = Alias.objects.filter(channel=row.channel_id, known_as=row.user, of=Alias.Of.USER).exclude(
+            value=row.user
+        )[:PER_PAGE]
         yield "also known as", visible(", ".join(alias.value for alias in aliases)) or "—", ""
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> Any:
