@@ -18,5 +18,7 @@ def edge() -> Iterator[Edge]:
         telegram = stack.add_channel("telegram", token="1:a", secret_token=TOKEN)
         web = stack.add_channel("web")
         other = stack.add_channel("generic", secret=OTHER_SECRET, outbound_url=NOWHERE)
+        number = {"access_token": "EAA", "phone_number_id": "555000111222333"}
+        whatsapp = stack.add_channel("whatsapp", app_secret=OTHER_SECRET, verify_token=TOKEN, **number)
         with psycopg.connect(stack.servers.database_url, autocommit=True) as connection:
-            yield Edge(stack, generic, telegram, web, other, connection)
+            yield Edge(stack, generic, telegram, web, other, whatsapp, connection)

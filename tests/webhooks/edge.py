@@ -31,6 +31,7 @@ class Edge:
     telegram: Channel
     web: Channel
     other: Channel
+    whatsapp: Channel
     connection: psycopg.Connection[Any]
     count: int = 0
     seen: list[float] = field(default_factory=list)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from channels_ingest.formats.signatures import sign_webhook
-from tests.webhooks.edge import OLD_SECRET, SECRET, TOKEN, Edge, event
+from channels_ingest.formats.signatures import hex_signature, sign_webhook
+from tests.webhooks.edge import OLD_SECRET, OTHER_SECRET, SECRET, TOKEN, Edge, event
 
 pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(400)]
 
@@ -549,8 +549,32 @@ def test_85_media_is_stored_and_never_fetched_here(edge: Edge, url: str) -> None
 # ---------------------------------------------------------------- H: challenges and abuse
 
 
-@pytest.mark.skip(reason="rows 93 and 94 come with the platforms that have challenges")
-def test_93_94_challenges() -> None: ...
+@pytest.mark.parametrize(
+    ("words", "challenge", "status"),
+    [
+        (TOKEN, "1158201444", 200),
+        ("wrong", "1158201444", 403),
+        (TOKEN, "<script>", 400),
+        (TOKEN, "7" * 4_000, 400),
+        (TOKEN, "7" * 1_000_000, 414),  # the server reads no such line
+    ],
+    ids=["right", "wrong", "markup", "long", "1 MB"],
+)
+def test_93_a_challenge_in_a_get(edge: Edge, words: str, challenge: str, status: int) -> None:
+    fields = {"hub.mode": "subscribe", "hub.verify_token": words, "hub.challenge": challenge}
+    url = f"http://127.0.0.1:{edge.stack.ports[0]}{edge.whatsapp.webhook_path}"
+    with edge.adds(0, 0):
+        answer = edge.stack.http.request("GET", url, fields=fields)
+    assert answer.status == status
+    assert (answer.data == challenge.encode(), challenge.encode() in answer.data) == (status == 200, status == 200)
+    assert status != 200 or answer.headers["content-type"].startswith("text/plain")
+
+
+def test_94_a_challenge_in_a_body(edge: Edge) -> None:
+    body = b'{"type": "url_verification", "token": "x", "challenge": "c4"}'
+    path = edge.whatsapp.webhook_path
+    edge.check(body, (401, 0, 0), {"content-type": "application/json"}, path)
+    edge.check(body, B, {"x-hub-signature-256": f"sha256={hex_signature(OTHER_SECRET, body)}"}, path)
 
 
 def test_96_one_person_writes_a_thousand_messages(edge: Edge) -> None:
