@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import io
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,16 +15,21 @@ import psycopg
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from channels_ingest.webhooks import exchange
 from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry, runtime
 from conversations.contracts import WebhookRequest
-from conversations.models import Channel
+from conversations.models import Channel, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.rows import ParsedRequest, make_items
 from conversations.storing.store_stream import StoreStream
+from tests.adapters.test_meta import ANYTHING, WHOLE, places, put
+from tests.kit.fixtures import incoming, request
+from tests.kit.rows import add_replies
 from tests.kit.stack import wait_until
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -54,15 +60,18 @@ def text(number: int, words: str, **ids: str) -> dict[str, Any]:
     }
 
 
-def body(*messages: dict[str, Any]) -> bytes:
+def body(*messages: dict[str, Any], statuses: Sequence[dict[str, Any]] = ()) -> bytes:
     metadata = {"display_phone_number": "4930", "phone_number_id": NUMBER}
-    value = {"messaging_product": "whatsapp", "metadata": metadata, "messages": messages}
+    value = {"messaging_product": "whatsapp", "metadata": metadata, "messages": messages, "statuses": statuses}
     entry = {"id": "777", "changes": [{"field": "messages", "value": value}]}
     return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
 
 
-def post(channel: Channel, *messages: dict[str, Any], secret: str = SECRET) -> int:
-    raw = body(*messages)
+def post(channel: Channel, *messages: dict[str, Any], secret: str = SECRET, **lists: Any) -> int:
+    return post_raw(channel, body(*messages, **lists), secret)
+
+
+def post_raw(channel: Channel, raw: bytes, secret: str = SECRET) -> int:
     signature = "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": signature}
     return Client().post(channel.webhook_path, raw, content_type="application/json", headers=headers).status_code
@@ -190,6 +199,61 @@ def test_a_reply_does_not_go_to_a_number_that_is_somebody_elses_by_now(shop: Cha
     lanes = [lane for (lane,) in runtime.read("SELECT id FROM conversation ORDER BY id", ())]
     addresses = [row[5] for row in runtime.read(sql("fetch_replies"), {"ids": lanes})]
     assert addresses == [{"to": None, "recipient": "DE.a"}, {"to": "491580", "recipient": "DE.b"}]
+
+
+# ---------------------------------------------------------------- statuses, and whatever else comes
+
+UNREACHABLE = "131026 the person cannot be reached: no WhatsApp, an old version, or its terms are not accepted (x)"
+# What Meta says of a reply, in this order -> what the reply is then; None: it is as before.
+STATUSES: list[tuple[str, tuple[str, str, str] | None]] = [
+    ("sent", ("sent", "none", "")),
+    ("delivered", ("sent", "delivered", "")),
+    ("read", ("sent", "read", "")),
+    ("played", ("sent", "read", "")),
+    ("failed", ("failed", "none", UNREACHABLE)),
+    ("sent failed", ("failed", "none", UNREACHABLE)),
+    ("failed delivered sent", ("sent", "delivered", "")),
+    ("read failed delivered", ("sent", "read", "")),
+    ("warned", None),
+]
+
+
+@pytest.mark.parametrize("before", ["sent", "unknown"])
+@pytest.mark.parametrize(("told", "after"), STATUSES)
+def test_each_status_makes_of_a_reply_what_the_table_says(
+    shop: Channel, before: str, told: str, after: tuple[str, str, str] | None
+) -> None:
+    """A reply of unknown outcome is found by our key, any other by Meta's id."""
+    assert post(shop, text(1, "hi", **{"from": "4915", "from_user_id": "DE.7"})) == 200
+    add_replies(runtime.read, runtime.read("SELECT id FROM conversation", ())[0][0], ["hello"], [before])
+    reply = Reply.objects.get()
+    Reply.objects.update(platform_id="" if before == "unknown" else "wamid.OUT")
+    error = {"code": 131026, "title": "Message undeliverable", "error_data": {"details": "x"}}
+    said = [
+        {"id": "wamid.OUT", "status": word, "timestamp": "1790000009", "recipient_id": "4915",
+         "biz_opaque_callback_data": str(reply.key), **({"errors": [error]} if word == "failed" else {})}
+        for word in told.split()
+    ]  # fmt: skip
+    assert post(shop, statuses=said) == 200
+    found = Reply.objects.values_list("status", "delivered", "error").get()
+    assert found == (after or (before, "none", ""))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_changed_each_item_of_a_request_is_stored_noted_or_set_aside(shop: Channel, data: Any) -> None:
+    changed = json.loads(request("whatsapp", data.draw(st.sampled_from(WHOLE))).body)
+    path = data.draw(st.sampled_from(places(changed["entry"])))
+    put(changed["entry"], path, data.draw(ANYTHING), data.draw(st.booleans()))
+    raw = json.dumps(changed).encode()
+    config = registry.channel(shop.pk)
+    assert config is not None
+    parsed = registry.adapter("whatsapp").parse(config, incoming(raw))
+    assert post_raw(shop, raw) == 200
+    ((counted,),) = runtime.read(
+        "SELECT stored + duplicates + noted + quarantined FROM receipt ORDER BY id DESC LIMIT 1", ()
+    )
+    assert counted >= len(parsed)  # a conflict counts twice
 
 
 def test_the_view_shakes_hands(shop: Channel) -> None:
