@@ -245,7 +245,7 @@ def test_what_surrounds_a_message_is_kept() -> None:
 
 # ---------------------------------------------------------------- nothing is unknown
 
-# From Meta's pages: fields to subscribe to, types of messages and system messages, and statuses.
+# From Meta's pages: fields to subscribe to, types of messages, answers and system messages, and statuses.
 FIELDS = words("""
 messages smb_message_echoes smb_app_state_sync history user_preferences calls account_update
 account_alerts account_review_update account_settings_update business_capability_update
@@ -257,7 +257,8 @@ messaging_handovers
 """)
 TYPES = words("""
 text image video audio document sticker voice location contacts interactive button reaction order
-system edit revoke unsupported
+system edit revoke unsupported button_reply list_reply nfm_reply call_permission_reply user_changed_number
+user_changed_user_id
 """)
 
 
