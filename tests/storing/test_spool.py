@@ -91,6 +91,7 @@ def test_whatever_an_adapter_says_comes_out_as_it_went_in(folder: Path) -> None:
             starts_turn=True,
             attachments=(Attachment(kind="location", latitude=52, longitude=13.4, size=2**70),),
             order_key=2**70,
+            new_ids=("z",),
             sent_at=dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
             address={"deep": [{"er": None}], "\ud83d": 1.5},
             data={"n": float("inf")},
