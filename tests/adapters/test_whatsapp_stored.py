@@ -22,7 +22,7 @@ from channels_ingest.webhooks import exchange
 from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry, runtime
 from conversations.contracts import WebhookRequest
-from conversations.models import Channel, Reply
+from conversations.models import Channel, Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.rows import ParsedRequest, make_items
@@ -84,7 +84,7 @@ def stored() -> list[tuple[Any, ...]]:
 
 
 def test_a_batch_is_stored_in_order_once_and_a_bad_item_is_set_aside(shop: Channel) -> None:
-    """A thousand messages, the most that Meta sends at once, within the time of one request."""
+    """A thousand messages are the most that Meta sends at once: all within the time of one request."""
     people = [{"from": f"4915{person}", "from_user_id": f"DE.{person}"} for person in range(300)]
     batch = [text(number, str(number), **people[number % 300]) for number in range(999)]
     batch[100] = {"id": "wamid.100", "type": "text"}
@@ -151,17 +151,18 @@ def people(channel: Channel) -> tuple[str, int]:
     return "".join(str(lanes.index(lane) + 1) for _, lane in said), len(found) - len(said)
 
 
-@pytest.mark.parametrize(("ids", "one_by_one", "at_once"), SEQUENCES)
-def test_two_people_never_become_one_and_a_person_stays_the_same(
-    shop: Channel, ids: str, one_by_one: str, at_once: str | None
-) -> None:
-    said = [stating(number, each) for number, each in enumerate(ids.split())]
-    assert [post(shop, each) for each in said] == [200] * len(said)
-    assert people(shop) == (one_by_one, 0)
-    if at_once:
-        other = add_shop("another shop")
-        assert post(other, *said) == 200
-        assert people(other) == (at_once, 0)
+def test_two_people_never_become_one_and_a_person_stays_the_same(shop: Channel) -> None:
+    found = []
+    for ids, _, at_once in SEQUENCES:
+        said = [stating(number, each) for number, each in enumerate(ids.split())]
+        alone = add_shop(ids)
+        assert [post(alone, each) for each in said] == [200] * len(said)
+        found.append((ids, people(alone), None))
+        if at_once:
+            together = add_shop(f"{ids} at once")
+            assert post(together, *said) == 200
+            found[-1] = (ids, people(alone), people(together))
+    assert found == [(ids, (one, 0), at_once and (at_once, 0)) for ids, one, at_once in SEQUENCES]
 
 
 @pytest.mark.parametrize("order", [("P", "aP"), ("aP", "P")])
@@ -219,24 +220,24 @@ STATUSES: list[tuple[str, tuple[str, str, str] | None]] = [
 
 
 @pytest.mark.parametrize("before", ["sent", "unknown"])
-@pytest.mark.parametrize(("told", "after"), STATUSES)
-def test_each_status_makes_of_a_reply_what_the_table_says(
-    shop: Channel, before: str, told: str, after: tuple[str, str, str] | None
-) -> None:
+def test_each_status_makes_of_a_reply_what_the_table_says(shop: Channel, before: str) -> None:
     """A reply of unknown outcome is found by our key, any other by Meta's id."""
-    assert post(shop, text(1, "hi", **{"from": "4915", "from_user_id": "DE.7"})) == 200
-    add_replies(runtime.read, runtime.read("SELECT id FROM conversation", ())[0][0], ["hello"], [before])
-    reply = Reply.objects.get()
-    Reply.objects.update(platform_id="" if before == "unknown" else "wamid.OUT")
     error = {"code": 131026, "title": "Message undeliverable", "error_data": {"details": "x"}}
-    said = [
-        {"id": "wamid.OUT", "status": word, "timestamp": "1790000009", "recipient_id": "4915",
-         "biz_opaque_callback_data": str(reply.key), **({"errors": [error]} if word == "failed" else {})}
-        for word in told.split()
-    ]  # fmt: skip
-    assert post(shop, statuses=said) == 200
-    found = Reply.objects.values_list("status", "delivered", "error").get()
-    assert found == (after or (before, "none", ""))
+    found = []
+    for number, (told, _) in enumerate(STATUSES):
+        assert post(shop, text(number, "hi", from_user_id=f"DE.{number}")) == 200
+        lane = Conversation.objects.get(user=f"DE.{number}")
+        add_replies(runtime.read, lane.pk, ["hello"], [before])
+        reply, name = Reply.objects.get(conversation=lane), f"wamid.OUT{number}"
+        Reply.objects.filter(pk=reply.pk).update(platform_id="" if before == "unknown" else name)
+        said = [
+            {"id": name, "status": word, "timestamp": "1790000009", "biz_opaque_callback_data": str(reply.key),
+             **({"errors": [error]} if word == "failed" else {})}
+            for word in told.split()
+        ]  # fmt: skip
+        assert post(shop, statuses=said) == 200
+        found.append((told, Reply.objects.values_list("status", "delivered", "error").get(pk=reply.pk)))
+    assert found == [(told, after or (before, "none", "")) for told, after in STATUSES]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
