@@ -84,8 +84,8 @@ def read(channel: ChannelConfig, body: bytes) -> Iterator[Parsed]:
                 value = Value(update.shared)
             yield _read_one(channel, update, value)
         except Unreadable as error:
-            known = value is not None and value.shared is update.shared
-            yield Unusable(reason=str(error), raw=update.raw, channel_ref=_channel_ref(channel, value) if known else "")
+            ref = _channel_ref(channel, value) if value is not None and value.shared is update.shared else ""
+            yield Unusable(reason=str(error), raw=update.raw, channel_ref=ref)
 
 
 def _read_one(channel: ChannelConfig, update: Update, value: Value | None) -> Parsed:
