@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.core.management import call_command
+from django.db.models.functions import Now
 from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -229,7 +230,7 @@ def test_each_status_makes_of_a_reply_what_the_table_says(shop: Channel, before:
         lane = Conversation.objects.get(user=f"DE.{number}")
         add_replies(runtime.read, lane.pk, ["hello"], [before])
         reply, name = Reply.objects.get(conversation=lane), f"wamid.OUT{number}"
-        Reply.objects.filter(pk=reply.pk).update(platform_id="" if before == "unknown" else name)
+        Reply.objects.filter(pk=reply.pk).update(platform_id="" if before == "unknown" else name, intent_at=Now())
         said = [
             {"id": name, "status": word, "timestamp": "1790000009", "biz_opaque_callback_data": str(reply.key),
              **({"errors": [error]} if word == "failed" else {})}

@@ -556,7 +556,7 @@ def test_85_media_is_stored_and_never_fetched_here(edge: Edge, url: str) -> None
         ("wrong", "1158201444", 403),
         (TOKEN, "<script>", 400),
         (TOKEN, "7" * 4_000, 400),
-        (TOKEN, "7" * 1_000_000, 414),  # the server reads no such line
+        (TOKEN, "7" * 1_000_000, 431),  # the server reads no such line
     ],
     ids=["right", "wrong", "markup", "long", "1 MB"],
 )
