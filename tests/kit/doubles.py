@@ -230,6 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
         getattr(self, "_" + rule["do"], self._refuse)(rule, call, message_id)
 
     def _described(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self.path.startswith("/v26.0/"):
+            return self._described_whatsapp(body)
         telegram = self.path.startswith("/bot")
         data = body if telegram else body.get("data", {})
         chat = data.get("chat_id", "") if telegram else data.get("chat", {}).get("id", "")
@@ -246,10 +248,27 @@ class _Handler(BaseHTTPRequestHandler):
             "body": body,
         }
 
+    def _described_whatsapp(self, body: dict[str, Any]) -> dict[str, Any]:
+        text = body.get("text") or {}
+        return {
+            "t_ns": time.monotonic_ns(),
+            "at": time.time(),
+            "platform": "whatsapp",
+            "method": body.get("type", "read"),
+            "token": self.headers.get("authorization", "").removeprefix("Bearer "),
+            "key": "",
+            "chat": str(body.get("to") or body.get("recipient") or ""),
+            "text": text.get("body", ""),
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+            "body": body,
+        }
+
     # -------------------------------------------------------- behaviours
 
     def _ok(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:
-        if call["platform"] == "generic":
+        if call["platform"] == "whatsapp":
+            self._answer(200, {"messages": [{"id": call.get("name", f"wamid.{message_id}")}]})
+        elif call["platform"] == "generic":
             self._answer(200, rule.get("body", {}))
         else:
             self._answer(200, {"ok": True, "result": self._result(call, message_id)})
@@ -266,6 +285,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, rule: Rule, call: dict[str, Any], message_id: int) -> None:
         status, words = REFUSALS[rule["do"]]
+        if call["platform"] == "whatsapp":
+            self._answer(status, {"error": {"code": {429: 130429}.get(status, 131000), "message": words}})
+            return
         parameters = {name: rule[name] for name in ("retry_after", "migrate_to_chat_id") if name in rule}
         answer = {"ok": False, "error_code": status, "description": rule.get("description", words)}
         headers = {"Retry-After": str(rule["retry_after"])} if "retry_after" in rule else {}
