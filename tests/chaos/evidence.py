@@ -41,7 +41,7 @@ DUMP = {
                      JOIN channel n ON n.id = c.channel_id
                     ORDER BY m.conversation_id, m.sequence, m.id""",
     "replies": """SELECT r.id, r.conversation_id AS lane, n.name AS ch, c.user AS u, r.sequence, r.message_id, r.author,
-                         r.status, r.attempts, r.body ->> 'text' AS text, r.error,
+                         r.status, r.attempts, r.body ->> 'text' AS text, r.error, r.delivered,
                          extract(epoch FROM r.created_at)::float AS created,
                          extract(epoch FROM r.settled_at)::float AS settled
                     FROM reply r JOIN conversation c ON c.id = r.conversation_id JOIN channel n ON n.id = c.channel_id
@@ -105,6 +105,16 @@ class Evidence:
         for event in self.events:
             if event["f"] == "webhook" and event["k"] == "invoke":
                 found[key_of(event)].append((event, ends.get(event["a"])))
+        return found
+
+    @functools.cached_property
+    def said_of_replies(self) -> dict[str, dict[str, float]]:
+        """Per message of the platform each word that was said of it, and when it was first answered 2xx; if ever."""
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for event in self.events:
+            if event["f"] == "status":
+                at = event["t"] if event["k"] == "ok" else float("inf")
+                found[event["reply"]][event["word"]] = min(at, found[event["reply"]].get(event["word"], at))
         return found
 
     @functools.cached_property

@@ -6,6 +6,7 @@ A message is (place, user, number) with a text that exists once. How a person's 
     pipelined   a handful at once
     reordered   windows of eight, shuffled
     gap         one is held back while those after it go; some are never sent at all
+    batched     a handful in one request, with those of a second person between them, and one of them twice
 
 Of all messages three fifths are sent once, a fifth several times at the same moment to both web processes, the others
 again later. What is not answered 2xx is sent again with backoff until it is, except for a few that are given up.
@@ -29,6 +30,7 @@ import urllib3
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.history import History
+from tests.chaos.statuses import Status, Statuses
 from tests.kit import platforms
 from tests.kit.stack import Channel
 
@@ -36,6 +38,7 @@ ANSWER_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0)  # then the last one, for ever; platforms take longer, which proves less here
 GIVE_UP_AFTER = 3
 LATER_SECONDS = (0.1, 20.0)
+SECOND = 500  # the number of a second person in somebody's batches is so much greater
 ABANDON_SECONDS = 45.0  # after the end of the run
 UNLUCKY_EVERY = 60  # messages; each that cannot be handled holds up its own person for its five attempts
 FOREVER = float("inf")
@@ -79,6 +82,7 @@ PLACES = (
           options={"key_life_s": "60"}),
     Place(name="slow", platform="telegram", account="3:slow", users=3, modes={"pipelined": 1}, pause=2.0,
           limits={"channel": 6.0, "chat": 2.0}, tenant="bolt"),
+    Place(name="batch", platform="whatsapp", account="EAAbatch", users=2, modes={"batched": 1}),
 )  # fmt: skip
 # Nobody lives here: a fault makes the channel (``Generator.open``) and writes to it.
 ASIDE = tuple(
@@ -109,6 +113,11 @@ class Message:
     def external_id(self) -> str:
         """The platform's id of it: for Telegram unique within the chat."""
         return str(self.number) if self.place.platform == "telegram" else f"{self.user}-{self.number}"
+
+    @property
+    def words(self) -> dict[str, object]:
+        """By what the history calls it."""
+        return {"ch": self.place.name, "u": self.user, "m": self.number}
 
 
 Request = tuple[bytes, dict[str, str]]
@@ -153,6 +162,12 @@ class Generator:
             url = f"{self.cluster.platform_url}/{place.account}"
             return "generic", words, {"secret": platforms.GENERIC_SECRET, "outbound_url": url, **common}
         words += ["--api-base", self.cluster.platform_url]
+        if place.platform == "whatsapp":
+            ours = {
+                "app_secret": f"canary-{place.name}-0123456789abcdef",
+                "verify_token": "canary-verify-0123456789abcdef",
+            }
+            return "whatsapp", words, {**ours, "access_token": place.account, "phone_number_id": "55500011", **common}
         return (
             "telegram",
             words,
@@ -160,6 +175,9 @@ class Generator:
         )
 
     def start(self) -> None:
+        self.statuses = Statuses(
+            self.cluster.platform.record, BY_NAME["batch"].account, self._chance, self._say_of_replies
+        )
         for place in PLACES:
             for n in range(max(1, round(place.users * self.crowd))):
                 thread = threading.Thread(target=self._live, args=(place, n), name=f"{place.name}-{n}", daemon=True)
@@ -187,6 +205,10 @@ class Generator:
             future.result()
         self._pool.shutdown()
 
+    def end(self) -> None:
+        """All replies are out: WhatsApp says what is left to say of them."""
+        self.statuses.end()
+
     # ------------------------------------------------------------ a person
 
     def _live(self, place: Place, n: int) -> None:
@@ -207,77 +229,98 @@ class Generator:
         return message
 
     def name_user(self, place: Place, n: int) -> str:
+        if place.platform == "whatsapp":
+            return f"DE.{place.name}{n}"
         return str(100_000 * (1 + PLACES.index(place)) + n) if place.platform == "telegram" else f"{place.name}-{n}"
 
     def message(self, place: Place, user: str, number: int, kind: str, **more: object) -> Message:
         nonce = f"{self._chance.getrandbits(64):016x}"
         text = f"{self.run}:{user}:{number}:{kind}:{nonce} {FILLING.get(kind, '')}".rstrip()
         message = Message(place=place, user=user, number=number, text=text, kind=kind, **more)  # type: ignore[arg-type]
-        digest = hashlib.sha256(self._request(message)[0]).hexdigest()
+        # A batch is made when it is sent.
+        digest = "" if place.platform == "whatsapp" else hashlib.sha256(self._request([message])[0]).hexdigest()
         self.history.add("gen", "event", "message", ch=place.name, u=user, m=number, kind=kind, text=text, h=digest,
                          ext=message.external, giveup=message.gives_up)  # fmt: skip
         return message
 
     # ------------------------------------------------------------ delivering a message
 
-    def deliver(self, message: Message, *, copies: int = 0) -> Future[bool]:
-        """Send it as often as chance says, or ``copies`` at once; done when it was taken (True) or given up."""
+    def deliver(self, *messages: Message, copies: int = 0) -> Future[bool]:
+        """Send a request as often as chance says, or ``copies`` at once; done when it was taken (True) or given up."""
         chance = 1.0 if copies else self._chance.random()
         copies = copies or (self._chance.randint(2, 5) if chance < 0.2 else 1)
         barrier = threading.Barrier(copies)
-        futures = [self._pool.submit(self._insist, message, barrier, n) for n in range(copies)]
+        futures = [self._pool.submit(self._insist, messages, barrier, n) for n in range(copies)]
         if 0.2 <= chance < 0.4:
             seconds = self._chance.uniform(*LATER_SECONDS) if chance < 0.35 else LATER_SECONDS[1]
-            self._later.do(seconds, self._insist, message, threading.Barrier(1), 0)
+            self._later.do(seconds, self._insist, messages, threading.Barrier(1), 0)
         self._waiting += futures[1:]
         return futures[0]
 
-    def _insist(self, message: Message, barrier: threading.Barrier, copy: int) -> bool:
+    def _insist(self, messages: Sequence[Message], barrier: threading.Barrier, copy: int) -> bool:
         """As a platform: again and again until it is taken, or given up."""
         with contextlib.suppress(threading.BrokenBarrierError):
             barrier.wait(2.0)
         waits = itertools.chain(BACKOFF_SECONDS, itertools.repeat(BACKOFF_SECONDS[-1]))
         for attempt in itertools.count(1):
-            status = self._post(message, copy + attempt)
+            status = self._post(messages, copy + attempt)
             if 200 <= status < 300:
                 return True
-            if (message.gives_up and attempt >= GIVE_UP_AFTER) or time.monotonic() > self._abandon_at:
+            if (messages[0].gives_up and attempt >= GIVE_UP_AFTER) or time.monotonic() > self._abandon_at:
                 return False
             if self._over.wait(next(waits)):
                 return False
         raise AssertionError
 
-    def _post(self, message: Message, turn: int) -> int:
-        request = self._request(message)
-        words = {"ch": message.place.name, "u": message.user, "m": message.number}
-        return self._attempt("webhook", message.place.name, request, turn, words)
+    def _post(self, messages: Sequence[Message], turn: int) -> int:
+        place, request = messages[0].place, self._request(messages)
+        return self._attempt("webhook", place.name, request, turn, *(message.words for message in messages))
 
-    def _request(self, message: Message) -> Request:
+    def _request(self, messages: Sequence[Message]) -> Request:
+        message = messages[0]
         channel = self.channels[message.place.name]
+        if message.place.platform == "whatsapp":
+            texts = [platforms.whatsapp_text(each.user, f"wamid.{each.external_id}", each.text) for each in messages]
+            return platforms.whatsapp(channel, messages=[*texts, *texts[3:4]])
         if message.place.platform == "telegram":
             return platforms.telegram_text(channel, int(message.user), message.number, message.text)
         return platforms.generic_text(channel, message.user, message.external_id, message.text, message.external)
 
+    def _say_of_replies(self, statuses: Sequence[Status]) -> None:
+        """Post statuses until they are taken."""
+        request = platforms.whatsapp(self.channels["batch"], statuses=list(statuses))
+        about = [{"ch": "batch", "reply": each["id"], "word": each["status"]} for each in statuses]
+        for turn in itertools.count():
+            status = self._attempt("status", "batch", request, turn, *about)
+            if 200 <= status < 300 or time.monotonic() > self._abandon_at or self._over.wait(BACKOFF_SECONDS[0]):
+                return
+
     def _attempt(
-        self, what: str, place: str, request: Request, turn: int, words: Mapping[str, object], *,
+        self, what: str, place: str, request: Request, turn: int, *about: Mapping[str, object],
         method: str = "POST", path: str = "",
     ) -> int:  # fmt: skip
-        """One request with its line before and its line after; the status, 0 without an answer."""
-        number, web = next(self._attempts), turn % len(self.cluster.ports)
+        """One request, with a line before and one after for each thing that it is about; the status, 0 if none came."""
+        web = turn % len(self.cluster.ports)
+        said = [{"a": next(self._attempts), **words} for words in about]
+
+        def note(kind: str, **more: object) -> None:
+            for words in said:
+                self.history.add("gen", kind, what, **words, **more)
+
         url = f"http://127.0.0.1:{self.cluster.ports[web]}{path or self.channels[place].webhook_path}"
-        self.history.add("gen", "invoke", what, a=number, web=web, **words)
+        note("invoke", web=web)
         try:
             timeout = urllib3.Timeout(connect=ANSWER_SECONDS, read=ANSWER_SECONDS)
             answer = self.http.request(method, url, body=request[0], headers=request[1], timeout=timeout)
             status, error = answer.status, ""
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as failed:
             status, error = 0, type(failed).__name__
-            self.history.add("gen", "fail", what, a=number, status=0, error=error, **words)
+            note("fail", status=0, error=error)
             return 0
         except urllib3.exceptions.HTTPError as failed:
             status, error = 0, type(failed).__name__
         kind = "ok" if 200 <= status < 300 else "fail" if 400 <= status < 500 else "info"
-        self.history.add("gen", kind, what, a=number, status=status, error=error, **words)
+        note(kind, status=status, error=error)
         return status
 
     # ------------------------------------------------------------ garbage
@@ -306,18 +349,22 @@ class Generator:
 
     def message_like(self, place: Place) -> Request:
         stranger = self.name_user(place, 99_000)
-        return self._request(Message(place=place, user=stranger, number=1, text="nobody", kind="plain"))
+        return self._request([Message(place=place, user=stranger, number=1, text="nobody", kind="plain")])
 
     def _signed(self, place: Place, body: bytes) -> Request:
         channel = self.channels[place.name]
         if place.platform == "telegram":
             return body, platforms.telegram(channel, {})[1]
+        if place.platform == "whatsapp":
+            return platforms.signed_whatsapp(channel, body)
         return platforms.signed_generic(channel, body, f"junk-{next(self._strangers)}")
 
 
 def _forged(header: str, value: str) -> str:
     if header.endswith("signature"):
         return "v1,bm90aGluZw=="
+    if header.endswith("signature-256"):
+        return f"sha256={'0' * 64}"
     return "wrong" if header.endswith("secret-token") else value
 
 
@@ -330,6 +377,7 @@ class Person:
         self.chance = random.Random(f"{generator.seed}:{self.user}")
         self.mode = self.chance.choices(list(place.modes), list(place.modes.values()))[0]
         self.unlucky = n == 0 and place.name == "plain"
+        self.second = Person(generator, place, n + SECOND) if self.mode == "batched" and n < SECOND else None
         self._numbers = itertools.count(1)
 
     def open(self) -> None:
@@ -341,6 +389,8 @@ class Person:
         if self.chance.random() < 0.05:
             self.generator.garbage(self.place, self.chance)
         match self.mode:
+            case "batched":
+                return self._send_together()
             case "pipelined":
                 return self._send(self._some(2, 6), apart=0.0)
             case "reordered":
@@ -362,6 +412,15 @@ class Person:
         _wait(futures)
         return 1 + len(rest)
 
+    def _send_together(self) -> int:
+        """One request with messages of two people, each one's in order."""
+        left = [self._some(2, 6), self.second._some(1, 3) if self.second else []]
+        batch: list[Message] = []
+        while rest := [messages for messages in left if messages]:
+            batch.append(self.chance.choice(rest).pop(0))
+        self.generator.deliver(*batch).result()
+        return len(batch)
+
     def _send(self, messages: Sequence[Message], apart: float) -> int:
         _wait(self._begin(messages, apart))
         return len(messages)
@@ -382,7 +441,7 @@ class Person:
         if self.unlucky and number % UNLUCKY_EVERY == 4:
             kind = "poison"
         external = number if self.place.order == "external" else None
-        gives_up = external is None and number > 1 and self.chance.random() < 0.03
+        gives_up = external is None and number > 1 and self.mode != "batched" and self.chance.random() < 0.03
         return self.generator.message(self.place, self.user, number, kind, external=external, gives_up=gives_up)
 
 

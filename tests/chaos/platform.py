@@ -1,8 +1,9 @@
 """The chat platforms, as a process of their own that the checker can believe.
 
-``/bot<token>/<method>`` is Telegram: no idempotency keys. ``/keep/<name>`` knows a key for ever, ``/forget/<name>``
-for 60 s. An *account* is a token or such a path. Behaviours come from the script (``kit.doubles``). Accounts that were
-given limits have token buckets; a call over them gets 429 with the time after which there is room again.
+``/bot<token>/<method>`` is Telegram and ``/v26.0/...`` WhatsApp: no idempotency keys. ``/keep/<name>`` knows a key for
+ever, ``/forget/<name>`` for 60 s. An *account* is a token or such a path. Behaviours come from the script
+(``kit.doubles``). Accounts that were given limits have token buckets; a call over them gets 429 with the time after
+which there is room again.
 
 Every call is one line of JSON, written when it was decided (a call that hangs: when the waiting is over), in the order
 in which the people would see what was accepted.
@@ -81,6 +82,8 @@ class Accounts(Double):
                 self._known[(account, call["key"])] = time.monotonic()
             self._last_message_id += 1
             line = {name: call[name] for name in ("t_ns", "method", "key", "chat", "text")}
+            call["name"] = f"wamid.{time.time_ns()}.{self._last_message_id}"  # also after a start nobody else's
+            line |= {"name": call["name"], "key": call["key"] or call["body"].get("biz_opaque_callback_data", "")}
             line |= {"done_ns": time.monotonic_ns(), "account": account, "decision": rule["do"]}
             line |= {"accepted": taken and not repeat, "repeat": taken and repeat, "id": self._last_message_id}
             if "retry_after" in rule:

@@ -46,7 +46,8 @@ LOCKS_SECONDS = 8.0  # a lock that nobody renews lives for 6
 SLACK, SLACK_SECONDS = 1.5, 5.0
 # Channels whose speed says something: no gaps to wait for, no small limits.
 MEASURED = ["plain", "window", "keep", "forget"]
-ALL_OF_IT = ("taken over", "duplicates met", "rescued by the sweeper", "429 said", "sends in doubt", "parked")
+ALL_OF_IT = ("taken over", "duplicates met", "rescued by the sweeper", "429 said", "sends in doubt", "parked",
+             "failed after sent")  # fmt: skip
 FEW = ("duplicates met",)
 
 
@@ -161,6 +162,7 @@ class Run:
         self.generator.finish()
         self.say("nobody writes any more; draining")
         drained = self._drain()
+        self.generator.end()
         self.samples.stop()
         seen = self._gather(drained)
         monitor.stop()
@@ -256,7 +258,7 @@ class Run:
         with self.cluster.redis.client() as client:
             keys = gathering.redis_keys(client)
         channels = self.generator.channels.values()
-        names = ("secret", "secret_token", "token")
+        names = ("secret", "secret_token", "token", "app_secret", "access_token", "verify_token")
         canaries = [self.generator.run]
         canaries += [each.secrets[name] for each in channels for name in names if name in each.secrets]
         canaries += [self.cluster.env["SECRET_KEY"], self.cluster.env["CREDENTIALS_KEYS"]]

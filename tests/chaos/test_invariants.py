@@ -31,7 +31,7 @@ def clock(seconds: float) -> int:
 
 
 class Teller:
-    """A run in which all is well: two people, five messages each."""
+    """A run in which all is well: three people, five messages each."""
 
     def __init__(self) -> None:
         self.events: list[Story] = []
@@ -52,8 +52,9 @@ class Teller:
         self.calls: list[Story] = []
         self.begun: list[Story] = []
         self._attempt = 0
-        for place, user in (("plain", "100001"), ("keep", "keep-1")):
+        for place, user in (("plain", "100001"), ("keep", "keep-1"), ("batch", "DE.batch1")):
             self._person(place, user)
+        self._event(30, "run", "event", "over")
         self.faults = [{"name": "F1", "title": "a kill", "begun": clock(2), "healed": clock(3), "bound_s": 10.0,
                         "allowed_s": 20.0, "backlog_s": 1.0, "answered_s": 0.1, "evidence": ["gone"], "missed": [],
                         "problems": [], "allows": []}]  # fmt: skip
@@ -93,11 +94,13 @@ class Teller:
         sequence = 1 + sum(reply["lane"] == lane for reply in self.rows["replies"])
         self.rows["replies"].append({"id": message_id, "lane": lane, "ch": place, "u": user, "sequence": sequence,
                                      "message_id": message_id, "author": "bot", "status": "sent", "attempts": 1,
-                                     "text": text, "error": "", "created": wall(at),
-                                     "settled": wall(at + 0.2)})  # fmt: skip
+                                     "text": text, "error": "", "created": wall(at), "settled": wall(at + 0.2),
+                                     "delivered": "read" if place == "batch" else "none"})  # fmt: skip
         self.calls.append({"t_ns": clock(at + 0.1), "done_ns": clock(at + 0.1), "account": BY_NAME[place].account,
                            "chat": user, "text": text, "key": f"key-{message_id}", "decision": "ok", "accepted": True,
-                           "method": "send"})  # fmt: skip
+                           "method": "send", "name": f"wamid.{message_id}"})  # fmt: skip
+        if place == "batch":
+            self._event(at + 0.2, "gen", "ok", "status", ch=place, reply=f"wamid.{message_id}", word="read", status=200)
 
     def _event(self, at: float, who: str, kind: str, what: str, /, **words: Any) -> None:
         self.events.append({"t": clock(at), "w": int(wall(at) * SECOND), "p": who, "k": kind, "f": what, **words})
@@ -124,6 +127,11 @@ class Teller:
     def show(self, number: int, **changed: Any) -> None:
         """The platform shows a reply of the first person once more, at the end."""
         self.calls.append({**self.calls[number - 1], "t_ns": clock(9), "done_ns": clock(9), **changed})
+
+    def say(self, number: int, word: str) -> None:
+        """The platform says this of a reply of the third person instead."""
+        told = [event for event in self.events if event["f"] == "status"]
+        told[number - 11]["word"] = word
 
     def hurt(self, **changed: Any) -> None:
         self.faults[0].update(changed)
@@ -219,6 +227,10 @@ BROKEN: list[tuple[str, str, Callable[[Teller], object]]] = [
     ("I22", "acknowledged and nowhere", lambda run: run.rows["messages"].remove(run.message())),
     ("I23", "no reason", lambda run: parked(run) or run.message().update(note="")),
     ("I23", "too few attempts", parked),
+    ("I28", "seen, and shown as failed", lambda run: run.reply(13).update(status="failed")),
+    ("I28", "failed after it was sent", lambda run: run.say(13, "failed")),
+    ("I28", "failed, and nobody said so", lambda run: run.say(13, "sent") or run.reply(13).update(status="failed")),
+    ("I28", "shown again after a status", lambda run: run.show(13)),
     ("faults", "a fault saw something", lambda run: run.hurt(problems=["a webhook waited for 9 s"])),
 ]  # fmt: skip
 

@@ -35,6 +35,24 @@ def telegram(channel: Channel, update: dict[str, Any]) -> tuple[bytes, dict[str,
     return json.dumps(update).encode(), headers
 
 
+def whatsapp_text(user: str, message: str, text: str) -> dict[str, Any]:
+    """A text of a person who shows no number."""
+    return {"from_user_id": user, "id": message, "timestamp": "1790000000", "type": "text", "text": {"body": text}}
+
+
+def whatsapp(channel: Channel, **lists: list[dict[str, Any]]) -> tuple[bytes, dict[str, str]]:
+    """A webhook of WhatsApp. ``lists``: messages, statuses."""
+    metadata = {"display_phone_number": "4930", "phone_number_id": channel.secrets["phone_number_id"]}
+    change = {"field": "messages", "value": {"messaging_product": "whatsapp", "metadata": metadata, **lists}}
+    body = {"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [change]}]}
+    return signed_whatsapp(channel, json.dumps(body).encode())
+
+
+def signed_whatsapp(channel: Channel, raw: bytes) -> tuple[bytes, dict[str, str]]:
+    signature = hmac.new(channel.secrets["app_secret"].encode(), raw, hashlib.sha256).hexdigest()
+    return raw, {"content-type": "application/json", "x-hub-signature-256": f"sha256={signature}"}
+
+
 def generic_text(
     channel: Channel, user: str, message: str, text: str, seq: int | None = None
 ) -> tuple[bytes, dict[str, str]]:

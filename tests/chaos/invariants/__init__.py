@@ -1,4 +1,4 @@
-"""What must hold after a run, I1 to I27: functions from the evidence to violations, and to what was left unproven.
+"""What must hold after a run, I1 to I28: functions from the evidence to violations, and to what was left unproven.
 
 Readings. I4 is about numbered messages; what waits is younger than its window or gap. I5 holds for channels where we
 give the order; on the others our numbers follow the platform's, except for messages marked late, and those are late for

@@ -13,6 +13,8 @@ from tests.chaos.invariants.base import Found, allowed, holds, key_of_reply, pla
 IN_FLIGHT_SECONDS = 0.5  # calls that were on their way when a 429 was said
 EARLY_SECONDS = 0.1  # two clocks, and a number that is rounded
 SQUEEZE_SECONDS = 2.0  # a stall of the machine moves calls into one window
+KNOWN_SECONDS = 2.0  # from a status's answer until no call begins any more
+JOINED_SECONDS = 4.0  # until a status that came too early is joined to its reply
 
 
 def _showings(seen: Evidence) -> Iterator[tuple[Row, list[Row]]]:
@@ -32,7 +34,7 @@ def delivered(seen: Evidence) -> Found:
     for reply, showings in _showings(seen):
         if reply["status"] == "sent" and not showings:
             yield key_of_reply(seen, reply), "a reply is marked sent, nobody saw it"
-        elif reply["status"] not in ("sent", "parked", "cancelled"):
+        elif reply["status"] not in ("sent", "parked", "cancelled", "failed"):
             yield key_of_reply(seen, reply), f"a reply is still {reply['status']}"
         elif reply["status"] == "parked" and not allowed(seen, "parks replies"):
             yield key_of_reply(seen, reply), f"a reply is parked without need: {reply['error']}"
@@ -60,6 +62,37 @@ def _given_back(reply: Row, showings: Sequence[Row]) -> int:
     """
     spoiled = sum(call["decision"].startswith("accept_then_") for call in showings)
     return max(spoiled, int(reply["attempts"] == 1 and bool(reply["error"])))
+
+
+@holds("I28", "a reply is what its platform said of it, and is not shown again once that was said")
+def statuses_are_believed(seen: Evidence) -> Found:
+    for reply, showings in _showings(seen):
+        key, said = key_of_reply(seen, reply), _said(seen, showings)
+        arrived = said & {"delivered", "read"}
+        if len(showings) == 1 and arrived and (reply["status"], reply["delivered"] != "none") != ("sent", True):
+            yield (
+                key,
+                f"a reply is {reply['status']}, delivered: {reply['delivered']}, and was {', '.join(sorted(said))}",
+            )
+        elif len(showings) == 1 and "failed" in said and not arrived and reply["status"] != "failed":
+            yield key, f"a reply is {reply['status']}, and failed after it was sent"
+        elif reply["status"] == "failed" and "failed" not in _said(seen, showings, until=None):
+            yield key, f"a reply is failed without need: {reply['error']}"
+        for before, again in itertools.pairwise(showings):
+            first = min(seen.said_of_replies.get(before.get("name", ""), {}).values(), default=again["t_ns"])
+            if first < again["t_ns"] - KNOWN_SECONDS * 1e9:
+                late = (again["t_ns"] - first) / 1e9
+                yield key, f"a reply was shown again {late:.1f} s after a status said that it was taken"
+
+
+def _said(seen: Evidence, showings: Sequence[Row], until: float | None = JOINED_SECONDS) -> set[str]:
+    """The words about a reply that were taken ``until`` so many seconds before the end; all with None.
+
+    One that comes before its reply is known is joined to it a little later.
+    """
+    end = seen.events[-1]["t"] - until * 1e9 if until is not None else float("inf")
+    told = (seen.said_of_replies.get(call.get("name", ""), {}) for call in showings)
+    return {word for words in told for word, at in words.items() if at <= end}
 
 
 @holds("I13", "a person sees replies in order")

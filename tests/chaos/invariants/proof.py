@@ -20,6 +20,7 @@ def seen_to_happen(seen: Evidence) -> dict[str, int]:
         "rescued by the sweeper": rescued(seen),
         "429 said": sum(call["decision"] == "429" for call in seen.calls),
         "sends in doubt": sum(reply["attempts"] > 1 for reply in seen.rows["replies"]),
+        "failed after sent": sum(reply["status"] == "failed" for reply in seen.rows["replies"]),
         "parked": sum(row["status"] == "parked" for row in seen.rows["messages"]),
     }
 
