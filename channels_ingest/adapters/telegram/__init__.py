@@ -3,6 +3,7 @@
 adapter.py  verify, parse, split, send
 updates.py  each kind of update as an entry of ours
 content.py  what a message says
+api.py      one call of the Bot API, and what its answer means
 """
 
 from channels_ingest.adapters.telegram.adapter import Telegram

@@ -12,10 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from channels_ingest.adapters.base import Adapter, Form, NotRegistered, Option, Secret
+from channels_ingest.adapters.base import Adapter, Form, Option, Secret
 from channels_ingest.adapters.reading import Json, int_id
+from channels_ingest.adapters.telegram import api
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
 from channels_ingest.formats.markdown import telegram as dialect
 from channels_ingest.formats.markdown.reading import read
@@ -27,21 +26,16 @@ from conversations.contracts import (
     Attachment,
     ChannelConfig,
     Choice,
-    Deferred,
     Limit,
     OutboundReply,
     Outcome,
     Parsed,
     Rejected,
     ReplyBody,
-    Scope,
-    Sent,
-    Unknown,
     Unusable,
     WebhookRequest,
 )
 
-API = "https://api.telegram.org"
 TOKEN_HEADER = "x-telegram-bot-api-secret-token"  # noqa: S105  (a header's name)
 
 # Our kind of attachment -> method and parameter of the Bot API. Other kinds go as a document.
@@ -55,23 +49,6 @@ SEND = {
 }
 # Media that take no caption: their text goes ahead as a message of its own.
 WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
-
-# Parts of a 400's description, in lower case, that concern the whole conversation. Every 403 does.
-CONVERSATION_ERRORS = (
-    "chat not found",
-    "user not found",
-    "peer_id_invalid",
-    "bot was blocked",
-    "user is deactivated",
-    "bot was kicked",
-    "bot is not a member",
-    "not enough rights to send text",
-    "have no rights to send",
-    "chat_write_forbidden",
-    "can't initiate conversation",
-    "can't send messages to bots",
-    "business connection not found",
-)
 
 
 class Unsendable(Exception):
@@ -131,12 +108,12 @@ class Telegram(Adapter):
         """Call one method of the Bot API. A chat id below 0 is a group, with a limit of its own."""
         try:
             method, payload = _request(reply)
-            answered = _call(channel, method, payload, self.read_timeout_seconds)
+            answered = api.call(channel, method, payload, self.read_timeout_seconds)
         except Unsendable as error:
             return Rejected(reason=str(error))
         except http.CallFailed as failed:
             return failed.outcome
-        return _outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
+        return api.outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Json) -> None:
         """Stop the spinner of a pressed button.
@@ -147,7 +124,7 @@ class Telegram(Adapter):
         if not callback:
             return
         with contextlib.suppress(http.CallFailed):
-            _call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
+            api.call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
 
     def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> None:
         """Show "typing" for 5 seconds."""
@@ -161,7 +138,7 @@ class Telegram(Adapter):
             return
         with contextlib.suppress(http.CallFailed):
             known = {name: value for name, value in chat.items() if value}
-            _call(channel, "sendChatAction", known, read_timeout=5.0)
+            api.call(channel, "sendChatAction", known, read_timeout=5.0)
 
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
         """Call ``setWebhook`` for all kinds of updates. Keep the bot's name, which groups need."""
@@ -170,9 +147,9 @@ class Telegram(Adapter):
             "secret_token": channel.credentials.get("secret_token", ""),
             "allowed_updates": ALLOWED_UPDATES,
         }
-        me = _set_up(channel, "getMe", {})
-        _set_up(channel, "setWebhook", webhook)
-        info = _set_up(channel, "getWebhookInfo", {})
+        me = api.set_up(channel, "getMe", {})
+        api.set_up(channel, "setWebhook", webhook)
+        info = api.set_up(channel, "getWebhookInfo", {})
         return {"options": {"username": str(me.get("username", ""))}, "webhook": info}
 
     def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
@@ -268,87 +245,3 @@ def _chat_id(reply: OutboundReply) -> int:
         return int(reply.address.get("chat") or reply.chat.partition("@")[0])
     except ValueError:
         raise Unsendable("chat is no Telegram id") from None
-
-
-def _call(channel: ChannelConfig, method: str, payload: Json, read_timeout: float) -> http.Answered:
-    """Call a method of the Bot API, at ``api_base`` if the channel has one."""
-    base = channel.api_base.rstrip("/") or API
-    return http.call(
-        "POST",
-        f"{base}/bot{channel.credentials.get('token', '')}/{method}",
-        headers={"content-type": "application/json"},
-        body=msgspec.json.encode(payload),
-        read_timeout=read_timeout,
-    )
-
-
-def _set_up(channel: ChannelConfig, method: str, payload: Json) -> Json:
-    """Return the result of a set-up call. Raises ``NotRegistered`` with Telegram's words."""
-    try:
-        answered = _call(channel, method, payload, read_timeout=10.0)
-    except http.CallFailed as failed:
-        raise NotRegistered(f"{method}: {failed}") from None
-    answer = _read_answer(answered) or {}
-    if answer.get("ok") is not True:
-        raise NotRegistered(f"{method}: {answered.status} {answer.get('description', '')}")
-    result = answer.get("result")
-    return result if isinstance(result, dict) else {}
-
-
-def _outcome(answered: http.Answered, bucket: str) -> Outcome:
-    """Return what Telegram's answer means for the send.
-
-    A success that is not in Telegram's form may come from a proxy: then nobody knows whether the
-    message went out.
-    """
-    answer = _read_answer(answered)
-    if answer is None:
-        return Unknown(reason="an answer that is not Telegram's") if answered.ok else http.outcome(answered)
-    if answer.get("ok") is True:
-        return Sent(platform_id=_message_id(answer.get("result")))
-    return _refusal(answered, answer, bucket)
-
-
-def _read_answer(answered: http.Answered) -> Json | None:
-    """Return the answer's JSON, or None if it is not in Telegram's form."""
-    try:
-        answer = read_object(answered.body)
-    except Unreadable:
-        return None
-    return answer if isinstance(answer.get("ok"), bool) else None
-
-
-def _message_id(result: Any) -> str:
-    """Return the id of the sent message; '' if the result names none."""
-    result = result if isinstance(result, dict) else {}
-    return str(result.get("message_id") or result.get("inline_message_id") or "")
-
-
-def _refusal(answered: http.Answered, answer: Json, bucket: str) -> Outcome:
-    """Judge a refusal by its status.
-
-    A 400 may concern this reply or the whole conversation: only ``description`` tells which.
-    """
-    status, description = answered.status, str(answer.get("description", ""))
-    details = answer["parameters"] if isinstance(answer.get("parameters"), dict) else {}
-    reason = f"{status} {description}"[:200]
-    if status == 429:
-        return _deferred(answered, details, bucket, reason)
-    if type(details.get("migrate_to_chat_id")) is int:
-        return Rejected(reason=reason, new_chat=str(details["migrate_to_chat_id"]))
-    if status in (401, 404):  # the URL contains the token: a wrong token is a 404
-        return Rejected(reason=reason, scope=Scope.CHANNEL)
-    if status == 403 or (status == 400 and any(known in description.lower() for known in CONVERSATION_ERRORS)):
-        return Rejected(reason=reason, scope=Scope.CONVERSATION)
-    return Rejected(reason=reason) if 400 <= status < 500 else http.outcome(answered)
-
-
-def _deferred(answered: http.Answered, details: Json, bucket: str, reason: str) -> Deferred:
-    """Make ``bucket`` (the chat or group) wait. Telegram does not say which limit was exceeded.
-
-    Its long waits concern one chat or group. The bot's own limit (30 a second) is kept by our
-    limiter. If it is exceeded all the same, each chat that tries is refused and waits by itself.
-    """
-    stated: Any = details.get("retry_after")
-    seconds = float(stated) if type(stated) in (int, float) else http.retry_after(answered)
-    return Deferred(seconds=max(seconds, 0.0), bucket=bucket, reason=reason)
