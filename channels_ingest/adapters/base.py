@@ -156,9 +156,13 @@ class Adapter(abc.ABC):
         """Do what is not a message, such as stopping a button's spinner. It may fail silently."""
         return
 
-    def show_typing(self, channel: ChannelConfig, address: Mapping[str, Any], message_id: str) -> None:
-        """Show the person that an answer to ``message_id`` is being written. It may fail silently."""
-        return
+    def show_typing(self, channel: ChannelConfig, address: Mapping[str, Any], message_id: str) -> float:
+        """Show the person that ``message_id`` was read, and that an answer is being written.
+
+        Called when a turn takes longer than a second. Return for how many seconds it is shown; 0 if
+        it is not, and then the turn does not ask again. It may fail.
+        """
+        return 0.0
 
     # ------------------------------------------------ for setting up a channel, and for tests
 

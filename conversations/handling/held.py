@@ -42,5 +42,6 @@ class Turn:
     channel: ChannelConfig
     began: float = 0.0  # monotonic time; 0: not yet
     deadline: float = math.inf  # monotonic time at which it has taken too long
+    typing_at: float = math.inf  # monotonic time at which the person is shown that we type
     on_loop: bool = False  # it runs on the event loop, or waits for a slot there
     overdue: bool = False  # it took too long, and its next attempt runs in a process of its own

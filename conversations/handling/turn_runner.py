@@ -7,6 +7,7 @@ off the list, because it ended or is given up, reports how it ended; nobody else
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import math
 import threading
@@ -20,7 +21,7 @@ from django.conf import settings
 
 from conversations import turns
 from conversations.concurrency import vital_thread
-from conversations.handling import isolated_turn
+from conversations.handling import acknowledgements, isolated_turn
 from conversations.handling.async_turns import Holder, enter, event_loop
 from conversations.handling.backpressure import Backpressure
 from conversations.handling.held import Turn
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 # Threads that judge the results of async turns. Larger: a burst of ends is written sooner; smaller:
 # fewer threads.
 FINISHERS = 4
+# Seconds of a turn after which the person sees that we type; ``_watch`` looks once a second. Larger:
+# people wait longer without a sign; smaller: calls for turns that end at once.
+TYPING_SECONDS = 1.0
 
 
 class TurnRunner:
@@ -55,7 +59,7 @@ class TurnRunner:
         self._isolated = ThreadPoolExecutor(isolated_turn.AT_ONCE, thread_name_prefix="isolated")
         self._turns: set[Turn] = set()  # the list: turns that wait or run
         self._lock = threading.Lock()
-        vital_thread("overdue", self._watch_overdue)
+        vital_thread("overdue", self._watch)
 
     def begin(self, turn: Turn, task: turns.Task, function: Callable[..., Any]) -> None:
         """Run a turn: a suspect's in a process of its own, else on the event loop or a thread.
@@ -124,6 +128,7 @@ class TurnRunner:
             if self._may_begin(turn.held.id):
                 turn.began = time.monotonic()
                 turn.deadline = turn.began + seconds
+                turn.typing_at = turn.began + TYPING_SECONDS
                 self._backpressure.mark_busy(turn.held.id)
                 return True
         self._give_back([turn])
@@ -149,13 +154,13 @@ class TurnRunner:
                 self._backpressure.mark_idle(turn.held.id)
         return struck
 
-    # ------------------------------------------------------------ the time limit
+    # ------------------------------------------------------------ turns that take long
 
-    def _watch_overdue(self) -> None:
-        """Fail turns that exceed ``TURN_SECONDS``.
+    def _watch(self) -> None:
+        """Fail turns that exceed ``TURN_SECONDS``. Show people whose turns take long that we type.
 
-        Then this process finishes its other turns and is replaced. While the event loop does not
-        answer, the time of its turns stands still, but for the one that holds it.
+        After a failure this process finishes its other turns and is replaced. While the event loop
+        does not answer, the time of its turns stands still, but for the one that holds it.
         """
         tick = min(1.0, settings.TURN_SECONDS / 4)
         while True:
@@ -165,6 +170,17 @@ class TurnRunner:
             late = self._fail_late(holder, tick)
             if holder and (silence > settings.TURN_SECONDS or holder.turn in late):
                 self._leave_loop(holder)
+            self._show_typing()
+
+    def _show_typing(self) -> None:
+        """Show "typing" for turns for which it is time. Each call runs elsewhere and may fail."""
+        with self._lock:
+            slow = [turn for turn in self._turns if turn.typing_at <= time.monotonic()]
+            for turn in slow:
+                turn.typing_at = math.inf  # until the call says for how long it is shown
+        for turn in slow:
+            if not acknowledgements.show_typing(turn, functools.partial(self._turns.__contains__, turn)):
+                turn.typing_at = 0.0  # too many calls wait: at the next look
 
     def _on_loop(self) -> list[Turn]:
         """Return the turns on the event loop, also those that wait for a slot."""

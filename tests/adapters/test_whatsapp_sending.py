@@ -315,11 +315,12 @@ def test_a_send_goes_to_the_number_with_the_token(graph_api: Any) -> None:
 
 
 def test_typing_marks_the_message_as_read_and_may_fail(graph_api: Any) -> None:
-    graph_api.expect_request("/v26.0/555000/messages", "POST").respond_with_json({"error": {"code": 131000}}, 500)
-    WhatsApp().show_typing(config(graph_api), TO, "wamid.IN1")
-    WhatsApp().show_typing(config(graph_api), TO, "")
-    (sent,) = (json.loads(request.data) for request, _ in graph_api.log)
-    assert sent == as_seen("wamid.IN1")
+    for answer, status in (({"success": True}, 200), ({"error": {"code": 131000}}, 500)):
+        graph_api.expect_oneshot_request("/v26.0/555000/messages", "POST").respond_with_json(answer, status)
+    asked = [WhatsApp().show_typing(config(graph_api), TO, message_id) for message_id in ("wamid.IN1", "wamid.IN1", "")]
+    assert asked == [25.0, 0.0, 0.0]
+    sent, again = (json.loads(request.data) for request, _ in graph_api.log)
+    assert sent == again == as_seen("wamid.IN1")
     validate("MarkMessageRequestPayload", sent)
 
 

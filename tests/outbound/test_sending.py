@@ -278,6 +278,17 @@ def test_acknowledging_a_button_stops_its_spinner_and_may_fail(double: Double) -
     assert [call["body"] for call in double.calls("answerCallbackQuery")] == [{"callback_query_id": "cb1"}] * 2
 
 
+def test_typing_is_shown_where_the_reply_goes_and_may_fail(double: Double) -> None:
+    double.script({"do": "ok"}, {"do": "429", "retry_after": 9})
+    ours, address = channel("telegram", double.url), {"chat": "-7", "thread": 9, "business_connection_id": "biz"}
+    assert [Telegram().show_typing(ours, address, "41") for _ in range(2)] == [5.0, 0.0]
+    gone = channel("telegram", f"http://127.0.0.1:{free_port()}")
+    assert Telegram().show_typing(gone, address, "41") == 0.0
+    assert Telegram().show_typing(ours, {"chat": "-7", "guest_query_id": "q1"}, "41") == 0.0
+    action = {"chat_id": "-7", "message_thread_id": 9, "business_connection_id": "biz", "action": "typing"}
+    assert [call["body"] for call in double.calls("sendChatAction")] == [action] * 2
+
+
 # ---------------------------------------------------------------- generic
 
 GENERIC_ENDINGS = [

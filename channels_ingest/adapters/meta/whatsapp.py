@@ -93,12 +93,15 @@ class WhatsApp(MetaPlatform):
             return failed.outcome
         return graph.outcome(answered, MEANINGS, _message_id)
 
-    def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> None:
-        """Mark a person's message as read and show that we type. It may fail silently."""
+    def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> float:
+        """Mark a person's message as read and show that we type, for 25 seconds or until we answer."""
         number = str(channel.options.get("phone_number_id") or "")
-        if number and message_id:
-            with contextlib.suppress(http.CallFailed):
-                graph.call(channel, f"{number}/messages", as_seen(message_id), read_timeout=5.0)
+        if not number or not message_id:
+            return 0.0
+        with contextlib.suppress(http.CallFailed):
+            if graph.call(channel, f"{number}/messages", as_seen(message_id), read_timeout=5.0).ok:
+                return 25.0
+        return 0.0
 
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
         """Subscribe the app to the business account, with our URL in place of the app's own."""

@@ -126,8 +126,8 @@ class Telegram(Adapter):
         with contextlib.suppress(http.CallFailed):
             api.call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
 
-    def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> None:
-        """Show "typing" for 5 seconds."""
+    def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> float:
+        """Show "typing" for 5 seconds. Telegram has no read marks for bots."""
         chat = {
             "chat_id": address.get("chat"),
             "message_thread_id": address.get("thread"),
@@ -135,10 +135,12 @@ class Telegram(Adapter):
             "action": "typing",
         }
         if not chat["chat_id"] or address.get("guest_query_id"):
-            return
+            return 0.0
         with contextlib.suppress(http.CallFailed):
             known = {name: value for name, value in chat.items() if value}
-            api.call(channel, "sendChatAction", known, read_timeout=5.0)
+            if api.call(channel, "sendChatAction", known, read_timeout=5.0).ok:
+                return 5.0
+        return 0.0
 
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
         """Call ``setWebhook`` for all kinds of updates. Keep the bot's name, which groups need."""
