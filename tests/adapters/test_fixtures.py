@@ -104,6 +104,22 @@ TELEGRAM: dict[str, list[Row]] = {
             },
         )
     ],
+    "button_ephemeral": [
+        (
+            "button",
+            True,
+            "Ok",
+            {
+                "chat": "-1009876543210",
+                "data": {"callback_query_id": "9000000005"},
+                "group": True,
+                "key": "b:9000000005",
+                "payload": "ok",
+                "target": "0.31.1790000000",
+                "user": "7001",
+            },
+        )
+    ],
     "button_group": [
         (
             "button",
@@ -170,6 +186,17 @@ TELEGRAM: dict[str, list[Row]] = {
         ("delete", False, "", {"chat": "7001@bc1", "key": "x:502", "target": "502", "user": "7001"}),
     ],
     "dice": [("message", True, "🎲", {"key": "m:522"})],
+    "direct_message": [
+        ("message", True, "do you ship to Norway?", {"chat": "-1005550001111", "group": True, "key": "m:610"})
+    ],
+    "direct_message_of_the_channel": [
+        (
+            "message",
+            False,
+            "we do",
+            {"chat": "-1005550001111", "group": True, "key": "m:611", "user": "-1009990001111"},
+        )
+    ],
     "document": [("message", True, "invoice", {"attachments": [("file", "d1")], "key": "m:517"})],
     "edited_business_message": [
         (
@@ -236,6 +263,7 @@ TELEGRAM: dict[str, list[Row]] = {
             {"chat": "-1009876543210", "command": "stock", "group": True, "user": "7001", "key": "m:0.12.1790000999"},
         )
     ],
+    "giveaway": [("note", "a service message")],
     "group_command": [
         (
             "message",
@@ -609,9 +637,17 @@ def test_a_new_webhook_asks_for_updates_of_managed_bots() -> None:
 
 def test_an_ephemeral_message_is_no_message_to_answer_by_number() -> None:
     """Its ``message_id`` is 0 for everybody: a reply must not name it."""
-    (entry,) = parse("telegram", "ephemeral")
+    (entry,), (press,) = parse("telegram", "ephemeral"), parse("telegram", "button_ephemeral")
     assert isinstance(entry, Entry)
+    assert isinstance(press, Entry)
     assert (entry.platform_id.isdigit(), entry.order_key) == (False, None)
+    assert [content.ephemeral_id(each.platform_id) for each in (entry, press)] == [(12, 1790000611), (31, 1790000000)]
+
+
+def test_the_topic_of_a_channels_direct_messages_is_part_of_the_address() -> None:
+    (entry,) = parse("telegram", "direct_message")
+    assert isinstance(entry, Entry)
+    assert entry.address["direct_topic"] == 7001
 
 
 @pytest.mark.parametrize("quoted", [{}, {"message_id": 0}, {"message_id": 0, "ephemeral_message_id": 7}])

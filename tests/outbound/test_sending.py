@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from channels_ingest.adapters.generic import Generic
@@ -187,6 +188,26 @@ TELEGRAM_BODIES = [
         },
     ),
     (
+        reply(chat="-7", address={"direct_topic": 7001}),
+        "sendMessage",
+        {"chat_id": -7, "text": "hello", "direct_messages_topic_id": 7001},
+    ),
+    (
+        reply(chat="-7", answers="0.12.9999999999"),
+        "sendMessage",
+        {"chat_id": -7, "text": "hello", "receiver_user_id": 42, "reply_parameters": {"ephemeral_message_id": 12}},
+    ),
+    (
+        reply(chat="-7", answers="0.12.1790000611"),  # sent over 15 seconds ago
+        "sendMessage",
+        {"chat_id": -7, "text": "hello", "receiver_user_id": 42},
+    ),
+    (
+        reply(chat="-7", answers="0.880000115"),  # scheduled by the server: nothing to quote
+        "sendMessage",
+        {"chat_id": -7, "text": "hello"},
+    ),
+    (
         reply(chat="42@biz", address={"business_connection_id": "biz"}),
         "sendMessage",
         {"chat_id": 42, "text": "hello", "business_connection_id": "biz"},
@@ -257,6 +278,12 @@ def test_each_reply_becomes_its_method(double: Double, out: OutboundReply, metho
 def test_media_without_a_source_is_refused_before_any_call(double: Double) -> None:
     ending = Telegram().send(channel("telegram", double.url), reply(media=Attachment(kind="image")))
     assert ending == Rejected(reason="media has neither file id nor URL")
+    assert double.calls() == []
+
+
+def test_what_only_one_person_may_see_is_not_said_to_a_group_that_shares_a_lane(double: Double) -> None:
+    out = msgspec.structs.replace(reply(chat="-7", answers="0.12.1790000611"), user="")
+    assert isinstance(Telegram().send(channel("telegram", double.url), out), Rejected)
     assert double.calls() == []
 
 

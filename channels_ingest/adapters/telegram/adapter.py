@@ -15,6 +15,7 @@ from typing import Any
 from channels_ingest.adapters.base import Adapter, Form, Option, Secret
 from channels_ingest.adapters.reading import Json, int_id
 from channels_ingest.adapters.telegram import api
+from channels_ingest.adapters.telegram.content import ephemeral_id
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
 from channels_ingest.formats.markdown import telegram as dialect
 from channels_ingest.formats.markdown.reading import read
@@ -47,6 +48,14 @@ SEND = {
     "sticker": ("sendSticker", "sticker"),
     "file": ("sendDocument", "document"),
 }
+# What an address of ours may name -> the parameter of a send.
+PLACES = {
+    "thread": "message_thread_id",
+    "direct_topic": "direct_messages_topic_id",
+    "business_connection_id": "business_connection_id",
+}
+# Seconds for which Telegram lets an ephemeral message be quoted (15), less the time of a call.
+EPHEMERAL_SECONDS = 13.0
 # Media that take no caption: their text goes ahead as a message of its own.
 WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
 
@@ -172,24 +181,40 @@ class Telegram(Adapter):
 def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     """Return method and parameters of a send.
 
-    In a group (a chat id below 0) the reply quotes the message that it answers. Markdown goes as
-    entities: without ``parse_mode``, a person's words are never read as markup. A guest query, from
-    a chat where the bot is no member, is answered by a method of its own, without a chat id.
+    Markdown goes as entities: without ``parse_mode``, a person's words are never read as markup. A
+    guest query, from a chat where the bot is no member, is answered by a method of its own, without
+    a chat id.
     """
     body, address = reply.body, reply.address
     if address.get("guest_query_id"):
         return _guest_answer(reply, str(address["guest_query_id"]))
     method, content = _media(body.media, body) if body.media else ("sendMessage", _marked(body, "text", "entities"))
     payload: dict[str, Any] = {"chat_id": _chat_id(reply), **content}
-    if address.get("thread"):
-        payload["message_thread_id"] = address["thread"]
-    if address.get("business_connection_id"):
-        payload["business_connection_id"] = address["business_connection_id"]
-    if payload["chat_id"] < 0 and reply.in_answer_to.isdigit():
-        payload["reply_parameters"] = {"message_id": int(reply.in_answer_to), "allow_sending_without_reply": True}
+    payload |= {name: address[known] for known, name in PLACES.items() if address.get(known)}
+    if payload["chat_id"] < 0:
+        payload |= _answering(reply)
     if body.buttons:
         payload["reply_markup"] = _keyboard(body.buttons)
     return method, payload
+
+
+def _answering(reply: OutboundReply) -> dict[str, Any]:
+    """Return the parameters by which a reply in a group quotes the message that it answers.
+
+    What answers an ephemeral message must be ephemeral, too: only its person may see it. It can be
+    quoted for 15 seconds. Raises ``Unsendable`` where the lane does not say who that is.
+    """
+    if reply.in_answer_to.isdigit():
+        return {"reply_parameters": {"message_id": int(reply.in_answer_to), "allow_sending_without_reply": True}}
+    ephemeral = ephemeral_id(reply.in_answer_to)
+    if ephemeral is None:
+        return {}
+    if not reply.user.isdigit():
+        raise Unsendable("an ephemeral message is answered to its person alone, and the group has one lane for all")
+    message_id, sent_at = ephemeral
+    is_fresh = time.time() - sent_at < EPHEMERAL_SECONDS
+    quoted = {"reply_parameters": {"ephemeral_message_id": message_id}} if is_fresh else {}
+    return {"receiver_user_id": int(reply.user), **quoted}
 
 
 def _marked(body: ReplyBody, text: str, entities: str) -> dict[str, Any]:

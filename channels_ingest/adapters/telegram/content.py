@@ -69,7 +69,7 @@ SERVICE = frozenset({
     "write_access_allowed", "proximity_alert_triggered", "boost_added", "chat_background_set",
     "checklist_tasks_done", "checklist_tasks_added", "direct_message_price_changed", "forum_topic_created",
     "forum_topic_edited", "forum_topic_closed", "forum_topic_reopened", "general_forum_topic_hidden",
-    "general_forum_topic_unhidden", "giveaway_created", "giveaway_winners", "giveaway_completed",
+    "general_forum_topic_unhidden", "giveaway", "giveaway_created", "giveaway_winners", "giveaway_completed",
     "paid_message_price_changed", "refunded_payment", "gift", "unique_gift", "gift_upgrade_sent",
     "suggested_post_approved", "suggested_post_approval_failed", "suggested_post_declined",
     "suggested_post_paid", "suggested_post_refunded", "video_chat_scheduled", "video_chat_started",
@@ -146,6 +146,12 @@ def message_key(message: Json, otherwise: str = "") -> str:
     if "ephemeral_message_id" not in message:
         return f"0.{otherwise}"
     return f"0.{int_id(message, 'ephemeral_message_id')}.{int_id(message, 'date')}"
+
+
+def ephemeral_id(key: str) -> tuple[int, int] | None:
+    """Return an ephemeral message's own id and its time from its ``message_key``; None for others."""
+    parts = key.split(".")
+    return (int(parts[1]), int(parts[2])) if len(parts) == 3 and parts[0] == "0" else None
 
 
 def quoted_key(message: Json) -> str:

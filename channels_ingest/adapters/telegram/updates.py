@@ -30,6 +30,7 @@ from channels_ingest.adapters.reading import (
 from channels_ingest.adapters.telegram.content import (
     SERVICE,
     button_title,
+    ephemeral_id,
     full_name,
     is_addressed,
     message_key,
@@ -123,11 +124,14 @@ def _read_message(channel: ChannelConfig, name: str, message: Json, update_id: s
 def _message(channel: ChannelConfig, name: str, message: Json, message_id: str, base: dict[str, Any]) -> Entry:
     """Read a person's message. In a group it starts a turn only if it is for the bot.
 
-    An ephemeral message has the id 0, so it has no place in the order.
+    In a channel's direct messages each topic is one person's, who writes to the channel and so to
+    the bot; with ``sender_chat`` the channel itself answers. An ephemeral message has the id 0, so
+    it has no place in the order.
     """
     content = read_content(message)
     command, command_bot, args = read_command(message, content["text"])
-    direct = not base["group"] or name == "guest_message"
+    is_topic = "direct_messages_topic" in message and "sender_chat" not in message
+    direct = not base["group"] or name == "guest_message" or is_topic
     return Entry(
         key=f"m:{message_id}",
         starts_turn=_for_the_bot(name, message)
@@ -178,8 +182,12 @@ def _joined_or_left(message: Json, message_id: str, base: dict[str, Any]) -> Ent
 
 
 def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
-    """Read a press of a button. ``acknowledge`` needs the callback's id to stop the spinner."""
+    """Read a press of a button. ``acknowledge`` needs the callback's id to stop the spinner.
+
+    Under an ephemeral message the press has that one's key, so that the reply is ephemeral, too.
+    """
     message, user = maybe_obj(query, "message"), obj(query, "from")
+    target = quoted_key(message)
     payload, callback_id = maybe_text(query, "data"), text_id(query, "id", "callback id")
     data = {"callback_query_id": callback_id}
     if "inline_message_id" in query:
@@ -191,7 +199,8 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         sender=_sender(user),
         text=button_title(message, payload) or payload or maybe_text(query, "game_short_name"),
         payload=payload,
-        target=quoted_key(message),
+        target=target,
+        platform_id=target if ephemeral_id(target) else "",
         delivery_id=update_id,
         data=data,
         # A button of an inline message has no chat: it goes to the person's private chat with the
@@ -321,7 +330,8 @@ def _chat_fields(chat: Json, message: Json) -> dict[str, Any]:
     """Return the fields of an ``Entry`` that say where it happened.
 
     The address is merged into the conversation's address. It names the thread even when there is
-    none, because None must replace the thread of an earlier message.
+    none, because None must replace the thread of an earlier message. The topic of a channel's
+    direct messages is the person's own and stays.
     """
     chat_id = int_id(chat, "id", "chat id")
     thread = int_id(message, "message_thread_id") if message.get("is_topic_message") is True else ""
@@ -332,6 +342,8 @@ def _chat_fields(chat: Json, message: Json) -> dict[str, Any]:
     elif message.get("guest_query_id") is not None:
         address["guest_query_id"] = text_id(message, "guest_query_id")
         chat_id += "@guest"
+    if "direct_messages_topic" in message:
+        address["direct_topic"] = int(int_id(obj(message, "direct_messages_topic"), "topic_id"))
     group = chat.get("type", "private") != "private"
     return {"chat": chat_id, "thread": thread, "address": address, "group": group}
 
