@@ -62,6 +62,9 @@ class Kind(enum.StrEnum):
     FOLLOWED = "followed"  # the person opened or unblocked the bot
     BLOCKED = "blocked"  # the person blocked the bot: stop sending
     CHAT_MIGRATED = "chat_migrated"  # the platform gave this chat another id
+    CHECKOUT = "checkout"  # the person is about to pay: answered at once, outside the lane
+    PAYMENT = "payment"  # money was paid; ``data`` has currency, amount (in its smallest unit), charge_id
+    REFUND = "refund"  # money was paid back; ``data`` as above
     TIMER = "timer"  # no platform sends it: a timer of ours is due
     UNSUPPORTED = "unsupported"  # a message of a kind that the adapter cannot read
 
@@ -262,6 +265,32 @@ class Choice(Struct, frozen=True):
         return "~" + base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
 
 
+class Invoice(Struct, frozen=True):
+    """A request for money that the platform shows with a button to pay.
+
+    ``prices``: label and amount of each item, which may be negative (a discount), in the smallest
+    unit of ``currency`` (ISO 4217; ``XTR`` for Telegram's Stars). ``payload``: what tells the bot
+    what is paid; people do not see it, and the checkout and the payment bring it back.
+    """
+
+    title: str
+    description: str
+    payload: str
+    currency: str
+    prices: tuple[tuple[str, int], ...]
+    photo_url: str = ""
+
+    @property
+    def total(self) -> int:
+        """Return what is to be paid, in the smallest unit of the currency."""
+        return sum(amount for _, amount in self.prices)
+
+    @property
+    def words(self) -> str:
+        """Return the invoice as text, for timelines."""
+        return f"{self.title}\n{self.description}\n{self.total} {self.currency} (in the smallest unit)"
+
+
 class ReplyBody(Struct, frozen=True):
     """The content of one reply. ``text`` is the caption of ``media``, if there is one.
 
@@ -269,12 +298,14 @@ class ReplyBody(Struct, frozen=True):
     cannot render it. ``Adapter.split`` fills it in.
     ``numbered``: the choices stand as numbered lines in ``text``, because the platform has no form
     for them.
+    ``invoice`` stands alone: ``text`` is then for timelines only.
     """
 
     text: str = ""
     markdown: str = ""
     choices: tuple[Choice, ...] = ()
     media: Attachment | None = None
+    invoice: Invoice | None = None
     numbered: bool = False
 
     @property
@@ -380,6 +411,7 @@ class Adapter(Protocol):
     def key_life(self, channel: ChannelConfig) -> float: ...
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome: ...
     def acknowledge(self, channel: ChannelConfig, entry_data: Mapping[str, Any]) -> None: ...
+    def answer_checkout(self, channel: ChannelConfig, entry_data: Mapping[str, Any], refusal: str) -> bool: ...
     def show_typing(self, channel: ChannelConfig, address: Mapping[str, Any], message_id: str) -> float: ...
     def describe_credentials(self) -> Mapping[str, str]: ...
     def check_credential(self, name: str, value: str) -> None: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -43,6 +44,7 @@ CACHED_CHANNELS = 100_000
 
 _bots: dict[str, Callable[..., Any]] = {}
 _by_channel: set[str] = set()  # bots whose channels do not fail together
+_checkouts: dict[str, Callable[..., Any]] = {}  # by bot: the function that decides whether a payment may go on
 
 
 # ---------------------------------------------------------------- adapters
@@ -60,13 +62,19 @@ def adapter(platform: str) -> Adapter:
 # ---------------------------------------------------------------- bots
 
 
-def bot(name: str, *, by_channel: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def bot(
+    name: str, *, by_channel: bool = False, checkout: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a bot: ``@bot("orders") def orders(turn): ...`` in an installed app's ``bots.py``.
 
     ``by_channel``: each channel's turns go to a service of its own, so that failures in some
     channels say nothing about the others. On a copy of production its turns wait, since those
-    services are production's. Raises ``ValueError`` if another module has a bot of that name.
+    services are production's. ``checkout``: a plain function that gets a ``turns.Checkout`` and
+    returns True, or why the payment may not go on; see ``handling/checkouts.py``. Raises
+    ``ValueError`` if another module has a bot of that name, or if ``checkout`` is ``async def``.
     """
+    if inspect.iscoroutinefunction(checkout):
+        raise ValueError(f"the checkout of bot {name!r} is async def: it must be a plain function")
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         existing = _bots.get(name)
@@ -74,6 +82,9 @@ def bot(name: str, *, by_channel: bool = False) -> Callable[[Callable[..., Any]]
             raise ValueError(f"two bots are named {name!r}: in {existing.__module__} and {function.__module__}")
         _bots[name] = function
         (_by_channel.add if by_channel else _by_channel.discard)(name)
+        _checkouts.pop(name, None)
+        if checkout is not None:
+            _checkouts[name] = checkout
         return function
 
     return register
@@ -95,6 +106,12 @@ def find_bot(name: str) -> Callable[..., Any]:
         return _bots[name]
     except KeyError:
         raise UnknownBot(f"no bot named {name!r}; known: {', '.join(sorted(_bots))}") from None
+
+
+def find_checkout(name: str) -> Callable[..., Any] | None:
+    """Return the function of a bot that decides on payments; None if it takes none."""
+    load_bots()
+    return _checkouts.get(name)
 
 
 def bot_names() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from conversations.contracts import Work
+from conversations.handling import checkouts
 from conversations.sweeping import maintenance
 from conversations.waking import doorbell, publisher
 from conversations.workers import lifecycle
@@ -49,6 +50,12 @@ def handle(conversation_ids: list[int], probe: bool = False) -> None:
 def send(conversation_ids: list[int], probe: bool = False) -> None:
     """Deliver the next replies of these conversations. ``probe``: see ``handle``."""
     lifecycle.current().make_sender().send(conversation_ids, probe=probe)
+
+
+@shared_task(name="conversations.checkout")
+def checkout(identity: str) -> None:
+    """Ask the bot whether a payment may go on, and answer its platform, on a thread of its own."""
+    checkouts.answer(identity, lifecycle.current().make_handler().overdue.set)
 
 
 @shared_task(name="conversations.maintain", ignore_result=False, acks_late=False)

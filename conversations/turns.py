@@ -18,7 +18,7 @@ from django.db import connections
 
 from conversations import runtime
 from conversations.choices import checked
-from conversations.contracts import Attachment, Choice, ReplyBody, Struct
+from conversations.contracts import Attachment, Choice, Invoice, ReplyBody, Struct
 from conversations.errors import BadOutput
 from conversations.postgres.bot_connections.base import NoConnection
 from conversations.postgres.sql_files import sql
@@ -68,6 +68,22 @@ class Person(Struct, frozen=True):
     phone: str = ""
     email: str = ""
     language: str = ""
+
+
+class Checkout(Struct, frozen=True):
+    """A person is about to pay an invoice. What a bot's ``checkout`` function gets.
+
+    ``payload``: the invoice's. ``amount``: in the smallest unit of ``currency``. ``details``: what
+    the platform asked the person for (Telegram's ``order_info``: name, phone, address).
+    """
+
+    payload: str
+    currency: str
+    amount: int
+    contact: Person
+    details: Mapping[str, Any] = {}
+    channel_id: int = 0
+    platform: str = ""
 
 
 class Task(Struct, frozen=True):
@@ -120,16 +136,24 @@ class Turn:
         markdown: str = "",
         choices: Iterable[Choice | tuple[str, str] | str] = (),
         media: Attachment | str | Sequence[Attachment | str] = (),
+        invoice: Invoice | None = None,
     ) -> None:
         """Add a reply. It is sent after the turn's COMMIT.
 
         ``markdown`` in place of ``text`` is shown with the marks that the platform has. Both at once
         raise ``ValueError``. ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are
         URLs or attachments. Each but the last becomes a reply of its own; the last one goes with
-        the text. Raises ``BadOutput`` for choices that cannot be offered (``choices.check``).
+        the text. An ``invoice`` is a reply of its own, beside nothing else. Raises ``BadOutput`` for
+        choices that cannot be offered (``choices.check``).
         """
         if text and markdown:
             raise ValueError("turn.reply takes text or markdown, not both: text is sent as it is")
+        if invoice is not None:
+            if text or markdown or choices or media:
+                raise ValueError("turn.reply takes an invoice alone: say other things in replies of their own")
+            checked_invoice = msgspec.convert(msgspec.to_builtins(invoice), Invoice)  # raises for a float
+            self._replies.append(ReplyBody(text=checked_invoice.words, invoice=checked_invoice))
+            return
         pieces = [media] if isinstance(media, str | Attachment) else list(media)
         attachments = [Attachment(kind="file", url=piece) if isinstance(piece, str) else piece for piece in pieces]
         for attachment in attachments[:-1]:
@@ -210,7 +234,7 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
     except BaseException as error:
         return failed(error)
     finally:
-        _close_connections()
+        close_connections()
 
 
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
@@ -244,11 +268,11 @@ def _own_thread() -> Iterator[None]:
     finally:
         thread = SyncToAsync.context_to_thread_executor.pop(context, None)
         if thread is not None:
-            thread.submit(_close_connections)
+            thread.submit(close_connections)
             thread.shutdown(wait=False)
 
 
-def _close_connections() -> None:
+def close_connections() -> None:
     """Return the Django connections that the bot used to their pool: other bots wait for them.
 
     Where the bot left ``atomic`` open, Django would let no later turn of this thread connect.

@@ -63,3 +63,20 @@ def test_a_webhook_waits_for_no_other_channels_settings(monkeypatch: pytest.Monk
             registry.channel_by_public_id("telegram", f"other-{number}")
         go_on.set()
         first.result(10)
+
+
+def test_the_checkout_of_a_bot_is_declared_with_it_and_is_a_plain_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.load_bots()
+    monkeypatch.setattr(registry, "_bots", {})
+    monkeypatch.setattr(registry, "_checkouts", {})
+    registry.bot("shop", checkout=bool)(print)
+    assert registry.find_checkout("shop") is bool
+    assert registry.find_checkout("other") is None
+    registry.bot("shop")(print)
+    assert registry.find_checkout("shop") is None
+
+    async def waits(checkout: Any) -> bool:
+        return True
+
+    with pytest.raises(ValueError, match="plain function"):
+        registry.bot("shop", checkout=waits)

@@ -29,6 +29,7 @@ from conversations.contracts import (
     Attachment,
     ChannelConfig,
     Choice,
+    Invoice,
     Limit,
     OutboundReply,
     Outcome,
@@ -36,7 +37,7 @@ from conversations.contracts import (
     ReplyBody,
     WebhookRequest,
 )
-from conversations.errors import WrongSetting
+from conversations.errors import BadOutput, WrongSetting
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +137,11 @@ class Adapter(abc.ABC):
         """Split a reply into parts that the platform accepts. Pure.
 
         A part with ``markdown`` has the same as plain ``text``, for timelines, and for senders and
-        adapters that do not render.
+        adapters that do not render. Raises ``BadOutput`` for an invoice that cannot be sent.
         """
+        if body.invoice:
+            self.check_invoice(body.invoice)
+            return [body]
         body = self._formed(body) if body.choices else body
         form = self.form(body.buttons)
         if body.media is None or form is None or form.beside is None or body.media.kind in form.beside:
@@ -155,6 +159,13 @@ class Adapter(abc.ABC):
     def acknowledge(self, channel: ChannelConfig, entry_data: Mapping[str, Any]) -> None:
         """Do what is not a message, such as stopping a button's spinner. It may fail silently."""
         return
+
+    def answer_checkout(self, channel: ChannelConfig, entry_data: Mapping[str, Any], refusal: str) -> bool:
+        """Let a payment go on, or refuse it in the words of ``refusal``. Return True if that was taken.
+
+        ``entry_data``: ``data`` of the entry CHECKOUT. The platform waits for seconds only. May raise.
+        """
+        return False
 
     def show_typing(self, channel: ChannelConfig, address: Mapping[str, Any], message_id: str) -> float:
         """Show the person that ``message_id`` was read, and that an answer is being written.
@@ -215,6 +226,10 @@ class Adapter(abc.ABC):
     def renew(self, body: dict[str, Any]) -> None:
         """Replace the ids in a sample body by new ones, in place."""
         return
+
+    def check_invoice(self, invoice: Invoice) -> None:
+        """Raise ``BadOutput`` for an invoice that the platform would refuse; by default for all."""
+        raise BadOutput(f"{self.platform} has no invoices")
 
     def render(self, runs: Runs) -> str:
         """Return the text that the platform shows, and counts, of Markdown. Plain by default."""

@@ -19,7 +19,7 @@ import psycopg
 import structlog
 
 from conversations import runtime
-from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, WebhookRequest
+from conversations.contracts import ChannelConfig, Kind, Parsed, StatusUpdate, WebhookRequest
 from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
 from conversations.postgres import committer, database
@@ -159,6 +159,8 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
         if ticket.stream is STORE and ticket.error is None and ticket.result[0] == "stored":
             _, lane, tenant_id = ticket.result
             lanes.setdefault(tenant_id, []).append(lane)
+            if ticket.item.row.kind == Kind.CHECKOUT:
+                wake.checkout(ticket.item.row.identity)
             log_lines.append({"conversation": lane, "trace": ticket.item.row.identity[:16]})
     for tenant_id, ids in lanes.items():
         wake.handle(ids, tenant_id)

@@ -3,7 +3,7 @@
 queues.py           the names of the queues
 wake.py             the only way in: hints, and the thread that rings
 doorbell.py         hints and bells in Redis: ring, and the task's answer
-publisher.py        tasks that go by no bell in Redis: probes, the upkeep, another broker
+publisher.py        tasks that go by no bell in Redis: probes, checkouts, the upkeep, another broker
 delayed_wake.py     a hint at the end of a settle window
 redis_transport.py  kombu's transport for Redis, which drops what is no task
 consumer.py         Celery's consumer, which reconnects quickly

@@ -1,4 +1,4 @@
-"""Publishes Celery tasks that go by no bell in Redis: probes, the upkeep, and all with another broker.
+"""Publishes Celery tasks that go by no bell in Redis: probes, checkouts, the upkeep; all with another broker.
 
 One connection per process, short timeouts, no retries: whoever publishes must not wait for a broker
 that is away.
@@ -19,7 +19,7 @@ from kombu.exceptions import KombuError
 
 from conversations import runtime
 from conversations.contracts import Work
-from conversations.waking.queues import MAINTENANCE, probe_queue
+from conversations.waking.queues import CHECKOUTS, MAINTENANCE, probe_queue
 
 # Longest wait, in seconds, for the broker to connect or to answer. Longer: while the broker is
 # slow, hints pile up; shorter: a short stall counts as a failure.
@@ -27,6 +27,9 @@ PUBLISH_SECONDS = 0.2
 # Probes that wait in a queue at most. Larger: more memory while no worker runs; smaller: fewer pauses
 # are probed at the same time.
 PROBES = 32
+# Checkouts that wait in their queue at most. Larger: more memory while no worker runs; smaller: a burst
+# of payments fails. One that waits for 10 s is not answered.
+WAITING_CHECKOUTS = 200
 # The four timeouts of a connection: the first two names are Redis's, the others RabbitMQ's.
 TIMEOUTS = ("socket_timeout", "socket_connect_timeout", "read_timeout", "write_timeout")
 # The exceptions of a broker (Redis or RabbitMQ) that does not answer.
@@ -73,6 +76,11 @@ def publish(task: str, queue: str, *args: Any, most: int, **options: Any) -> Non
 def probe(kind: Work, conversation_ids: Sequence[int]) -> None:
     """Publish a task that tries these lanes although they are paused, unless many wait already."""
     publish(f"conversations.{kind}", probe_queue(kind), list(conversation_ids), True, most=PROBES)
+
+
+def checkout(identity: str) -> None:
+    """Publish a task that answers a checkout, unless many wait already."""
+    publish("conversations.checkout", CHECKOUTS, identity, most=WAITING_CHECKOUTS)
 
 
 def maintain() -> None:

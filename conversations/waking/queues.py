@@ -6,6 +6,8 @@ from conversations.contracts import Work
 
 # The one queue for the task of the upkeep.
 MAINTENANCE = "maintenance"
+# The queue for checkouts, which must not wait behind hints that find no room.
+CHECKOUTS = "checkouts"
 # Queues per kind in releases before the doorbell. Workers serve them for one release more: the
 # processes of the old release still publish there while a new one is rolled out.
 OLD_QUEUES = 16
@@ -20,4 +22,5 @@ def queue_names(kind: Work) -> list[str]:
     """Return all queues that a process of this kind consumes. The first has the tasks of its bell."""
     if kind == Work.SWEEP:
         return [MAINTENANCE]
-    return [str(kind), probe_queue(kind), *(f"{kind}-{number}" for number in range(OLD_QUEUES))]
+    own = [str(kind), probe_queue(kind), *([CHECKOUTS] if kind == Work.HANDLE else ())]
+    return [*own, *(f"{kind}-{number}" for number in range(OLD_QUEUES))]

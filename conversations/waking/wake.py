@@ -7,6 +7,7 @@ while Redis is away.
 
 from __future__ import annotations
 
+import functools
 import queue
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import structlog
 from conversations import runtime
 from conversations.concurrency import vital_thread
 from conversations.contracts import Work
-from conversations.waking import doorbell
+from conversations.waking import doorbell, publisher
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,11 @@ def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
 def send(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have replies to deliver."""
     _waker().put(Work.SEND, conversation_ids, tenant_id)
+
+
+def checkout(identity: str) -> None:
+    """Have a worker answer a checkout, beside its lane. ``identity``: its message's, in hexadecimal."""
+    runtime.timer().call_later(0.0, functools.partial(publisher.checkout, identity))
 
 
 class Waker:

@@ -17,7 +17,7 @@ from tests.kit.fixtures import names, parse, summary
 Row = tuple[Any, ...]
 SHARED = {"telegram": {"user": "7001", "chat": "7001"}, "generic": {"user": "cust-1", "chat": "shop-chat-1"}}
 ALWAYS = ("chat", "key", "payload", "command", "args", "target", "thread", "group_id", "new_chat", "sequence", "group")
-DATA = ("callback_query_id", "content", "removed", "users", "inline_message_id")
+DATA = ("callback_query_id", "charge_id", "content", "inline_message_id", "order_info", "removed", "users")
 
 RICH_WORDS = """\
 My order
@@ -426,7 +426,21 @@ TELEGRAM: dict[str, list[Row]] = {
     "poll_option_added": [("note", "a service message")],
     "poll_option_deleted": [("note", "a service message")],
     "poll_state": [("note", "a poll changed")],
-    "pre_checkout_query": [("note", "a pre-checkout query")],
+    "pre_checkout_query": [
+        ("checkout", False, "1990 EUR (in the smallest unit)", {"key": "q:pq1", "payload": "order-7"})
+    ],
+    "pre_checkout_query_with_order_info": [
+        (
+            "checkout",
+            False,
+            "1990 EUR (in the smallest unit)",
+            {
+                "key": "q:pq2",
+                "payload": "order-7",
+                "data": {"order_info": {"name": "Ada Byron", "phone_number": "491510000000"}},
+            },
+        )
+    ],
     "purchased_paid_media": [("note", "paid media was bought")],
     "reaction": [
         ("reaction", False, "👍", {"data": {"removed": False}, "key": "r:501:7001:1790000000::👍", "target": "501"})
@@ -450,6 +464,14 @@ TELEGRAM: dict[str, list[Row]] = {
     "reaction_removed": [
         ("reaction", False, "", {"data": {"removed": True}, "key": "r:501:7001:1790000001:👍:", "target": "501"})
     ],
+    "refunded_payment": [
+        (
+            "refund",
+            True,
+            "50 XTR (in the smallest unit)",
+            {"key": "f:t3", "payload": "order-8", "data": {"charge_id": "t3"}},
+        )
+    ],
     "removed_chat_boost": [("note", "a boost was removed")],
     "reply": [("message", True, "this one", {"key": "m:508", "target": "507"})],
     "rich_message": [("message", True, RICH_WORDS, {"key": "m:609"})],
@@ -466,7 +488,28 @@ TELEGRAM: dict[str, list[Row]] = {
     "stopped_message_generation": [("note", "a person stopped a draft")],
     "story": [("unsupported", True, "", {"data": {"content": ["story"]}, "key": "m:527"})],
     "subscription": [("note", "a subscription changed")],
-    "successful_payment": [("message", True, "order-7", {"key": "m:525"})],
+    "successful_payment": [
+        (
+            "payment",
+            True,
+            "1990 EUR (in the smallest unit)",
+            {"key": "p:t1", "payload": "order-7", "data": {"charge_id": "t1"}},
+        )
+    ],
+    "successful_payment_in_a_group": [
+        (
+            "payment",
+            True,
+            "1990 EUR (in the smallest unit)",
+            {
+                "chat": "-1009876543210",
+                "group": True,
+                "key": "p:t2",
+                "payload": "order-7",
+                "data": {"charge_id": "t2"},
+            },
+        )
+    ],
     "text": [("message", True, "Where is my order?", {"key": "m:501"})],
     "text_entities": [("message", True, "👋 hi @orders_bot see https://example.org", {"key": "m:503"})],
     "text_unicode": [("message", True, "Grüße 👩\u200d👩\u200d👧 שלום \u202eabc \u200d zalgó", {"key": "m:502"})],

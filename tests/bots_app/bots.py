@@ -17,7 +17,7 @@ from django.contrib.contenttypes.models import ContentType
 
 from conversations.contracts import Attachment, Choice
 from conversations.registry import bot
-from conversations.turns import Turn
+from conversations.turns import Checkout, Turn
 
 FOLDER = Path(os.environ["DATA_DIR"])
 DONE, BROKEN, RELEASED = FOLDER / "turns.txt", FOLDER / "broken", FOLDER / "released"
@@ -38,7 +38,12 @@ def parts(seconds: float) -> Iterator[float]:
         yield min(left, LOOK_SECONDS)
 
 
-@bot("obedient")
+def may_pay(checkout: Checkout) -> bool | str:
+    """Take the payment of what is called order, refuse everything else."""
+    return checkout.payload.startswith("order") or f"no {checkout.payload}"
+
+
+@bot("obedient", checkout=may_pay)
 def obedient(turn: Turn) -> None:
     note(turn, "begun")
     if BROKEN.exists():

@@ -13,6 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from conversations import turns
+from conversations.contracts import Invoice
 from conversations.handling.async_turns import EventLoop, Holder, enter
 from tests.kit.stack import wait_until
 
@@ -162,6 +163,17 @@ def test_a_reply_of_text_and_markdown_at_once_fails_the_turn_and_says_why() -> N
     assert "text or markdown, not both" in output.error_text
     (reply,) = turns.run(lambda turn: turn.reply(markdown="**6**"), TASK).replies
     assert (reply.text, reply.markdown) == ("", "**6**")
+
+
+def test_an_invoice_is_a_reply_of_its_own_with_whole_amounts() -> None:
+    shop = {"title": "Tea", "description": "A box", "payload": "order-7", "currency": "EUR"}
+    tea = Invoice(**shop, prices=[("Tea", 1990), ("Off", -90)])  # type: ignore[arg-type]  # as bots write it
+    (reply,) = turns.run(lambda turn: turn.reply(invoice=tea), TASK).replies
+    assert reply.text == "Tea\nA box\n1900 EUR (in the smallest unit)"
+    assert reply.invoice == Invoice(**shop, prices=(("Tea", 1990), ("Off", -90)))
+    broken = Invoice(**shop, prices=(("Tea", 19.9),))  # type: ignore[arg-type]
+    assert "got `float`" in turns.run(lambda turn: turn.reply(invoice=broken), TASK).error_text
+    assert "an invoice alone" in turns.run(lambda turn: turn.reply("pay here", invoice=tea), TASK).error_text
 
 
 def test_the_replies_of_a_turn_are_bounded_in_bytes() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS, Lanes
+from tests.kit.platforms import telegram, telegram_text
 from tests.kit.stack import SLACK, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
@@ -31,6 +34,42 @@ def nothing_fails(lanes: Lanes) -> None:
 
 
 # ---------------------------------------------------------------- what a turn may say and remember
+
+
+def test_a_payment_is_approved_and_typing_shown_while_the_persons_turn_takes_long(lanes: Lanes) -> None:
+    user, secret = 7007, "s3cret-Token-0123456789"
+    person = {"id": user, "is_bot": False, "first_name": "Ada"}
+    money = {"currency": "XTR", "total_amount": 50, "invoice_payload": "order-7"}
+
+    def post(number: int, **member: Any) -> None:
+        assert lanes.stack.post(channel, *telegram(channel, {"update_id": 7_700_000 + number, **member})) == 200
+
+    def paid(number: int) -> dict[str, Any]:
+        payment = {**money, "telegram_payment_charge_id": "charge-1", "provider_payment_charge_id": "x"}
+        about = {"from": person, "chat": {"id": user, "type": "private"}, "date": 1_790_000_000}
+        return {"message_id": number, **about, "successful_payment": payment}
+
+    with Double() as double:
+        channel = lanes.stack.add_channel("telegram", bot="obedient", token="1:abc", secret_token=secret,
+                                          api_base=double.url)  # fmt: skip
+        assert lanes.stack.post(channel, *telegram_text(channel, user, 1, "wait 60")) == 200
+        lane = lanes.stack.value("SELECT id FROM conversation WHERE channel_id = %s", channel.id)
+        lanes.begun(lane)
+        for number, payload in ((2, "order-7"), (3, "a bribe")):
+            query = {"id": f"pq{number}", "from": person, **money, "invoice_payload": payload}
+            post(number, pre_checkout_query=query)
+            post(number, pre_checkout_query=query)  # as Telegram repeats what it takes for lost
+        wait_until(lambda: len(double.calls("answerPreCheckoutQuery")) >= 2, 10, "both answers")
+        wait_until(lambda: double.calls("sendChatAction"), 10, "typing")
+        post(4, message=paid(4))
+        post(5, message=paid(5))  # the same charge
+        with lanes.released():
+            lanes.settled(lane)
+        answers = [call["body"] for call in double.calls("answerPreCheckoutQuery")]
+    assert sorted(answers, key=str) == sorted([{"pre_checkout_query_id": "pq2", "ok": True},
+        {"pre_checkout_query_id": "pq3", "ok": False, "error_message": "no a bribe"}], key=str)  # fmt: skip
+    assert lanes.messages(lane, "kind") == ["message", "checkout", "checkout", "payment"]
+    assert [line.sequence for line in lanes.done(lane, "ended")] == [1, 4]
 
 
 @pytest.mark.slow

@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             "token": self.path.split("/")[1].removeprefix("bot") if telegram else "",
             "key": self.headers.get("webhook-id", ""),
             "chat": str(chat),
-            "text": data.get("text") or data.get("caption") or "",
+            "text": data.get("text") or data.get("caption") or data.get("title") or "",
             "headers": {name.lower(): value for name, value in self.headers.items()},
             "body": body,
         }

@@ -282,6 +282,7 @@ def _store(run: Watched) -> list[int]:
 def _handle(run: Watched, lanes: list[int]) -> list[int]:
     heads = run.file("fetch_heads", ids=lanes)
     run.file("fetch_history", id=lanes[0], before=1, n=20)
+    assert run.file("read_checkout", identity=bytes.fromhex("aa" * 16)) == [], "it is no checkout"
     run.file("lock_ids", ids=lanes)
     turn = {"worker": str(CLAIM), "outcome": "committed", "seconds": 0.1}
     replies = [{"author": author, "body": {"text": "hello"}} for author in ("bot", "system")]

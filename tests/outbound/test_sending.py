@@ -20,6 +20,7 @@ from conversations.contracts import (
     Choice,
     Deferred,
     Failed,
+    Invoice,
     OutboundReply,
     Rejected,
     ReplyBody,
@@ -27,6 +28,7 @@ from conversations.contracts import (
     Sent,
     Unknown,
 )
+from conversations.errors import BadOutput
 from tests.kit.doubles import Double
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -303,6 +305,74 @@ def test_acknowledging_a_button_stops_its_spinner_and_may_fail(double: Double) -
     Telegram().acknowledge(channel("telegram", f"http://127.0.0.1:{free_port()}"), {"callback_query_id": "cb1"})
     Telegram().acknowledge(ours, {})
     assert [call["body"] for call in double.calls("answerCallbackQuery")] == [{"callback_query_id": "cb1"}] * 2
+
+
+TEA = Invoice(title="Tea", description="A box", payload="order-7", currency="EUR", prices=(("Tea", 1990), ("Off", -90)))
+STARS = msgspec.structs.replace(TEA, currency="XTR", prices=(("Tea", 50),))
+SHOP: dict[str, Any] = {"title": "Tea", "description": "A box", "payload": "order-7"}
+
+
+def test_an_invoice_is_sent_with_the_channels_provider_or_in_stars_without(double: Double) -> None:
+    ours = channel("telegram", double.url, provider_token="prov")
+    for invoice in (TEA, msgspec.structs.replace(STARS, photo_url="https://e.org/t.png")):
+        assert Telegram().split(ReplyBody(text=invoice.words, invoice=invoice)) == [
+            ReplyBody(text=invoice.words, invoice=invoice)
+        ]
+        ending = Telegram().send(ours, reply(chat="-7", answers="41", text=invoice.words, invoice=invoice))
+        assert isinstance(ending, Sent)
+    euros, stars = (call["body"] for call in double.calls("sendInvoice"))
+    quoted = {"message_id": 41, "allow_sending_without_reply": True}
+    prices = [{"label": "Tea", "amount": 1990}, {"label": "Off", "amount": -90}]
+    assert euros == {"chat_id": -7, **SHOP, "provider_token": "prov", "currency": "EUR", "prices": prices,
+                     "reply_parameters": quoted}  # fmt: skip
+    assert stars == {"chat_id": -7, **SHOP, "provider_token": "", "currency": "XTR", "photo_url": "https://e.org/t.png",
+                     "prices": [{"label": "Tea", "amount": 50}], "reply_parameters": quoted}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("invoice", "address"),
+    [(TEA, {}), (STARS, {"business_connection_id": "biz"}), (STARS, {"guest_query_id": "q1"})],
+    ids=["no provider", "business", "guest"],
+)
+def test_an_invoice_that_nobody_could_pay_is_not_sent(double: Double, invoice: Invoice, address: Any) -> None:
+    ending = Telegram().send(channel("telegram", double.url), reply(address=address, text="x", invoice=invoice))
+    assert isinstance(ending, Rejected)
+    assert double.calls() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"title": ""},
+        {"title": "x" * 33},
+        {"description": "x" * 256},
+        {"payload": "ä" * 65},
+        {"payload": ""},
+        {"currency": "eur"},
+        {"currency": "EURO"},
+        {"prices": ()},
+        {"prices": (("Tea", 100), ("Off", -100))},
+        {"currency": "XTR"},  # with two prices
+    ],
+    ids=str,
+)
+def test_an_invoice_that_telegram_would_refuse_fails_its_turn(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadOutput):
+        Telegram().split(ReplyBody(invoice=msgspec.structs.replace(TEA, **wrong)))
+
+
+def test_a_platform_without_invoices_says_so() -> None:
+    with pytest.raises(BadOutput, match="generic has no invoices"):
+        Generic().split(ReplyBody(invoice=TEA))
+
+
+def test_a_checkout_is_answered_and_once_more_after_a_broken_connection(double: Double) -> None:
+    double.script({"do": "ok"}, {"do": "accept_then_reset"}, {"do": "ok"}, {"do": "400"})
+    ours, query = channel("telegram", double.url), {"pre_checkout_query_id": "pq1"}
+    assert [Telegram().answer_checkout(ours, query, words) for words in ("", "Sold out.", "")] == [True, True, False]
+    refused = {"pre_checkout_query_id": "pq1", "ok": False, "error_message": "Sold out."}
+    accepted = {"pre_checkout_query_id": "pq1", "ok": True}
+    assert [call["body"] for call in double.calls("answerPreCheckoutQuery")] == [accepted, refused, refused, accepted]
 
 
 def test_typing_is_shown_where_the_reply_goes_and_may_fail(double: Double) -> None:

@@ -174,14 +174,17 @@ def test_while_no_worker_runs_nothing_grows(hints: Hints, broker: str, settings:
             doorbell.ring(Work.HANDLE, {tenant: range(30 * number, 30 * number + 60) for tenant in (1, 2)})
             doorbell.rooms(Work.HANDLE, [1, 2])
             publisher.probe(Work.HANDLE, [number])
+            for each in range(6):
+                publisher.checkout(f"{number:06}{each}")
             publisher.maintain()
         return sum(hints.client.memory_usage(key, samples=0) for key in hints.client.keys("*"))
 
     held = minutes(0)
     assert minutes(1000) == held
     assert {len(left) for left in hints.left().values()} == {doorbell.HINTS}
-    waiting = {name: publisher.queue_length(name) for name in ("handle", "handle-probes", queues.MAINTENANCE)}
-    assert waiting == {"handle": 2, "handle-probes": publisher.PROBES, queues.MAINTENANCE: 1}
+    bounds = {"handle": 2, "handle-probes": publisher.PROBES, queues.CHECKOUTS: publisher.WAITING_CHECKOUTS,
+              queues.MAINTENANCE: 1}  # fmt: skip
+    assert {name: publisher.queue_length(name) for name in bounds} == bounds
 
 
 def test_what_was_taken_is_in_hand_also_when_the_broker_goes_away_just_then(

@@ -1,4 +1,4 @@
-"""The Telegram Bot API 10. Source: https://core.telegram.org/bots/api and its guides.
+"""The Telegram Bot API 10.3. Source: https://core.telegram.org/bots/api and its guides.
 
 A webhook request carries one ``Update`` (see ``updates.read_update``). Telegram sends a chat's
 messages one after the other, but button presses in a queue of their own. It signs nothing: a shared
@@ -14,7 +14,7 @@ from typing import Any
 
 from channels_ingest.adapters.base import Adapter, Form, Option, Secret
 from channels_ingest.adapters.reading import Json, int_id
-from channels_ingest.adapters.telegram import api
+from channels_ingest.adapters.telegram import api, payments
 from channels_ingest.adapters.telegram.content import ephemeral_id
 from channels_ingest.adapters.telegram.updates import ALLOWED_UPDATES, MESSAGES, read_update
 from channels_ingest.formats.markdown import telegram as dialect
@@ -27,6 +27,7 @@ from conversations.contracts import (
     Attachment,
     ChannelConfig,
     Choice,
+    Invoice,
     Limit,
     OutboundReply,
     Outcome,
@@ -60,10 +61,6 @@ EPHEMERAL_SECONDS = 13.0
 WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
 
 
-class Unsendable(Exception):
-    """No method of the Bot API can carry this reply."""
-
-
 class Telegram(Adapter):
     platform = "telegram"
     secrets = (
@@ -75,6 +72,11 @@ class Telegram(Adapter):
             generated=True,
             pattern="[A-Za-z0-9_-]{1,256}",
             random=True,
+        ),
+        Secret(
+            name="provider_token",
+            help="the payment provider's, from @BotFather > Payments; for invoices in other currencies than Stars",
+            required=False,
         ),
     )
     options = (
@@ -110,15 +112,18 @@ class Telegram(Adapter):
     def render(self, runs: Runs) -> str:
         return dialect.text(runs)
 
+    def check_invoice(self, invoice: Invoice) -> None:
+        payments.check(invoice)
+
     def caption_room(self, media: Attachment) -> int:
         return 0 if media.kind in WITHOUT_CAPTION else self.caption_size
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
         """Call one method of the Bot API. A chat id below 0 is a group, with a limit of its own."""
         try:
-            method, payload = _request(reply)
+            method, payload = _request(channel, reply)
             answered = api.call(channel, method, payload, self.read_timeout_seconds)
-        except Unsendable as error:
+        except api.Unsendable as error:
             return Rejected(reason=str(error))
         except http.CallFailed as failed:
             return failed.outcome
@@ -134,6 +139,9 @@ class Telegram(Adapter):
             return
         with contextlib.suppress(http.CallFailed):
             api.call(channel, "answerCallbackQuery", {"callback_query_id": callback}, read_timeout=5.0)
+
+    def answer_checkout(self, channel: ChannelConfig, entry_data: Json, refusal: str) -> bool:
+        return payments.answer(channel, str(entry_data["pre_checkout_query_id"]), refusal)
 
     def show_typing(self, channel: ChannelConfig, address: Json, message_id: str) -> float:
         """Show "typing" for 5 seconds. Telegram has no read marks for bots."""
@@ -178,7 +186,7 @@ class Telegram(Adapter):
 # ---------------------------------------------------------------- sending
 
 
-def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
+def _request(channel: ChannelConfig, reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     """Return method and parameters of a send.
 
     Markdown goes as entities: without ``parse_mode``, a person's words are never read as markup. A
@@ -186,9 +194,14 @@ def _request(reply: OutboundReply) -> tuple[str, dict[str, Any]]:
     a chat id.
     """
     body, address = reply.body, reply.address
-    if address.get("guest_query_id"):
+    if address.get("guest_query_id") and body.invoice is None:
         return _guest_answer(reply, str(address["guest_query_id"]))
-    method, content = _media(body.media, body) if body.media else ("sendMessage", _marked(body, "text", "entities"))
+    if body.invoice:
+        method, content = payments.request(channel, body.invoice, address)
+    elif body.media:
+        method, content = _media(body.media, body)
+    else:
+        method, content = "sendMessage", _marked(body, "text", "entities")
     payload: dict[str, Any] = {"chat_id": _chat_id(reply), **content}
     payload |= {name: address[known] for known, name in PLACES.items() if address.get(known)}
     if payload["chat_id"] < 0:
@@ -210,7 +223,7 @@ def _answering(reply: OutboundReply) -> dict[str, Any]:
     if ephemeral is None:
         return {}
     if not reply.user.isdigit():
-        raise Unsendable("an ephemeral message is answered to its person alone, and the group has one lane for all")
+        raise api.Unsendable("an ephemeral message is answered to its person alone, and the group has one lane for all")
     message_id, sent_at = ephemeral
     is_fresh = time.time() - sent_at < EPHEMERAL_SECONDS
     quoted = {"reply_parameters": {"ephemeral_message_id": message_id}} if is_fresh else {}
@@ -234,7 +247,7 @@ def _media(media: Attachment, body: ReplyBody) -> tuple[str, dict[str, Any]]:
     method, field = SEND.get(media.kind, SEND["file"])
     source = media.file_id or media.url
     if not source:
-        raise Unsendable("media has neither file id nor URL")
+        raise api.Unsendable("media has neither file id nor URL")
     caption = _marked(body, "caption", "caption_entities")
     return method, {field: source, **(caption if caption["caption"] else {})}
 
@@ -271,4 +284,4 @@ def _chat_id(reply: OutboundReply) -> int:
     try:
         return int(reply.address.get("chat") or reply.chat.partition("@")[0])
     except ValueError:
-        raise Unsendable("chat is no Telegram id") from None
+        raise api.Unsendable("chat is no Telegram id") from None

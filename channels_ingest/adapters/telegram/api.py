@@ -34,6 +34,10 @@ CONVERSATION_ERRORS = (
 )
 
 
+class Unsendable(Exception):
+    """No method of the Bot API can carry this reply."""
+
+
 def call(channel: ChannelConfig, method: str, payload: Json, read_timeout: float) -> http.Answered:
     """Call a method of the Bot API, at ``api_base`` if the channel has one."""
     base = channel.api_base.rstrip("/") or API

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from channels_ingest.adapters.reading import Json, bigint, int_id, maybe_list, maybe_obj, maybe_text, number, obj, text
+from channels_ingest.adapters.telegram.payments import read_payment
 from channels_ingest.formats.strict_json import Unreadable
 from conversations.contracts import Attachment, ChannelConfig, Kind
 
@@ -31,7 +32,6 @@ PLAIN = {
     "poll": "question",
     "users_shared": "",
     "chat_shared": "",
-    "successful_payment": "invoice_payload",
     "passport_data": "",
     "checklist": "title",
     "rich_message": "",
@@ -70,7 +70,7 @@ SERVICE = frozenset({
     "checklist_tasks_done", "checklist_tasks_added", "direct_message_price_changed", "forum_topic_created",
     "forum_topic_edited", "forum_topic_closed", "forum_topic_reopened", "general_forum_topic_hidden",
     "general_forum_topic_unhidden", "giveaway", "giveaway_created", "giveaway_winners", "giveaway_completed",
-    "paid_message_price_changed", "refunded_payment", "gift", "unique_gift", "gift_upgrade_sent",
+    "paid_message_price_changed", "gift", "unique_gift", "gift_upgrade_sent",
     "suggested_post_approved", "suggested_post_approval_failed", "suggested_post_declined",
     "suggested_post_paid", "suggested_post_refunded", "video_chat_scheduled", "video_chat_started",
     "video_chat_ended", "video_chat_participants_invited", "chat_owner_left", "chat_owner_changed",
@@ -87,6 +87,9 @@ def read_content(message: Json) -> dict[str, Any]:
     Content of a kind that this file does not know becomes UNSUPPORTED, with the names of its
     members (ten at most). No content at all is ``Unreadable``.
     """
+    payment = read_payment(message)
+    if payment is not None:
+        return payment
     attachments = tuple(_attachments(message))
     data = {name: message[name] for name in PLAIN if name in message}
     kept = {name: message[name] for name in ("entities", "caption_entities") if name in message}

@@ -40,6 +40,7 @@ from channels_ingest.adapters.telegram.content import (
     read_emoji,
     replied_to,
 )
+from channels_ingest.adapters.telegram.payments import payment_key, read_checkout
 from channels_ingest.formats.strict_json import Unreadable
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, Sender
 
@@ -60,7 +61,6 @@ NOTED = {
     "inline_query": "an inline query",
     "chosen_inline_result": "an inline result was chosen",
     "shipping_query": "a shipping query",
-    "pre_checkout_query": "a pre-checkout query",
     "purchased_paid_media": "paid media was bought",
     "poll": "a poll changed",
     "poll_answer": "an answer to a poll",
@@ -72,7 +72,7 @@ NOTED = {
 }
 # Kinds of updates that ``register`` asks for: Telegram sends some of them only if they are named.
 ALLOWED_UPDATES = (
-    *MESSAGES, *NOTED, "deleted_business_messages", "message_reaction", "callback_query",
+    *MESSAGES, *NOTED, "deleted_business_messages", "message_reaction", "callback_query", "pre_checkout_query",
     "my_chat_member", "chat_member", "chat_join_request",
 )  # fmt: skip
 
@@ -98,15 +98,17 @@ def read_update(channel: ChannelConfig, update: Json, update_id: str) -> Iterato
 def _read_message(channel: ChannelConfig, name: str, message: Json, update_id: str) -> Parsed:
     """Read the message in the update's member ``name``.
 
-    Messages of bots are only noted: two bots could answer each other without end.
+    Messages of bots are only noted: two bots could answer each other without end. One that says
+    that money moved is about the person whose chat it is.
     """
     message_id = message_key(message, update_id)
-    if "sender_business_bot" in message or _is_bot(message):
+    payment, by_bot = payment_key(message), _is_bot(message)
+    if "sender_business_bot" in message or (by_bot and not payment):
         return Note(reason="a message of a bot", delivery_id=update_id)
     if not SERVICE.isdisjoint(message):
         return Note(reason="a service message", delivery_id=update_id)
     base = {
-        "sender": _author(name, message),
+        "sender": _sender(obj(message, "chat")) if by_bot else _author(name, message),
         "delivery_id": update_id,
         "platform_id": message_id,
         "sent_at": moment(message.get("date")),
@@ -131,11 +133,12 @@ def _message(channel: ChannelConfig, name: str, message: Json, message_id: str, 
     content = read_content(message)
     command, command_bot, args = read_command(message, content["text"])
     is_topic = "direct_messages_topic" in message and "sender_chat" not in message
-    direct = not base["group"] or name == "guest_message" or is_topic
+    payment = payment_key(message)
+    direct = not base["group"] or name == "guest_message" or is_topic or payment
     return Entry(
-        key=f"m:{message_id}",
+        key=payment or f"m:{message_id}",
         starts_turn=_for_the_bot(name, message)
-        and (direct or is_addressed(channel, message, content["text"], command, command_bot)),
+        and bool(direct or is_addressed(channel, message, content["text"], command, command_bot)),
         order_key=bigint(message["message_id"]) or None,
         group_id=maybe_text(message, "media_group_id"),
         target=replied_to(message),
@@ -207,6 +210,13 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         # bot.
         **(_chat_fields(obj(message, "chat"), message) if message else _chat_fields({**user, "type": "private"}, {})),
     )
+
+
+def _read_checkout(query: Json, update_id: str) -> Iterator[Entry]:
+    """Read the question whether a payment may go on. It names no chat: the person's own with the bot."""
+    user = obj(query, "from")
+    chat = _chat_fields({**user, "type": "private"}, {})
+    yield Entry(starts_turn=False, sender=_sender(user), delivery_id=update_id, **read_checkout(query), **chat)
 
 
 def _read_reaction(reaction: Json, update_id: str) -> Iterator[Entry]:
@@ -315,6 +325,7 @@ def _read_unknown(name: str, update: Any, update_id: str) -> Parsed:
 
 READERS = {
     "callback_query": _read_button,
+    "pre_checkout_query": _read_checkout,
     "message_reaction": _read_reaction,
     "my_chat_member": _read_own_membership,
     "chat_member": _read_membership,
