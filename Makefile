@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test test-fast check fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install lock format clean
+.PHONY: help run test test-fast check fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install platforms lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -32,6 +32,9 @@ PROCESSES = \bStack\(|private_servers|tests\.kit\.(running|pgbouncer|rabbitmq|st
 test-fast: .venv/dev.stamp  ## under 2 minutes on two free cores: all but the files that start web processes, workers, a browser or own servers
 	@$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS) \
 		$$(grep -rlE '$(PROCESSES)' tests --include='test_*.py' | sed 's/^/--ignore=/')
+
+platforms: .venv/dev.stamp  ## README's table of platforms, from the adapters' facts
+	@$(CHECK_ENV) DJANGO_SETTINGS_MODULE=botproject.settings $(BIN)/python .ci/platforms.py
 
 size:  ## lines of code by folder: product, SQL, tests, bench (COMMIT=... for those of a commit)
 	@$(PYTHON) .ci/size.py $(COMMIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,6 +206,15 @@ def test_the_first_deployment_tells_the_platform_where_to_post() -> None:
     text = (ROOT / "docs/deploy.md").read_text()
     commands = text[text.index("## First time") :].split("```")[1]
     assert commands.index("add_channel telegram") < commands.index("register_webhook")
+
+
+# ---------------------------------------------------------------- platforms
+
+
+def test_the_readme_says_of_the_platforms_what_their_adapters_say() -> None:
+    """`make platforms` writes the table."""
+    made = runpy.run_path(str(ROOT / ".ci" / "platforms.py"))
+    assert made["BEGIN"] + "\n" + made["table"]() + "\n" + made["END"] in (ROOT / "README.md").read_text()
 
 
 # ---------------------------------------------------------------- security

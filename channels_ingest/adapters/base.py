@@ -98,6 +98,8 @@ class Adapter(abc.ABC):
     caption_size: ClassVar[int] = 0  # of the text beside media
     text_unit: ClassVar[cut.Unit] = cut.Unit.UTF16
     forms: ClassVar[Sequence[Form]] = (Form(name="buttons"),)  # the first that fits, else numbered text
+    statuses: ClassVar[Sequence[str]] = ()  # what the platform reports of replies that it took
+    shows_typing: ClassVar[bool] = False  # people see that an answer is being written
     window_seconds: ClassVar[float] = math.inf  # for so long after a person's message we may write
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send

@@ -98,6 +98,8 @@ class Generic(Adapter):
         ),
     )
 
+    statuses = tuple(STATUSES.values())
+
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
         return may_be_signed(headers)
 

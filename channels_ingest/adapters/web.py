@@ -54,6 +54,7 @@ class Web(Adapter):
     text_size = caption_size = 4000
     text_unit = cut.Unit.CODE_POINTS
     key_life_seconds = FOREVER
+    shows_typing = True  # the page asks whether a turn runs
 
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool:
         """Return False: visitors write through the web chat's own API."""

@@ -87,6 +87,14 @@ def test_it_verifies_reads_and_answers_each_fixture(platform: str, name: str) ->
 
 
 @pytest.mark.parametrize("platform", POSTING)
+def test_its_facts_are_what_it_does(platform: str) -> None:
+    ours = adapter(platform)
+    found = [each for name in names(platform) for each in ours.parse(channel(platform), request(platform, name))]
+    assert {each.status for each in found if isinstance(each, StatusUpdate)} == set(ours.statuses)
+    assert (type(ours).show_typing is not base.Adapter.show_typing) == ours.shows_typing
+
+
+@pytest.mark.parametrize("platform", POSTING)
 def test_its_fixtures_have_all_that_matters(platform: str) -> None:
     found = [
         each for name in names(platform) for each in adapter(platform).parse(channel(platform), request(platform, name))

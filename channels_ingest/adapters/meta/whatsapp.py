@@ -26,7 +26,7 @@ from channels_ingest.adapters.meta.whatsapp_messages import (
     as_seen,
     message,
 )
-from channels_ingest.adapters.meta.whatsapp_updates import read
+from channels_ingest.adapters.meta.whatsapp_updates import STATUSES, read
 from channels_ingest.adapters.reading import Json
 from channels_ingest.outbound import http
 from conversations.contracts import (
@@ -71,6 +71,8 @@ class WhatsApp(MetaPlatform):
     text_size = 4096
     caption_size = 1024
     forms = FORMS
+    statuses = tuple(dict.fromkeys(STATUSES.values()))
+    shows_typing = True
     window_seconds = 24 * 3600.0
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:

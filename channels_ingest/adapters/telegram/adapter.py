@@ -92,6 +92,7 @@ class Telegram(Adapter):
     # Telegram's limit counts code points. We count UTF-16 units, which are never fewer.
     text_size = 4096
     caption_size = 1024
+    shows_typing = True
     # The width of a phone shows about 40 characters of a button.
     forms = (Form(name="buttons", most=100, title_size=40, value_bytes=64),)
 
