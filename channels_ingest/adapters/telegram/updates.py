@@ -2,12 +2,7 @@
 
 Source: https://core.telegram.org/bots/api#update.
 
-``Entry.chat`` is ``chat.id``. It is ``<chat>@<connection>`` in a business account's chat, which
-numbers its messages by itself, and ``<chat>@guest`` where the bot is no member and only
-``answerGuestQuery`` reaches the person. A forum topic is part of the address, not of the chat.
-
-The readers raise ``Unreadable`` for a value that is missing or of a wrong type. One file of more
-than 350 lines, because all readers share its last part, who and where.
+The readers raise ``Unreadable`` for a value that is missing or of a wrong type.
 """
 
 from __future__ import annotations
@@ -27,11 +22,11 @@ from channels_ingest.adapters.reading import (
     text,
     text_id,
 )
+from channels_ingest.adapters.telegram import people
 from channels_ingest.adapters.telegram.content import (
     SERVICE,
     button_title,
     ephemeral_id,
-    full_name,
     is_addressed,
     message_key,
     quoted_key,
@@ -102,17 +97,17 @@ def _read_message(channel: ChannelConfig, name: str, message: Json, update_id: s
     that money moved is about the person whose chat it is.
     """
     message_id = message_key(message, update_id)
-    payment, by_bot = payment_key(message), _is_bot(message)
+    payment, by_bot = payment_key(message), people.is_bot(message)
     if "sender_business_bot" in message or (by_bot and not payment):
         return Note(reason="a message of a bot", delivery_id=update_id)
     if not SERVICE.isdisjoint(message):
         return Note(reason="a service message", delivery_id=update_id)
     base = {
-        "sender": _sender(obj(message, "chat")) if by_bot else _author(name, message),
+        "sender": people.sender(obj(message, "chat")) if by_bot else people.author(name, message),
         "delivery_id": update_id,
         "platform_id": message_id,
         "sent_at": moment(message.get("date")),
-        **_chat_fields(obj(message, "chat"), message),
+        **people.chat_fields(obj(message, "chat"), message),
     }
     if MESSAGES[name] is Kind.EDIT:
         return _edit(message, message_id, base)
@@ -137,7 +132,7 @@ def _message(channel: ChannelConfig, name: str, message: Json, message_id: str, 
     direct = not base["group"] or name == "guest_message" or is_topic or payment
     return Entry(
         key=payment or f"m:{message_id}",
-        starts_turn=_for_the_bot(name, message)
+        starts_turn=people.for_the_bot(name, message)
         and bool(direct or is_addressed(channel, message, content["text"], command, command_bot)),
         order_key=bigint(message["message_id"]) or None,
         group_id=maybe_text(message, "media_group_id"),
@@ -174,12 +169,12 @@ def _migration(message: Json, base: dict[str, Any]) -> Entry:
 def _joined_or_left(message: Json, message_id: str, base: dict[str, Any]) -> Entry:
     """Read who joined a group or left it."""
     joined = maybe_list(message, "new_chat_members")
-    people = joined or [obj(message, "left_chat_member")]
+    members = joined or [obj(message, "left_chat_member")]
     return Entry(
         kind=Kind.JOINED if joined else Kind.LEFT,
         key=f"m:{message_id}",
         starts_turn=False,
-        data={"users": [_person(user) for user in people]},
+        data={"users": [people.person(user) for user in members]},
         **base,
     )
 
@@ -199,7 +194,7 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         kind=Kind.BUTTON,
         key=f"b:{callback_id}",
         starts_turn=True,
-        sender=_sender(user),
+        sender=people.sender(user),
         text=button_title(message, payload) or payload or maybe_text(query, "game_short_name"),
         payload=payload,
         target=target,
@@ -208,15 +203,15 @@ def _read_button(query: Json, update_id: str) -> Iterator[Entry]:
         data=data,
         # A button of an inline message has no chat: it goes to the person's private chat with the
         # bot.
-        **(_chat_fields(obj(message, "chat"), message) if message else _chat_fields({**user, "type": "private"}, {})),
+        **(people.chat_fields(obj(message, "chat"), message) if message else people.own_chat(user)),
     )
 
 
 def _read_checkout(query: Json, update_id: str) -> Iterator[Entry]:
     """Read the question whether a payment may go on. It names no chat: the person's own with the bot."""
     user = obj(query, "from")
-    chat = _chat_fields({**user, "type": "private"}, {})
-    yield Entry(starts_turn=False, sender=_sender(user), delivery_id=update_id, **read_checkout(query), **chat)
+    asked = {**read_checkout(query), **people.own_chat(user)}
+    yield Entry(starts_turn=False, sender=people.sender(user), delivery_id=update_id, **asked)
 
 
 def _read_reaction(reaction: Json, update_id: str) -> Iterator[Entry]:
@@ -226,7 +221,8 @@ def _read_reaction(reaction: Json, update_id: str) -> Iterator[Entry]:
     """
     message_id = int_id(reaction, "message_id")
     old, new = read_emoji(reaction, "old_reaction"), read_emoji(reaction, "new_reaction")
-    sender = _sender(obj(reaction, "user")) if "user" in reaction else _chat_sender(obj(reaction, "actor_chat"))
+    by_person = "user" in reaction
+    sender = people.sender(obj(reaction, "user")) if by_person else people.chat_sender(obj(reaction, "actor_chat"))
     yield Entry(
         kind=Kind.REACTION,
         key=f"r:{message_id}:{sender.user}:{reaction.get('date')}:{' '.join(old)}:{' '.join(new)}",
@@ -237,7 +233,7 @@ def _read_reaction(reaction: Json, update_id: str) -> Iterator[Entry]:
         delivery_id=update_id,
         sent_at=moment(reaction.get("date")),
         data={"old": old, "new": new, "removed": not new},
-        **_chat_fields(obj(reaction, "chat"), reaction),
+        **people.chat_fields(obj(reaction, "chat"), reaction),
     )
 
 
@@ -245,30 +241,30 @@ def _read_own_membership(change: Json, update_id: str) -> Iterator[Parsed]:
     """Read a change of the bot itself: blocked, unblocked, added to a group or removed from it."""
     private = obj(change, "chat").get("type") == "private"
     kind_if_in, kind_if_out = (Kind.FOLLOWED, Kind.BLOCKED) if private else (Kind.JOINED, Kind.LEFT)
-    yield _membership(change, update_id, _sender(obj(change, "from")), kind_if_in, kind_if_out)
+    yield _membership(change, update_id, people.sender(obj(change, "from")), kind_if_in, kind_if_out)
 
 
 def _read_membership(change: Json, update_id: str) -> Iterator[Parsed]:
     """Read a change of another member of a group."""
     user = obj(obj(change, "new_chat_member"), "user")
-    yield _membership(change, update_id, _sender(user), Kind.JOINED, Kind.LEFT)
+    yield _membership(change, update_id, people.sender(user), Kind.JOINED, Kind.LEFT)
 
 
 def _membership(change: Json, update_id: str, sender: Sender, kind_if_in: Kind, kind_if_out: Kind) -> Parsed:
     """Return the entry of a change from out to in, or back. Other changes are only noted."""
     old, new = obj(change, "old_chat_member"), obj(change, "new_chat_member")
-    if _is_member(old) == _is_member(new):
+    if people.is_member(old) == people.is_member(new):
         return Note(reason="rights of a member changed", delivery_id=update_id)
     member = int_id(obj(new, "user"), "id", "user id")
     return Entry(
-        kind=kind_if_in if _is_member(new) else kind_if_out,
+        kind=kind_if_in if people.is_member(new) else kind_if_out,
         key=f"c:{member}:{change.get('date')}:{text(old, 'status')}:{text(new, 'status')}",
         starts_turn=False,
         sender=sender,
         delivery_id=update_id,
         sent_at=moment(change.get("date")),
-        data={"users": [_person(obj(new, "user"))]},
-        **_chat_fields(obj(change, "chat"), change),
+        data={"users": [people.person(obj(new, "user"))]},
+        **people.chat_fields(obj(change, "chat"), change),
     )
 
 
@@ -278,12 +274,12 @@ def _read_join_request(request: Json, update_id: str) -> Iterator[Entry]:
         kind=Kind.UNSUPPORTED,
         key=f"j:{int_id(obj(request, 'from'), 'id', 'user id')}:{request.get('date')}",
         starts_turn=False,
-        sender=_sender(obj(request, "from")),
+        sender=people.sender(obj(request, "from")),
         text=maybe_text(request, "bio"),
         delivery_id=update_id,
         sent_at=moment(request.get("date")),
         data={"content": ["chat_join_request"]},
-        **_chat_fields(obj(request, "chat"), request),
+        **people.chat_fields(obj(request, "chat"), request),
     )
 
 
@@ -301,10 +297,10 @@ def _read_deletions(deletion: Json, update_id: str) -> Iterator[Entry]:
             kind=Kind.DELETE,
             key=f"x:{message_id}",
             starts_turn=False,
-            sender=_sender(chat),
+            sender=people.sender(chat),
             target=message_id,
             delivery_id=update_id,
-            **_chat_fields(chat, deletion),
+            **people.chat_fields(chat, deletion),
         )
 
 
@@ -316,10 +312,10 @@ def _read_unknown(name: str, update: Any, update_id: str) -> Parsed:
         kind=Kind.UNSUPPORTED,
         key=f"d:{update_id}",
         starts_turn=False,
-        sender=_sender(update["from"]),
+        sender=people.sender(update["from"]),
         delivery_id=update_id,
         data={"content": [name]},
-        **_chat_fields(update["chat"], update),
+        **people.chat_fields(update["chat"], update),
     )
 
 
@@ -332,83 +328,3 @@ READERS = {
     "chat_join_request": _read_join_request,
     "deleted_business_messages": _read_deletions,
 }
-
-
-# ---------------------------------------------------------------- who and where
-
-
-def _chat_fields(chat: Json, message: Json) -> dict[str, Any]:
-    """Return the fields of an ``Entry`` that say where it happened.
-
-    The address is merged into the conversation's address. It names the thread even when there is
-    none, because None must replace the thread of an earlier message. The topic of a channel's
-    direct messages is the person's own and stays.
-    """
-    chat_id = int_id(chat, "id", "chat id")
-    thread = int_id(message, "message_thread_id") if message.get("is_topic_message") is True else ""
-    address: dict[str, Any] = {"chat": chat_id, "thread": int(thread) if thread else None}
-    if message.get("business_connection_id") is not None:
-        address["business_connection_id"] = text_id(message, "business_connection_id")
-        chat_id += "@" + address["business_connection_id"]
-    elif message.get("guest_query_id") is not None:
-        address["guest_query_id"] = text_id(message, "guest_query_id")
-        chat_id += "@guest"
-    if "direct_messages_topic" in message:
-        address["direct_topic"] = int(int_id(obj(message, "direct_messages_topic"), "topic_id"))
-    group = chat.get("type", "private") != "private"
-    return {"chat": chat_id, "thread": thread, "address": address, "group": group}
-
-
-def _author(name: str, message: Json) -> Sender:
-    """Return the author of the message in the update's member ``name``.
-
-    With ``sender_chat`` (anonymous admin, linked channel), ``from`` is a placeholder. A channel
-    post may have no ``from``: its author is the channel.
-    """
-    if "sender_chat" in message:
-        return _chat_sender(obj(message, "sender_chat"))
-    if name.endswith("channel_post"):
-        return _chat_sender(obj(message, "chat"))
-    return _sender(obj(message, "from"))
-
-
-def _sender(user: Json) -> Sender:
-    return Sender(
-        user=int_id(user, "id", "user id"),
-        name=full_name(user),
-        username=maybe_text(user, "username"),
-        language=maybe_text(user, "language_code"),
-    )
-
-
-def _chat_sender(chat: Json) -> Sender:
-    """Return a chat (a channel, a group) as the sender."""
-    return Sender(
-        user=int_id(chat, "id", "chat id"), name=maybe_text(chat, "title"), username=maybe_text(chat, "username")
-    )
-
-
-def _person(user: Json) -> dict[str, str]:
-    """Return what ``Entry.data`` keeps of a user."""
-    return {"id": int_id(user, "id", "user id"), "name": full_name(user)}
-
-
-def _is_bot(message: Json) -> bool:
-    """Return True if a bot wrote it. Beside ``sender_chat``, ``from`` is a placeholder."""
-    return "sender_chat" not in message and maybe_obj(message, "from").get("is_bot") is True
-
-
-def _is_member(member: Json) -> bool:
-    """Return True if a member is in the chat. A restricted one may have left it."""
-    status = text(member, "status")
-    return status in ("creator", "administrator", "member") or (
-        status == "restricted" and member.get("is_member") is True
-    )
-
-
-def _for_the_bot(name: str, message: Json) -> bool:
-    """Return True unless it is a channel's post or the owner of a business account wrote it."""
-    if name == "channel_post":
-        return False
-    author = maybe_obj(message, "from").get("id")
-    return "business_connection_id" not in message or author == obj(message, "chat").get("id")
