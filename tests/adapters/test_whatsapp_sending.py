@@ -314,6 +314,17 @@ def test_a_send_goes_to_the_number_with_the_token(graph_api: Any) -> None:
     assert json.loads(sent.data) == message(reply(text="hi"), "Choose")
 
 
+def test_markdown_is_sent_with_whatsapps_marks(graph_api: Any) -> None:
+    graph_api.expect_request("/v26.0/555000/messages", "POST").respond_with_json({"messages": [{"id": "wamid.OUT9"}]})
+    (body,) = WhatsApp().split(ReplyBody(markdown="**Bold** and [a link](https://e.org)"))
+    WhatsApp().send(config(graph_api), reply(text=body.text, markdown=body.markdown))
+    picture = Attachment(kind="image", file_id="f")
+    WhatsApp().send(config(graph_api), reply(text="a", markdown="_a_", media=picture))
+    text, image = (json.loads(request.data) for request, _ in graph_api.log)
+    assert text["text"]["body"] == "*Bold* and a link (https://e.org)"
+    assert image["image"]["caption"] == "_a_"
+
+
 def test_typing_marks_the_message_as_read_and_may_fail(graph_api: Any) -> None:
     for answer, status in (({"success": True}, 200), ({"error": {"code": 131000}}, 500)):
         graph_api.expect_oneshot_request("/v26.0/555000/messages", "POST").respond_with_json(answer, status)

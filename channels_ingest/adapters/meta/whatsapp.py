@@ -14,6 +14,8 @@ import contextlib
 import uuid
 from typing import Any
 
+import msgspec
+
 from channels_ingest.adapters.base import NotRegistered, Option
 from channels_ingest.adapters.meta import graph
 from channels_ingest.adapters.meta.platform import MetaPlatform
@@ -28,6 +30,8 @@ from channels_ingest.adapters.meta.whatsapp_messages import (
 )
 from channels_ingest.adapters.meta.whatsapp_updates import STATUSES, read
 from channels_ingest.adapters.reading import Json
+from channels_ingest.formats.markdown import whatsapp as dialect
+from channels_ingest.formats.markdown.runs import Runs
 from channels_ingest.outbound import http
 from conversations.contracts import (
     Attachment,
@@ -78,6 +82,9 @@ class WhatsApp(MetaPlatform):
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         return list(read(channel, request.body))
 
+    def render(self, runs: Runs) -> str:
+        return dialect.render(runs)
+
     def caption_room(self, media: Attachment) -> int:
         return self.caption_size if MEDIA.get(media.kind, "document") in WITH_CAPTION else 0
 
@@ -87,6 +94,8 @@ class WhatsApp(MetaPlatform):
         if not number or not channel.credentials.get("access_token"):
             return Rejected(reason="the channel has no phone_number_id or no access_token", scope=Scope.CHANNEL)
         try:
+            shown = msgspec.structs.replace(reply.body, text=self.rendered(reply.body))
+            reply = msgspec.structs.replace(reply, body=shown)
             body = message(reply, str(channel.options.get("list_button") or LIST_BUTTON))
             answered = graph.call(channel, f"{number}/messages", body, read_timeout=self.read_timeout_seconds)
         except Unsendable as error:
