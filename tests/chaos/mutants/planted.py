@@ -470,6 +470,13 @@ RACES = (
         Wrapped("conversations.delivering.results:judge", "unknown_is_sent"),
     ),
     mutant(
+        "failure_after_sent_ignored",
+        "a reply that failed after it was sent stays sent",
+        "plain",
+        "I28",
+        Sql("apply_statuses", Assigned("joined", "status"), "r.status"),
+    ),
+    mutant(
         "sorry_overtakes",
         "the sorry text goes out before what was said earlier",
         "sorry_behind",
