@@ -14,6 +14,7 @@ its success code; when the fault is ours it is answered 503, so that the platfor
     channel_setup.py  what a person sets becomes a checked row
     app_setup.py      the same for apps: secrets that several channels share
     checks.py         warns of channels that lack settings
+    fake_platform/    a double of the platforms, for tests and to try everything
     management/       `manage.py` commands
     apps.py           the edge as a Django app
 

@@ -1,7 +1,7 @@
 """What we send to WhatsApp is what Meta published.
 
-The schemas are Meta's own (tests/fixtures/meta-openapi-v23.0.json has source and licence). Where they
-contradict themselves or Meta's newer pages, ``corrected`` says how they are read.
+The schemas are Meta's own. Where they contradict themselves or Meta's newer pages,
+``meta_schema.corrected`` says how they are read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from channels_ingest.adapters.base import NotRegistered
 from channels_ingest.adapters.meta import WhatsApp
@@ -26,9 +25,8 @@ from conversations.contracts import (
     Scope,
     Sent,
 )
-from tests.kit.fixtures import FIXTURES
+from tests.kit.meta_schema import validate, validate_message
 
-PUBLISHED = json.loads((FIXTURES / "meta-openapi-v23.0.json").read_text())["components"]["schemas"]
 TO = {"to": "4915112345678", "recipient": "DE.7001"}
 
 
@@ -51,37 +49,7 @@ def file(kind: str, **more: str) -> Attachment:
     return Attachment(kind=kind, **({"file_id": "900100"} | more))  # type: ignore[arg-type]
 
 
-# ---------------------------------------------------------------- Meta's schema
-
-
-def corrected(schema: Any) -> Any:
-    """Return a published schema as Meta means it.
-
-    Each message is a base and, beside it, a part that allows no other members, not even the base's.
-    ``to`` may be ``recipient`` since user ids came. The pattern of a button's index refuses 0. The
-    body of a list may be longer than that of buttons.
-    """
-    if isinstance(schema, list):
-        return [corrected(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {name: corrected(value) for name, value in schema.items()}
-    for part in found.get("allOf", []):
-        part.pop("additionalProperties", None)
-    if "to" in found.get("required", []):
-        found["required"] = [name for name in found["required"] if name != "to"]
-        found["oneOf"] = [{"required": ["to"]}, {"required": ["recipient"]}]
-    if found.get("pattern") == "^[2-6, 11-14]$":
-        found["pattern"] = "^[0-9]$"
-    if found.get("maxLength") == 1024:
-        found["maxLength"] = 4096
-    return found
-
-
-def validate(name: str, value: Any) -> None:
-    schema = {"$ref": f"#/components/schemas/{name}", "components": {"schemas": corrected(PUBLISHED)}}
-    Draft202012Validator(schema).validate(json.loads(json.dumps(value)))
-
+# ---------------------------------------------------------------- messages
 
 LONG = "Delivery on Thursday between nine and ten"
 MESSAGES = [
@@ -154,7 +122,6 @@ MESSAGES = [
         },
     ),
 ]
-SCHEMAS = {"contacts": "ContactsMessage"}
 
 
 @pytest.mark.parametrize(("kind", "out", "content"), MESSAGES)
@@ -170,7 +137,7 @@ def test_each_reply_becomes_a_message_as_meta_published_it(
         **content,
         "biz_opaque_callback_data": "0f1e",
     }
-    validate(SCHEMAS.get(kind, f"{kind.capitalize()}Message"), sent)
+    validate_message(sent)
 
 
 RECIPIENTS = [

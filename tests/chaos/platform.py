@@ -1,9 +1,9 @@
 """The chat platforms, as a process of their own that the checker can believe.
 
 ``/bot<token>/<method>`` is Telegram and ``/v26.0/...`` WhatsApp: no idempotency keys. ``/keep/<name>`` knows a key for
-ever, ``/forget/<name>`` for 60 s. An *account* is a token or such a path. Behaviours come from the script
-(``kit.doubles``). Accounts that were given limits have token buckets; a call over them gets 429 with the time after
-which there is room again.
+ever, ``/forget/<name>`` for 60 s. An *account* is a token or such a path. Rules, refusals and behaviours are those of
+the product's double (``channels_ingest.fake_platform``). Accounts that were given limits have token buckets; a call over
+them gets 429 with the time after which there is room again.
 
 Every call is one line of JSON, written when it was decided (a call that hangs: when the waiting is over), in the order
 in which the people would see what was accepted.
@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.kit.doubles import TAKING, Double, Rule
+from tests.kit.doubles import Double, Rule, takes
 from tests.kit.stack import ROOT, Process, free_port, wait_until
 
 FORGET_SECONDS = 60.0
@@ -38,7 +38,8 @@ class Accounts(Double):
         self._known = {(line["account"], line["key"]): now for line in read(record) if line["accepted"] and line["key"]}
         self._limits: Limits = {}
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
-        super().__init__(port, record, seed)
+        super().__init__(port, seed=seed)
+        self._file = record.open("a", buffering=1)
 
     def limit(self, limits: Limits) -> None:
         with self._lock:
@@ -74,7 +75,7 @@ class Accounts(Double):
         return account.startswith("keep") or time.monotonic() - at < FORGET_SECONDS
 
     def note(self, call: dict[str, Any], rule: Rule) -> int:
-        taken = rule["do"] == "ok" or rule["do"] in TAKING
+        taken = takes(rule)
         with self._lock:
             repeat = self.knows(call)
             account = account_of(call)
@@ -88,14 +89,14 @@ class Accounts(Double):
             line |= {"accepted": taken and not repeat, "repeat": taken and repeat, "id": self._last_message_id}
             if "retry_after" in rule:
                 line["retry_after"] = rule["retry_after"]
-            assert self._file is not None
             self._file.write(json.dumps(line) + "\n")
             return self._last_message_id
 
-    def control(self, path: str, body: Any) -> bool:
-        if path == "/_limits":
-            self.limit(body)
-        return path == "/_limits" or super().control(path, body)
+    def control(self, path: str, body: Any) -> Any:
+        if path != "/_limits":
+            return super().control(path, body)
+        self.limit(body)
+        return {}
 
 
 def account_of(call: dict[str, Any]) -> str:
