@@ -6,4 +6,6 @@ telegram.py   the Bot API: what a call says, whether it is refused, its answer
 whatsapp.py   the same of WhatsApp's Cloud API
 generic.py    the same of a receiver of the generic channel
 server.py     the HTTP server: a script of misbehaviours, a record of calls
+phones.py     the page ``page/``: what people see and write; signed webhooks (``webhooks.json``), statuses
+demo.py       channels and conversations of ``make demo`` (``demo.json``)
 """

@@ -8,5 +8,6 @@ list_channels.py     what there is, without secrets
 apply_channels.py    channels kept in a file
 register_webhook.py  tells the platform where to post
 send_webhook.py      posts a signed sample to the running server
-setup_demo.py        the demo that `make run` shows
+fake_platform.py     a double of the platforms, with people's phones on a page
+setup_demo.py        the demo that `make run` and `make demo` show
 """
