@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run test test-fast check fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install platforms lock format clean
+.PHONY: help run demo test test-fast check fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install platforms lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -23,6 +23,9 @@ help:  ## this list
 
 run: .venv/local.stamp  ## everything on this machine, on http://127.0.0.1:8000 (PORT=...)
 	@PORT=$(PORT) exec $(BIN)/python -m botproject.local --with-parent
+
+demo: .venv/local.stamp  ## make run, and Telegram and WhatsApp without an account: a double of the platforms on port 8010
+	@PORT=$(PORT) exec $(BIN)/python -m botproject.local --with-parent --demo
 
 test: .venv/dev.stamp  ## all tests, on real Postgres and Valkey (PYTEST_ARGS="-k name -n 0")
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

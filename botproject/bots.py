@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import re
 
+from django.conf import settings
+
+from conversations.contracts import Attachment
 from conversations.registry import bot
 from conversations.turns import Turn
 
@@ -18,6 +21,7 @@ Choices = list[tuple[str, str]]
 TEAS = {"assam": "Assam", "sencha": "Sencha", "rooibos": "Rooibos"}
 # Price of a pack.
 CENTS = {"assam": 690, "sencha": 840, "rooibos": 550}
+SHOP = f"{settings.PUBLIC_URL}/static/shop.png"  # a picture of it
 PACKS = 5  # most packs in one order
 MENU: Choices = [
     ("order", "Order tea"),
@@ -32,6 +36,7 @@ WORDS = {
     "orders": "orders", "status": "orders", "where": "orders",
     "hours": "hours", "open": "hours", "when": "hours",
     "person": "person", "human": "person", "agent": "person", "complaint": "person",
+    "shop": "shop", "photo": "shop", "picture": "shop",
     "forget": "forget",
 }  # fmt: skip
 
@@ -80,6 +85,8 @@ def answer(turn: Turn, wish: str) -> None:
             list_orders(turn)
         case "hours":
             offer(turn, "We are open Monday to Saturday, 9:00 to 18:30. You can order here at any time.")
+        case "shop":
+            turn.reply("This is our shop.", media=Attachment(kind="image", url=SHOP))
         case "person":
             hand_over(turn)
         case "forget":

@@ -228,6 +228,7 @@ USE_TZ = True
 CHAT_CHANNEL = env("CHAT_CHANNEL", default="")  # public id of the web channel at /; under LOCAL the first one
 ADMIN_PATH = env("ADMIN_PATH", default="admin/")
 STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "botproject" / "static"]
 STATIC_ROOT = DATA_DIR / "static" if LOCAL else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True
 if LOCAL:

@@ -1,6 +1,7 @@
 """`make run`:
 
-start servers, create tables and the demo, run web and worker of the Procfile until Ctrl-C.
+start servers, create tables and the demo, run web and worker of the Procfile until Ctrl-C. With
+``--demo`` (`make demo`) a double of the platforms runs beside them and plays conversations.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from conversations.workers.supervisor import PR_SET_PDEATHSIG, Command, Supervis
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The processes of the Procfile that run here.
 PROCESSES = ("web", "worker")
+# The double's port is so many above ours.
+PHONES_ABOVE = 10
 # Seconds to wait for the pages. Larger: a failure is reported later. Smaller: on a slow machine a
 # good start is reported as a failure.
 UP_SECONDS = 60.0
@@ -43,7 +46,7 @@ def main() -> int:
         stop_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return run(data_directory(), wanted_port())
+        return run(data_directory(), wanted_port(), "--demo" in sys.argv[1:])
     except KeyboardInterrupt:
         return 130
     except (AlreadyRunning, NoBinary, Refused, ServerFailed) as error:
@@ -51,19 +54,21 @@ def main() -> int:
         return 1
 
 
-def run(directory: Path, port: int) -> int:
-    """Start servers, prepare the database, and run web and worker until they end."""
+def run(directory: Path, port: int, with_phones: bool) -> int:
+    """Start servers, prepare the database, and run web, worker and perhaps the double until they end."""
+    phones = port + PHONES_ABOVE if with_phones else 0
     with contextlib.ExitStack() as stack:
         with timed("Postgres and Valkey"):
             servers = stack.enter_context(servers_of(directory))
         end_leftovers(directory)
-        require_free(port)
+        for taken in (port, *([phones] if phones else [])):
+            require_free(taken)
         report_other_data(servers)
         environment = environment_of(directory, servers, port)
         write_environment(directory, environment)
         os.environ.update(environment)
-        prepare_database(directory)
-        code = supervise(directory, servers, port)
+        prepare_database(directory, phones)
+        code = supervise(directory, servers, port, phones)
         say("stopping the servers")
     return code
 
@@ -78,13 +83,13 @@ def servers_of(directory: Path) -> contextlib.AbstractContextManager[Servers]:
     )
 
 
-def prepare_database(directory: Path) -> None:
-    """Create or migrate the tables, then the demo channel and the admin's account."""
+def prepare_database(directory: Path, phones: int) -> None:
+    """Create or migrate the tables, then the demo's channels and the admin's account."""
     with timed("tables"):
         manage("release")
     keep_secret(directory / "admin_password")
     with timed("demo"):
-        manage("setup_demo")
+        manage("setup_demo", *(["--phones", f"http://127.0.0.1:{phones}"] if phones else []))
 
 
 def manage(*arguments: str) -> None:
@@ -101,18 +106,18 @@ def manage(*arguments: str) -> None:
         raise Refused(f"`manage.py {arguments[0]}` failed, see above.")
 
 
-def supervise(directory: Path, servers: Servers, port: int) -> int:
+def supervise(directory: Path, servers: Servers, port: int, phones: int) -> int:
     """Run web and worker until Ctrl-C, and restart a server that dies. Returns the exit code."""
     os.chdir(CHECKOUT)
-    supervisor = Supervisor(commands(directory, port))
+    supervisor = Supervisor(commands(directory, port, phones))
     servers.watch(supervisor.say)
-    box = welcome(directory, port)
+    box = welcome(directory, port, phones)
     threading.Thread(target=announce, args=(supervisor, port, box), daemon=True).start()
     return supervisor.run()
 
 
-def commands(directory: Path, port: int) -> list[Command]:
-    """Return the Procfile's processes with the environment that they need here."""
+def commands(directory: Path, port: int, phones: int) -> list[Command]:
+    """Return the Procfile's processes, and the double, with the environment that they need here."""
     environment = {
         "PORT": str(port),
         "BIND": "127.0.0.1",
@@ -121,9 +126,12 @@ def commands(directory: Path, port: int) -> list[Command]:
     }
     if not wants_colour(sys.stdout.buffer):
         environment["NO_COLOR"] = "1"
-    lines = procfile()
+    lines = {name: line for name, line in procfile().items() if name in PROCESSES}
+    if phones:
+        lines["phones"] = f"python manage.py fake_platform --demo --port {phones}"
     return [
-        Command(name=name, argv=["/bin/sh", "-c", f"exec {lines[name]}"], environment=environment) for name in PROCESSES
+        Command(name=name, argv=["/bin/sh", "-c", f"exec {line}"], environment=environment)
+        for name, line in lines.items()
     ]
 
 
@@ -156,12 +164,13 @@ def answers(port: int) -> bool:
         return False
 
 
-def welcome(directory: Path, port: int) -> str:
+def welcome(directory: Path, port: int, phones: int) -> str:
     """Return a box with the addresses and the admin's password."""
     address = f"http://127.0.0.1:{port}"
     password = (directory / "admin_password").read_text().strip()
     rows = [
         f"Chat      {address}/",
+        *([f"Phones    http://127.0.0.1:{phones}/"] if phones else []),
         f"Admin     {address}/admin/",
         f"          user admin, password {password}",
         f"Health    {address}/healthz/",

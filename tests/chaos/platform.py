@@ -2,8 +2,8 @@
 
 ``/bot<token>/<method>`` is Telegram and ``/v26.0/...`` WhatsApp: no idempotency keys. ``/keep/<name>`` knows a key for
 ever, ``/forget/<name>`` for 60 s. An *account* is a token or such a path. Rules, refusals and behaviours are those of
-the product's double (``channels_ingest.fake_platform``). Accounts that were given limits have token buckets; a call over
-them gets 429 with the time after which there is room again.
+the product's double (``channels_ingest.fake_platform``). Accounts that were given limits have token buckets; a call
+over them gets 429 with the time after which there is room again.
 
 Every call is one line of JSON, written when it was decided (a call that hangs: when the waiting is over), in the order
 in which the people would see what was accepted.

@@ -1,4 +1,4 @@
-"""`manage.py setup_demo`: create what `make run` shows, a chat page with the demo bot and an admin.
+"""`manage.py setup_demo`: create what `make run` and `make demo` show: channels with the demo bot, and an admin.
 
 It needs LOCAL.
 """
@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from channels_ingest import channel_setup
+from channels_ingest.fake_platform import demo
 from conversations import runtime
 from conversations.models import Channel, Installation
 
@@ -25,12 +26,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Command(BaseCommand):
     help = "Create the demo's tenant, channel and admin account where they are missing."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--phones", default="", metavar="URL", help="also channels at this double")
+
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.LOCAL:
             raise CommandError("setup_demo is for `make run`: LOCAL is not set")
         follow_port()
         if not Channel.objects.filter(platform="web").exists():
             channel_setup.apply("web", "Demo", tenant="Demo", given={}, bot="demo")
+        if options["phones"]:
+            demo.set_up(options["phones"])
         make_admin()
 
 
