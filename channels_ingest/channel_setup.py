@@ -33,6 +33,8 @@ OPTIONS = (
     Option(name="unknown_policy", help="resend or ask", pattern="resend|ask"),
     Option(name="group_lane", help="user or chat", pattern="user|chat"),
     Option(name="sorry_text", help="what a person reads when a message could not be handled", pattern=r"(?s).{1,1000}"),
+    Option(name="opt_out_words", help="words that stop our messages (stop,baja), or off", pattern=".{1,500}"),
+    Option(name="opt_in_words", help="words that end that (start,alta)", pattern=".{1,500}"),
     Option(
         name="limits",
         help="default, off, or overrides such as channel:80/1s,chat:1/1s",

@@ -13,7 +13,7 @@ import base64
 import datetime as dt
 import enum
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -69,6 +69,15 @@ class Kind(enum.StrEnum):
     UNSUPPORTED = "unsupported"  # a message of a kind that the adapter cannot read
 
 
+class Wish(enum.StrEnum):
+    """What a person says about our messages to them. ``conversations.storing.wishes`` keeps it."""
+
+    NOTHING = "nothing"  # no message at all: STOP
+    ALL = "all"  # messages again: START
+    NO_MARKETING = "no_marketing"  # nothing that advertises
+    MARKETING = "marketing"  # what advertises again
+
+
 class Attachment(Struct, frozen=True):
     """A part of a message that is not text.
 
@@ -121,6 +130,7 @@ class Entry(Struct, frozen=True):
     ``group``: True if more than one person may write in this chat.
     ``channel_ref``: the platform's id of the channel that it is for, where one webhook serves all
     channels of an app; empty: the channel of the webhook's URL.
+    ``wish``: one of ``Wish``, where the platform says it; storing recognises STOP and START.
     """
 
     kind: Kind
@@ -146,6 +156,7 @@ class Entry(Struct, frozen=True):
     address: Mapping[str, Any] = {}
     group: bool = False
     channel_ref: str = ""
+    wish: str = ""
     data: Mapping[str, Any] = {}  # further values to keep, as JSON
     raw: bytes = b""  # its own bytes, for quarantine, where a request holds many
 
@@ -153,7 +164,7 @@ class Entry(Struct, frozen=True):
 class StatusUpdate(Struct, frozen=True):
     """A platform's report on one of our replies: ``status`` is sent, delivered, read or failed.
 
-    ``channel_ref``: as in ``Entry``.
+    ``scope``: what a failure concerns, one of ``Scope``. ``channel_ref``: as in ``Entry``.
     """
 
     platform_id: str
@@ -161,6 +172,7 @@ class StatusUpdate(Struct, frozen=True):
     chat: str = ""
     key: str = ""  # our idempotency key, if the platform returns it
     error: str = ""
+    scope: str = "reply"
     delivery_id: str = ""
     channel_ref: str = ""
 
@@ -329,10 +341,12 @@ class OutboundReply(Struct, frozen=True):
 
 
 class Scope(enum.StrEnum):
-    """What a permanent refusal concerns: this reply, the conversation, or all of the channel."""
+    """What a permanent refusal concerns: this reply, more of the conversation, or all of the channel."""
 
     REPLY = "reply"
-    CONVERSATION = "conversation"
+    WINDOW = "window"  # free text, until the person writes: ``Adapter.window_seconds`` are over
+    MARKETING = "marketing"  # what advertises: this person does not want it
+    CONVERSATION = "conversation"  # everything, until the person writes: they cannot be reached
     CHANNEL = "channel"
 
 
@@ -401,6 +415,9 @@ class Adapter(Protocol):
     limits: Sequence[Limit]
     channel_noun: str
     channel_ref_option: str
+    window_seconds: float
+    opt_out_words: Collection[str]
+    opt_in_words: Collection[str]
 
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None: ...
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -101,6 +101,10 @@ class Adapter(abc.ABC):
     statuses: ClassVar[Sequence[str]] = ()  # what the platform reports of replies that it took
     shows_typing: ClassVar[bool] = False  # people see that an answer is being written
     window_seconds: ClassVar[float] = math.inf  # for so long after a person's message we may write
+    # A message that is one of these words, in lower case, opts its sender out, or in again. None
+    # where people can block us and the platform says so.
+    opt_out_words: ClassVar[Collection[str]] = frozenset()
+    opt_in_words: ClassVar[Collection[str]] = frozenset({"start", "unstop", "subscribe", "opt in", "opt-in", "optin"})
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
     shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET

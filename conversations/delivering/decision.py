@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from conversations import registry
 from conversations.contracts import ChannelConfig
 from conversations.delivering.lane import Lane
 from conversations.delivering.results import SETTLED, Next, Step
@@ -12,6 +13,13 @@ from conversations.delivering.results import SETTLED, Next, Step
 # Waits up to this many seconds stay in this process; for longer ones the lane is released, with the
 # time in its row. Longer: fewer writes, and more lanes to find again if the process dies.
 STAY_SECONDS = 5.0
+# Why a reply may not pass the gate (``migrations/sql/gate.sql``) -> words for staff.
+GATE = {
+    "opted_out": "the person wants no more messages from us",
+    "unreachable": "the person cannot be reached since they blocked the bot",
+    "no_marketing": "the person does not want marketing messages from us",
+    "window": "more than {hours:g} hours since the person's last message: only a template can be sent",
+}
 
 
 class Do(enum.Enum):
@@ -81,7 +89,7 @@ def may_start(reply: Next, channel: ChannelConfig, facts: Facts, probe: bool) ->
     """
     if reply.status != "pending":
         return Do.RELEASE
-    if refused := refusal(reply):
+    if refused := refusal(reply, channel):
         return refused
     if facts.stopping or facts.held or not channel.active or (facts.paused and not probe):
         return Do.RELEASE
@@ -91,21 +99,22 @@ def may_start(reply: Next, channel: ChannelConfig, facts: Facts, probe: bool) ->
     return None
 
 
-def refusal(reply: Next) -> Refuse | None:
+def refusal(reply: Next, channel: ChannelConfig) -> Refuse | None:
     """Return how a pending reply is settled that must not be sent; else None."""
     if reply.author == "bot" and reply.sequence <= reply.cancelled_through:
         return Refuse("cancelled", "a person took over before it started")
     if reply.expired:
         return Refuse("expired", "its time passed before it could be sent")
-    if reply.unreachable and reply.author != "person":
-        return Refuse("parked", "the person cannot be reached since they blocked the bot")
+    if reply.refusal:
+        hours = registry.adapter(channel.platform).window_seconds / 3600
+        return Refuse("parked", GATE[reply.refusal].format(hours=hours))
     return None
 
 
 def may_wait_for_intent(step: Step | None) -> bool:
     """Return True if a result may be written together with the next intent.
 
-    False if it must be written first: the reply is not settled yet, or the person has become
-    unreachable.
+    False if it must be written first: the reply is not settled yet, or the gate may stop the next
+    one because of it.
     """
-    return step is None or (step.status in SETTLED and not step.unreachable)
+    return step is None or (step.status in SETTLED and not step.stops)

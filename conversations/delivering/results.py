@@ -40,7 +40,8 @@ SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
 class Next(msgspec.Struct, frozen=True, array_like=True):
     """A row of ``fetch_replies.sql``: a lane (conversation), its reply, and the message answered.
 
-    ``id`` is the conversation's; ``reply_id`` is None for a lane with nothing left. ``answers`` is
+    ``id`` is the conversation's; ``reply_id`` is None for a lane with nothing left. ``refusal``: why
+    the gate stops it, a word of ``decision.GATE``; None if it may go out. ``answers`` is
     the platform's id of the message that the reply answers. ``intent_number``: of the reply's
     newest intent. ``sent_ago``: seconds since the lane's last send; ``wait``: seconds until the
     reply's next attempt; ``age``: seconds since it was made.
@@ -52,7 +53,7 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
     user: str
     is_group: bool
     address: Any
-    unreachable: bool
+    refusal: str | None
     cancelled_through: int
     sent_ago: float | None
     reply_id: int | None
@@ -75,6 +76,8 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A result, an intent, or both, of one lane. An item of ``commit_sends.sql``.
 
     ``number``: of the intent whose result this is. ``intent_number``: of the intent before this one.
+    ``stops``: what the platform refuses besides this reply, a ``Scope``; ``window_s``: the seconds
+    of the platform's window. Both are for ``stop_lanes.sql``.
     """
 
     ord: int = -1
@@ -91,7 +94,8 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     delay: float | None = None
     platform_id: str | None = None
     error: str | None = None
-    unreachable: bool = False
+    stops: str | None = None
+    window_s: float | None = None
     new_chat: str | None = None
     intent_claim: str | None = None
     intent_id: int | None = None
@@ -140,10 +144,10 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
             return result(sending, claim, "pending", delay=0.0, error=outcome.reason, new_chat=new_chat)
         case Rejected(scope=Scope.CHANNEL, new_chat=""):
             return result(sending, claim, "pending", attempts_after=reply.attempts, delay=1.0, error=outcome.reason)
-        case Rejected():
-            return result(
-                sending, claim, "parked", error=outcome.reason, unreachable=outcome.scope is Scope.CONVERSATION
-            )
+        case Rejected(reason=reason, scope=scope):
+            window_s = registry.adapter(channel.platform).window_seconds if scope is Scope.WINDOW else None
+            stops = None if scope is Scope.REPLY else scope.value
+            return result(sending, claim, "parked", error=reason, stops=stops, window_s=window_s)
         case _:
             return retry(sending, claim, channel, outcome, paused)
 
@@ -182,7 +186,8 @@ def result(
     delay: float | None = None,
     platform_id: str | None = None,
     error: str | None = None,
-    unreachable: bool = False,
+    stops: str | None = None,
+    window_s: float | None = None,
     new_chat: str | None = None,
 ) -> Step:
     """Return the step that writes ``status``, only if the reply is still as ``reply`` says.
@@ -203,7 +208,8 @@ def result(
         delay=delay,
         platform_id=platform_id,
         error=clean_text(error, 300) if error is not None else None,
-        unreachable=unreachable,
+        stops=stops,
+        window_s=window_s,
         new_chat=new_chat,
     )
 

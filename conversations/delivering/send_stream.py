@@ -7,7 +7,7 @@ where nothing before it is unsettled (``sql/commit_sends.sql``).
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -47,10 +47,12 @@ class SendStream(Stream[Step, Written]):
         begun_at = time.monotonic()
         for number, item in enumerate(items):
             item.ord = number
-        statements: Mapping[str, database.Statement] = {
+        statements: dict[str, database.Statement] = {
             "lock": (sql("lock_ids"), {"ids": [item.id for item in items]}),
             "sends": (sql("commit_sends"), {"items": as_json(items)}),
         }
+        if stops := [_stop(item) for item in items if item.stops]:
+            statements["stops"] = (sql("stop_lanes"), {"items": as_json(stops)})
         rows = sorted(database.transaction(connection, statements)["sends"])
         if any(item.reply_id is not None for item in items):
             failpoint("D4")
@@ -58,6 +60,11 @@ class SendStream(Stream[Step, Written]):
             LANE_LOCKED if busy else Written(result, intent, status, more, begun_at)
             for _, result, intent, busy, status, more in rows
         ]
+
+
+def _stop(item: Step) -> dict[str, Any]:
+    """Return what a refusal stops, as ``stop_lanes.sql`` reads it."""
+    return {"reply_id": item.reply_id, "scope": item.stops, "window_s": item.window_s}
 
 
 SENDS = SendStream()

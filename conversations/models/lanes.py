@@ -46,6 +46,10 @@ class Conversation(models.Model):
     wait_until = models.DateTimeField(null=True)
     # No send of a bot reply up to this number starts any more
     cancelled_through = models.BigIntegerField(db_default=0)
+    # The gate in front of the outbox, see migrations/sql/gate.sql
+    window_until = models.DateTimeField(null=True)  # free text may go out until then; null: the platform decides
+    opted_out_at = models.DateTimeField(null=True)  # the person wants no message
+    no_marketing_since = models.DateTimeField(null=True)  # the person wants nothing that advertises
     unreachable_since = models.DateTimeField(null=True)  # the person blocked us
     last_sent_at = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)  # when the sweeper looks for work in handling

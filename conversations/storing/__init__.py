@@ -3,6 +3,7 @@
 intake.py         accept() and store(): COMMIT, or the spool
 routing.py        which channel of an app an entry is for
 rows.py           an adapter's entries as rows; pure
+wishes.py         what a message says about ours: until when they may come, and whether
 store_stream.py   many requests, one transaction
 statuses.py       what platforms report of our replies: delivered, read, failed
 late_replies.py   replies that an http bot posts after its turn

@@ -11,6 +11,7 @@ import msgspec
 from conversations import crypto, installation
 from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
+from conversations.storing import wishes
 
 # The headers that are stored; others may hold a signature or a token.
 KEPT_HEADERS = frozenset(
@@ -39,7 +40,7 @@ class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     ``ord``: its index in the batch. ``entry``: its index in the request. ``user``: '' if all people
     of a group share one lane. ``identity``, ``content_hash``: hexadecimal; the same identity is the
-    same message, and other content under it is a conflict.
+    same message, and other content under it is a conflict. ``wish`` is for ``apply_wishes.sql``.
     """
 
     ord: int = -1
@@ -61,6 +62,8 @@ class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     receipt_id: int = 0
     entry: int = 0
     address: Mapping[str, Any] | None = None
+    window_until: str | None = None
+    wish: str = ""
 
 
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -247,7 +250,7 @@ def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -
 
     A settle window (a wait in which late messages are sorted) needs the platform's order key.
     """
-    key = installation.identity_key()
+    key, entry = installation.identity_key(), wishes.with_wish(channel, entry)
     settle_ms = int(channel.options.get("settle_ms") or 0) if entry.order_key is not None else 0
     return MessageRow(
         channel_id=channel.id,
@@ -267,6 +270,8 @@ def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -
         settle_ms=settle_ms,
         entry=place,
         address=clean_tree(entry.address) or None,
+        window_until=wishes.window_until(channel, entry),
+        wish=entry.wish,
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import psycopg
 
-from conversations import runtime
-from conversations.contracts import ChannelConfig, StatusUpdate
+from conversations import registry, runtime
+from conversations.contracts import ChannelConfig, Scope, StatusUpdate
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
@@ -29,6 +29,10 @@ AGAIN_SECONDS = 3.0
 # Statuses in memory that wait for their second write; further ones are written only once. Larger:
 # more memory. Smaller: under load, more replies never show that they were delivered.
 WAITING = 10_000
+
+# Scopes of a failure that stop more than the reply that failed. CONVERSATION is not among them: a
+# status comes late, and the person may have written since.
+WIDER = frozenset({Scope.WINDOW, Scope.MARKETING})
 
 StatusItem = tuple[ChannelConfig, StatusUpdate]
 
@@ -53,6 +57,8 @@ class StatusStream(Stream[StatusItem, str]):
     def write(self, connection: psycopg.Connection[Any], items: Sequence[StatusItem]) -> Sequence[str | LaneLocked]:
         values = {"items": as_json([_values(place, *item) for place, item in enumerate(items)])}
         statements = {"lock": (sql("lock_status_lanes"), values), "apply": (sql("apply_statuses"), values)}
+        if stops := [_stop(*item) for item in items if item[1].scope in WIDER]:
+            statements["stops"] = (sql("stop_lanes"), {"items": as_json(stops)})
         rows = database.transaction(connection, statements)["apply"]
         return [LANE_LOCKED if outcome == "busy" else outcome for _, outcome in rows]
 
@@ -70,6 +76,13 @@ def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[st
         "status": clean_text(update.status)[:10],
         "error": clean_text(update.error, 500),
     }
+
+
+def _stop(channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:
+    """Return what a failure stops, as ``stop_lanes.sql`` reads it."""
+    window_s = registry.adapter(channel.platform).window_seconds
+    platform_id = clean_text(update.platform_id or update.key, 300)
+    return {"channel_id": channel.id, "platform_id": platform_id, "scope": update.scope, "window_s": window_s}
 
 
 def _key(update: StatusUpdate) -> str | None:

@@ -113,6 +113,8 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         counts = [_counts(receipt, firsts_of_twins.get(receipt.id, ())) for receipt in receipts.values()]
         values = {"items": as_json(rows), "receipts": as_json(counts)}
         statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
+        if wished := [_wish(row) for row in rows if row.wish]:
+            statements["wishes"] = (sql("apply_wishes"), {"items": as_json(wished)})
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
             statements["release"] = (sql("release_lanes"), {"ids": None})
         if "contacts" in statements:  # after the lanes: the order of locks
@@ -241,6 +243,11 @@ def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
         "quarantined": receipt.quarantined,
         "twins": twins,
     }
+
+
+def _wish(row: MessageRow) -> dict[str, Any]:
+    """Return what a message says about ours, as ``apply_wishes.sql`` reads it."""
+    return {name: getattr(row, name) for name in ("ord", "identity", "receipt_id", "entry", "wish")}
 
 
 def _bodies(receipts: Iterable[Receipt]) -> dict[str, Any]:

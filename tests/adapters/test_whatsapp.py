@@ -9,7 +9,7 @@ import pytest
 
 from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.meta.whatsapp_updates import NOTED, READERS
-from conversations.contracts import Entry, Note, Parsed, StatusUpdate
+from conversations.contracts import Entry, Note, Parsed, Scope, StatusUpdate
 from tests.adapters.test_fixtures import Row, read
 from tests.kit.fixtures import FIXTURES, channel, incoming, names, parse
 
@@ -227,7 +227,7 @@ def test_a_failed_status_says_why_in_plain_words() -> None:
         "131047 more than 24 hours since the person's last message: only a template can be sent"
         " (More than 24 hours have passed.)"
     )
-    assert (status.platform_id, status.chat) == ("wamid.OUT1", "DE.7001")
+    assert (status.platform_id, status.chat, status.scope) == ("wamid.OUT1", "DE.7001", Scope.WINDOW)
 
 
 def test_what_surrounds_a_message_is_kept() -> None:

@@ -16,8 +16,10 @@ from conversations.contracts import Deferred, Failed, Rejected, Scope, Sent, Unk
 # Meta's codes -> what a refusal concerns. Written down from Meta's pages, not from the adapter.
 REFUSALS = {
     Scope.REPLY: "100 131008 131009 131051 131053 132000 132001 132005 132007 132012 132015 132016 132068 132069"
-    " 135000 131021 130472 131049 131050 131062 131063 131052",
-    Scope.CONVERSATION: "131047 131026 131030 130403 470",
+    " 135000 131021 130472 131049 131062 131063 131052",
+    Scope.WINDOW: "131047 470",
+    Scope.MARKETING: "131050",
+    Scope.CONVERSATION: "131026 131030 130403",
     Scope.CHANNEL: "190 0 3 10 200 241 299 131005 368 131031 131042 131045 33 133010 131037 130497",
 }
 WAITING = {130429: "channel", 131056: "chat", 131048: "channel", 131064: "channel", 80007: "channel", 4: "channel"}

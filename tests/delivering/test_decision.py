@@ -22,7 +22,7 @@ CHANNEL = ChannelConfig(
 )  # fmt: skip
 OFF = msgspec.structs.replace(CHANNEL, active=False)
 PENDING = Next(
-    id=1, channel_id=1, chat="ada", user="ada", is_group=False, address={}, unreachable=False, cancelled_through=0,
+    id=1, channel_id=1, chat="ada", user="ada", is_group=False, address={}, refusal=None, cancelled_through=0,
     sent_ago=None, reply_id=70, sequence=7, author="bot", status="pending", attempts=0,
     intent_number=0, wait=None, expired=False, key=uuid.uuid4(), body={"text": "hi"}, claimed_by=None, age=0.0,
     answers=None, identity=None,
@@ -51,7 +51,7 @@ BLOCKED = ended(Rejected(reason="blocked", scope=Scope.CONVERSATION))
         ({"cancelled_through": 7, "author": "system"}, {}, START),
         ({"cancelled_through": 6}, {}, START),
         ({"expired": True}, {"paused": True}, Refuse("expired", "its time passed before it could be sent")),
-        ({"unreachable": True, "author": "person"}, {}, START),
+        ({"refusal": "opted_out"}, {"paused": True}, Refuse("parked", "the person wants no more messages from us")),
         # sending is stopped
         ({}, {"stopping": True}, RELEASE),
         ({}, {"held": True}, RELEASE),
@@ -77,12 +77,6 @@ def test_a_result_that_decides_about_the_next_reply_is_written_first(result: Ste
     lane = lane_with({})
     lane.result = result
     assert decide(lane, Facts()) is WRITE
-
-
-def test_a_reply_to_an_unreachable_person_is_parked() -> None:
-    decision = decide(lane_with({"unreachable": True}), Facts())
-    assert isinstance(decision, Refuse)
-    assert decision.status == "parked"
 
 
 def test_a_probe_is_tried_while_the_channel_is_paused_and_before_its_time_and_not_where_it_is_off() -> None:

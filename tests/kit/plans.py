@@ -272,6 +272,8 @@ def _store(run: Watched) -> list[int]:
     bodies = {"ids": [9_000_001], "headers": "[{}]", "bodies": [b"body"]}
     rows = run.file("store_messages", items=json.dumps(items), receipts=json.dumps(receipts), **bodies)
     assert sorted(str(verdict) for _, verdict, _ in rows) == ["", "duplicate", "stored", "stored"]
+    wish = {"ord": 0, "identity": "aa" * 16, "receipt_id": 9_000_001, "entry": 0, "wish": "no_marketing"}
+    run.file("apply_wishes", items=json.dumps([wish]))
     assert len(run.file("release_lanes", ids=None)) == 1
     run.file("update_contacts", items=people.replace("New", "Newer"))
     aside = {"channel_id": 1, "receipt_id": 9_000_001, "entry": 0, "reason": "x", "body": b"x", "fingerprint": b"x"}
@@ -308,6 +310,11 @@ def _deliver(run: Watched, lanes: list[int]) -> None:
     said = [{"ord": 0, "channel_id": 1, "platform_id": "new:1:0", "status": "read", "error": ""}]
     run.file("lock_status_lanes", items=json.dumps(said))
     assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
+    stops = [{"reply_id": rows[0][9], "scope": "conversation"},
+             {"channel_id": 1, "platform_id": "new:1:0", "scope": "window", "window_s": 60.0}]  # fmt: skip
+    run.file("stop_lanes", items=json.dumps(stops))
+    run.connection.execute("UPDATE conversation SET opted_out_at = now() WHERE id = ANY (%s)", [lanes])
+    run.file("fetch_replies", ids=lanes)
     run.file("skip_settled", id=lanes[0], sequence=2)
     run.file("end_waits", channel=1, before=early_retry.NEVER, tried=10.0, lanes=1_000)
 

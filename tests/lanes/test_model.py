@@ -70,8 +70,8 @@ MACHINES = ["1 s", "3 s", "12 s", "60 s", "window ends", "window ends", "sweep",
             "sender buried", "timer", "timer not due"]  # fmt: skip
 TURNS = ["answers", "answers", "answers", "fails", "hands over", "fails with everybody"]
 VERBS = ["take over or hand back", "take over or hand back, nothing answered", "answer", "retry", "skip", "park",
-         "unpark", "replay", "pause or resume"]  # fmt: skip
-SENDING_VERBS = [*VERBS[:3], "its sender is buried"]
+         "unpark", "replay", "pause or resume", "opt out or in"]  # fmt: skip
+SENDING_VERBS = [*VERBS[:3], VERBS[-1], "its sender is buried"]
 UNSETTLED = {"pending", "sending", "unknown"}
 ANSWERS = {*UNSETTLED, "sent"}
 ENDINGS: dict[str, Outcome] = {
@@ -87,6 +87,7 @@ ENDINGS: dict[str, Outcome] = {
 LOOK = """
 SELECT c.id, c.next_sequence, c.last_sequence, c.epoch, c.mode, c.paused_at IS NOT NULL, c.blocked, c.attempts,
        c.cancelled_through, c.last_reply_sequence, c.next_reply_sequence, c.unreachable_since IS NOT NULL,
+       c.opted_out_at IS NOT NULL,
        c.due_at IS NOT NULL, c.due_at >= c.not_before, c.due_at <= greatest(c.not_before, now()) + interval '11 s',
        c.wait_until IS NOT NULL, c.send_due_at IS NOT NULL,
        (SELECT coalesce(s.state -> 'seen', '[]') FROM conversation_state s WHERE s.conversation_id = c.id),
@@ -125,6 +126,7 @@ class Seen(NamedTuple):
     last_reply: int
     next_reply: int
     unreachable: bool
+    opted_out: bool
     is_due: bool
     keeps_retry_time: bool | None
     due_in_time: bool | None
@@ -174,6 +176,7 @@ class Lane:
     attempts: int = 0
     cancelled: int = 0
     unreachable: bool = False
+    opted_out: bool = False
     written: list[Written] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     handled: list[int] = field(default_factory=list)  # by the bot
@@ -498,6 +501,10 @@ class Lanes(RuleBasedStateMachine):
                 self._put_back(it, seen, verb, message)
             case "pause or resume":
                 self._pause_or_resume(it)
+            case "opt out or in":
+                self._act(True, actions.set_opt_out, it.id, self.anna, "why", out=not it.opted_out)
+                it.unreachable &= not it.opted_out
+                it.opted_out = not it.opted_out
 
     def _change_who_answers(self, lane: Lane, seen: actions.Seen, skip_answered: bool) -> None:
         if lane.mode == "human":
@@ -649,7 +656,7 @@ class Lanes(RuleBasedStateMachine):
         if not replies or replies[0].status != "pending":
             return None
         reply, *behind = replies
-        refusal = decision.refusal(reply)
+        refusal = decision.refusal(reply, self.channel)
         if refusal is not None:
             self._write_step(number, results.result(reply, None, refusal[0], error=refusal[1]))
             return None
@@ -670,7 +677,7 @@ class Lanes(RuleBasedStateMachine):
             decision.may_wait_for_intent(step)
             and after is not None
             and after.status == "pending"
-            and not decision.refusal(after)
+            and not decision.refusal(after, self.channel)
         )
         if after is not None and rides:
             step = _with_intent(step, after, claim)
@@ -695,7 +702,7 @@ class Lanes(RuleBasedStateMachine):
         back = step.status == "pending" and self._is_draft(lane, answer)
         answer.status, answer.claim = "cancelled" if back else step.status, None
         answer.attempts = answer.attempts if step.attempts_after is None else step.attempts_after
-        lane.unreachable |= step.unreachable
+        lane.unreachable |= step.stops == Scope.CONVERSATION
         return True
 
     def _intent(self, lane: Lane, step: Step) -> bool:
@@ -705,7 +712,8 @@ class Lanes(RuleBasedStateMachine):
         if step.sequence is not None and lane.answers[step.sequence - 1].status in UNSETTLED:
             return False
         answer = lane.answers[step.intent_sequence - 1]
-        may = not self._is_draft(lane, answer) and (answer.author == "person" or not self._was_unreachable(lane, step))
+        reachable = answer.author == "person" or not self._was_unreachable(lane, step)
+        may = not self._is_draft(lane, answer) and reachable and not lane.opted_out
         as_known = (answer.status, answer.number) == ("pending", step.intent_number)
         if not may or not as_known or lane.unsettled_before(step.intent_sequence):
             return False
@@ -714,7 +722,7 @@ class Lanes(RuleBasedStateMachine):
         return True
 
     def _was_unreachable(self, lane: Lane, step: Step) -> bool:
-        return lane.unreachable and not step.unreachable  # what blocks rides with no intent
+        return lane.unreachable and not step.stops  # what blocks rides with no intent
 
     @rule(call=calls)
     def a_sender_is_buried(self, call: Call) -> None:
@@ -769,10 +777,11 @@ class Lanes(RuleBasedStateMachine):
     def _agrees(self, lane: Lane, seen: Seen) -> None:
         assert {"next": seen.next, "last": seen.last, "epoch": seen.epoch, "mode": seen.mode, "paused": seen.paused,
                 "blocked": seen.blocked, "attempts": seen.attempts, "cancelled": seen.cancelled,
-                "unreachable": seen.unreachable, "last reply": seen.last_reply} == \
+                "unreachable": seen.unreachable, "opted out": seen.opted_out, "last reply": seen.last_reply} == \
                {"next": lane.next, "last": lane.last, "epoch": lane.epoch, "mode": lane.mode, "paused": lane.paused,
                 "blocked": lane.blocked, "attempts": lane.attempts, "cancelled": lane.cancelled,
-                "unreachable": lane.unreachable, "last reply": len(lane.answers)}  # fmt: skip
+                "unreachable": lane.unreachable, "opted out": lane.opted_out,
+                "last reply": len(lane.answers)}  # fmt: skip
         self._messages_agree(lane, seen)
         self._replies_agree(lane, seen)
         self._times_agree(lane, seen)

@@ -78,6 +78,9 @@ class WhatsApp(MetaPlatform):
     statuses = tuple(dict.fromkeys(STATUSES.values()))
     shows_typing = True
     window_seconds = 24 * 3600.0
+    # WhatsApp does not say who blocked us. "Cancel", "end" and "quit", which stop an SMS, are not among
+    # them: people answer bots with these.
+    opt_out_words = frozenset({"stop", "stop all", "stopall", "unsubscribe", "opt out", "opt-out", "optout"})
 
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         return list(read(channel, request.body))

@@ -24,7 +24,6 @@ REPLY = {
     131009: "a value is not valid",
     131021: "the recipient is our own number",
     131049: "WhatsApp limits how many marketing messages this person gets; not before 24 hours",
-    131050: "the person does not want marketing messages from us",
     131051: "WhatsApp does not know this kind of message",
     131052: "a file could not be downloaded",
     131053: "WhatsApp could not take our file: wrong type, too large, or its link does not answer",
@@ -41,13 +40,15 @@ REPLY = {
     132069: "the flow of this message is throttled",
     135000: "WhatsApp could not read this message",
 }
-# The whole conversation: nothing reaches this person, or only a template does.
+# Free text and media, until the person writes. Templates reach them. The gate's words are the same.
+WINDOW = dict.fromkeys((470, 131047), "more than 24 hours since the person's last message: only a template can be sent")
+# Marketing templates.
+MARKETING = {131050: "the person does not want marketing messages from us"}
+# The whole conversation: nothing reaches this person.
 CONVERSATION = {
-    470: "more than 24 hours since the person's last message: only a template can be sent",
     130403: "we blocked this person",
     131026: "the person cannot be reached: no WhatsApp, an old version, or its terms are not accepted",
     131030: "a test number sends only to the numbers on its list in the app's settings",
-    131047: "more than 24 hours since the person's last message: only a template can be sent",
 }
 # The whole channel: its token, its number or its account.
 CHANNEL = {
@@ -88,6 +89,8 @@ PASSING = {
 
 MEANINGS: Meanings = {
     **_all(Scope.REPLY, REPLY),
+    **_all(Scope.WINDOW, WINDOW),
+    **_all(Scope.MARKETING, MARKETING),
     **_all(Scope.CONVERSATION, CONVERSATION),
     **_all(Scope.CHANNEL, CHANNEL),
     **WAITS,

@@ -15,13 +15,24 @@ from typing import Any
 import msgspec
 
 from channels_ingest.adapters.meta.envelope import Shape, Update, read_updates
-from channels_ingest.adapters.meta.graph import as_error, explain
+from channels_ingest.adapters.meta.graph import GraphError, as_error, explain
 from channels_ingest.adapters.meta.whatsapp_content import read_around, read_content
 from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
 from channels_ingest.adapters.meta.whatsapp_people import GROUP, Value, is_phone, read_address
 from channels_ingest.adapters.reading import Json, any_id, maybe_text, moment, obj, text, text_id
 from channels_ingest.formats.strict_json import Unreadable
-from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, Sender, StatusUpdate, Unusable
+from conversations.contracts import (
+    ChannelConfig,
+    Entry,
+    Kind,
+    Note,
+    Parsed,
+    Scope,
+    Sender,
+    StatusUpdate,
+    Unusable,
+    Wish,
+)
 
 OBJECT = "whatsapp_business_account"
 # Fields that hold nothing a person wrote to us now: only noted, with these words.
@@ -59,6 +70,8 @@ NOTED = {
 SHAPE = Shape(lists=("messages", "statuses", "errors", "message_echoes", "user_preferences"), unread=frozenset(NOTED))
 # Meta's words for a status -> ours. A voice note that was played was read.
 STATUSES = {"sent": "sent", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
+# A preference's category and value -> what the person wants.
+WISHES = {("marketing_messages", "stop"): Wish.NO_MARKETING, ("marketing_messages", "resume"): Wish.MARKETING}
 # System messages that give a person another id.
 MOVES = frozenset({"user_changed_number", "user_changed_user_id", "customer_changed_number"})
 KEYS = {
@@ -168,8 +181,15 @@ def _status(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
         chat=GROUP + group if group else maybe_text(item, "recipient_user_id") or maybe_text(item, "recipient_id"),
         key=maybe_text(item, "biz_opaque_callback_data"),
         error=explain(error, MEANINGS) if error else "",
+        scope=_scope(error) if status == "failed" else Scope.REPLY,
         channel_ref=_channel_ref(channel, value),
     )
+
+
+def _scope(error: GraphError | None) -> Scope:
+    """Return what a failure concerns."""
+    meaning = MEANINGS.get(error.code) if error else None
+    return meaning.scope if meaning and meaning.scope else Scope.REPLY
 
 
 def _fault(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
@@ -191,6 +211,7 @@ def _preference(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
         chat=sender.user,
         text=maybe_text(item, "detail"),
         address=read_address(sender),
+        wish=WISHES.get((category, wanted), ""),
         data={"content": ["user_preferences"], "category": category, "value": wanted},
         **_base(channel, update, value),
     )

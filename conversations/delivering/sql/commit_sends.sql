@@ -6,8 +6,8 @@
 --   platform said meanwhile wins: a status of this send, or without the platform's id one with the
 --   reply's key, makes it "sent" or, if all that came is a failure, "failed".
 --   An intent needs: its item's result, if it has one, written and neither pending nor unknown; the
---   reply pending, without another intent since, and not expired; all before it settled; and its author a person,
---   or else the person reachable and, for the bot, a number beyond cancelled_through. Without a
+--   reply pending, without another intent since, and not expired; all before it settled; nothing that the gate
+--   (reply_refusal) holds against it; and, for the bot, a number beyond cancelled_through. Without a
 --   result it writes the lane only if the head moves or send_due_at is less than a second away:
 --   most lanes have one reply, and keep the time that storing it set.
 -- next_reply_sequence never passes an unsettled reply: replies go out in order.
@@ -17,16 +17,17 @@
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json) AS i(
          ord integer, id bigint, claim uuid, reply_id bigint, sequence bigint, expect text, number integer, status text,
-         attempts_after smallint, delay float, platform_id text, error text, unreachable boolean, new_chat text,
+         attempts_after smallint, delay float, platform_id text, error text, new_chat text,
          intent_claim uuid, intent_id bigint, intent_sequence bigint, intent_number integer)),
 held AS MATERIALIZED (
-  SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.last_reply_sequence, c.unreachable_since
+  SELECT i.*, c.cancelled_through, c.next_reply_sequence, c.last_reply_sequence,
+         c.opted_out_at, c.no_marketing_since, c.unreachable_since, c.window_until
     FROM items i
    CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id
                           AND l.id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) LIMIT 1) c),
 due AS MATERIALIZED (
   -- Results that may be written, with the status to write.
-  SELECT h.ord, h.id, h.reply_id, h.sequence, h.attempts_after, h.delay, h.platform_id, h.error, h.unreachable, h.new_chat,
+  SELECT h.ord, h.id, h.reply_id, h.sequence, h.attempts_after, h.delay, h.platform_id, h.error, h.new_chat,
          CASE WHEN f.failed AND NOT f.arrived THEN f.error END AS later_error, f.platform_id AS said_id, f.read, f.arrived,
          CASE WHEN f.platform_id <> '' AND h.expect = 'sending' THEN CASE WHEN f.failed AND NOT f.arrived THEN 'failed' ELSE 'sent' END
               WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled'
@@ -60,7 +61,8 @@ meant AS MATERIALIZED (
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.intent_id AND p.conversation_id = h.id AND p.status = 'pending'
                           AND p.intent_number = h.intent_number AND p.sequence = h.intent_sequence
                           AND (p.author <> 'bot' OR p.sequence > h.cancelled_through)
-                          AND (p.author = 'person' OR h.unreachable_since IS NULL)
+                          AND reply_refusal(p.id, p.author, p.body, h.opted_out_at, h.no_marketing_since,
+                                            h.unreachable_since, h.window_until) IS NULL
                           AND (p.valid_until IS NULL OR p.valid_until >= now()) LIMIT 1) r
    WHERE h.intent_id IS NOT NULL
      AND (h.reply_id IS NULL OR d.status IN ('sent', 'parked', 'cancelled', 'expired', 'failed'))
@@ -81,7 +83,6 @@ lanes AS (
                             WHEN d.status = 'pending' THEN now() + make_interval(secs => coalesce(d.delay, 0))
                             WHEN d.sequence < c.last_reply_sequence THEN now() + interval '3 s' END,
          last_sent_at = CASE WHEN d.ord IS NOT NULL AND h.expect = 'sending' THEN now() ELSE c.last_sent_at END,
-         unreachable_since = CASE WHEN d.unreachable THEN now() ELSE c.unreachable_since END,
          address = CASE WHEN d.new_chat <> '' THEN c.address || jsonb_build_object('chat', d.new_chat) ELSE c.address END
     FROM held h LEFT JOIN due d USING (ord) LEFT JOIN meant i USING (ord)
    WHERE c.id = h.id AND c.id = ANY (ARRAY(SELECT id FROM held))

@@ -5,7 +5,8 @@
 SELECT c.id, c.channel_id, c.chat, c."user", c.is_group,
        CASE WHEN (SELECT a.known_as FROM alias a WHERE a.channel_id = c.channel_id AND a.of = 'user'
                      AND a.value = c.address ->> 'to') <> c."user" THEN c.address || '{"to": null}' ELSE c.address END,
-       c.unreachable_since IS NOT NULL, c.cancelled_through,
+       reply_refusal(r.id, r.author, r.body, c.opted_out_at, c.no_marketing_since, c.unreachable_since, c.window_until),
+       c.cancelled_through,
        extract(epoch FROM now() - c.last_sent_at)::float,
        r.id, r.sequence, r.author, r.status, r.attempts, r.intent_number, extract(epoch FROM r.not_before - now())::float,
        coalesce(r.valid_until < now(), false), r.key, r.body, r.claimed_by, extract(epoch FROM now() - r.created_at)::float,

@@ -20,7 +20,7 @@ WITH items AS MATERIALIZED (
          ord integer, channel_id bigint, chat text, "user" text, identity text, content_hash text, kind text,
          starts_turn boolean, text text, payload jsonb, sender jsonb, platform_id text, delivery_id text,
          external_sequence bigint, order_key bigint, settle_ms integer, receipt_id bigint, entry smallint,
-         address jsonb)),
+         address jsonb, window_until timestamptz)),
 mine AS MATERIALIZED (
   SELECT i.ord, c.id AS conversation_id, c.last_sequence, c.wait_until, c.last_key,
          decode(i.identity, 'hex') AS identity, decode(i.content_hash, 'hex') AS content_hash
@@ -65,9 +65,10 @@ lanes AS (
                   ELSE lane_due_at(c.mode, c.paused_at, c.blocked, c.next_sequence, c.last_sequence + n.given, c.not_before,
                                    c.wait_until, now() + interval '3 s') END,
          unreachable_since = CASE WHEN n.newest_kind = 'blocked' THEN now() END,
+         window_until = greatest(c.window_until, n.window_until),
          address = CASE WHEN n.address IS NULL OR c.address @> n.address THEN c.address ELSE c.address || n.address END
     FROM (SELECT u.conversation_id, count(u.sequence) AS given,
-                 (array_agg(i.kind ORDER BY u.ord DESC))[1] AS newest_kind,
+                 (array_agg(i.kind ORDER BY u.ord DESC))[1] AS newest_kind, max(i.window_until) AS window_until,
                  (array_agg(i.address ORDER BY u.ord DESC) FILTER (WHERE i.address IS NOT NULL))[1] AS address
             FROM numbered u JOIN items i USING (ord) GROUP BY u.conversation_id) n
    WHERE c.id = n.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM numbered))),

@@ -1,0 +1,139 @@
+"""What a message says about our messages: until when they may come, and that none shall."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+import pytest
+
+from conversations import runtime
+from conversations.contracts import Attachment, ChannelConfig, Kind
+from conversations.models import Audit
+from conversations.storing import wishes
+from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts
+
+WHATSAPP = ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1)
+TELEGRAM = msgspec.structs.replace(WHATSAPP, platform="telegram")
+GENERIC = msgspec.structs.replace(WHATSAPP, platform="generic")
+STOPS = "opted_out_at IS NOT NULL", "no_marketing_since IS NOT NULL", "unreachable_since IS NOT NULL"
+
+
+def heard(channel: ChannelConfig, text: str, **fields: Any) -> str:
+    return str(wishes.with_wish(channel, entry("ada", text, **fields)).wish)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "wish"),
+    [
+        ({}, "STOP", "nothing"),
+        ({}, " Stop! ", "nothing"),
+        ({}, "stop  all", "nothing"),
+        ({}, "Unsubscribe.", "nothing"),
+        ({}, "START", "all"),
+        ({}, "stop it", ""),  # only a whole message
+        ({}, "please stop", ""),
+        ({}, "cancel", ""),  # people answer bots with it
+        ({}, "", ""),
+        ({}, "stop" + " " * 40, ""),
+        ({"opt_out_words": "baja, Parar"}, "¡baja!", ""),
+        ({"opt_out_words": "baja, Parar"}, "PARAR", "nothing"),
+        ({"opt_out_words": "baja, Parar"}, "stop", ""),
+        ({"opt_out_words": "baja", "opt_in_words": "alta"}, "Alta", "all"),
+        ({"opt_out_words": "baja", "opt_in_words": "alta"}, "start", ""),
+        ({"opt_out_words": "off"}, "stop", ""),
+        ({"opt_out_words": "off"}, "off", ""),
+        ({"opt_out_words": "off"}, "start", ""),
+    ],
+)
+def test_a_message_that_is_one_of_the_words_is_a_wish(options: dict[str, str], text: str, wish: str) -> None:
+    assert heard(msgspec.structs.replace(WHATSAPP, options=options), text) == wish
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"kind": Kind.BUTTON}, {"kind": Kind.EDIT}, {"group": True}, {"attachments": (Attachment(kind="image"),)}],
+)
+def test_nothing_else_is_a_wish(fields: dict[str, Any]) -> None:
+    assert heard(WHATSAPP, "stop", **fields) == ""
+
+
+def test_where_people_can_block_us_words_are_words_unless_the_channel_says_so() -> None:
+    assert [heard(channel, "stop") for channel in (TELEGRAM, GENERIC)] == ["", ""]
+    assert heard(msgspec.structs.replace(TELEGRAM, options={"opt_out_words": "stop"}), "stop") == "nothing"
+
+
+NOW = dt.datetime.now(dt.UTC)
+LATELY, LONG_AGO, LATER = (NOW + dt.timedelta(days=days) for days in (-3, -60, 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "from_when"),
+    [
+        ({}, NOW),
+        ({"sent_at": LATELY}, LATELY),  # it came late: the platform counts from its time
+        ({"sent_at": LONG_AGO}, NOW),
+        ({"sent_at": LATER}, NOW),
+        ({"kind": Kind.REACTION, "starts_turn": False}, NOW),
+        ({"kind": Kind.EDIT, "starts_turn": False}, None),
+        ({"kind": Kind.UNSUPPORTED, "starts_turn": False}, None),
+        ({"group": True}, None),
+    ],
+)
+def test_a_message_opens_its_platforms_window(fields: dict[str, Any], from_when: dt.datetime | None) -> None:
+    assert wishes.window_until(TELEGRAM, entry("ada", "hi", **fields)) is None
+    until = wishes.window_until(WHATSAPP, entry("ada", "hi", **fields))
+    opened = dt.datetime.fromisoformat(until) - dt.timedelta(hours=24) if until else None
+    assert opened is None or from_when is None or abs(opened - from_when) < dt.timedelta(seconds=60)
+    assert (opened is None) == (from_when is None)
+
+
+@pytest.fixture
+def channel(own_database: str) -> ChannelConfig:
+    return make_channel("whatsapp")
+
+
+def audit() -> list[tuple[str, str]]:
+    return list(Audit.objects.order_by("id").values_list("verb", "subject"))
+
+
+def test_the_last_message_decides_and_each_change_is_in_the_audit(channel: ChannelConfig) -> None:
+    ada = new_user()
+    accept(channel, entry(ada, "hello"), entry(ada, "STOP"))
+    assert (lane(ada, *STOPS), texts(ada)) == ((True, False, False), ["hello", "STOP"]), "it is a message as well"
+    accept(channel, entry(ada, "stop "))
+    accept(channel, entry(ada, "are you there?"))
+    assert lane(ada, *STOPS)[0] is True
+    accept(channel, entry(ada, "start", key="1"), entry(ada, "stop", key="2"), entry(ada, "Start", key="3"))
+    assert lane(ada, *STOPS)[0] is False
+    accept(channel, entry(ada, "STOP"))
+    assert lane(ada, *STOPS)[0] is False, "a repeat says nothing again"
+    assert audit() == [("opted_out", "message 2"), ("opted_in", "message 7")]
+
+
+def test_a_preference_of_the_platform_and_a_block_are_kept_beside_it(channel: ChannelConfig) -> None:
+    ada = new_user()
+    kept = {"kind": Kind.UNSUPPORTED, "starts_turn": False}
+    accept(channel, entry(ada, "stop"), entry(ada, "no ads", wish="no_marketing", **kept))
+    accept(channel, entry(ada, "blocked", kind=Kind.BLOCKED, starts_turn=False))
+    assert lane(ada, *STOPS) == (True, True, True)
+    accept(channel, entry(ada, "unblocked", kind=Kind.FOLLOWED, starts_turn=False))
+    accept(channel, entry(ada, "ads", wish="marketing", **kept), entry(ada, "start"))
+    assert lane(ada, *STOPS) == (False, False, False)
+    verbs = ["opted_out", "marketing_refused", "unreachable", "reachable", "opted_in", "marketing_allowed"]
+    assert sorted(verb for verb, _ in audit()) == sorted(verbs)
+
+
+def test_a_window_only_grows(channel: ChannelConfig) -> None:
+    ada = new_user()
+    accept(channel, entry(ada, "1"))
+    opened = lane(ada, "window_until")
+    accept(channel, entry(ada, "2", sent_at=LATELY), entry(ada, "3", kind=Kind.EDIT, starts_turn=False))
+    assert lane(ada, "window_until") == opened
+    accept(channel, entry(ada, "4"))
+    assert lane(ada, "window_until") > opened
+    other = new_user()
+    accept(make_channel("generic"), entry(other, "1"))
+    assert lane(other, "window_until") is None
+    assert runtime.read("SELECT count(*) FROM audit") == [(0,)]
