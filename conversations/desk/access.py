@@ -59,6 +59,7 @@ LEAST = {
     "wake_up": Role.AGENT,
     "pause": Role.AGENT,
     "resume": Role.AGENT,
+    "set_opt_out": Role.AGENT,
     # replies, and requests that could not become a message
     "decide_unknown_reply": Role.AGENT,
     "resend_reply": Role.AGENT,

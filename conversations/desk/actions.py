@@ -102,10 +102,7 @@ def unpark(seen: Seen, staff: User, message: Message) -> int:
 
 
 def replay(staff: User, message: Message, number: int) -> int:
-    """Put a copy of a passed message at the tail, as its replay ``number``.
-
-    Return the copy's own number in the lane.
-    """
+    """Put a copy of a passed message at the tail, as its replay ``number``. Return the copy's own."""
     if not 1 <= number <= REPLAYS:
         raise LaneMoved(f"a message is replayed {REPLAYS} times at most")
     identity = _copy_identity(message, f"r:{number}")
@@ -115,10 +112,7 @@ def replay(staff: User, message: Message, number: int) -> int:
 
 
 def next_replay(message: Message) -> int:
-    """Return the number of the next replay of ``message``.
-
-    A form that is sent twice replays once.
-    """
+    """Return the number of the next replay of ``message``: a form that is sent twice replays once."""
     identities = {_copy_identity(message, f"r:{number}"): number for number in range(1, REPLAYS + 1)}
     found = Message.objects.filter(identity__in=list(identities)).values_list("identity", flat=True)
     taken = {identities[bytes(identity)] for identity in found}
@@ -229,6 +223,12 @@ def resume(conversation_id: int, staff: User) -> None:
     """End a pause of this conversation; the bot goes on where it stopped."""
     lane = {"conversation": conversation_id, "paused": True}
     act(lane, staff, "resume", {"resume": step("pause", paused=False)})
+
+
+def set_opt_out(conversation_id: int, staff: User, reason: str, *, out: bool) -> None:
+    """Let nothing go out to this person; or end that, and a refusal of marketing, and a block."""
+    verb = "opt_out" if out else "opt_in"
+    act({"conversation": conversation_id}, staff, verb, {verb: step("set_opt_out", out=out)}, reason=reason)
 
 
 # ---------------------------------------------------------------- replies that wait for a person

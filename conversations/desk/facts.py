@@ -52,6 +52,7 @@ class Facts:
     due_at: dt.datetime | None
     send_due_at: dt.datetime | None
     unreachable_since: dt.datetime | None
+    opted_out_at: dt.datetime | None
     head_status: str | None
     head_received_at: dt.datetime | None
     head_note: str | None
@@ -77,6 +78,7 @@ class Facts:
     refused_error: str | None
     paused_by: str | None
     pause_reason: str | None
+    opted_out_by: str | None
     in_hand: bool
 
     @property

@@ -154,7 +154,14 @@ def _parked(facts: Facts) -> Reason | None:
 
 
 def _refused(facts: Facts) -> Reason | None:
-    """Name a reply that staff must look at, unless ``_delivering`` has named it already."""
+    """Name a reply that staff must look at, unless ``_delivering`` has named it already.
+
+    What stops all replies to the person is named in its place.
+    """
+    if facts.opted_out_at:
+        by = f" ({facts.opted_out_by})" if facts.opted_out_by else ""
+        text = f"The person wants no more messages{by}; replies are parked until that ends."
+        return _waits(text, since=facts.opted_out_at)
     if facts.unreachable_since:
         text = "The person has blocked us; replies are parked until they write."
         return _waits(text, since=facts.unreachable_since)

@@ -196,6 +196,22 @@ def test_two_people_take_over_once(anna: User) -> None:
         actions.take_over(stale, anna)
 
 
+def test_staff_stop_replies_to_a_person_and_end_what_stops_them(anna: User, woken: list[Any]) -> None:
+    lane = make_lane("handled", "pending", unreachable_since=timezone.now(), no_marketing_since=timezone.now())
+    actions.set_opt_out(lane.pk, anna, "asked by phone", out=True)
+    with pytest.raises(LaneMoved):
+        actions.set_opt_out(lane.pk, anna, "again", out=True)
+    assert Conversation.objects.filter(opted_out_at=None).count() == 0
+    actions.set_opt_out(lane.pk, anna, "asked by mail", out=False)
+    with pytest.raises(LaneMoved):
+        actions.set_opt_out(lane.pk, anna, "again", out=False)
+    lane.refresh_from_db()
+    assert (lane.opted_out_at, lane.no_marketing_since, lane.unreachable_since) == (None, None, None)
+    kept = Audit.objects.order_by("id").values_list("verb", "staff__username", "reason")[2:]  # after the lane's own
+    assert list(kept) == [("opt_out", "anna", "asked by phone"), ("opt_in", "anna", "asked by mail")]
+    assert ("send", [lane.pk]) in woken
+
+
 def test_answer_takes_the_next_reply_number(anna: User, woken: list[Any]) -> None:
     lane = make_lane("pending", "sent sent", mode="human")
     actions.answer(seen(lane), anna, " Good day\r\nAda \0")

@@ -15,7 +15,7 @@ from conversations import registry, runtime
 from conversations.delivering.limiter import Limiter, Request
 from conversations.desk import actions, facts, reasons
 from conversations.models import Channel, Conversation, Message, Pause, Turn, Worker
-from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, seen
+from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, make_staff, seen
 
 NOW = timezone.now
 MINUTE = dt.timedelta(minutes=1)
@@ -99,6 +99,12 @@ def switched_off() -> Conversation:
     return lane
 
 
+def opted_out() -> Conversation:
+    lane = make_lane("handled", "parked")
+    actions.set_opt_out(lane.pk, make_staff("anna"), "by phone", out=True)
+    return lane
+
+
 LATE = dt.timedelta(minutes=-2)
 SCENES: list[tuple[str, Callable[[], Conversation], str, str]] = [
     ("idle", lambda: make_lane("handled", "sent"), "idle", "Nothing is waiting here."),
@@ -139,6 +145,8 @@ SCENES: list[tuple[str, Callable[[], Conversation], str, str]] = [
      "Reply 1 was taken by the platform, which later said that it failed."),
     ("blocked us", lambda: make_lane("handled", "parked", unreachable_since=NOW()), "waits",
      "The person has blocked us; replies are parked until they write."),
+    ("opted out", opted_out, "waits",
+     "The person wants no more messages (anna); replies are parked until that ends."),
 ]  # fmt: skip
 
 
@@ -223,7 +231,7 @@ def stuck(*channels: Channel) -> list[int]:
 def test_what_needs_a_person_is_in_the_list(name: str, make: Callable[[], Conversation], heavy: str) -> None:
     lane = make()
     alone = name not in ("switched off", "bot paused")  # one cause stands for all its conversations
-    expected = (heavy == "stuck" and alone) or name in ("failing", "blocked us")
+    expected = (heavy == "stuck" and alone) or name in ("failing", "blocked us", "opted out")
     assert stuck(lane.channel) == ([lane.pk] if expected else [])
 
 

@@ -134,7 +134,7 @@ class Conversations(Lanes):
     search_help_text = "Name, phone, username, chat, a platform's message id, or the trace of a log line"
     verbs = {
         verb: verb for verb in ("retry", "skip", "park", "take_over", "answer", "hand_back", "pause", "resume")
-    } | {"wake": "wake_up"}
+    } | {"wake": "wake_up", "opt_out": "set_opt_out", "opt_in": "set_opt_out"}
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
@@ -193,6 +193,7 @@ class Conversations(Lanes):
             "human": human,
             "hand": timeline.answered(lane.pk) if human else None,
             "seen": _shown(lane),
+            "now": timezone.now(),
             "do": {verb: self.address(verb, lane) for verb in self.verbs},
         }
 
@@ -205,6 +206,7 @@ class Conversations(Lanes):
         seen = _shown(lane)
         names = [] if lane.mode == Conversation.Mode.HUMAN else ["take_over"]
         names += ["resume"] if lane.paused_at else ["pause"]
+        names += ["opt_in"] if lane.opted_out_at or lane.no_marketing_since or lane.unreachable_since else ["opt_out"]
         if lane.next_sequence <= lane.last_sequence:
             names += ["retry", "skip"] if lane.blocked else ["retry", "skip", "park"]
         return [self._verb(name, lane, seen) for name in [*names, "wake"]]
@@ -261,12 +263,22 @@ class Conversations(Lanes):
         actions.resume(lane.pk, access.staff_of(request))
         return "The bot goes on here, in order."
 
+    def do_opt_out(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.set_opt_out(lane.pk, access.staff_of(request), _required_note(request), out=True)
+        return "Nothing is sent to this person any more. Replies are parked."
+
+    def do_opt_in(self, request: HttpRequest, lane: Conversation) -> str:
+        actions.set_opt_out(lane.pk, access.staff_of(request), _required_note(request), out=False)
+        return "Messages go out again. Replies that were parked stay parked."
+
 
 # The buttons: verb -> its label, what it does, the prompt of its note, whether a note is required.
 WORDS: dict[str, tuple[str, str, str, bool]] = {
     "take_over": ("Take over", "You answer from now on. What the bot has not sent yet becomes a draft.", "why", False),
     "pause": ("Pause the bot here", "New messages wait. Replies that are written still go out.", "why", False),
     "resume": ("Resume the bot", "The bot handles what waited, in order.", "", False),
+    "opt_out": ("Send no more", "The person asked for that. Nothing is sent until they or you allow it.", "why", True),
+    "opt_in": ("Allow messages again", "Ends an opt-out, or a block. Parked replies stay parked.", "why", True),
     "retry": ("Retry message {head}", "The bot tries it again now, with all its attempts.", "", False),
     "skip": ("Skip message {head}", "The bot never sees it; the next message follows.", "why it is skipped", True),
     "park": ("Park message {head}", "It is set aside for later; the next message follows.", "why it is parked", True),

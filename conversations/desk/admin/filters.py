@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from conversations.desk import access, facts
-from conversations.desk.templatetags.desk import visible, words
+from conversations.desk.templatetags.desk import STOPS, visible, words
 from conversations.models import Conversation, Tenant
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import read_number
@@ -32,10 +32,10 @@ PERIODS = {"1": "last hour", "24": "last 24 hours", "168": "last 7 days", "720":
 # What ``Audit.verb`` may hold, in the order of a day's work.
 VERBS = (
     "read", "search", "take_over", "answer", "hand_back", "retry", "skip", "park", "unpark", "replay", "pause",
-    "resume", "wake", "decide_sent", "decide_resend", "resend", "cancel", "settle_quarantine", "start_pause",
-    "end_pause", "set_credentials", "switch_on", "switch_off", "add channel", "change channel", "add app",
-    "change app", "give_role", "take_role", "adopt_database", "add user", "change user", "delete user", "add group",
-    "change group", "delete group",
+    "resume", "opt_out", "opt_in", *sorted(STOPS), "wake", "decide_sent", "decide_resend", "resend", "cancel",
+    "settle_quarantine", "start_pause", "end_pause", "set_credentials", "switch_on", "switch_off", "add channel",
+    "change channel", "add app", "change app", "give_role", "take_role", "adopt_database", "add user", "change user",
+    "delete user", "add group", "change group", "delete group",
 )  # fmt: skip
 Rows = models.QuerySet[Any]
 
@@ -132,7 +132,7 @@ class WhoFilter(admin.SimpleListFilter):
         if not access.is_superuser(request):
             people = people.filter(tenantstaff__tenant__in=access.tenants(request)).distinct()
         found = people.order_by("username").values_list("pk", "username")[:PEOPLE]
-        return [("command", "a command"), *((str(pk), visible(name)) for pk, name in found)]
+        return [("command", "a command, the person or the platform"), *((str(pk), visible(name)) for pk, name in found)]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
         if self.value() == "command":

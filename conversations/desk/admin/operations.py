@@ -20,7 +20,7 @@ from conversations.desk import access
 from conversations.desk.admin import filters
 from conversations.desk.admin.conversations import name_of
 from conversations.desk.admin.windows import Walk, Window
-from conversations.desk.templatetags.desk import age, in_words, visible, words
+from conversations.desk.templatetags.desk import actor, age, in_words, visible, words
 from conversations.models import Audit, Conversation, Worker
 
 # Seconds without a heartbeat after which a worker is shown as silent. Smaller: busy workers seem
@@ -173,7 +173,7 @@ class AuditWindow(Window):
 
     @admin.display(description="who")
     def who(self, row: Audit) -> str:
-        return visible(row.staff.get_username()) if row.staff else "a command"
+        return actor(row)
 
     @admin.display(description="conversation")
     def lane_or_text(self, row: Any) -> Conversation | str:

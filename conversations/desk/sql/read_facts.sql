@@ -7,7 +7,7 @@
 -- reply_sequence_once, message_parked, reply_for_staff, audit_conversation_id.
 SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.active,
        c.mode, c.paused_at, c.blocked, c.suspect, c.attempts, c.not_before, c.next_sequence, c.last_sequence, c.last_key,
-       c.gap_since, c.wait_until, c.due_at, c.send_due_at, c.unreachable_since,
+       c.gap_since, c.wait_until, c.due_at, c.send_due_at, c.unreachable_since, c.opted_out_at,
        head.status AS head_status, head.received_at AS head_received_at, head.note AS head_note,
        turn.error_type, turn.error_place,
        reply.sequence AS reply_sequence, reply.status AS reply_status, reply.attempts AS reply_attempts,
@@ -16,7 +16,7 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
        person.username AS assignee, newest.received_at AS newest_at, passed.note AS passed_note, answer.created_at AS answered_at,
        waiting.number AS waiting, parked.sequence AS parked_sequence, parked.note AS parked_note,
        refused.sequence AS refused_sequence, refused.status AS refused_status, refused.error AS refused_error,
-       act.username AS paused_by, act.reason AS pause_reason,
+       act.username AS paused_by, act.reason AS pause_reason, wish.cause AS opted_out_by,
        EXISTS (SELECT FROM worker w WHERE NOT w.dead AND w.kind = 'handle' AND w.running @> to_jsonb(c.id)) AS in_hand
   FROM unnest(%(ids)s::bigint[]) AS i(id)
  CROSS JOIN LATERAL (SELECT * FROM conversation WHERE id = i.id LIMIT 1) c
@@ -48,3 +48,7 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
   LEFT JOIN LATERAL (SELECT u.username, a.reason FROM audit a LEFT JOIN auth_user u ON u.id = a.staff_id
                       WHERE a.id = (SELECT max(p.id + 0) FROM audit p WHERE p.conversation_id = c.id AND p.verb = 'pause')) act
          ON c.paused_at IS NOT NULL
+  LEFT JOIN LATERAL (SELECT coalesce(u.username, a.subject) AS cause FROM audit a LEFT JOIN auth_user u ON u.id = a.staff_id
+                      WHERE a.id = (SELECT max(p.id + 0) FROM audit p WHERE p.conversation_id = c.id
+                                       AND p.verb IN ('opted_out', 'opt_out'))) wish
+         ON c.opted_out_at IS NOT NULL

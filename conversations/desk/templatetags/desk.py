@@ -14,6 +14,9 @@ from conversations import installation
 
 register = template.Library()
 
+# Verbs of the audit entries that the trigger ``lane_stops`` writes (``migrations/sql/gate.sql``).
+STOPS = frozenset({"opted_out", "opted_in", "marketing_refused", "marketing_allowed", "unreachable", "reachable"})
+
 # Control characters, and characters that change the direction of writing. They are shown as
 # symbols, so that no text can look like another.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -101,6 +104,19 @@ def pretty(value: Any) -> str:
 def words(verb: str) -> str:
     """Return the name of an action as words: ``take_over`` as "take over"."""
     return verb.replace("_", " ")
+
+
+@register.filter
+def actor(act: Any) -> str:
+    """Return who is behind an audit entry: staff, a command, or who changed what stops replies.
+
+    The subject of the latter is a message of the person, or a reply that the platform refused.
+    """
+    if act.staff:
+        return visible(act.staff.get_username())
+    if act.verb in STOPS:
+        return "the platform" if act.subject.startswith("reply") else "the person"
+    return "a command"
 
 
 # ---------------------------------------------------------------- the menu

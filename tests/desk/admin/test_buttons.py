@@ -37,6 +37,8 @@ def test_every_button_of_a_page_does_what_it_says(chief: Client) -> None:
     assert "paused" in press(chief, lane, "pause", note="a test")
     assert "goes on" in press(chief, lane, "resume")
     assert "look at it" in press(chief, lane, "wake")
+    assert "Nothing is sent" in press(chief, lane, "opt_out", note="asked by phone")
+    assert "go out again" in press(chief, lane, "opt_in", note="asked by mail")
     assert "You answer now" in press(chief, lane, "take_over", **shown(lane))
     assert "on its way" in press(chief, lane, "answer", text="hello", **shown(lane))
     assert "bot answers again" in press(chief, lane, "hand_back", rest="answered", **shown(lane))

@@ -371,6 +371,22 @@ def test_the_timeline_shows_the_log_and_the_state_of_the_bot_folded(chief: Clien
     assert "&quot;step&quot;: 3" in live
 
 
+def test_the_page_and_the_list_show_what_stops_replies_and_who_caused_it(chief: Client, anna: User) -> None:
+    lane = make_lane("handled", window_until=timezone.now() - dt.timedelta(days=1), no_marketing_since=timezone.now())
+    Conversation.objects.filter(pk=lane.pk).update(last_sequence=2, next_sequence=3, opted_out_at=timezone.now())
+    make_message(lane, 2, "handled", text="Stop", payload={"wish": "nothing"})
+    page = lane_page(chief, lane).content.decode()
+    for shown in ("the person: opted out message 2", "wants nothing", "only a template can be sent", "not wanted"):
+        assert shown in page
+    assert "The person wants no more messages (message 2)" in page
+    assert "The person wants no more messages (message 2)" in lane_list(chief).content.decode()
+    assert [verb.name for verb in lane_page(chief, lane).context["verbs"]][-2:] == ["opt_in", "wake"]
+    actions.set_opt_out(lane.pk, anna, "asked by mail", out=False)
+    page = lane_page(chief, lane).content.decode()
+    assert "anna: opt in — <bdi>asked by mail</bdi>" in page
+    assert "wants no more messages" not in page
+
+
 # ---------------------------------------------------------------- live
 
 
