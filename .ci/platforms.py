@@ -63,7 +63,9 @@ def invoices(adapter: Adapter) -> str:
 
 def repeats(adapter: Adapter) -> str:
     nowhere = ChannelConfig(id=0, public_id="", platform=adapter.platform, tenant_id=0)
-    return "is seen once" if adapter.key_life(nowhere) else "can be seen twice"
+    if adapter.key_life(nowhere):
+        return "is seen once"
+    return "is seen once if a status of it comes in time" if adapter.reports_key else "can be seen twice"
 
 
 def statuses(adapter: Adapter) -> str:

@@ -42,6 +42,15 @@ OPTIONS = (
     ),
     Option(name="bot_url", help="URL of an http bot", pattern=URL),
 )
+# Options of channels whose platform delivers in any order and reports it.
+DELIVERY_OPTIONS = (
+    Option(
+        name="wait_for",
+        help="sent or delivered: what the next reply waits for; without it, delivered for a reply with media only",
+        pattern="sent|delivered",
+    ),
+    Option(name="wait_for_s", help="0 to 60 s to wait for delivered", pattern="[0-9]|[1-5][0-9]|60", number=True),
+)
 # Largest value of ``settle_ms``, in milliseconds. Larger: a channel may make each of its messages
 # wait longer. Smaller: more messages that arrive late are handled out of order.
 SETTLE_MS_MAX = 2000
@@ -185,7 +194,9 @@ def checked(platform: str, given: Mapping[str, str]) -> tuple[dict[str, str], di
 
 def options_of(platform: str) -> dict[str, Option]:
     """Return the options of all channels and those of ``platform``, by name."""
-    return {option.name: option for option in (*OPTIONS, *_adapter(platform).options)}
+    adapter = _adapter(platform)
+    options = (*OPTIONS, *(DELIVERY_OPTIONS if adapter.reports_delivery else ()), *adapter.options)
+    return {option.name: option for option in options}
 
 
 def missing(channel: Channel) -> list[str]:

@@ -418,6 +418,8 @@ class Adapter(Protocol):
     window_seconds: float
     opt_out_words: Collection[str]
     opt_in_words: Collection[str]
+    reports_key: bool
+    reports_delivery: bool
 
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None: ...
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool: ...

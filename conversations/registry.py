@@ -312,3 +312,8 @@ def key_lives() -> dict[str, float | None]:
     config = ChannelConfig(id=0, public_id="", platform="", tenant_id=0)
     lives = {platform: adapter(platform).key_life(config) for platform in settings.ADAPTERS}
     return {platform: None if life == float("inf") else life for platform, life in lives.items()}
+
+
+def reporting_keys() -> list[str]:
+    """Return the platforms whose statuses name a reply by our key."""
+    return [platform for platform in settings.ADAPTERS if adapter(platform).reports_key]

@@ -106,6 +106,8 @@ class Adapter(abc.ABC):
     opt_out_words: ClassVar[Collection[str]] = frozenset()
     opt_in_words: ClassVar[Collection[str]] = frozenset({"start", "unstop", "subscribe", "opt in", "opt-in", "optin"})
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
+    reports_key: ClassVar[bool] = False  # its statuses name a reply by our key
+    reports_delivery: ClassVar[bool] = False  # it delivers in any order, and its statuses say what was delivered
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
     shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET
     channel_noun: ClassVar[str] = "account"  # what people call a channel here: number, page, workspace

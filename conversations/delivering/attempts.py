@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import time
 import uuid
 from collections.abc import Callable, Sequence
 
@@ -90,6 +91,11 @@ class Attempts:
             spent = max(0, reply.attempts - 1)
             self.write(lane, results.result(reply, claim, "pending", attempts_after=spent, delay=0.0))
 
+    def end_wait(self, lane: Lane) -> None:
+        """Write what becomes of a reply of unknown outcome that no status named in time."""
+        assert lane.channel is not None
+        self.write(lane, results.unreported(lane.replies.popleft(), lane.channel))
+
     def write(self, lane: Lane, step: Step, wait: float = 0.0) -> None:
         """Hand a step to the committer. Nothing else is done with the lane until it is written."""
         self._writer.submit(SENDS, [step], self._on_commit, about=(lane, wait))
@@ -129,7 +135,8 @@ class Attempts:
         failpoint("D3")
         del self._running[lane.id]
         lane.in_flight = None
-        lane.result = results.judge(call.reply, lane.claim, call.channel, outcome, paused)
+        took = time.monotonic() - call.begun_at
+        lane.result = results.judge(call.reply, lane.claim, call.channel, outcome, paused, took)
         self._call_ended(lane)
 
     def _note(self, tickets: Sequence[Ticket[Step, Written]]) -> None:

@@ -29,6 +29,7 @@ class Do(enum.Enum):
     WAIT_FOR_SLOT = "stand in line for a slot of its channel"
     WRITE_RESULT = "write the result alone, then read the lane again"
     REQUEUE = "put the reply back that this process lost track of"
+    END_WAIT = "write what becomes of a reply of unknown outcome that no status named in time"
     RELEASE = "give up the lane's lock"
 
 
@@ -87,6 +88,8 @@ def may_start(reply: Next, channel: ChannelConfig, facts: Facts, probe: bool) ->
     What storing and staff may change meanwhile is asked again by the statement that writes the
     intent. ``probe``: the lane is tried although its channel is paused.
     """
+    if reply.status == "unknown" and reply.wait is not None and reply.wait <= 0 and not facts.stopping:
+        return Do.END_WAIT
     if reply.status != "pending":
         return Do.RELEASE
     if refused := refusal(reply, channel):
@@ -96,7 +99,8 @@ def may_start(reply: Next, channel: ChannelConfig, facts: Facts, probe: bool) ->
     wait = 0.0 if probe else reply.wait or 0.0
     if wait > 0:
         return Wait(wait) if wait <= STAY_SECONDS else Do.RELEASE
-    return None
+    # Released, so that the wake of a status that ends the wait finds the lane free.
+    return Do.RELEASE if (reply.phone_wait or 0.0) > 0 else None
 
 
 def refusal(reply: Next, channel: ChannelConfig) -> Refuse | None:
@@ -114,7 +118,7 @@ def refusal(reply: Next, channel: ChannelConfig) -> Refuse | None:
 def may_wait_for_intent(step: Step | None) -> bool:
     """Return True if a result may be written together with the next intent.
 
-    False if it must be written first: the reply is not settled yet, or the gate may stop the next
-    one because of it.
+    False if it must be written first: the reply is not settled yet, the gate may stop the next one
+    because of it, or the next one waits until this one is delivered.
     """
-    return step is None or (step.status in SETTLED and not step.stops)
+    return step is None or (step.status in SETTLED and not step.stops and step.phone_wait is None)

@@ -33,6 +33,15 @@ RETRY_SECONDS = 300.0
 # says 0 is called in a tight loop. A higher second one: a nonsensical wait stops a chat for longer.
 SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 86_400.0
 
+# Seconds from an intent for which a reply of unknown outcome waits for a status that names it by its
+# key, where the platform's statuses do. Longer: fewer people get a reply twice whose status is late,
+# and a reply that was lost comes later; shorter: the reverse.
+STATUS_SECONDS = 20.0
+# Seconds for which the reply behind one with media waits until that one is delivered, where the
+# platform reports it; a channel's ``wait_for_s`` replaces it. Longer: more slow pictures keep their
+# place, and people whose phone is off wait longer; shorter: the reverse.
+PHONE_SECONDS = 5.0
+
 # Statuses of a reply that nothing more is done with: the lane goes on with the next one.
 SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
 
@@ -44,7 +53,8 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
     the gate stops it, a word of ``decision.GATE``; None if it may go out. ``answers`` is
     the platform's id of the message that the reply answers. ``intent_number``: of the reply's
     newest intent. ``sent_ago``: seconds since the lane's last send; ``wait``: seconds until the
-    reply's next attempt; ``age``: seconds since it was made.
+    reply's next attempt; ``age``: seconds since it was made. ``phone_wait``: seconds until the lane no
+    longer waits for the delivery of its last reply.
     """
 
     id: int
@@ -70,6 +80,7 @@ class Next(msgspec.Struct, frozen=True, array_like=True):
     age: float
     answers: str | None
     identity: Any
+    phone_wait: float | None = None
 
 
 class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -78,6 +89,7 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     ``number``: of the intent whose result this is. ``intent_number``: of the intent before this one.
     ``stops``: what the platform refuses besides this reply, a ``Scope``; ``window_s``: the seconds
     of the platform's window. Both are for ``stop_lanes.sql``.
+    ``phone_wait``: seconds for which the next reply waits until this one is delivered.
     """
 
     ord: int = -1
@@ -96,6 +108,7 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | None = None
     stops: str | None = None
     window_s: float | None = None
+    phone_wait: float | None = None
     new_chat: str | None = None
     intent_claim: str | None = None
     intent_id: int | None = None
@@ -127,16 +140,20 @@ NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
 # ---------------------------------------------------------------- judging outcomes
 
 
-def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool) -> Step:
+def judge(
+    reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool, took: float = 0.0
+) -> Step:
     """Return the result that a call's outcome means for the reply.
 
-    ``paused``: the channel is paused, so that a failure spends no attempt.
+    ``paused``: the channel is paused, so that a failure spends no attempt. ``took``: seconds since
+    the intent.
     """
     attempts, number = reply.attempts + 1, reply.intent_number + 1  # as the intent left them
     sending = msgspec.structs.replace(reply, attempts=attempts, intent_number=number, status="sending")
     match outcome:
         case Sent():
-            return result(sending, claim, "sent", platform_id=clean_text(outcome.platform_id, 300))
+            wait = phone_wait(reply, channel)
+            return result(sending, claim, "sent", platform_id=clean_text(outcome.platform_id, 300), phone_wait=wait)
         case Deferred():
             delay = wait_seconds(outcome)
             return result(sending, claim, "pending", attempts_after=reply.attempts, delay=delay, error=outcome.reason)
@@ -149,19 +166,51 @@ def judge(reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome:
             stops = None if scope is Scope.REPLY else scope.value
             return result(sending, claim, "parked", error=reason, stops=stops, window_s=window_s)
         case _:
-            return retry(sending, claim, channel, outcome, paused)
+            return retry(sending, claim, channel, outcome, paused, took)
 
 
 def retry(
-    reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Failed | Unknown, paused: bool
+    reply: Next,
+    claim: uuid.UUID | None,
+    channel: ChannelConfig,
+    outcome: Failed | Unknown,
+    paused: bool,
+    took: float = 0.0,
 ) -> Step:
     """Return the result of a failed or unknown attempt: pending again, parked, or unknown.
 
-    Unknown, where the channel's ``unknown_policy`` is "ask" and the platform would not recognise a
-    repeated send: staff decide whether the person got the reply. ``paused``: no attempt is spent.
+    Unknown, where the platform would not recognise a repeated send: first a status may say what
+    became of this one, where the platform's statuses name replies by our key. ``paused``: no attempt
+    is spent. ``took``: seconds since the intent.
     """
     spent = reply.attempts - 1 if paused else reply.attempts
     delay = random.uniform(0.1, min(RETRY_SECONDS, 2.0**spent))
+    adapter = registry.adapter(channel.platform)
+    if isinstance(outcome, Unknown) and adapter.reports_key and reply.age > adapter.key_life(channel):
+        wait = max(delay, STATUS_SECONDS - took)
+        return result(reply, claim, "unknown", attempts_after=spent, delay=wait, error=outcome.reason)
+    return _try_again(reply, claim, channel, outcome, spent, delay)
+
+
+def unreported(reply: Next, channel: ChannelConfig) -> Step:
+    """Return the result of a reply of unknown outcome that no status named in time."""
+    outcome = Unknown(reason="its answer was lost, and no status says that it was taken")
+    return _try_again(reply, None, channel, outcome, reply.attempts, 0.0)
+
+
+def _try_again(
+    reply: Next,
+    claim: uuid.UUID | None,
+    channel: ChannelConfig,
+    outcome: Failed | Unknown,
+    spent: int,
+    delay: float,
+) -> Step:
+    """Return the result of an attempt that ended without success: pending again, parked, or unknown.
+
+    Unknown, where the channel's ``unknown_policy`` is "ask" and the platform would not recognise a
+    repeated send: staff decide whether the person got the reply.
+    """
     if isinstance(outcome, Unknown) and channel.options.get("unknown_policy", "resend") == "ask":
         life = registry.adapter(channel.platform).key_life(channel)
         if reply.age > life:
@@ -170,6 +219,19 @@ def retry(
     if spent >= ATTEMPTS:
         return result(reply, claim, "parked", error=f"tried {spent} times; last: {outcome.reason}")
     return result(reply, claim, "pending", attempts_after=spent, delay=delay, error=outcome.reason)
+
+
+def phone_wait(reply: Next, channel: ChannelConfig) -> float | None:
+    """Return for how many seconds the next reply waits until this one is delivered; None: it does not.
+
+    Only where the platform delivers in any order and reports it. Option ``wait_for``: "sent" waits
+    for no delivery, "delivered" for that of each reply, neither for that of replies with media.
+    """
+    wait_for, seconds = channel.options.get("wait_for"), channel.options.get("wait_for_s", "")
+    waits = wait_for == "delivered" or (wait_for != "sent" and bool(reply.body.get("media")))
+    if not waits or not registry.adapter(channel.platform).reports_delivery:
+        return None
+    return (PHONE_SECONDS if seconds == "" else float(seconds)) or None
 
 
 def wait_seconds(outcome: Deferred) -> float:
@@ -188,6 +250,7 @@ def result(
     error: str | None = None,
     stops: str | None = None,
     window_s: float | None = None,
+    phone_wait: float | None = None,
     new_chat: str | None = None,
 ) -> Step:
     """Return the step that writes ``status``, only if the reply is still as ``reply`` says.
@@ -210,6 +273,7 @@ def result(
         error=clean_text(error, 300) if error is not None else None,
         stops=stops,
         window_s=window_s,
+        phone_wait=phone_wait,
         new_chat=new_chat,
     )
 

@@ -175,6 +175,8 @@ class Sender:
                     self._attempts.write_result(lane)
                 case Do.REQUEUE:
                     self._attempts.requeue(lane, self.incarnation)
+                case Do.END_WAIT:
+                    self._attempts.end_wait(lane)
                 case Wait(seconds):
                     lane.replies.clear()  # fetched again then: these rows would say "wait" for ever
                     self._mailbox.post_later(seconds, self._resume, [lane])

@@ -53,6 +53,7 @@ class Facts:
     send_due_at: dt.datetime | None
     unreachable_since: dt.datetime | None
     opted_out_at: dt.datetime | None
+    phone_until: dt.datetime | None
     head_status: str | None
     head_received_at: dt.datetime | None
     head_note: str | None
@@ -64,6 +65,7 @@ class Facts:
     reply_not_before: dt.datetime | None
     reply_error: str | None
     reply_created_at: dt.datetime | None
+    awaited_kind: str | None
     bucket_until: dt.datetime | None
     bucket_words: str | None
     assignee: str | None

@@ -9,9 +9,12 @@ from conversations import registry
 from conversations.contracts import Work
 from conversations.delivering import results
 from conversations.desk.facts import LATE_SECONDS, Around, Facts
+from conversations.desk.templatetags.desk import clock
 from conversations.handling import verdicts
 
 NOBODY = "nobody has taken it yet"  # no person of staff is assigned
+# What the next reply waits for, by the kind of its attachment.
+AWAITED = {"image": "picture", "audio": "recording", "voice": "voice message", "video": "video", "file": "file"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +117,9 @@ def _delivering(facts: Facts, around: Around, now: dt.datetime) -> Reason | None
     """Say what happens to the first unsettled reply; None if there is none."""
     reply, since = f"Reply {facts.reply_sequence}", facts.reply_created_at
     match facts.reply_status:
+        case "unknown" if facts.reply_not_before:
+            text = f"{reply} may or may not have arrived{_cause_words(facts.reply_error)}"
+            return _waits(f"{text}; the platform may still report it.", until=facts.reply_not_before)
         case "unknown":
             text = f"{reply} may or may not have arrived{_cause_words(facts.reply_error)}; please decide."
             return _stuck(text, since=since)
@@ -132,6 +138,9 @@ def _unsent(facts: Facts, around: Around, now: dt.datetime) -> Reason:
         return _stuck(f"{reply} is held: {around.held}.", since=since)
     if cause:
         return _stuck(f"{cause.text}; {cause.waiting_words}.", since=cause.since, until=cause.probe_at)
+    if facts.phone_until and facts.phone_until > now:
+        what, end = AWAITED.get(facts.awaited_kind or "", "message"), clock(facts.phone_until)
+        return _waits(f"{reply} waits until the {what} before it was delivered, at most until {end}.")
     if facts.bucket_until:
         return _waits(
             f"{reply}: the platform asked for a pause{_cause_words(facts.bucket_words)}.", until=facts.bucket_until

@@ -52,6 +52,9 @@ class Conversation(models.Model):
     no_marketing_since = models.DateTimeField(null=True)  # the person wants nothing that advertises
     unreachable_since = models.DateTimeField(null=True)  # the person blocked us
     last_sent_at = models.DateTimeField(null=True)
+    # Until then the next reply waits for the delivery of the one before it. A time that is past: no
+    # status came in time, and nothing waits until one of this lane comes
+    phone_until = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)  # when the sweeper looks for work in handling
     send_due_at = models.DateTimeField(null=True)  # the same for delivering
     address = models.JSONField(db_default={})

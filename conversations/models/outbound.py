@@ -24,7 +24,9 @@ class Reply(models.Model):
         PENDING = "pending"  # a sender commits an intent, or a take-over cancels it
         SENDING = "sending"  # a sender committed its intent; only the result changes this
         SENT = "sent"  # the platform has it
-        UNKNOWN = "unknown"  # it may have been taken; staff decide (unknown_policy ask)
+        # It may have been taken. Until not_before a status may say so; without that time staff decide
+        # (unknown_policy ask)
+        UNKNOWN = "unknown"
         PARKED = "parked"  # refused for good, or failed in every attempt
         CANCELLED = "cancelled"  # a draft now: a person took over before it started
         EXPIRED = "expired"  # valid_until passed

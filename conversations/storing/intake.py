@@ -104,7 +104,7 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     updates = [(each.channel, thing) for each in requests for thing in each.parsed if isinstance(thing, StatusUpdate)]
     _write(STORE, [as_quarantined(item, CONFLICT) for item in conflicts], until - time.monotonic())
     outcomes = _write(statuses.STATUSES, updates, until - time.monotonic())
-    unknown = [update for update, outcome in zip(updates, outcomes, strict=True) if outcome == "kept"]
+    unknown = [update for update, (outcome, _) in zip(updates, outcomes, strict=True) if outcome == "kept"]
     statuses.write_again(_write_status, unknown)
 
 
@@ -156,7 +156,11 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
     lanes: dict[int, list[int]] = {}
     log_lines: list[logs.Line] = []
     for ticket in tickets:
-        if ticket.stream is STORE and ticket.error is None and ticket.result[0] == "stored":
+        if ticket.error is not None:
+            continue
+        if ticket.stream is statuses.STATUSES and ticket.result[1] is not None:
+            wake.send([ticket.result[1]], ticket.item[0].tenant_id)
+        elif ticket.stream is STORE and ticket.result[0] == "stored":
             _, lane, tenant_id = ticket.result
             lanes.setdefault(tenant_id, []).append(lane)
             if ticket.item.row.kind == Kind.CHECKOUT:

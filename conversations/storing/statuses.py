@@ -37,8 +37,12 @@ WIDER = frozenset({Scope.WINDOW, Scope.MARKETING})
 StatusItem = tuple[ChannelConfig, StatusUpdate]
 
 
-class StatusStream(Stream[StatusItem, str]):
-    """One transaction per batch. Results: "joined", or "kept" if the reply is not known yet."""
+class StatusStream(Stream[StatusItem, tuple[str, int | None]]):
+    """One transaction per batch.
+
+    Results: "joined", or "kept" if the reply is not known yet; and the lane, if it can send now that
+    the status is known.
+    """
 
     name = "statuses"
     patient = False
@@ -54,13 +58,15 @@ class StatusStream(Stream[StatusItem, str]):
         channel, update = item
         return (channel, msgspec.structs.replace(update, error="")) if update.error else None
 
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[StatusItem]) -> Sequence[str | LaneLocked]:
+    def write(
+        self, connection: psycopg.Connection[Any], items: Sequence[StatusItem]
+    ) -> Sequence[tuple[str, int | None] | LaneLocked]:
         values = {"items": as_json([_values(place, *item) for place, item in enumerate(items)])}
         statements = {"lock": (sql("lock_status_lanes"), values), "apply": (sql("apply_statuses"), values)}
         if stops := [_stop(*item) for item in items if item[1].scope in WIDER]:
             statements["stops"] = (sql("stop_lanes"), {"items": as_json(stops)})
         rows = database.transaction(connection, statements)["apply"]
-        return [LANE_LOCKED if outcome == "busy" else outcome for _, outcome in rows]
+        return [LANE_LOCKED if outcome == "busy" else (outcome, lane) for _, outcome, lane in rows]
 
 
 def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:

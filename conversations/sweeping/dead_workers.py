@@ -88,8 +88,13 @@ class ClaimedStream(Stream[uuid.UUID, list[int]]):
     def write(self, connection: psycopg.Connection[Any], items: Sequence[uuid.UUID]) -> Sequence[list[int]]:
         settled = []
         for claim in items:
-            lives = as_json(registry.key_lives())
-            values = {"claim": claim, "key_life": lives, "attempts": results.ATTEMPTS}
+            values = {
+                "claim": claim,
+                "attempts": results.ATTEMPTS,
+                "key_life": as_json(registry.key_lives()),
+                "reporting": registry.reporting_keys(),
+                "status_wait": results.STATUS_SECONDS,
+            }
             statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
             settled.append([row[0] for row in database.transaction(connection, statements)["settle"]])
         return settled

@@ -44,6 +44,10 @@ BLOCKED = ended(Rejected(reason="blocked", scope=Scope.CONVERSATION))
         # another's, or for staff to decide
         ({"status": "sending"}, {}, RELEASE),
         ({"status": "unknown"}, {}, RELEASE),
+        # a status may still name it
+        ({"status": "unknown", "wait": 0.5}, {}, RELEASE),
+        ({"status": "unknown", "wait": -0.5}, {"paused": True}, Do.END_WAIT),
+        ({"status": "unknown", "wait": -0.5}, {"stopping": True}, RELEASE),
         ({"status": "sending"}, {"lost": True}, REQUEUE),
         ({"status": "sending"}, {"lost": True, "stopping": True, "paused": True, "slot": False}, REQUEUE),
         # must not be sent
@@ -61,6 +65,8 @@ BLOCKED = ended(Rejected(reason="blocked", scope=Scope.CONVERSATION))
         ({"wait": 0.5}, {}, Wait(0.5)),
         ({"wait": STAY_SECONDS + 0.1}, {}, RELEASE),
         ({"wait": 0.5}, {"slot": False}, Wait(0.5)),
+        ({"phone_wait": 0.5}, {}, RELEASE),
+        ({"phone_wait": -0.5}, {}, START),
         ({}, {"slot": False}, IN_LINE),
     ],
 )
@@ -77,6 +83,30 @@ def test_a_result_that_decides_about_the_next_reply_is_written_first(result: Ste
     lane = lane_with({})
     lane.result = result
     assert decide(lane, Facts()) is WRITE
+
+
+@pytest.mark.parametrize(
+    ("options", "media", "platform", "expected"),
+    [
+        ({}, True, "whatsapp", results.PHONE_SECONDS),
+        ({}, False, "whatsapp", None),
+        ({"wait_for": "sent"}, True, "whatsapp", None),
+        ({"wait_for": "delivered"}, False, "whatsapp", results.PHONE_SECONDS),
+        ({"wait_for": "", "wait_for_s": ""}, True, "whatsapp", results.PHONE_SECONDS),
+        ({"wait_for_s": 9}, True, "whatsapp", 9.0),
+        ({"wait_for_s": 0}, True, "whatsapp", None),
+        ({"wait_for": "delivered"}, True, "telegram", None),  # reports no delivery
+    ],
+)
+def test_a_result_behind_which_the_next_reply_waits_is_written_first(
+    options: dict[str, Any], media: bool, platform: str, expected: float | None
+) -> None:
+    reply = msgspec.structs.replace(PENDING, body={"text": "hi", **({"media": {"kind": "image"}} if media else {})})
+    channel = msgspec.structs.replace(CHANNEL, platform=platform, options=options)
+    lane = lane_with({}, channel)
+    lane.result = results.judge(reply, uuid.uuid4(), channel, Sent(), False)
+    assert lane.result.phone_wait == expected
+    assert decide(lane, Facts()) is (START if expected is None else WRITE)
 
 
 def test_a_probe_is_tried_while_the_channel_is_paused_and_before_its_time_and_not_where_it_is_off() -> None:

@@ -18,6 +18,7 @@ from conversations.lanes.lock import key
 from tests.kit.doubles import Double
 from tests.kit.platforms import telegram_text
 from tests.kit.replies import OPEN, Scene, decide, desk, texts, without_repeats
+from tests.kit.rows import add_lane, add_replies
 from tests.kit.stack import Channel, Stack, state, wait_until
 
 pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(400)]
@@ -234,6 +235,66 @@ def test_a_channel_whose_options_cannot_be_read_holds_up_nobody(scene: Scene) ->
     scene.settled(bad, good)
     assert (scene.shown(611), scene.shown(612)) == (["with the platform's own limits"], ["fine"])
     scene.stack.query("UPDATE channel SET active = false WHERE id = %s", unopenable.id)
+
+
+# ---------------------------------------------------------------- waits for statuses
+
+
+def with_pictures(scene: Scene, channel: Channel, chat: str, *words: str) -> int:
+    """Replies at the tail of a lane, due now; those whose word begins with p are pictures."""
+    lane = add_lane(scene.stack.ask, channel.id, chat)
+    add_replies(scene.stack.ask, lane, words, due=False)
+    media = """UPDATE reply SET body = body || '{"media": {"kind": "image", "url": "https://shop.example/p.jpg"}}'
+                WHERE conversation_id = %s AND body ->> 'text' LIKE 'p%%'"""
+    scene.stack.query(media, lane)
+    scene.stack.query("UPDATE conversation SET send_due_at = now() WHERE id = %s", lane)
+    return lane
+
+
+def in_doubt(scene: Scene, lane: int, sequence: int = 1) -> None:
+    wait_until(lambda: scene.replies(lane)[sequence - 1] == "unknown", 20, "the reply waits for a status")
+
+
+def test_where_statuses_come_people_see_each_reply_once_and_in_order(scene: Scene) -> None:
+    """Answers are cut; and the platform prepares pictures: a text that it gets meanwhile is on the phone first."""
+    channel = scene.whatsapp(wait_for_s="60")
+    scene.double.script(*[{"do": "accept_then_reset", "text": f"x{n}"} for n in (1, 3)])
+    scene.double.script(*[{"do": "later", "text": f"p{n}", "seconds": 0.3} for n in (1, 3)])
+    cut = scene.say(channel, "DE.1", *texts("x", 4))
+    pictures = with_pictures(scene, channel, "DE.2", "p1", "t2", "p3", "t4")
+    phone: list[str] = []
+
+    def all_arrived() -> bool:
+        for sent in scene.double.shown()[len(phone) :]:
+            phone.append(sent["text"])
+            scene.report(channel, sent, "delivered")
+        return len(phone) == 8
+
+    for sequence in (1, 3):
+        in_doubt(scene, cut, sequence)
+        scene.report(channel, next(one for one in scene.double.accepted() if one["text"] == f"x{sequence}"), "sent")
+    wait_until(all_arrived, 30, "all of them are on the phones")
+    scene.settled(channel)
+    assert scene.shown("DE.1") == texts("x", 4)
+    assert [word for word in phone if word[0] != "x"] == ["p1", "t2", "p3", "t4"]
+    assert scene.replies(cut, "status, attempts") == scene.replies(pictures, "status, attempts") == [("sent", 1)] * 4
+    times = scene.replies(cut, "intent_at, not_before")
+    assert all(times[n + 1][0] < times[n][1] for n in (0, 2)), "the time was over before the next reply began"
+
+
+def test_without_statuses_both_waits_end_by_the_rows_time(scene: Scene) -> None:
+    channel = scene.whatsapp(wait_for_s="1")
+    scene.double.script({"do": "accept_then_reset", "text": "y1"})
+    lost, behind = scene.say(channel, "DE.3", "y1", "y2"), with_pictures(scene, channel, "DE.4", "p", "t")
+    in_doubt(scene, lost)
+    scene.stack.flush_redis()
+    scene.stack.query("UPDATE reply SET not_before = now() WHERE conversation_id = %s AND status = 'unknown'", lost)
+    scene.stack.query("UPDATE conversation SET send_due_at = now() WHERE id = %s", lost)
+    scene.settled(channel)
+    assert scene.shown("DE.3") == ["y1", "y1", "y2"]
+    assert scene.shown("DE.4") == ["p", "t"]
+    (_, sent), (begun, _) = scene.replies(behind, "intent_at, settled_at")
+    assert (begun - sent).total_seconds() >= 1
 
 
 # ---------------------------------------------------------------- people decide

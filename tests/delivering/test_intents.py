@@ -20,6 +20,7 @@ from conversations.delivering.send_stream import SENDS
 from conversations.models import Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.sweeping import dead_workers
 from tests.kit.desk_scenes import make_lane
 
 CLAIM = uuid.uuid4()
@@ -142,9 +143,7 @@ def test_a_status_with_the_replys_key_settles_a_send_whose_answer_was_lost(
         for word in told:
             runtime.execute(insert, (lane.channel_id, reply.key, word))
         if dead:
-            values = {"claim": CLAIM, "key_life": "{}", "attempts": results.ATTEMPTS}
-            statements = {"lock": (sql("lock_claimed"), values), "settle": (sql("settle_claimed"), values)}
-            database.transaction(connection, statements)
+            dead_workers.CLAIMED.write(connection, [CLAIM])
         else:
             SENDS.write(connection, [results.judge(reply, CLAIM, channel, Unknown(reason="cut"), False)])
     row = Reply.objects.get(conversation=lane)

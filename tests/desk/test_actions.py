@@ -393,8 +393,9 @@ def test_an_unknown_reply_from_before_a_take_over_becomes_a_draft(anna: User) ->
     assert (replies(lane), lane.next_reply_sequence, lane.send_due_at) == ("cancelled", 2, None)
 
 
-def test_a_parked_reply_is_sent_again_as_a_new_one(anna: User) -> None:
-    lane = make_lane("handled", "parked sent")
+@pytest.mark.parametrize("word", ["parked", "failed"])
+def test_a_refused_reply_is_sent_again_as_a_new_one(anna: User, word: str) -> None:
+    lane = make_lane("handled", f"{word} sent")
     parked = reply(lane, 1)
     actions.resend_reply(parked, anna)
     assert replies(lane) == "cancelled sent pending"
@@ -404,6 +405,21 @@ def test_a_parked_reply_is_sent_again_as_a_new_one(anna: User) -> None:
     assert reply(lane, 1).error == "sent again as 3"
     with pytest.raises(LaneMoved):
         actions.resend_reply(parked, anna)
+
+
+@pytest.mark.parametrize("word", ["unknown", "sent"])
+def test_an_answer_keeps_the_time_until_which_its_lane_waits_for_a_status(anna: User, word: str) -> None:
+    end = timezone.now() + dt.timedelta(seconds=30)
+    waits = {"phone_until": end} if word == "sent" else {"send_due_at": end}
+    lane = make_lane("handled", word, mode="human", **waits)
+    Reply.objects.filter(conversation=lane, status="unknown").update(not_before=end)
+    for words in ("hello", "are you there?"):
+        actions.answer(seen(lane), anna, words)
+        lane.refresh_from_db()
+        assert lane.send_due_at == end
+    actions.cancel_reply(reply(lane, 2), anna, "a typo")
+    lane.refresh_from_db()
+    assert (replies(lane), lane.send_due_at) == (f"{word} cancelled pending", end)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,18 @@ def told_to_wait() -> Conversation:
     return lane
 
 
+def maybe_taken() -> Conversation:
+    lane = make_lane("handled", "unknown pending")
+    lane.reply_set.filter(sequence=1).update(error="reset", not_before=NOW() + MINUTE)
+    return lane
+
+
+def behind_a_picture() -> Conversation:
+    lane = make_lane("handled", "sent pending", phone_until=dt.datetime(2999, 1, 1, 12, tzinfo=dt.UTC))
+    lane.reply_set.filter(sequence=1).update(body={"text": "look", "media": {"kind": "image"}})
+    return lane
+
+
 def stopped(lane: Conversation, stops: str, **fields: Any) -> Conversation:
     values = {"scope": "channel", "target": str(lane.channel_id), "since": NOW(), "failures": 8, **fields}
     Pause.objects.create(stops=stops, **values)
@@ -133,6 +145,10 @@ SCENES: list[tuple[str, Callable[[], Conversation], str, str]] = [
     ("parked", lambda: make_lane("parked handled"), "stuck", "Message 1 was parked."),
     ("unknown", lambda: make_lane("handled", "unknown pending"), "stuck",
      "Reply 1 may or may not have arrived; please decide."),
+    ("maybe taken", maybe_taken, "waits",
+     "Reply 1 may or may not have arrived: reset; the platform may still report it."),
+    ("behind a picture", behind_a_picture, "waits",
+     "Reply 2 waits until the picture before it was delivered, at most until 2999-01-01 12:00."),
     ("sending", lambda: make_lane("handled", "sending"), "flows", "Reply 1 is being sent."),
     ("to send", lambda: make_lane("handled", "sent pending", send_due_at=NOW()), "flows",
      "Reply 2 is about to be sent."),

@@ -309,7 +309,7 @@ def _deliver(run: Watched, lanes: list[int]) -> None:
     _send(run, [row for row in rows if row[10] == 2], more=False)
     said = [{"ord": 0, "channel_id": 1, "platform_id": "new:1:0", "status": "read", "error": ""}]
     run.file("lock_status_lanes", items=json.dumps(said))
-    assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined")]
+    assert run.file("apply_statuses", items=json.dumps(said)) == [(0, "joined", None)]
     stops = [{"reply_id": rows[0][9], "scope": "conversation"},
              {"channel_id": 1, "platform_id": "new:1:0", "scope": "window", "window_s": 60.0}]  # fmt: skip
     run.file("stop_lanes", items=json.dumps(stops))
@@ -363,7 +363,8 @@ def _sweep(run: Watched, lanes: list[int]) -> None:
     run.file("find_delivering", per_channel=500, all_in=5_000)
     run.run("LEFT_OVER", sweeper.LEFT_OVER)
     run.file("lock_claimed", claim=OTHER)
-    run.file("settle_claimed", claim=OTHER, key_life="{}", attempts=results.ATTEMPTS)
+    waits = {"reporting": ["whatsapp"], "status_wait": results.STATUS_SECONDS}
+    run.file("settle_claimed", claim=OTHER, key_life="{}", attempts=results.ATTEMPTS, **waits)
     run.run("timer", "INSERT INTO timer (conversation_id, name, due_at) VALUES (%s, 'now', now())", [lanes[0]])
     ((timer,),) = run.run("TIMERS_DUE", timers.TIMERS_DUE)
     run.file("lock_timer", id=timer)

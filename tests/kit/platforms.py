@@ -11,6 +11,8 @@ from typing import Any
 
 from tests.kit.stack import Channel
 
+WHATSAPP = {"app_secret": "0123456789abcdef0123456789abcdef", "verify_token": "our words", "access_token": "EAA",
+            "phone_number_id": "555000111222333"}  # fmt: skip
 GENERIC_SECRET = "whsec_" + base64.b64encode(b"a test secret of 32 bytes length").decode()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.kit.doubles import Double
-from tests.kit.platforms import GENERIC_SECRET
+from tests.kit.platforms import GENERIC_SECRET, WHATSAPP, whatsapp
 from tests.kit.rows import add_lane, add_replies
 from tests.kit.stack import Channel, Stack, wait_until
 
@@ -36,6 +36,15 @@ class Scene:
 
     def generic(self, **values: str) -> Channel:
         return self.stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{self.double.url}/out", **values)
+
+    def whatsapp(self, **values: str) -> Channel:
+        return self.stack.add_channel("whatsapp", api_base=self.double.url, **WHATSAPP, **values)
+
+    def report(self, channel: Channel, sent: dict[str, Any], status: str) -> None:
+        """Let WhatsApp report what became of a message that the double took."""
+        key = sent["body"]["biz_opaque_callback_data"]
+        told = {"id": sent["name"], "status": status, "biz_opaque_callback_data": key}
+        assert self.stack.post(channel, *whatsapp(channel, statuses=[told])) == 200
 
     def say(self, channel: Channel, chat: str | int, *texts: str, author: str = "bot") -> int:
         """Replies at the tail of a lane, due now; the lane."""

@@ -309,7 +309,11 @@ class Stack:
                 "SELECT count(*) FROM conversation WHERE next_sequence <= last_sequence OR wait_until IS NOT NULL"
             )
             == 0
-            and self.value("SELECT count(*) FROM reply WHERE status IN ('pending', 'sending')") == 0
+            and self.value(
+                """SELECT count(*) FROM reply
+                    WHERE status IN ('pending', 'sending') OR status = 'unknown' AND not_before IS NOT NULL"""
+            )
+            == 0
         )
 
     def logs(self) -> str:

@@ -30,6 +30,7 @@ from conversations.postgres import room
 from conversations.storing import intake, statuses
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.store_stream import STORE
+from conversations.waking import wake
 from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts, told
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.kit.stack import ROOT, Channel, Stack, wait_until
@@ -301,7 +302,11 @@ def test_what_statuses_make_of_a_reply_does_not_depend_on_their_order(
     assert said_of(ours) == ("sent", "delivered", "")
 
 
-def test_a_status_names_a_reply_of_unknown_outcome_by_its_key(channel: ChannelConfig) -> None:
+def test_a_status_names_a_reply_of_unknown_outcome_by_its_key(
+    channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(wake, "send", lambda ids, tenant: woken.append((ids, tenant)))
     user = new_user()
     accept(channel, entry(user, "1"))
     ours, other = reply(user, "", "unknown"), reply(user, "", "unknown")
@@ -312,6 +317,8 @@ def test_a_status_names_a_reply_of_unknown_outcome_by_its_key(channel: ChannelCo
     accept(channel, StatusUpdate(platform_id="w1", status="read"))  # by the id that the first one told
     assert said_of(ours)[1] == "read"
     assert lane(user, "send_due_at <= now()") is True
+    wait_until(lambda: bool(woken), 5, "a sender is woken")
+    assert woken == [([lane(user, "id")], channel.tenant_id)], "once: the second status freed nothing"
 
 
 def test_a_status_of_a_settled_reply_makes_no_lane_due(channel: ChannelConfig) -> None:

@@ -78,6 +78,8 @@ class WhatsApp(MetaPlatform):
     statuses = tuple(dict.fromkeys(STATUSES.values()))
     shows_typing = True
     window_seconds = 24 * 3600.0
+    reports_key = True
+    reports_delivery = True
     # WhatsApp does not say who blocked us. "Cancel", "end" and "quit", which stop an SMS, are not among
     # them: people answer bots with these.
     opt_out_words = frozenset({"stop", "stop all", "stopall", "unsubscribe", "opt out", "opt-out", "optout"})

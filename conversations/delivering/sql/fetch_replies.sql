@@ -10,7 +10,7 @@ SELECT c.id, c.channel_id, c.chat, c."user", c.is_group,
        extract(epoch FROM now() - c.last_sent_at)::float,
        r.id, r.sequence, r.author, r.status, r.attempts, r.intent_number, extract(epoch FROM r.not_before - now())::float,
        coalesce(r.valid_until < now(), false), r.key, r.body, r.claimed_by, extract(epoch FROM now() - r.created_at)::float,
-       m.platform_id, m.identity
+       m.platform_id, m.identity, extract(epoch FROM c.phone_until - now())::float
   FROM unnest(%(ids)s::bigint[]) AS i(id)
  CROSS JOIN LATERAL (SELECT * FROM conversation l WHERE l.id = i.id LIMIT 1) c
   LEFT JOIN LATERAL (SELECT * FROM reply p WHERE p.conversation_id = c.id AND p.sequence >= c.next_reply_sequence

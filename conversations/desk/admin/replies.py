@@ -63,7 +63,8 @@ class RepliesForStaff(Replies):
     list_filter = (filters.ChannelFilter,)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        return super().get_queryset(request).filter(status__in=FOR_STAFF)
+        waiting = models.Q(status=Reply.Status.UNKNOWN, not_before__isnull=False)  # a status may still come
+        return super().get_queryset(request).filter(status__in=FOR_STAFF).exclude(waiting)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

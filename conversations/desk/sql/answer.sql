@@ -6,7 +6,7 @@ WITH bodies AS (
 lane AS (
   UPDATE conversation c
      SET last_reply_sequence = last_reply_sequence + (SELECT count(*) FROM bodies),
-         send_due_at = lane_send_due_at(next_reply_sequence, last_reply_sequence, send_due_at, now())
+         send_due_at = lane_send_due_at(next_reply_sequence, last_reply_sequence, send_due_at, greatest(now(), phone_until))
    WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint
   RETURNING c.id, c.channel_id, c.last_reply_sequence),
 written AS (

@@ -32,5 +32,6 @@ WITH found AS (
     WHERE m.parked AND c.channel_id = ANY (%(channels)s::bigint[]) LIMIT 2000)
   UNION ALL
   (SELECT r.conversation_id, coalesce(r.settled_at, r.intent_at, r.created_at) FROM reply r
-    WHERE r.status IN ('parked', 'unknown', 'failed') AND r.channel_id = ANY (%(channels)s::bigint[]) LIMIT 2000))
+    WHERE r.status IN ('parked', 'unknown', 'failed') AND (r.status <> 'unknown' OR r.not_before IS NULL)
+      AND r.channel_id = ANY (%(channels)s::bigint[]) LIMIT 2000))
 SELECT id, min(since) AS since FROM found GROUP BY id ORDER BY since LIMIT %(limit)s

@@ -2,7 +2,7 @@
 -- lane again.
 -- No arguments. Indexes: conversation primary key, reply_sequence_once.
 WITH lane AS (
-  SELECT c.id, c.next_reply_sequence, c.last_reply_sequence, c.send_due_at FROM conversation c
+  SELECT c.id, c.next_reply_sequence, c.last_reply_sequence, c.send_due_at, c.phone_until FROM conversation c
    WHERE c.id = nullif(current_setting('app.locked', true), '')::bigint),
 head AS (
   SELECT r.sequence, r.status, r.not_before FROM lane
@@ -11,6 +11,7 @@ head AS (
 UPDATE conversation c
    SET next_reply_sequence = coalesce((SELECT sequence FROM head), lane.last_reply_sequence + 1),
        send_due_at = CASE (SELECT status FROM head)
-                          WHEN 'pending' THEN greatest((SELECT not_before FROM head), now())
+                          WHEN 'pending' THEN greatest((SELECT not_before FROM head), now(), lane.phone_until)
+                          WHEN 'unknown' THEN (SELECT not_before FROM head)
                           WHEN 'sending' THEN lane.send_due_at END
   FROM lane WHERE c.id = lane.id

@@ -7,12 +7,12 @@
 -- reply_sequence_once, message_parked, reply_for_staff, audit_conversation_id.
 SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.active,
        c.mode, c.paused_at, c.blocked, c.suspect, c.attempts, c.not_before, c.next_sequence, c.last_sequence, c.last_key,
-       c.gap_since, c.wait_until, c.due_at, c.send_due_at, c.unreachable_since, c.opted_out_at,
+       c.gap_since, c.wait_until, c.due_at, c.send_due_at, c.unreachable_since, c.opted_out_at, c.phone_until,
        head.status AS head_status, head.received_at AS head_received_at, head.note AS head_note,
        turn.error_type, turn.error_place,
        reply.sequence AS reply_sequence, reply.status AS reply_status, reply.attempts AS reply_attempts,
        reply.not_before AS reply_not_before, reply.error AS reply_error, reply.created_at AS reply_created_at,
-       bucket.blocked_until AS bucket_until, bucket.words AS bucket_words,
+       awaited.kind AS awaited_kind, bucket.blocked_until AS bucket_until, bucket.words AS bucket_words,
        person.username AS assignee, newest.received_at AS newest_at, passed.note AS passed_note, answer.created_at AS answered_at,
        waiting.number AS waiting, parked.sequence AS parked_sequence, parked.note AS parked_note,
        refused.sequence AS refused_sequence, refused.status AS refused_status, refused.error AS refused_error,
@@ -26,6 +26,8 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
                       ORDER BY t.conversation_id DESC, t.id DESC LIMIT 1) turn
          ON turn.message_id = head.id AND turn.outcome <> 'committed'
   LEFT JOIN LATERAL (SELECT r.* FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.next_reply_sequence LIMIT 1) reply ON true
+  LEFT JOIN LATERAL (SELECT r.body #>> '{media,kind}' AS kind FROM reply r WHERE r.conversation_id = c.id
+                        AND r.sequence = c.next_reply_sequence - 1 LIMIT 1) awaited ON c.phone_until > now()
   LEFT JOIN LATERAL (SELECT b.* FROM bucket b WHERE b.channel_id = c.channel_id
                         AND b.key IN ('channel', 'chat:' || c.chat, 'group:' || c.chat)
                         AND b.blocked_until > now() ORDER BY b.blocked_until DESC LIMIT 1) bucket ON reply.status = 'pending'
@@ -44,7 +46,8 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
   LEFT JOIN LATERAL (SELECT m.sequence, m.note FROM message m WHERE m.conversation_id = c.id AND m.parked
                       LIMIT 1) parked ON true
   LEFT JOIN LATERAL (SELECT r.sequence, r.status, r.error FROM reply r WHERE r.conversation_id = c.id
-                        AND r.status IN ('parked', 'unknown', 'failed') LIMIT 1) refused ON true
+                        AND r.status IN ('parked', 'unknown', 'failed') AND (r.status <> 'unknown' OR r.not_before IS NULL)
+                      LIMIT 1) refused ON true
   LEFT JOIN LATERAL (SELECT u.username, a.reason FROM audit a LEFT JOIN auth_user u ON u.id = a.staff_id
                       WHERE a.id = (SELECT max(p.id + 0) FROM audit p WHERE p.conversation_id = c.id AND p.verb = 'pause')) act
          ON c.paused_at IS NOT NULL

@@ -8,7 +8,7 @@ WITH original AS (
 lane AS (
   UPDATE conversation c
      SET last_reply_sequence = last_reply_sequence + 1,
-         send_due_at = lane_send_due_at(next_reply_sequence, last_reply_sequence, send_due_at, now())
+         send_due_at = lane_send_due_at(next_reply_sequence, last_reply_sequence, send_due_at, greatest(now(), phone_until))
     FROM original o WHERE c.id = o.conversation_id
   RETURNING c.id, c.last_reply_sequence),
 again AS (

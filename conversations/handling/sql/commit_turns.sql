@@ -63,7 +63,8 @@ lanes AS (
          suspect = (c.suspect OR coalesce(o.suspect, false)) AND o.advance = 0 AND o.status = 'pending',
          last_reply_sequence = c.last_reply_sequence + coalesce(s.added, 0),
          send_due_at = CASE WHEN s.added > 0 THEN
-             lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at, now() + interval '3 s')
+             lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at,
+                              greatest(now() + interval '3 s', c.phone_until))
              ELSE c.send_due_at END,
          due_at = lane_due_at(coalesce(o.mode, c.mode), c.paused_at, coalesce(o.blocked, false), c.next_sequence + o.advance,
                               c.last_sequence, now() + make_interval(secs => o.delay), c.wait_until,

@@ -1,10 +1,11 @@
 -- Keeps statuses and joins them to their replies, by the platform's id or, while a reply's outcome is
--- unknown, by our key. A status only raises a reply: failed, delivered, read. If we do not know
--- whether a reply was sent, its status settles that, and the lane goes on. It is not one statement
+-- unknown, by our key. A status only raises a reply: failed, delivered, read. The lane goes on if we
+-- did not know whether the reply was sent, or if it waits until its last reply is delivered; a wait
+-- that ended in vain is forgotten at any of its replies' statuses. It is not one statement
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
--- items: as in lock_status_lanes. Rows: ord, and joined, kept (no such reply yet) or busy (lane
--- locked elsewhere).
--- Indexes: status_once, reply_platform_id, reply_in_doubt_key.
+-- items: as in lock_status_lanes. Rows: ord; joined, kept (no such reply yet) or busy (lane locked
+-- elsewhere); and the lane, if it goes on and has replies to send.
+-- Indexes: status_once, reply_platform_id, reply_in_doubt_key, conversation primary key.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json)
          AS i(ord integer, channel_id bigint, platform_id text, key uuid, status text, error text)),
@@ -14,13 +15,13 @@ kept AS (
    ORDER BY channel_id, platform_id, status, ord
   ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
 named AS MATERIALIZED (
-  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.status = 'unknown' AS held_up,
+  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.sequence, r.status = 'unknown' AS held_up,
          r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
     FROM items i
-   CROSS JOIN LATERAL (SELECT id, conversation_id, status FROM reply
+   CROSS JOIN LATERAL (SELECT id, conversation_id, sequence, status FROM reply
                         WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> ''
                         UNION ALL SELECT * FROM (
-                               SELECT id, conversation_id, status FROM reply WHERE channel_id = i.channel_id AND key = i.key
+                               SELECT id, conversation_id, sequence, status FROM reply WHERE channel_id = i.channel_id AND key = i.key
                                   AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) d WHERE d.status = 'unknown'
                         OFFSET 0) r),
 said AS MATERIALIZED (
@@ -39,9 +40,18 @@ joined AS (
                       ELSE r.error END
     FROM said s
    WHERE r.id = s.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM said)) AND r.status IN ('sent', 'unknown', 'failed')),
+freed AS MATERIALIZED (
+  SELECT c.id
+    FROM (SELECT conversation_id, bool_or(held_up) AS held_up, max(sequence) FILTER (WHERE status IN ('delivered', 'read', 'failed')) AS seen
+            FROM named WHERE ours GROUP BY conversation_id) n
+   CROSS JOIN LATERAL (SELECT id, next_reply_sequence, phone_until FROM conversation WHERE id = n.conversation_id LIMIT 1) c
+   WHERE n.held_up OR n.seen >= CASE WHEN c.phone_until > now() THEN c.next_reply_sequence - 1 WHEN c.phone_until IS NOT NULL THEN 0 END),
 lanes AS (
-  UPDATE conversation c SET send_due_at = now()
-   WHERE c.id = ANY (ARRAY(SELECT conversation_id FROM named WHERE ours AND held_up)) AND c.next_reply_sequence <= c.last_reply_sequence)
-SELECT i.ord, CASE WHEN n.ord IS NULL THEN 'kept' WHEN n.ours THEN 'joined' ELSE 'busy' END
-  FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours FROM named GROUP BY ord) n USING (ord)
+  UPDATE conversation c
+     SET phone_until = NULL, send_due_at = CASE WHEN c.next_reply_sequence <= c.last_reply_sequence THEN now() ELSE c.send_due_at END
+   WHERE c.id = ANY (ARRAY(SELECT id FROM freed))
+  RETURNING c.id, c.next_reply_sequence <= c.last_reply_sequence AS more)
+SELECT i.ord, CASE WHEN n.ord IS NULL THEN 'kept' WHEN n.ours THEN 'joined' ELSE 'busy' END, l.id
+  FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours, min(conversation_id) AS lane FROM named GROUP BY ord) n USING (ord)
+  LEFT JOIN lanes l ON l.id = n.lane AND l.more
  ORDER BY i.ord

@@ -45,7 +45,8 @@ lanes AS (
          next_reply_sequence = CASE WHEN n.draft AND c.next_reply_sequence > c.last_reply_sequence
                                     THEN c.next_reply_sequence + n.added ELSE c.next_reply_sequence END,
          send_due_at = CASE WHEN n.draft THEN c.send_due_at
-             ELSE lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at, now() + interval '3 s') END
+             ELSE lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at,
+                                   greatest(now() + interval '3 s', c.phone_until)) END
     FROM (SELECT conversation_id, bool_or(draft) AS draft, count(*) AS added FROM parts GROUP BY conversation_id) n
    WHERE c.id = n.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM parts)))
 SELECT i.ord,

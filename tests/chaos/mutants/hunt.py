@@ -26,7 +26,7 @@ from tests.kit.stack import ROOT
 FOLDER = ROOT / ".data" / "chaos"
 RESULT = FOLDER / "mutants.json"
 ONE_SECONDS = 220  # for one run, start and judgement included
-DRAIN_SECONDS = 20.0  # what is not done by then is not done
+DRAIN_SECONDS = 45.0  # what is not done by then is not done; a reply may wait 20 s for a status
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,9 +141,11 @@ def new_key(original: Original, reply: Any) -> Any:
     return msgspec.structs.replace(original(reply), key=str(uuid.uuid4()))
 
 
-def unknown_is_sent(original: Original, reply: Any, claim: Any, channel: Any, outcome: Any, paused: bool) -> Any:
+def unknown_is_sent(
+    original: Original, reply: Any, claim: Any, channel: Any, outcome: Any, paused: bool, took: float = 0.0
+) -> Any:
     """For ``results.judge``."""
-    return original(reply, claim, channel, Sent() if isinstance(outcome, Unknown) else outcome, paused)
+    return original(reply, claim, channel, Sent() if isinstance(outcome, Unknown) else outcome, paused, took)
 
 
 def block_nobody(original: Original, self: Any, request: Any, bucket: str, seconds: float, words: str) -> None:
