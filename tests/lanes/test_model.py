@@ -36,7 +36,7 @@ from hypothesis.stateful import (
 )
 
 from conversations import turns
-from conversations.contracts import Deferred, Failed, Outcome, Rejected, ReplyBody, Scope, Sent, Unknown
+from conversations.contracts import Deferred, Failed, Outcome, Rejected, ReplyBody, Scope, Sent, StatusUpdate, Unknown
 from conversations.delivering import decision, results, send_stream
 from conversations.delivering.results import Next, Step
 from conversations.desk import actions
@@ -47,6 +47,7 @@ from conversations.models import Message, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.late_replies import LATE, LateItem
+from conversations.storing.statuses import STATUSES
 from conversations.sweeping import dead_workers, timers
 from conversations.waking import wake
 from tests.kit.desk_scenes import make_staff
@@ -90,24 +91,27 @@ SELECT c.id, c.next_sequence, c.last_sequence, c.epoch, c.mode, c.paused_at IS N
        c.opted_out_at IS NOT NULL,
        c.due_at IS NOT NULL, c.due_at >= c.not_before, c.due_at <= greatest(c.not_before, now()) + interval '11 s',
        c.wait_until IS NOT NULL, c.send_due_at IS NOT NULL,
+       (SELECT c.send_due_at <= greatest(c.phone_until, r.not_before, now()) + interval '11 s'
+          FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.next_reply_sequence),
        (SELECT coalesce(s.state -> 'seen', '[]') FROM conversation_state s WHERE s.conversation_id = c.id),
        ARRAY(SELECT jsonb_build_array(m.id, m.sequence, m.text, m.status, m.late, m.starts_turn,
                                       coalesce(m.external_sequence, m.order_key), m.replay_of)
                FROM message m WHERE m.conversation_id = c.id ORDER BY m.sequence, m.id),
-       ARRAY(SELECT jsonb_build_array(r.id, r.sequence, r.body ->> 'text', r.status, r.author, r.attempts, r.claimed_by)
+       ARRAY(SELECT jsonb_build_array(r.id, r.sequence, r.body ->> 'text', r.status, r.author, r.attempts, r.claimed_by,
+                                      r.not_before IS NOT NULL)
                FROM reply r WHERE r.conversation_id = c.id ORDER BY r.sequence)
   FROM conversation c WHERE c.channel_id = %(channel)s ORDER BY c.id"""
 PASS_TIME = """
 WITH ago AS (SELECT make_interval(secs => %(seconds)s) AS t),
 lanes AS (
   UPDATE conversation SET due_at = due_at - t, send_due_at = send_due_at - t, not_before = not_before - t,
-         wait_until = wait_until - t, gap_since = gap_since - t
+         wait_until = wait_until - t, gap_since = gap_since - t, phone_until = phone_until - t
     FROM ago WHERE channel_id = %(channel)s RETURNING id),
 waiting AS (
   UPDATE message SET release_at = release_at - t, received_at = received_at - t
     FROM ago WHERE conversation_id IN (SELECT id FROM lanes)),
 timers AS (UPDATE timer SET due_at = due_at - t FROM ago WHERE conversation_id IN (SELECT id FROM lanes))
-UPDATE reply SET not_before = not_before - t, created_at = created_at - t
+UPDATE reply SET not_before = not_before - t, created_at = created_at - t, intent_at = intent_at - t
   FROM ago WHERE conversation_id IN (SELECT id FROM lanes)"""
 
 
@@ -132,6 +136,7 @@ class Seen(NamedTuple):
     due_in_time: bool | None
     waits: bool
     send_due: bool
+    sent_in_time: bool | None
     handled: list[int] | None
     messages: list[list[Any]]
     replies: list[list[Any]]
@@ -160,6 +165,12 @@ class Answer:
     claim: str | None = None
     id: int = 0
     covers: frozenset[int] = frozenset()  # the messages that a person answered with it
+    told: set[str] = field(default_factory=set)  # what the platform reported of it
+    known: bool = False  # the platform's id is
+
+    def becomes_as_told(self) -> None:
+        failed = "failed" in self.told and "delivered" not in self.told
+        self.status, self.known = "failed" if failed else "sent", True
 
 
 @dataclass(eq=False)
@@ -241,14 +252,19 @@ class Lanes(RuleBasedStateMachine):
         parked=st.sampled_from(["human", "skip", "block"]),
         gap=st.sampled_from(["go_on", "block"]),
         unknown=st.sampled_from(["resend", "ask"]),
+        platform=st.sampled_from(["telegram", "whatsapp"]),
     )
-    def channel_is_added(self, order: str, parked: str, gap: str, unknown: str) -> None:
-        options = {"settle_ms": 2000} if order == "settle" else {}
+    def channel_is_added(self, order: str, parked: str, gap: str, unknown: str, platform: str = "telegram") -> None:
+        """On WhatsApp each reply waits for the delivery of the one before it, and an unknown one for a status."""
+        options: dict[str, Any] = {"settle_ms": 2000} if order == "settle" else {}
+        self.reports = platform == "whatsapp"
+        if self.reports:
+            options["wait_for"] = "delivered"
         self.order = order
         self.gap_blocks = gap == "block"
         self.asks = unknown == "ask"
         self.channel = make_channel(
-            "telegram", parked_policy=parked, gap_policy=gap, unknown_policy=unknown, gap_timeout_s=30, **options
+            platform, parked_policy=parked, gap_policy=gap, unknown_policy=unknown, gap_timeout_s=30, **options
         )
         self.db = database.connect("model")
         self.lanes = [Lane(new_user()), Lane(new_user())]
@@ -649,10 +665,18 @@ class Lanes(RuleBasedStateMachine):
             elif call is not None:
                 self.a_sender_is_buried(call)
         if call is not None:
-            self._write_step(lane, results.judge(call.reply, call.claim, self.channel, ENDINGS[ending], False))
+            self._write_step(lane, self._judge(call, ending))
+
+    def _judge(self, call: Call, ending: str, paused: bool = False) -> Step:
+        outcome = ENDINGS[ending]
+        if ending == "sent" and self.reports:
+            outcome = Sent(platform_id=f"w{call.reply.reply_id}")
+        return results.judge(call.reply, call.claim, self.channel, outcome, paused)
 
     def _intend(self, number: int, replies: Sequence[Next]) -> Call | None:
         """As a sender does it that read ``replies`` some time ago."""
+        if replies and replies[0].status == "unknown" and replies[0].wait is not None and replies[0].wait <= 0:
+            self._write_step(number, results.unreported(replies[0], self.channel))
         if not replies or replies[0].status != "pending":
             return None
         reply, *behind = replies
@@ -670,7 +694,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(target=calls, call=calls, ending=st.sampled_from(sorted(ENDINGS)), paused=st.booleans())
     def a_call_ends(self, call: Call, ending: str, paused: bool) -> Any:
         """Its result is written with the next intent, where it may; also late, and also twice."""
-        step = results.judge(call.reply, call.claim, self.channel, ENDINGS[ending], paused)
+        step = self._judge(call, ending, paused)
         after = next(iter(call.behind), None)
         claim = uuid.uuid4()
         rides = (
@@ -700,7 +724,10 @@ class Lanes(RuleBasedStateMachine):
         if not as_known or (step.expect != "sending" and lane.unsettled_before(step.sequence)):
             return False
         back = step.status == "pending" and self._is_draft(lane, answer)
-        answer.status, answer.claim = "cancelled" if back else step.status, None
+        answer.status, answer.claim = "cancelled" if back else step.status or "", None
+        answer.known |= bool(step.platform_id)
+        if answer.told and step.expect in ("sending", "unknown"):
+            answer.becomes_as_told()
         answer.attempts = answer.attempts if step.attempts_after is None else step.attempts_after
         lane.unreachable |= step.stops == Scope.CONVERSATION
         return True
@@ -715,11 +742,28 @@ class Lanes(RuleBasedStateMachine):
         reachable = answer.author == "person" or not self._was_unreachable(lane, step)
         may = not self._is_draft(lane, answer) and reachable and not lane.opted_out
         as_known = (answer.status, answer.number) == ("pending", step.intent_number)
-        if not may or not as_known or lane.unsettled_before(step.intent_sequence):
+        if not may or not as_known or lane.unsettled_before(step.intent_sequence) or self._waits_for_the_phone(lane):
             return False
         answer.status, answer.attempts, answer.claim = "sending", answer.attempts + 1, step.intent_claim
         answer.number += 1
         return True
+
+    def _waits_for_the_phone(self, lane: Lane) -> bool:
+        (row,) = self.db.execute("SELECT phone_until > now() FROM conversation WHERE id = %s", (lane.id,)).fetchall()
+        return bool(row[0])
+
+    @precondition(lambda self: self.reports and any(a.number for lane in self.lanes for a in lane.answers))
+    @rule(data=st.data(), word=st.sampled_from(["sent", "delivered", "failed"]))
+    def a_status_comes(self, data: st.DataObject, word: str) -> None:
+        """In any order, also before we know that the reply was sent, and twice."""
+        begun = [answer for lane in self.lanes for answer in lane.answers if answer.number]
+        answer = data.draw(st.sampled_from(begun), label="reply")
+        key = str(Reply.objects.get(pk=answer.id).key)
+        update = StatusUpdate(platform_id=f"w{answer.id}", key=key, status=word)
+        STATUSES.write(self.db, [(self.channel, update)])
+        answer.told.add(word)
+        if answer.status == "unknown" or (answer.known and answer.status in ("sent", "failed")):
+            answer.becomes_as_told()
 
     def _was_unreachable(self, lane: Lane, step: Step) -> bool:
         return lane.unreachable and not step.stops  # what blocks rides with no intent
@@ -727,13 +771,19 @@ class Lanes(RuleBasedStateMachine):
     @rule(call=calls)
     def a_sender_is_buried(self, call: Call) -> None:
         """Its call may end all the same, later."""
-        dead_workers.CLAIMED.write(self.db, [call.claim])
         lane = self.lanes[call.lane]
         answer = lane.answers[call.reply.sequence - 1]
+        fresh = "SELECT intent_at > now() - make_interval(secs => %s) FROM reply WHERE id = %s"
+        (row,) = self.db.execute(fresh, (results.STATUS_SECONDS, answer.id)).fetchall()
+        dead_workers.CLAIMED.write(self.db, [call.claim])
         if (answer.status, answer.claim) != ("sending", str(call.claim)):
             return
         answer.claim = None
-        if self._is_draft(lane, answer):
+        if answer.told:
+            answer.becomes_as_told()
+        elif self.reports and row[0]:
+            answer.status = "unknown"
+        elif self._is_draft(lane, answer):
             answer.status = "cancelled"
         elif self.asks:
             answer.status = "unknown"
@@ -802,7 +852,7 @@ class Lanes(RuleBasedStateMachine):
         for answer, row in zip(lane.answers, rows, strict=False):
             answer.id = row[0]
         assert [(n, a.text, a.status, a.author, a.attempts, a.claim) for n, a in enumerate(lane.answers, 1)] == [
-            tuple(row[1:]) for row in rows
+            tuple(row[1:7]) for row in rows
         ], "replies are dense, in order, and where the model has them"
         assert sum(row[3] == "sending" for row in rows) <= 1, "one reply of a lane is in flight"
         settled = list(itertools.takewhile(lambda answer: answer.status not in UNSETTLED, lane.answers))
@@ -824,7 +874,10 @@ class Lanes(RuleBasedStateMachine):
         if first is None and seen.next_reply > seen.last_reply:
             assert not seen.send_due, "send_due_at without a reply"
         elif first is not None:
-            assert seen.send_due == (first.status != "unknown"), f"send_due_at while the next reply is {first.status}"
+            awaited = seen.replies[lane.answers.index(first)][7]
+            due = first.status != "unknown" or awaited
+            assert seen.send_due == due, f"send_due_at while the next reply is {first.status}"
+            assert seen.sent_in_time is not False, "due for sending too late"
 
     # ------------------------------------------------------------ the end of every story
 
@@ -858,11 +911,11 @@ class Lanes(RuleBasedStateMachine):
             self._move_head(lane, self._now(lane), "skip")
 
     def _decide_all(self, number: int) -> None:
-        """No call runs any more, and no outcome is unknown."""
+        """No call runs any more, and staff know every outcome that no status can tell any more."""
         for sequence, answer in enumerate(self.lanes[number].answers, 1):
             if answer.status == "sending":
                 self.a_sender_is_buried(Call(number, uuid.UUID(answer.claim), _OnlySequence(sequence), ()))
-            if answer.status == "unknown":
+            if answer.status == "unknown" and Reply.objects.filter(pk=answer.id, not_before=None).exists():
                 self._act(True, actions.decide_unknown_reply, Reply.objects.get(pk=answer.id), self.anna, sent=True)
                 answer.status = "sent"
 
@@ -874,10 +927,13 @@ class Lanes(RuleBasedStateMachine):
 
     def _send_all(self, number: int) -> None:
         """What is refused is settled on the way."""
-        while (replies := self._replies(self.lanes[number])) and (replies[0].wait or 0) <= 0:
+        while (replies := self._replies(self.lanes[number])) and max(
+            replies[0].wait or 0, replies[0].phone_wait or 0
+        ) <= 0:
+            self._decide_all(number)
             call = self._intend(number, replies)
             if call is not None:
-                self._write_step(number, results.judge(call.reply, call.claim, self.channel, Sent(), False))
+                self._write_step(number, self._judge(call, "sent"))
 
 
 def _with_intent(step: Step, reply: Next, claim: uuid.UUID) -> Step:
