@@ -195,6 +195,14 @@ def test_two_processes_that_store_a_new_person_under_two_ids_store_one_person(
     assert people(shop) == ("11", 0)
 
 
+def test_a_number_is_the_phone_of_one_person(shop: Channel) -> None:
+    """A bot that looks for somebody's orders by the phone must not find another one's."""
+    for number, ids in enumerate(("aP", "bP", "cQ", "b>dQ")):
+        assert post(shop, stating(number, ids)) == 200
+    people = runtime.read('SELECT "user", phone FROM contact ORDER BY "user"', ())
+    assert people == [("DE.a", ""), ("DE.b", "491581"), ("DE.c", "")]
+
+
 def test_a_reply_does_not_go_to_a_number_that_is_somebody_elses_by_now(shop: Channel) -> None:
     for number, ids in enumerate(("aP", "bP", "P")):
         assert post(shop, stating(number, ids)) == 200

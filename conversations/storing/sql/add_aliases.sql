@@ -4,7 +4,8 @@
 -- is the same person's. Once claimed, it says nothing about who somebody is: it moves to whoever
 -- states it last, so that two people never become one. The unique key decides between processes that
 -- store one new person under two ids: the second finds what the first has committed.
---   An id that leads where it should is not written. Both inserts are in key order.
+--   An id that leads where it should is not written. Both inserts are in key order. A number that
+-- moves is no longer the phone of whoever had it.
 -- items: json list of rows.AliasRow, each id once. Returns no rows.
 -- Indexes: alias_once, contact_once, conversation_once.
 WITH items AS MATERIALIZED (
@@ -15,7 +16,7 @@ WITH items AS MATERIALIZED (
                        THEN i.known_as END) AS root
     FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text)),
 wanted AS MATERIALIZED (
-  SELECT i.* FROM items i
+  SELECT i.*, a.known_as AS led_to FROM items i
     LEFT JOIN LATERAL (SELECT n.known_as, n.claimable FROM alias n
                         WHERE n.channel_id = i.channel_id AND n.of = i.of AND n.value = i.value LIMIT 1) a ON true
    WHERE a.known_as IS NULL OR i.value <> i.known_as AND (a.claimable OR a.known_as IS DISTINCT FROM i.root)),
@@ -27,7 +28,13 @@ written AS (
                                                   AND w.value = a.value) THEN a.known_as ELSE excluded.known_as END,
          claimable = false
    WHERE NOT excluded.claimable
-  RETURNING channel_id, of, value, known_as)
+  RETURNING channel_id, of, value, known_as),
+phones AS (
+  UPDATE contact SET phone = ''
+   WHERE id = ANY (ARRAY(
+         SELECT k.id FROM wanted w JOIN written n USING (channel_id, of, value)
+          CROSS JOIN LATERAL (SELECT p.id FROM contact p WHERE p.channel_id = w.channel_id AND p."user" = w.led_to AND p.phone = w.value LIMIT 1) k
+          WHERE w.of = 'user' AND w.led_to <> n.known_as)))
 INSERT INTO alias (channel_id, of, value, known_as)
 SELECT w.channel_id, w.of, w.known_as, n.known_as
   FROM written n JOIN wanted w USING (channel_id, of, value)

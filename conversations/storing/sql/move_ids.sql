@@ -1,10 +1,11 @@
 -- Makes ids lead to one person or chat, because the platform says that they are one: one that got
--- another number, a group that got another id. The first that is known already says to whom.
+-- another number, a group that got another id. The first that is known already says to whom. A number
+-- is no longer the phone of whoever else had it.
 -- channel_id; of: user or chat; ids: text[], the old ones, then the new ones; claimable: the last one
 -- is a number whose new lasting id the platform did not say. Returns no rows.
 -- Indexes: alias_once, contact_once, conversation_once.
 WITH ids AS MATERIALIZED (
-  SELECT i.value, i.place, a.claimable,
+  SELECT i.value, i.place, a.known_as AS led_to, a.claimable,
          coalesce(a.known_as,
                   CASE WHEN %(of)s = 'user' AND EXISTS (SELECT FROM contact k WHERE k.channel_id = %(channel_id)s AND k."user" = i.value OFFSET 0)
                          OR %(of)s = 'chat' AND EXISTS (SELECT FROM conversation c WHERE c.channel_id = %(channel_id)s AND c.chat = i.value OFFSET 0)
@@ -13,7 +14,13 @@ WITH ids AS MATERIALIZED (
     LEFT JOIN LATERAL (SELECT n.known_as, n.claimable FROM alias n
                         WHERE n.channel_id = %(channel_id)s AND n.of = %(of)s AND n.value = i.value LIMIT 1) a ON true),
 root AS MATERIALIZED (
-  SELECT coalesce((SELECT root FROM ids WHERE root IS NOT NULL ORDER BY place LIMIT 1), (%(ids)s::text[])[1]) AS known_as)
+  SELECT coalesce((SELECT root FROM ids WHERE root IS NOT NULL ORDER BY place LIMIT 1), (%(ids)s::text[])[1]) AS known_as),
+phones AS (
+  UPDATE contact SET phone = ''
+   WHERE id = ANY (ARRAY(
+         SELECT k.id FROM ids i CROSS JOIN root r
+          CROSS JOIN LATERAL (SELECT p.id FROM contact p WHERE p.channel_id = %(channel_id)s AND p."user" = i.led_to AND p.phone = i.value LIMIT 1) k
+          WHERE %(of)s = 'user' AND i.led_to <> r.known_as)))
 INSERT INTO alias AS a (channel_id, of, value, known_as, claimable)
 SELECT %(channel_id)s, %(of)s, i.value, r.known_as, %(claimable)s AND i.place = cardinality(%(ids)s::text[])
   FROM ids i CROSS JOIN root r
