@@ -159,7 +159,8 @@ def success(call: dict[str, Any], message_id: int, world: World) -> Any:
     if kind == "media":
         return {"id": body["file_id"]}
     if kind == "message_templates":
-        return {"data": world.templates, "paging": {"cursors": {"before": "a", "after": "b"}}}
+        data = [] if "after" in body else world.templates  # all are on the first page
+        return {"data": data, "paging": {"cursors": {"before": "a", "after": "b"}}}
     if call["owner"] in world.files:
         file, digest = world.files[call["owner"]], hashlib.sha256(world.files[call["owner"]].content).hexdigest()
         url = f"http://{call['headers'].get('host')}{MEDIA_PATH}{call['owner']}"

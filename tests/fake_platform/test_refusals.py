@@ -341,6 +341,16 @@ def test_a_filled_template_is_accepted(double: Double) -> None:
     assert answer.status == 200, answer.data
 
 
+def test_templates_are_on_one_page(double: Double) -> None:
+    """Meta names a cursor after the last page too."""
+    url = f"{double.url}/v26.0/777/message_templates?limit=100"
+    headers = {"Authorization": "Bearer EAAfixture"}
+    first = HTTP.request("GET", url, headers=headers).json()
+    assert {each["status"] for each in first["data"]} == {"APPROVED", "PAUSED", "DISABLED"}
+    after = first["paging"]["cursors"]["after"]
+    assert HTTP.request("GET", f"{url}&after={after}", headers=headers).json()["data"] == []
+
+
 # ---------------------------------------------------------------- files
 
 UPLOADS = [
