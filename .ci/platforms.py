@@ -68,6 +68,14 @@ def repeats(adapter: Adapter) -> str:
     return "is seen once if a status of it comes in time" if adapter.reports_key else "can be seen twice"
 
 
+def order(adapter: Adapter) -> str:
+    return "in order; what follows media waits for `delivered`" if adapter.reports_delivery else "in order"
+
+
+def opt_out(adapter: Adapter) -> str:
+    return ", ".join(sorted(adapter.opt_out_words)) or "none"
+
+
 def statuses(adapter: Adapter) -> str:
     return ", ".join(adapter.statuses) or "nothing"
 
@@ -100,8 +108,10 @@ ROWS: dict[str, Callable[[Adapter], str]] = {
     "that an answer is being written": typing,
     "invoices": invoices,
     "a reply that is sent again because its answer was lost": repeats,
+    "our replies go out": order,
     "what it reports of our replies": statuses,
     "we may write": window,
+    "words of people that stop replies": opt_out,
     "one webhook for many accounts (`add_app`)": apps,
     "limits of sends that we keep by default": rates,
     "its webhook is set": registered,
