@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -92,16 +93,31 @@ def local_servers(
 
 
 @contextlib.contextmanager
-def private_servers(settings: Mapping[str, str] | None = None) -> Iterator[Servers]:
-    """Run two servers in a temporary directory, which is deleted afterwards."""
+def private_servers(settings: Mapping[str, str] | None = None, template: Path | None = None) -> Iterator[Servers]:
+    """Run two servers in a temporary directory, which is deleted afterwards.
+
+    Postgres begins with a copy of the data in `template`, the directory of servers that are stopped.
+    """
     directory = Path(tempfile.mkdtemp(prefix="servers-"))
     try:
+        if template:
+            copy_postgres(template, directory)
         with local_servers(directory, settings=settings) as servers:
             yield servers
+            for server in servers.started:
+                server.stop_immediately()  # nobody reads its data again
     finally:
         for name in (Postgres.name, Valkey.name):
             remove_room(directory / name)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def copy_postgres(source: Path, target: Path) -> None:
+    """Copy a stopped Postgres with its owner and its password, but for its port and its log."""
+    room = target / Postgres.name
+    subprocess.run(["cp", "-a", (source / Postgres.name).resolve(), room], check=True)
+    for name in ("port", f"{Postgres.name}.log"):
+        (room / name).unlink(missing_ok=True)
 
 
 def start(directory: Path, database_url: str, redis_url: str, settings: Mapping[str, str] | None) -> Servers:
