@@ -165,7 +165,7 @@ class Cluster(Stack):
         webs: int = 2,
         code: Path = ROOT,
     ) -> None:
-        super().__init__(roles=roles, webs=webs, env={**ENVIRONMENT, **(env or {})})
+        super().__init__(roles=roles, webs=webs, env={**ENVIRONMENT, **(env or {})}, forks=False)
         self.code = code
         unknown = set(links) - set(LINKS)
         assert not unknown, f"no such link: {unknown}"

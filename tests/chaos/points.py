@@ -399,7 +399,7 @@ def run_all(
 
 @contextlib.contextmanager
 def _rig() -> Iterator[Rig]:
-    with Double() as double, Stack(roles="", env=ENV) as stack:
+    with Double() as double, Stack(roles="", env=ENV, forks=False) as stack:
         yield Rig(stack, double)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +46,8 @@ class Lanes:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.hints = Hints(stack.servers.redis_url)
+        self._done: list[Done] = []
+        self._read = 0
 
     # ------------------------------------------------------------ filling
 
@@ -106,13 +106,7 @@ class Lanes:
             yield started
         finally:
             for process in started:
-                self.end(process)
-
-    def end(self, process: Process) -> None:
-        """Supervisor and all, as a machine that loses its power."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+                process.lose_power()
 
     def stopped(self, seconds: float = 20) -> int:
         """The process that stopped itself at a failpoint."""
@@ -162,10 +156,13 @@ class Lanes:
 
     def done(self, lane: int | None = None, word: str = "") -> list[Done]:
         """What bots wrote down, oldest first."""
-        path = self.stack.folder / "turns.txt"
-        lines = path.read_text().splitlines() if path.exists() else []
-        done = [Done(int(pid), int(of), int(sequence), said) for pid, of, sequence, said in map(str.split, lines)]
-        return [line for line in done if lane in (None, line.lane) and word in ("", line.word)]
+        with contextlib.suppress(FileNotFoundError), (self.stack.folder / "turns.txt").open("rb") as file:
+            file.seek(self._read)  # all before it is in ``_done``
+            for line in file:
+                pid, of, sequence, said = line.decode().split()
+                self._done.append(Done(int(pid), int(of), int(sequence), said))
+                self._read += len(line)
+        return [line for line in self._done if lane in (None, line.lane) and word in ("", line.word)]
 
     def begun(self, lane: int, times: int = 1, seconds: float = 20) -> Done:
         """The ``times``-th turn of this lane, as soon as it has begun."""

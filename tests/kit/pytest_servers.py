@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from botproject.local.servers import AlreadyRunning, Servers, local_servers
+from tests.kit import templates
 from tests.kit.guard import watch_over_this_process
 
 # A failed assertion of the kit shows its values, as one of a test does.
@@ -45,6 +46,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         os.environ["REDIS_URL"] = redis_url_of(worker, os.environ["REDIS_URL"])
     else:
         os.environ.update(start_for_run(early_config))
+        templates.forget()
     yield
 
 

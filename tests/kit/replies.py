@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.kit.doubles import Double
 from tests.kit.platforms import GENERIC_SECRET, WHATSAPP, whatsapp
 from tests.kit.rows import add_lane, add_replies
-from tests.kit.stack import Channel, Stack, wait_until
+from tests.kit.stack import Channel, Process, Stack, wait_until
 
 LOOSE = "channel:10000/1s,chat:1000/1s,group:1000/1s"
 OPEN = "('pending', 'sending')"
@@ -68,7 +66,7 @@ class Scene:
         wait_until(lambda: self.stack.value(count, ids) == 0, seconds, "every reply of these channels settled")
 
     @contextlib.contextmanager
-    def senders(self, *failpoints: str) -> Iterator[list[Any]]:
+    def senders(self, *failpoints: str) -> Iterator[list[Process]]:
         """A sender process per word, with its failpoints; gone afterwards, supervisors and all."""
         before = set(self.stack.pids("send"))
         started = [self.stack.start_workers("send", env={"FAILPOINTS": words}) for words in failpoints]
@@ -78,12 +76,7 @@ class Scene:
             yield started
         finally:
             for process in started:
-                self.end(process)
-
-    def end(self, process: Any) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+                process.lose_power()
 
 
 def texts(prefix: str, count: int) -> list[str]:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import select
 import shlex
 import signal
 import socket
@@ -31,7 +32,8 @@ import redis
 import urllib3
 
 from botproject.local.__main__ import procfile
-from botproject.local.servers import Servers, private_servers
+from botproject.local.servers import private_servers
+from tests.kit import forked, templates
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 25
@@ -49,14 +51,30 @@ class Channel:
 
 
 class Process:
-    """One process with all that it starts: begun, hurt, begun again. It leads a process group of its own."""
+    """One process with all that it starts: begun, hurt, begun again. It leads a process group of its own.
 
-    def __init__(self, name: str, command: list[str], env: Mapping[str, str], log: Path, code: Path = ROOT) -> None:
+    ``forks``: it and its workers are forked from a process that has imported their packages.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        env: Mapping[str, str],
+        log: Path,
+        code: Path = ROOT,
+        *,
+        forks: bool = False,
+    ) -> None:
         self.name, self.command, self.env, self.log, self.code = name, command, dict(env), log, code
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._forks = forks
+        self._popen: subprocess.Popen[bytes] | forked.ForkedProcess | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
+            if self._forks:
+                self._popen = forked.server().start(self.command, self.env, stdout=log)
+                return
             self._popen = subprocess.Popen(
                 self.command, cwd=self.code, env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -114,6 +132,14 @@ class Process:
                 reached.append(pid)
         return reached
 
+    def lose_power(self) -> None:
+        """End a supervisor at once, which takes its processes with it; return when they have ended, too."""
+        children = self.children()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+        wait_until(lambda: all(state(pid) in ("", "Z") for pid in children), 10, "its processes have ended")
+
     def end(self) -> None:
         """At once, with all that it started."""
         self.signal(signal.SIGKILL)
@@ -122,7 +148,10 @@ class Process:
 
 
 class Stack:
-    """Servers and processes, gone afterwards. ``roles``: the workers to start at once."""
+    """Servers and processes, gone afterwards. ``roles``: the workers to start at once.
+
+    ``forks``: its processes are forks of one that has imported their packages; without, they begin as in production.
+    """
 
     code = ROOT  # the version that runs
 
@@ -132,11 +161,12 @@ class Stack:
         roles: str = "handle,send,sweep",
         webs: int = 1,
         env: Mapping[str, str] | None = None,
-        servers: Servers | None = None,
+        forks: bool = True,
     ) -> None:
-        self._roles, self._webs, self._extra = roles, webs, dict(env or {})
-        self._servers = servers
+        self._roles, self._webs, self._extra, self._forks = roles, webs, dict(env or {}), forks
         self._stack = contextlib.ExitStack()
+        self._manager: tuple[Mapping[str, str], forked.ForkServer] | None = None
+        self._idle: list[psycopg.Connection[Any]] = []
         self._workers: list[Process] = []
         self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=urllib3.Timeout(connect=3, read=15))
         self.ports: list[int] = []
@@ -154,10 +184,10 @@ class Stack:
 
     def _start(self) -> None:
         self._prepare()
-        self.servers = self._servers or self._stack.enter_context(private_servers())
+        self.servers = self._stack.enter_context(private_servers(template=self._template()))
         self.ports = [free_port() for _ in range(self._webs)]
         self.env = self._environment()
-        self.manage("migrate", "--noinput")
+        self._migrate()
         for port in self.ports:
             self._start_web(port)
         if self._roles:
@@ -172,7 +202,21 @@ class Stack:
             print(f"the processes' logs are in {keep}")
         for process in self._workers:
             process.end()
+        if self._manager:
+            self._manager[1].close()
+        for connection in self._idle:
+            connection.close()
         self._stack.close()
+
+    def _template(self) -> Path | None:
+        """Servers to copy, whose tables are those of the sample project."""
+        return templates.migrated() if self._forks and "DJANGO_SETTINGS_MODULE" not in self._extra else None
+
+    def _migrate(self) -> None:
+        if self._template():
+            self.query("UPDATE installation SET public_url = %s", self.env["PUBLIC_URL"])
+        else:
+            self.manage("migrate", "--noinput")
 
     def _environment(self) -> dict[str, str]:
         base = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
@@ -205,18 +249,21 @@ class Stack:
 
     def worker(self, name: str, roles: str, env: Mapping[str, str] | None = None) -> Process:
         command = [sys.executable, "manage.py", "run_worker", "--roles", roles]
-        return Process(name, command, {**self.env, **(env or {})}, self.folder / f"{name}.log", self.code)
+        return self._process(name, command, env or {})
 
     def web_process(self, name: str, port: int, env: Mapping[str, str] | None = None) -> Process:
         line = f"exec {shlex.quote(sys.executable)} {procfile()['web'].removeprefix('python ')}"
         here = {"BIND": "127.0.0.1", "PORT": str(port)}
-        command = ["/bin/sh", "-c", line]
-        return Process(name, command, {**self.env, **here, **(env or {})}, self.folder / f"{name}.log", self.code)
+        return self._process(name, ["/bin/sh", "-c", line], {**here, **(env or {})})
 
-    def pids(self, role: str, state: str = "") -> list[int]:
+    def _process(self, name: str, command: list[str], env: Mapping[str, str]) -> Process:
+        log = self.folder / f"{name}.log"
+        return Process(name, command, {**self.env, **env}, log, self.code, forks=self._forks)
+
+    def pids(self, role: str) -> list[int]:
         """Processes of a role (handle, send, sweep) that are alive now, from their Worker rows."""
         rows = self.query("SELECT pid FROM worker WHERE kind = %s AND NOT dead ORDER BY started_at", role)
-        return [pid for (pid,) in rows if Path(f"/proc/{pid}").exists()]
+        return [pid for (pid,) in rows if state(pid) not in ("", "Z")]
 
     def kill(self, role: str, sig: int = signal.SIGKILL) -> list[int]:
         """Send ``sig`` to every process of a role; the pids that it hit."""
@@ -233,17 +280,23 @@ class Stack:
     # ------------------------------------------------------------ commands
 
     def manage(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=self.code,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            input=text,
-        )
+        command = [sys.executable, "manage.py", *arguments]
+        if self._forks:
+            done = self._django().run(command, self.env, text)
+        else:
+            done = subprocess.run(command, cwd=self.code, env=self.env, capture_output=True, text=True, input=text)
         if check and done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def _django(self) -> forked.ForkServer:
+        """A process that has set up Django with this environment."""
+        if self._manager and self._manager[0] != self.env:
+            self._manager[1].close()
+            self._manager = None
+        if not self._manager:
+            self._manager = (dict(self.env), forked.server().prepared(self.env, self.folder / "manage.log"))
+        return self._manager[1]
 
     def add_channel(self, platform: str, *, bot: str = "echo", api_base: str = "", **values: str) -> Channel:
         arguments = ["add_channel", platform, "--name", f"{platform}-{secrets.token_hex(3)}", "--bot", bot]
@@ -291,9 +344,22 @@ class Stack:
         return self.ask(sql, params)
 
     def ask(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.servers.database_url, autocommit=True) as connection:
+        """On a connection that is kept: to open one costs more than most statements."""
+        connection = self._connection()
+        try:
             cursor = connection.execute(sql, params)
             return cursor.fetchall() if cursor.description else []
+        finally:
+            self._idle.append(connection)  # also one that failed: it is looked at before it is used again
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if not connection.closed and not was_told(connection):
+                    return connection
+                connection.close()
+        return psycopg.connect(self.servers.database_url, autocommit=True, prepare_threshold=None)
 
     def value(self, sql: str, *params: Any) -> Any:
         return self.query(sql, *params)[0][0]
@@ -352,6 +418,13 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[list[float]]:
     finally:
         stop.set()
         thread.join()
+
+
+def was_told(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server said something to a connection that waits, as it does when it ends it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def state(pid: int) -> str:

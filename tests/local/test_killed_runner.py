@@ -45,7 +45,9 @@ def test_servers_workers_and_the_browser_die_with_a_runner_that_is_killed(tmp_pa
     try:
         wait_until(ready.exists, 60, "the run has started everything")
         runner = psutil.Process(run.pid)
-        (worker,) = [child for child in runner.children() if "granian" in " ".join(map(words, child.children()))]
+        (worker,) = [
+            each for each in runner.children() if "granian" in " ".join(map(words, each.children(recursive=True)))
+        ]
         root = runner if killed == "the runner" else worker
         tree = [root, *root.children(recursive=True)]
         seen = " ".join(map(words, tree))

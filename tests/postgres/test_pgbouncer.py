@@ -34,18 +34,17 @@ OURS = ("lock_timeout", "statement_timeout", "plan_cache_mode", "enable_seqscan"
 
 
 class Pooled(Stack):
-    """Its processes know PgBouncer only; migrations and the test's own looks go to Postgres."""
+    """Its processes know PgBouncer only; the test's own looks go to Postgres."""
 
     def __init__(self, *, prepared: bool) -> None:
         super().__init__(webs=2, env=BOTS)
         self.prepared = prepared
 
     def _environment(self) -> dict[str, str]:
-        self.env = super()._environment()
-        self.manage("migrate", "--noinput")
+        env = super()._environment()
         through = pgbouncer.running(self.folder, self.servers.database_url, prepared=self.prepared)
         self.pooler = self._stack.enter_context(through)
-        return {**self.env, "DATABASE_URL": self.pooler.url, "PREPARED_STATEMENTS": str(int(self.prepared))}
+        return {**env, "DATABASE_URL": self.pooler.url, "PREPARED_STATEMENTS": str(int(self.prepared))}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["unprepared", "prepared"])

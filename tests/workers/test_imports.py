@@ -18,7 +18,7 @@ ONLY_PAGES = ("conversations.desk", "channels_ingest.webchat", "django.contrib.a
 @pytest.mark.slow
 def test_no_worker_imports_what_only_pages_need() -> None:
     """All of them, after they handled a message and delivered its reply."""
-    with Double() as double, Stack(env={"EXTRA_APPS": imported.APP}) as stack:
+    with Double() as double, Stack(env={"EXTRA_APPS": imported.APP}, forks=False) as stack:
         stack.wait_for_workers(*ROLES)
         channel = stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{double.url}/out")
         assert stack.post(channel, *generic_text(channel, "ann", "m1", "hello")) == 200
