@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CHAOS = $(BIN)/python -m tests.chaos
 BENCH = $(BIN)/python -m bench
 CHAOS_ARGS = $(if $(SEED),--seed $(SEED))
-.PHONY: help run demo test test-fast check fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install platforms lock format clean
+.PHONY: help run demo test test-fast check check-types check-rules fuzz graph size prove bench bench-all bench-docs bench-pairs bench-short chaos chaos-smoke chaos-all chaos-mutants chaos-report install platforms lock format clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; print("$(name)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -46,10 +46,14 @@ FUZZED = tests/formats tests/adapters tests/webhooks tests/outbound
 fuzz: .venv/dev.stamp  ## the property tests of all that reads strangers' bytes, about 5 minutes (EXAMPLES=2000 of each)
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz $(PYTEST_ARGS) $(FUZZED)
 
-check: .venv/dev.stamp  ## lint, format, types, import arrows, Django's checks, missing migrations
+check: check-types check-rules  ## lint, format, types, import arrows, Django's checks, missing migrations (`make -j2 check`: on two cores)
+
+check-types: .venv/dev.stamp
+	$(CHECK_ENV) $(BIN)/mypy
+
+check-rules: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(CHECK_ENV) $(BIN)/mypy
 	$(BIN)/lint-imports
 	$(CHECK_ENV) $(BIN)/python manage.py check
 	$(CHECK_ENV) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
