@@ -13,6 +13,8 @@ For bots and adapters:
     registry.py       the one place where the core meets bots, adapters and channels
     turns.py          what a bot holds
     choices.py        what a bot may offer, and which choice a message means
+    template_shapes.py  what a platform approved of a template, and a bot's values in it
+    templates.py      the templates of channels, for bots
     contracts.py      the types shared with adapters and bots
     errors.py         errors that cross a module's border
     bots.py           the bot that ships: echo

@@ -177,11 +177,30 @@ class StatusUpdate(Struct, frozen=True):
     channel_ref: str = ""
 
 
+class TemplateUpdate(Struct, frozen=True):
+    """A platform's report on a template of an account; without status and quality: it changed.
+
+    ``at``: when, in unix seconds; 0: now.
+    """
+
+    account: str
+    name: str
+    language: str
+    at: float = 0.0
+    status: str = ""
+    quality: str = ""
+
+
 class Note(Struct, frozen=True):
-    """An authentic item that is no message (a ping, an echo of our reply): only counted."""
+    """An authentic item that is no message (a ping, an echo of our reply): only counted.
+
+    ``template``: what it reports of a template. It is no kind of item of its own, so that an older
+    version that finds it in the spool passes over it.
+    """
 
     reason: str
     delivery_id: str = ""
+    template: TemplateUpdate | None = None
 
 
 class Unusable(Struct, frozen=True):
@@ -303,8 +322,27 @@ class Invoice(Struct, frozen=True):
         return f"{self.title}\n{self.description}\n{self.total} {self.currency} (in the smallest unit)"
 
 
+class FilledTemplate(Struct, frozen=True):
+    """A template and its checked values: what a reply stores of it, see ``template_shapes.fill``.
+
+    ``category``: the platform's word in lower case: utility, marketing, authentication. ``header``,
+    ``body``: each variable's name ('' where their order counts) and value. ``buttons``: the kind,
+    the place among all buttons (from 0) and the value of those that have one.
+    """
+
+    name: str
+    language: str
+    category: str = ""
+    media: Attachment | None = None
+    header: tuple[tuple[str, str], ...] = ()
+    body: tuple[tuple[str, str], ...] = ()
+    buttons: tuple[tuple[str, int, str], ...] = ()
+
+
 class ReplyBody(Struct, frozen=True):
     """The content of one reply. ``text`` is the caption of ``media``, if there is one.
+
+    ``template``: then ``text`` is what the person reads in it, for timelines.
 
     ``markdown``: the text as the bot wrote it; then ``text`` says the same plainly, for whoever
     cannot render it. ``Adapter.split`` fills it in.
@@ -319,6 +357,7 @@ class ReplyBody(Struct, frozen=True):
     media: Attachment | None = None
     invoice: Invoice | None = None
     numbered: bool = False
+    template: FilledTemplate | None = None
 
     @property
     def buttons(self) -> tuple[Choice, ...]:
@@ -420,6 +459,7 @@ class Adapter(Protocol):
     opt_in_words: Collection[str]
     reports_key: bool
     reports_delivery: bool
+    template_option: str
 
     def handshake(self, channel: ChannelConfig, request: WebhookRequest) -> Answer | None: ...
     def precheck(self, channel: ChannelConfig, headers: Mapping[str, str]) -> bool: ...

@@ -16,7 +16,7 @@ import msgspec
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
 
-from conversations import runtime
+from conversations import runtime, templates
 from conversations.choices import checked
 from conversations.contracts import Attachment, Choice, Invoice, ReplyBody, Struct
 from conversations.errors import BadOutput
@@ -137,20 +137,25 @@ class Turn:
         choices: Iterable[Choice | tuple[str, str] | str] = (),
         media: Attachment | str | Sequence[Attachment | str] = (),
         invoice: Invoice | None = None,
+        template: templates.Template | None = None,
     ) -> None:
         """Add a reply. It is sent after the turn's COMMIT.
 
         ``markdown`` in place of ``text`` is shown with the marks that the platform has. Both at once
         raise ``ValueError``. ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are
         URLs or attachments. Each but the last becomes a reply of its own; the last one goes with
-        the text. An ``invoice`` is a reply of its own, beside nothing else. Raises ``BadOutput`` for
-        choices that cannot be offered (``choices.check``).
+        the text. An ``invoice`` or a ``template`` is a reply of its own, beside nothing else. Raises
+        ``BadOutput`` for choices that cannot be offered (``choices.check``), and for a template that
+        the channel cannot send (``templates.reply``).
         """
+        if template is not None:
+            _refuse_beside("a template", text, markdown, choices, media, invoice)
+            self._replies.append(templates.reply(self.channel_id, self.platform, template))
+            return
         if text and markdown:
             raise ValueError("turn.reply takes text or markdown, not both: text is sent as it is")
         if invoice is not None:
-            if text or markdown or choices or media:
-                raise ValueError("turn.reply takes an invoice alone: say other things in replies of their own")
+            _refuse_beside("an invoice", text, markdown, choices, media)
             checked_invoice = msgspec.convert(msgspec.to_builtins(invoice), Invoice)  # raises for a float
             self._replies.append(ReplyBody(text=checked_invoice.words, invoice=checked_invoice))
             return
@@ -187,6 +192,12 @@ class Turn:
         return Output(
             state=self.state, replies=tuple(self._replies), handed_over=self._handed_over, log=tuple(self._log[:50])
         )
+
+
+def _refuse_beside(what: str, *others: object) -> None:
+    """Raise ``ValueError`` if a reply that stands alone has anything beside it."""
+    if any(others):
+        raise ValueError(f"turn.reply takes {what} alone: say other things in replies of their own")
 
 
 def _check(state: Any, replies: Sequence[ReplyBody]) -> None:

@@ -228,7 +228,8 @@ def phone_wait(reply: Next, channel: ChannelConfig) -> float | None:
     for no delivery, "delivered" for that of each reply, neither for that of replies with media.
     """
     wait_for, seconds = channel.options.get("wait_for"), channel.options.get("wait_for_s", "")
-    waits = wait_for == "delivered" or (wait_for != "sent" and bool(reply.body.get("media")))
+    has_media = any(part.get("media") for part in (reply.body, reply.body.get("template") or {}))
+    waits = wait_for == "delivered" or (wait_for != "sent" and has_media)
     if not waits or not registry.adapter(channel.platform).reports_delivery:
         return None
     return (PHONE_SECONDS if seconds == "" else float(seconds)) or None

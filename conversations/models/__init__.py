@@ -5,6 +5,7 @@ people.py      Contact, Alias
 lanes.py       Conversation (the lane), ConversationState, Timer, Desk
 inbound.py     Receipt, ReceiptBody, Quarantine, Message, Turn, Once
 outbound.py    Reply, Status, Bucket
+templates.py   Template
 operations.py  Installation, Worker, Audit
 sql.py         database functions that Django has no name for
 """
@@ -15,9 +16,10 @@ from conversations.models.lanes import Conversation, ConversationState, Desk, Ti
 from conversations.models.operations import Audit, Installation, Worker
 from conversations.models.outbound import Bucket, Reply, Status
 from conversations.models.people import Alias, Contact
+from conversations.models.templates import Template
 
 __all__ = [
     "Alias", "App", "Audit", "Bucket", "Channel", "Contact", "Conversation", "ConversationState", "Desk",
     "Installation", "Message", "Once", "Pause", "Quarantine", "Receipt", "ReceiptBody", "Reply", "Status",
-    "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
+    "Template", "Tenant", "TenantStaff", "Timer", "Turn", "Worker",
 ]  # fmt: skip

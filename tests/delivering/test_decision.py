@@ -109,6 +109,14 @@ def test_a_result_behind_which_the_next_reply_waits_is_written_first(
     assert decide(lane, Facts()) is (START if expected is None else WRITE)
 
 
+def test_a_template_with_a_picture_counts_as_media() -> None:
+    channel = msgspec.structs.replace(CHANNEL, platform="whatsapp")
+    for media, expected in (({"media": {"kind": "image"}}, results.PHONE_SECONDS), ({}, None)):
+        body = {"text": "hi", "template": {"name": "t", "language": "de", **media}}
+        reply = msgspec.structs.replace(PENDING, body=body)
+        assert results.judge(reply, uuid.uuid4(), channel, Sent(), False).phone_wait == expected
+
+
 def test_a_probe_is_tried_while_the_channel_is_paused_and_before_its_time_and_not_where_it_is_off() -> None:
     lane = lane_with({"wait": 60.0})
     lane.probe = True
