@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -38,6 +38,7 @@ from conversations.contracts import (
     WebhookRequest,
 )
 from conversations.errors import BadOutput, WrongSetting
+from conversations.template_shapes import ListedTemplate
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,10 @@ class NotRegistered(Exception):
     """The platform did not accept our webhook URL; the message says why."""
 
 
+class NotListed(Exception):
+    """The platform did not list its templates; the message says why."""
+
+
 class Adapter(abc.ABC):
     """Facts as data, then the verbs. Satisfies ``conversations.contracts.Adapter``."""
 
@@ -112,6 +117,7 @@ class Adapter(abc.ABC):
     shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET
     channel_noun: ClassVar[str] = "account"  # what people call a channel here: number, page, workspace
     channel_ref_option: ClassVar[str] = ""  # the option that holds what `channel_ref` names; '': it has no apps
+    template_option: ClassVar[str] = ""  # the option with the account whose templates it sends; '': it has none
 
     def __init_subclass__(cls) -> None:
         """Let a class with a ``verify`` of its own not inherit another's ``precheck``: they belong together."""
@@ -149,6 +155,7 @@ class Adapter(abc.ABC):
         """
         if body.invoice:
             self.check_invoice(body.invoice)
+        if body.invoice or body.template:
             return [body]
         body = self._formed(body) if body.choices else body
         form = self.form(body.buttons)
@@ -223,6 +230,10 @@ class Adapter(abc.ABC):
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
         """Tell the platform our URL. Returns its answer, ``webhook``, and ``options`` to keep."""
         raise NotRegistered(f"a webhook of {self.platform} is set where the account is managed, to {url}")
+
+    def list_templates(self, channel: ChannelConfig) -> Iterator[list[ListedTemplate]]:
+        """Yield the templates of the channel's account, page by page. Raises ``NotListed``."""
+        raise NotListed(f"{self.platform} has no templates")
 
     def sign(self, channel: ChannelConfig, body: bytes) -> dict[str, str]:
         """Return the headers with which the platform would send ``body``.

@@ -50,7 +50,7 @@ def test_it_is_registered_under_its_name_and_its_facts_are_data(platform: str) -
         ours.secrets
     ) + len(ours.options)
     assert all(re.compile(fact.pattern) and fact.help for fact in (*ours.secrets, *ours.options))
-    assert ours.channel_ref_option in {"", *(option.name for option in ours.options)}
+    assert {ours.channel_ref_option, ours.template_option} <= {"", *(option.name for option in ours.options)}
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from channels_ingest.adapters.base import NotRegistered
 from channels_ingest.adapters.meta import WhatsApp
-from channels_ingest.adapters.meta.whatsapp_messages import Unsendable, as_seen, message
-from channels_ingest.adapters.meta.whatsapp_templates import TemplateButton, TemplateValues, template_object
+from channels_ingest.adapters.meta.whatsapp_files import Unsendable
+from channels_ingest.adapters.meta.whatsapp_messages import as_seen, message
+from channels_ingest.adapters.meta.whatsapp_templates import template_object
 from conversations.contracts import (
     Attachment,
     ChannelConfig,
     Choice,
+    FilledTemplate,
     OutboundReply,
     Rejected,
     ReplyBody,
@@ -168,24 +171,18 @@ def test_a_reply_whose_number_is_somebody_elses_goes_to_nobody() -> None:
 
 
 TEMPLATES = [
-    (TemplateValues(name="hello", language="de"), []),
+    (FilledTemplate(name="hello", language="de"), []),
     (
-        TemplateValues(
+        FilledTemplate(
             name="order",
             language="en_US",
-            header=file("file", name="a.pdf"),
-            body=("7", "two\n\tbags     of tea"),
-            buttons=(
-                TemplateButton(kind="quick_reply", index=0, value="track"),
-                TemplateButton(kind="url", index=1, value="7"),
-            ),
+            media=file("file", name="a.pdf"),
+            body=(("", "7"), ("", "two bags")),
+            buttons=(("quick_reply", 0, "track"), ("url", 1, "7")),
         ),
         [
             {"type": "header", "parameters": [{"type": "document", "document": {"id": "900100", "filename": "a.pdf"}}]},
-            {
-                "type": "body",
-                "parameters": [{"type": "text", "text": "7"}, {"type": "text", "text": "two bags of tea"}],
-            },
+            {"type": "body", "parameters": [{"type": "text", "text": "7"}, {"type": "text", "text": "two bags"}]},
             {
                 "type": "button",
                 "sub_type": "quick_reply",
@@ -196,7 +193,7 @@ TEMPLATES = [
         ],
     ),
     (
-        TemplateValues(name="trip", language="de", header={"who": "Ada"}, body={"city": "Haifa"}),
+        FilledTemplate(name="trip", language="de", header=(("who", "Ada"),), body=(("city", "Haifa"),)),
         [
             {"type": "header", "parameters": [{"type": "text", "parameter_name": "who", "text": "Ada"}]},
             {"type": "body", "parameters": [{"type": "text", "parameter_name": "city", "text": "Haifa"}]},
@@ -206,20 +203,23 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize(("template", "components"), TEMPLATES)
-def test_a_template_is_filled_as_meta_published_it(template: TemplateValues, components: list[Any]) -> None:
-    filled = template_object(template)
-    assert filled.get("components", []) == components
-    validate("TemplateMessage", {**message(reply(text="x"), ""), "type": "template", "template": filled})
+def test_a_template_is_filled_as_meta_published_it(template: FilledTemplate, components: list[Any]) -> None:
+    (body,) = WhatsApp().split(ReplyBody(text="x" * 5000, template=template))
+    sent = message(msgspec.structs.replace(reply(), body=body), "Choose")
+    assert (sent["type"], sent["template"].get("components", [])) == ("template", components)
+    assert {"text", "interactive"}.isdisjoint(sent)
+    validate("TemplateMessage", sent)
     for component in components:
         validate(f"{component['type'].capitalize()}Component", component)
 
 
-def test_newer_buttons_of_a_template_have_their_own_parameters() -> None:
-    """The published schema does not know them: Meta's page of each button does."""
-    kinds = ("copy_code", "flow")
-    buttons = tuple(TemplateButton(kind=kind, index=place, value="v") for place, kind in enumerate(kinds))
-    found = template_object(TemplateValues(name="n", language="de", buttons=buttons))["components"]
+def test_newer_parameters_of_a_template_are_their_own() -> None:
+    """The published schema does not know them: Meta's page of each does."""
+    place = Attachment(kind="location", latitude=1.5, longitude=2.5, name="Office")
+    filled = FilledTemplate(name="n", language="de", media=place, buttons=(("copy_code", 0, "v"), ("flow", 1, "v")))
+    found = template_object(filled)["components"]
     assert [each["parameters"] for each in found] == [
+        [{"type": "location", "location": {"latitude": "1.5", "longitude": "2.5", "name": "Office"}}],
         [{"type": "coupon_code", "coupon_code": "v"}],
         [{"type": "action", "action": {"flow_token": "v"}}],
     ]

@@ -16,10 +16,10 @@ from jsonschema import ValidationError
 from channels_ingest.adapters.generic import Generic
 from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.meta.whatsapp_messages import message
-from channels_ingest.adapters.meta.whatsapp_templates import TemplateButton, TemplateValues, template_object
 from channels_ingest.adapters.telegram.adapter import Telegram
 from channels_ingest.fake_platform.world import Account, File, World
 from conversations.contracts import Attachment, ChannelConfig, Choice, OutboundReply, ReplyBody, Sent
+from conversations.template_shapes import Template, fill, slots
 from tests.adapters.test_whatsapp_sending import MESSAGES
 from tests.kit.doubles import Double
 from tests.kit.fixtures import CREDENTIALS
@@ -331,14 +331,24 @@ def test_each_form_of_a_whatsapp_message_is_accepted(double: Double, out: Outbou
     assert answer.status == 200, answer.data
 
 
-def test_a_filled_template_is_accepted(double: Double) -> None:
-    filled = template_object(
-        TemplateValues(name="order_shipped", language="en_US", header=Attachment(kind="image", file_id=FILE),
-                       body=("Ada", "7"), buttons=(TemplateButton(kind="url", index=1, value="7"),))
-    )  # fmt: skip
-    answer = HTTP.request("POST", double.url + PATHS["whatsapp"], headers={"Authorization": "Bearer EAAfixture"},
-                          body=json.dumps({**TO, "type": "template", "template": filled}))  # fmt: skip
-    assert answer.status == 200, answer.data
+def test_each_template_that_the_double_lists_is_accepted_as_we_fill_it(double: Double, settings: Any) -> None:
+    settings.ALLOW_PRIVATE_OUTBOUND = True
+    ours = ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1, api_base=double.url,
+                         credentials={"access_token": "EAAfixture"}, options={"waba_id": "777"})  # fmt: skip
+    found: dict[str, list[int]] = {}
+    for each in (each for page in WhatsApp().list_templates(ours) for each in page):
+        values: dict[str, Any] = {
+            name: Attachment(kind="image", file_id=FILE) if slot.media else "7"
+            for name, slot in slots(each.shape).items()
+        }
+        body = fill(Template(each.name, language=each.language, values=values), each.shape)
+        raw = json.dumps(
+            message(OutboundReply(key="k", chat="42", user="42", address={"to": "4915112345678"}, body=body), "")
+        )
+        answer = HTTP.request("POST", double.url + PATHS["whatsapp"], body=raw,
+                              headers={"Authorization": "Bearer EAAfixture"})  # fmt: skip
+        found.setdefault(each.status, []).append(answer.status)
+    assert found == {"approved": [200, 200, 200], "paused": [400], "disabled": [400]}
 
 
 def test_templates_are_on_one_page(double: Double) -> None:

@@ -8,7 +8,8 @@ whatsapp_updates.py    each kind of update as an entry of ours
 whatsapp_content.py    what a message says
 whatsapp_people.py     who wrote it: phone number and business-scoped user id
 whatsapp_messages.py   a reply as Meta's JSON
-whatsapp_templates.py  a checked template as Meta's JSON
+whatsapp_templates.py  the list of templates, and a filled one as Meta's JSON
+whatsapp_files.py      a file or a place as Meta's JSON
 whatsapp_errors.py     each error code: its words, and what it means for a send
 """
 

@@ -12,26 +12,24 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
-from channels_ingest.adapters.base import NotRegistered, Option
+from channels_ingest.adapters.base import NotListed, NotRegistered, Option
 from channels_ingest.adapters.meta import graph
 from channels_ingest.adapters.meta.platform import MetaPlatform
 from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
-from channels_ingest.adapters.meta.whatsapp_messages import (
-    FORMS,
-    MEDIA,
-    WITH_CAPTION,
-    Unsendable,
-    as_seen,
-    message,
-)
+from channels_ingest.adapters.meta.whatsapp_files import Unsendable
+from channels_ingest.adapters.meta.whatsapp_messages import FORMS, MEDIA, WITH_CAPTION, as_seen, message
+from channels_ingest.adapters.meta.whatsapp_templates import read_page
 from channels_ingest.adapters.meta.whatsapp_updates import STATUSES, read
 from channels_ingest.adapters.reading import Json
 from channels_ingest.formats.markdown import whatsapp as dialect
 from channels_ingest.formats.markdown.runs import Runs
+from channels_ingest.formats.strict_json import Unreadable
 from channels_ingest.outbound import http
 from conversations.contracts import (
     Attachment,
@@ -44,8 +42,17 @@ from conversations.contracts import (
     Scope,
     WebhookRequest,
 )
+from conversations.template_shapes import ListedTemplate
 
 LIST_BUTTON = "Choose"
+# Of a template, what is asked for.
+TEMPLATE_FIELDS = "name,language,status,category,components,quality_score"
+# Templates in a page of their list. Larger: a page of long ones is over the megabyte that we read of
+# an answer. Smaller: more calls, of which Meta allows 200 in an hour.
+PAGE = 50
+# Pages of the list, at most. Larger: a list without an end is read for longer. Smaller: accounts with
+# many templates cannot be read.
+PAGES = 200
 
 
 class WhatsApp(MetaPlatform):
@@ -69,6 +76,7 @@ class WhatsApp(MetaPlatform):
     )
     channel_noun = "number"
     channel_ref_option = "phone_number_id"
+    template_option = "waba_id"
     # A pair's limit (our number and one person: one message in 6 s, 45 at once) is not kept here: a
     # bucket spaces sends as soon as it is new. Meta refuses with 131056, and that chat waits.
     limits = (Limit(bucket="channel", count=80, seconds=1),)
@@ -128,19 +136,48 @@ class WhatsApp(MetaPlatform):
             "override_callback_uri": url,
             "verify_token": channel.credentials.get("verify_token", ""),
         }
-        try:
-            answered = graph.call(channel, f"{account}/subscribed_apps", override, read_timeout=20.0)
-        except http.CallFailed as failed:
-            raise NotRegistered(f"subscribed_apps: {failed}") from None
-        answer = graph.read_answer(answered)
-        if not answered.ok or answer.get("success") is not True:
-            error = graph.read_error(answer)
-            raise NotRegistered(f"subscribed_apps: {graph.explain(error, MEANINGS) if error else answered.status}")
+        answer = _ask(channel, f"{account}/subscribed_apps", NotRegistered, override)
+        if answer.get("success") is not True:
+            raise NotRegistered("subscribed_apps: an answer without success")
         return {"webhook": answer}
+
+    def list_templates(self, channel: ChannelConfig) -> Iterator[list[ListedTemplate]]:
+        """Yield the templates of the business account, page by page."""
+        account = str(channel.options.get("waba_id") or "")
+        if not account:
+            raise NotListed("the channel has no waba_id: set it with set_channel")
+        query = {"fields": TEMPLATE_FIELDS, "limit": str(PAGE)}
+        for _ in range(PAGES):
+            answer = _ask(channel, f"{account}/message_templates?{urlencode(query)}", NotListed)
+            try:
+                templates, query["after"] = read_page(answer)
+            except Unreadable as error:
+                raise NotListed(f"a list that cannot be read: {error}") from None
+            yield templates
+            if not query["after"]:
+                return
+        raise NotListed(f"more than {PAGES} pages of templates")
 
     def renew(self, body: dict[str, Any]) -> None:
         for update in _messages_in(body):
             update["id"] = f"wamid.{uuid.uuid4().hex}"
+
+
+def _ask(channel: ChannelConfig, path: str, failure: type[Exception], payload: Json | None = None) -> Json:
+    """Return the answer to a call that is no send: a POST, or without ``payload`` a GET.
+
+    Raises ``failure`` with the cause in words.
+    """
+    what = path.partition("?")[0].rpartition("/")[2]
+    try:
+        answered = graph.call(channel, path, payload, "GET" if payload is None else "POST", read_timeout=20.0)
+    except http.CallFailed as failed:
+        raise failure(f"{what}: {failed}") from None
+    answer = graph.read_answer(answered)
+    if not answered.ok or not answered.complete:
+        error = graph.read_error(answer)
+        raise failure(f"{what}: {graph.explain(error, MEANINGS) if error else f'HTTP {answered.status}'}")
+    return answer
 
 
 def _message_id(answer: Json) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from channels_ingest.adapters.base import Form
+from channels_ingest.adapters.meta.whatsapp_files import Unsendable, location_object, media_object
 from channels_ingest.adapters.meta.whatsapp_people import GROUP, is_phone
+from channels_ingest.adapters.meta.whatsapp_templates import template_object
 from channels_ingest.formats import text as cut
 from conversations.contracts import Attachment, Choice, OutboundReply, ReplyBody
 
@@ -46,10 +48,6 @@ WITH_CAPTION = frozenset({"image", "video", "document"})
 CALLBACK_SIZE = 512  # characters of ``biz_opaque_callback_data``
 
 
-class Unsendable(Exception):
-    """No message of WhatsApp can carry this reply."""
-
-
 def message(reply: OutboundReply, list_button: str) -> dict[str, Any]:
     """Return the body of a send. A status brings our key back in ``biz_opaque_callback_data``.
 
@@ -73,14 +71,6 @@ def as_seen(message_id: str) -> dict[str, Any]:
         "message_id": message_id,
         "typing_indicator": {"type": "text"},
     }
-
-
-def media_object(media: Attachment, kind: str) -> dict[str, Any]:
-    """Return a file by its id at WhatsApp, or by its link. Raises ``Unsendable`` without both."""
-    if not media.file_id and not media.url:
-        raise Unsendable("media has neither file id nor URL")
-    source = {"id": media.file_id} if media.file_id else {"link": media.url}
-    return {**source, **({"filename": media.name} if kind == "document" and media.name else {})}
 
 
 def _recipient(reply: OutboundReply) -> dict[str, str]:
@@ -108,12 +98,14 @@ def _group(reply: OutboundReply) -> str:
 
 def _content(body: ReplyBody, list_button: str) -> dict[str, Any]:
     """Return type and content of a message."""
+    if body.template:
+        return {"type": "template", "template": template_object(body.template)}
     if body.buttons:
         return {"type": "interactive", "interactive": _interactive(body, list_button)}
     if body.media is None:
         return {"type": "text", "text": {"body": body.text, "preview_url": False}}
     if body.media.kind == "location":
-        return {"type": "location", "location": _location(body.media)}
+        return {"type": "location", "location": location_object(body.media)}
     if body.media.kind == "contact":
         return {"type": "contacts", "contacts": [_contact(body.media)]}
     kind = MEDIA.get(body.media.kind, "document")
@@ -158,11 +150,6 @@ def _id(choice: Choice) -> str:
 
 def _title(choice: Choice) -> str:
     return choice.title or choice.id
-
-
-def _location(place: Attachment) -> dict[str, str]:
-    named = {"name": place.name} if place.name else {}
-    return {"latitude": str(place.latitude), "longitude": str(place.longitude), **named}
 
 
 def _contact(card: Attachment) -> dict[str, Any]:
