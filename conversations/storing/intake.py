@@ -19,12 +19,12 @@ import psycopg
 import structlog
 
 from conversations import runtime
-from conversations.contracts import ChannelConfig, Kind, Parsed, StatusUpdate, WebhookRequest
+from conversations.contracts import ChannelConfig, Kind, Note, Parsed, StatusUpdate, WebhookRequest
 from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
 from conversations.postgres import committer, database
 from conversations.postgres.stream import Result, Stream, Ticket
-from conversations.storing import routing, spool, statuses
+from conversations.storing import routing, spool, statuses, templates
 from conversations.storing.rows import ParsedRequest, as_quarantined, kept_headers, make_items
 from conversations.storing.store_stream import STORE
 from conversations.telemetry import logs
@@ -91,7 +91,7 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     1. Store the entries, each under the channel that it is for. 2. Quarantine those whose identity
     is stored with other content, or raise ``Conflict`` if the request came through an API of ours.
     3. Join the statuses to their replies; those whose reply is not known yet are written once more,
-    see ``statuses.write_again``.
+    see ``statuses.write_again``. What is reported of templates is written as well.
     """
     until = time.monotonic() + seconds
     requests = [part for each in requests for part in routing.by_channel(each)]
@@ -101,8 +101,11 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     conflicts = [item for item, (verdict, *_) in zip(items, results, strict=True) if verdict == "conflict"]
     if conflicts and any(each.own_api for each in requests):
         raise Conflict
-    updates = [(each.channel, thing) for each in requests for thing in each.parsed if isinstance(thing, StatusUpdate)]
+    things = [(each.channel, thing) for each in requests for thing in each.parsed]
+    updates = [(channel, thing) for channel, thing in things if isinstance(thing, StatusUpdate)]
+    reports = [(channel, note.template) for channel, note in things if isinstance(note, Note) and note.template]
     _write(STORE, [as_quarantined(item, CONFLICT) for item in conflicts], until - time.monotonic())
+    _write(templates.TEMPLATES, reports, until - time.monotonic())
     outcomes = _write(statuses.STATUSES, updates, until - time.monotonic())
     unknown = [update for update, (outcome, _) in zip(updates, outcomes, strict=True) if outcome == "kept"]
     statuses.write_again(_write_status, unknown)

@@ -15,7 +15,18 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from conversations import crypto
-from conversations.contracts import Attachment, ChannelConfig, Entry, Kind, Parsed, Sender, Unusable, WebhookRequest
+from conversations.contracts import (
+    Attachment,
+    ChannelConfig,
+    Entry,
+    Kind,
+    Note,
+    Parsed,
+    Sender,
+    TemplateUpdate,
+    Unusable,
+    WebhookRequest,
+)
 from conversations.storing.rows import ParsedRequest
 
 WAITS = b"+"  # the mark of a new line
@@ -100,6 +111,7 @@ _TYPES: Mapping[tuple[Any, str], Any] = {
     (Entry, "sent_at"): dt.datetime.fromisoformat,
     (Entry, "new_ids"): tuple,
     (Entry, "raw"): base64.b64decode,
+    (Note, "template"): lambda value: _make(TemplateUpdate, value),
     (Sender, "aliases"): tuple,
     (ChannelConfig, "inherited"): tuple,
     (Unusable, "raw"): base64.b64decode,

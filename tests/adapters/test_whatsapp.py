@@ -9,7 +9,7 @@ import pytest
 
 from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.meta.whatsapp_updates import NOTED, READERS
-from conversations.contracts import Entry, Note, Parsed, Scope, StatusUpdate
+from conversations.contracts import Entry, Note, Parsed, Scope, StatusUpdate, TemplateUpdate, Unusable
 from tests.adapters.test_fixtures import Row, read
 from tests.kit.fixtures import FIXTURES, channel, incoming, names, parse
 
@@ -135,6 +135,9 @@ TABLE: dict[str, list[Row]] = {
     "status_unknown": [("note", "a status of an unknown kind")],
     "sticker": [file(25, "sticker")],
     "template_button": [said("button", "b:wamid.IN031", "Track", True, payload="track", **ON)],
+    "template_category": [("note", "a template's category changes")],
+    "template_content": [("note", "a template's content changed")],
+    "template_quality": [("note", "a template's quality changed")],
     "template_status": [("note", "a template's status changed")],
     "text": [message(1, "Where is my order?")],
     "text_bsuid_in_from": [message(3)],
@@ -228,6 +231,29 @@ def test_a_failed_status_says_why_in_plain_words() -> None:
         " (More than 24 hours have passed.)"
     )
     assert (status.platform_id, status.chat, status.scope) == ("wamid.OUT1", "DE.7001", Scope.WINDOW)
+
+
+REPORTS: dict[str, dict[str, str]] = {
+    "template_status": {"status": "paused"},
+    "template_quality": {"quality": "red"},
+    "template_content": {},
+    "template_category": {},
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_what_is_said_of_a_template_is_read_with_its_time(name: str) -> None:
+    about: dict[str, Any] = {"account": "777000111222333", "name": "order_shipped", "language": "de_DE"}
+    report = TemplateUpdate(**about, at=1790001000, **REPORTS[name])
+    assert [each.template for each in parse("whatsapp", name) if isinstance(each, Note)] == [report]
+
+
+def test_a_report_that_cannot_be_read_keeps_its_own_bytes() -> None:
+    change = {"field": "message_template_status_update", "value": {"message_template_name": []}}
+    entry = {"id": "1", "changes": [change, {"field": "history", "value": {}}]}
+    parsed = parse_body({"object": "whatsapp_business_account", "entry": [entry]})
+    assert parsed[0] == Unusable(reason="message_template_name is not text", raw=json.dumps(change).encode())
+    assert isinstance(parsed[1], Note)
 
 
 def test_what_surrounds_a_message_is_kept() -> None:

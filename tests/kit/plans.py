@@ -276,6 +276,9 @@ def _store(run: Watched) -> list[int]:
     run.file("apply_wishes", items=json.dumps([wish]))
     assert len(run.file("release_lanes", ids=None)) == 1
     run.file("update_contacts", items=people.replace("New", "Newer"))
+    report = {"channel": 1, "app": 0, "account": "1", "name": "n", "language": "de", "at": 1.0}
+    run.file("keep_templates", channel=1, account="1", began=1.0, items="[]")
+    run.run("update_templates", sql("update_templates"), {**report, "status": "paused", "quality": ""})
     aside = {"channel_id": 1, "receipt_id": 9_000_001, "entry": 0, "reason": "x", "body": b"x", "fingerprint": b"x"}
     run.file("quarantine", **aside)
     return sorted({lane for _, verdict, lane in rows if verdict == "stored"})

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from channels_ingest.adapters.reading import Json
+from channels_ingest.adapters.reading import Json, bigint
 from channels_ingest.formats.strict_json import (
     Unreadable,
     read_json,
@@ -48,6 +48,7 @@ class Update(Struct, frozen=True):
 
     object: str
     account: str  # entry[].id
+    time: int = 0  # entry[].time, in unix seconds; 0 if it is not there
     field: str = ""
     name: str = ""
     item: Json = {}
@@ -113,7 +114,8 @@ def _guarded(how: _Node, node: Any, updates: Iterator[Update | Unusable]) -> Ite
 
 def _entry(about: str, entry: Any, how: _Node, shape: Shape) -> Iterator[Update | Unusable]:
     members = how.members(entry)
-    base = Update(object=about, account=_word(how, members, "id"), raw=how.raw(entry))
+    time = bigint(how.value(members["time"])) if "time" in members else 0
+    base = Update(object=about, account=_word(how, members, "id"), time=time or 0, raw=how.raw(entry))
     lists = [(name, how.items(members.get(name))) for name in ENTRY_LISTS]
     changes = how.items(members.get("changes"))
     for name, items in lists:
@@ -137,7 +139,7 @@ def _change(base: Update, change: Any, how: _Node, shape: Shape) -> Iterator[Upd
     for name, items in lists:
         yield from _items(base, shared, name, items, how)
     if not any(items for _, items in lists):
-        yield _replace(base, item=shared, shared=shared)
+        yield _replace(base, item=shared, shared=shared, raw=base.raw)
 
 
 def _items(base: Update, shared: Json, name: str, items: list[Any], how: _Node) -> Iterator[Update]:
@@ -153,7 +155,7 @@ def _items(base: Update, shared: Json, name: str, items: list[Any], how: _Node) 
 
 
 def _replace(base: Update, **changed: Any) -> Update:
-    return Update(**{"object": base.object, "account": base.account, "field": base.field, **changed})
+    return Update(**{"object": base.object, "account": base.account, "time": base.time, "field": base.field, **changed})
 
 
 def _word(how: _Node, members: Json, name: str) -> str:

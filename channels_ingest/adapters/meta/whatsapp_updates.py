@@ -30,6 +30,7 @@ from conversations.contracts import (
     Scope,
     Sender,
     StatusUpdate,
+    TemplateUpdate,
     Unusable,
     Wish,
 )
@@ -67,7 +68,17 @@ NOTED = {
     "payment_configuration_update": "a payment configuration changed",
     "messaging_handovers": "another app has the chat",
 }
-SHAPE = Shape(lists=("messages", "statuses", "errors", "message_echoes", "user_preferences"), unread=frozenset(NOTED))
+# Those of them that say something about a template.
+TEMPLATE_FIELDS = frozenset(
+    {"message_template_status_update", "message_template_quality_update", "message_template_components_update",
+     "template_category_update"}
+)  # fmt: skip
+SHAPE = Shape(
+    lists=("messages", "statuses", "errors", "message_echoes", "user_preferences"),
+    unread=NOTED.keys() - TEMPLATE_FIELDS,
+)
+# Events of a template's status that have another name than the status which follows.
+EVENTS = {"reinstated": "approved", "unarchived": "approved"}
 # Meta's words for a status -> ours. A voice note that was played was read.
 STATUSES = {"sent": "sent", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
 # A preference's category and value -> what the person wants.
@@ -108,7 +119,7 @@ def _read_one(channel: ChannelConfig, update: Update, value: Value | None) -> Pa
     if update.object != OBJECT:
         raise Unreadable(f"an event of {update.object[:50] or 'nothing'}, not of WhatsApp")
     if update.field in NOTED:
-        return Note(reason=NOTED[update.field])
+        return Note(reason=NOTED[update.field], template=_template(update))
     if value is None or not update.name:
         return Note(reason="a change of an unknown field, or without content")
     if (update.field, update.name) not in READERS:
@@ -196,6 +207,26 @@ def _fault(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
     """Read a fault of the account that concerns no message."""
     error = as_error(update.item)
     return Note(reason=f"a fault of the account: {explain(error, MEANINGS) if error else 'without a code'}")
+
+
+def _template(update: Update) -> TemplateUpdate | None:
+    """Read what is new of a template; None if the field is about something else, or names none.
+
+    Here its language is written en-US, and in the API en_US.
+    """
+    value = update.item if update.field in TEMPLATE_FIELDS else {}
+    name, language = (maybe_text(value, f"message_template_{word}") for word in ("name", "language"))
+    if not name or not language:
+        return None
+    status = maybe_text(value, "event").lower()
+    return TemplateUpdate(
+        account=update.account,
+        name=name,
+        language=language.replace("-", "_"),
+        at=update.time,
+        status=EVENTS.get(status, status),
+        quality=maybe_text(value, "new_quality_score").lower(),
+    )
 
 
 def _preference(channel: ChannelConfig, update: Update, value: Value) -> Parsed:
