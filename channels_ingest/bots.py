@@ -21,7 +21,8 @@ def http(turn: Turn) -> None:
     for reply in answer["replies"]:
         choices = [Choice(**choice) for choice in reply["choices"]]
         media = msgspec.convert(reply["attachments"], list[Attachment])
-        turn.reply(reply["text"], markdown=reply["markdown"], choices=choices, media=media)
+        words = {"markdown": reply["markdown"], "template": reply.get("template")}
+        turn.reply(reply["text"], **words, choices=choices, media=media)
     turn.state = answer.get("state", turn.state)
     if "hand_over" in answer:
         turn.hand_over(answer["hand_over"])

@@ -17,11 +17,13 @@ from channels_ingest.adapters.reading import checked_id, maybe_list, maybe_obj, 
 from channels_ingest.formats.signatures import may_be_signed, verify_request
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
+from conversations import templates
 from conversations.choices import check
 from conversations.contracts import Attachment, ChannelConfig, Choice, ReplyBody, WebhookRequest
 from conversations.errors import BadOutput
 from conversations.postgres.storable_text import read_number, storable_tree
 from conversations.storing.late_replies import LateReply
+from conversations.template_shapes import Template
 from conversations.turns import Turn
 
 # Seconds that a bot has for its answer. Larger: a slow bot holds a thread for longer. Smaller: more
@@ -93,7 +95,10 @@ def read_answer(body: bytes) -> dict[str, Any]:
 
 
 def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``text``, ``markdown``, ``choices``, ``attachments`` of one reply. Raises ``Unreadable``."""
+    """Return ``text``, ``markdown``, ``choices`` and ``attachments`` of one reply, or ``template`` too.
+
+    Raises ``Unreadable``.
+    """
     if maybe_text(reply, "text") and maybe_text(reply, "markdown"):
         raise Unreadable("a reply with text and markdown")
     choices = [{"id": text(item, "id"), "title": text(item, "title")} for item in maybe_list(reply, "choices")]
@@ -101,12 +106,27 @@ def read_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
         check([Choice(**choice) for choice in choices])
     except BadOutput as error:
         raise Unreadable(str(error)) from None
-    return {
+    found: dict[str, Any] = {
         "text": maybe_text(reply, "text"),
         "markdown": maybe_text(reply, "markdown"),
         "choices": choices,
         "attachments": [dict(item) for item in maybe_list(reply, "attachments")],
     }
+    if reply.get("template") is None:
+        return found
+    if any(found.values()):
+        raise Unreadable("a template with text, choices or attachments beside it")
+    return {**found, "template": _template(obj(reply, "template"))}
+
+
+def _template(given: Mapping[str, Any]) -> Template:
+    """Return a template and its values, which are not compared with its shape yet."""
+    if not storable_tree(given):
+        raise Unreadable("a NUL or a lone surrogate in a template")
+    try:
+        return msgspec.convert(given, Template)
+    except msgspec.ValidationError as error:
+        raise Unreadable(f"a template that cannot be read: {error}") from None
 
 
 # ---------------------------------------------------------------- late replies
@@ -122,8 +142,8 @@ def verify(channel: ChannelConfig, request: WebhookRequest) -> bool:
     return verify_request(secrets_of(channel), request.headers, request.body)
 
 
-def read_late(body: bytes) -> LateReply:
-    """Read a reply that a bot posts after its turn. Raises ``Unreadable``.
+def read_late(channel: ChannelConfig, body: bytes) -> LateReply:
+    """Read a reply that the channel's bot posts after its turn. Raises ``Unreadable``.
 
     Its type must be ``reply``: a webhook that was signed with the same secret is none.
     """
@@ -140,11 +160,20 @@ def read_late(body: bytes) -> LateReply:
     if not key.isprintable():
         raise Unreadable("key holds characters that are not printable")
     reply = read_reply(data)
+    if "template" in reply:
+        return LateReply(turn=number, key=key, bodies=(_filled(channel, reply["template"]),))
     if not (reply["text"] or reply["markdown"] or reply["attachments"]):
         raise Unreadable("a reply without text and attachments")
     if not storable_tree(reply):
         raise Unreadable("a NUL or a lone surrogate in a reply")
     return LateReply(turn=number, key=key, bodies=tuple(_bodies(reply)))
+
+
+def _filled(channel: ChannelConfig, template: Template) -> ReplyBody:
+    try:
+        return templates.reply(channel.id, channel.platform, template)
+    except BadOutput as error:
+        raise Unreadable(str(error)) from None
 
 
 def _bodies(reply: Mapping[str, Any]) -> list[ReplyBody]:

@@ -46,6 +46,6 @@ def _store(channel: ChannelConfig, body: bytes) -> str:
     if channel.bot != "http":
         return "this channel's bot is not of kind http"
     try:
-        return late_replies.store(channel, protocol.read_late(body))
+        return late_replies.store(channel, protocol.read_late(channel, body))
     except Unreadable as error:
         return str(error)

@@ -54,11 +54,13 @@ def test_a_reply_in_markdown_is_taken_now_and_later_and_never_beside_text() -> N
     data = {"turn": "turn_1", "key": "k", "markdown": "**hi**"}
     (reply,) = read_answer(json.dumps({"replies": [{"markdown": "**hi**"}]}).encode())["replies"]
     assert (reply["text"], reply["markdown"]) == ("", "**hi**")
-    assert read_late(json.dumps({"type": "reply", "data": data}).encode()).bodies == (ReplyBody(markdown="**hi**"),)
+    assert read_late(channel(""), json.dumps({"type": "reply", "data": data}).encode()).bodies == (
+        ReplyBody(markdown="**hi**"),
+    )
     with pytest.raises(BotFailed, match="text and markdown"):
         read_answer(json.dumps({"replies": [{"text": "hi", "markdown": "**hi**"}]}).encode())
     with pytest.raises(Unreadable, match="text and markdown"):
-        read_late(json.dumps({"type": "reply", "data": {**data, "text": "hi"}}).encode())
+        read_late(channel(""), json.dumps({"type": "reply", "data": {**data, "text": "hi"}}).encode())
 
 
 def test_an_empty_answer_says_nothing(httpserver: Any) -> None:
@@ -88,9 +90,9 @@ def test_a_bot_that_is_not_set_up_or_not_there_says_so(settings: Any) -> None:
 def test_a_late_reply_is_bounded_in_bytes_and_in_parts() -> None:
     data = {"turn": "turn_1", "key": "k", "text": ""}
     data["text"] = "." * (MAX_LATE_BYTES - len(json.dumps({"type": "reply", "data": data})))
-    late = read_late(json.dumps({"type": "reply", "data": data}).encode())
+    late = read_late(channel(""), json.dumps({"type": "reply", "data": data}).encode())
     with pytest.raises(Unreadable, match="more than"):
-        read_late(json.dumps({"type": "reply", "data": {**data, "text": data["text"] + "."}}).encode())
+        read_late(channel(""), json.dumps({"type": "reply", "data": {**data, "text": data["text"] + "."}}).encode())
     parts = (late.bodies[0], *[ReplyBody(text="x")] * late_replies.MAX_PARTS)
     assert "parts" in late_replies.store(channel(""), late_replies.LateReply(turn=1, key="k", bodies=parts))
 
@@ -115,6 +117,6 @@ def test_a_bot_secret_of_its_own_signs_turns_and_late_replies_and_the_channels_s
 @pytest.mark.parametrize("kind", ["message.created", "turn", "", None])
 def test_what_is_not_of_type_reply_is_no_late_reply(kind: str | None) -> None:
     data = {"turn": "turn_1", "key": "k", "text": "words"}
-    assert read_late(json.dumps({"type": "reply", "data": data}).encode()).key == "k"
+    assert read_late(channel(""), json.dumps({"type": "reply", "data": data}).encode()).key == "k"
     with pytest.raises(Unreadable, match="type"):
-        read_late(json.dumps({"type": kind, "data": data}).encode())
+        read_late(channel(""), json.dumps({"type": kind, "data": data}).encode())
