@@ -9,6 +9,7 @@ quarantine.py     authentic bytes that could not become a message
 people.py         contacts
 credentials.py    pages of what has credentials, which are written, never shown; apps
 channels.py       tenants, their staff, channels, pauses
+templates.py      templates of channels, as they look on a phone
 operations.py     workers, audit
 accounts.py       users and groups, whose changes are audited
 windows.py        what every list and page shares
@@ -24,7 +25,16 @@ from django.db import models
 from django.http import HttpRequest
 
 from conversations.desk import access
-from conversations.desk.admin import channels, conversations, messages, operations, people, quarantine, replies
+from conversations.desk.admin import (
+    channels,
+    conversations,
+    messages,
+    operations,
+    people,
+    quarantine,
+    replies,
+    templates,
+)
 
 # Packages whose pages check Django's permissions and not our roles. They are for superusers only:
 # whoever may edit users can make a superuser of themselves.
@@ -48,4 +58,4 @@ for _app in apps.get_app_configs():
             for _kind in ("module", "view", "add", "change", "delete"):
                 setattr(admin.site.get_model_admin(_model), f"has_{_kind}_permission", _is_superuser)
 
-__all__ = ["channels", "conversations", "messages", "operations", "people", "quarantine", "replies"]
+__all__ = ["channels", "conversations", "messages", "operations", "people", "quarantine", "replies", "templates"]

@@ -9,8 +9,11 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.html import escape
+from django.utils.safestring import SafeString
 
 from conversations import installation
+from conversations.template_shapes import VARIABLE
 
 register = template.Library()
 
@@ -20,6 +23,13 @@ STOPS = frozenset({"opted_out", "opted_in", "marketing_refused", "marketing_allo
 # Control characters, and characters that change the direction of writing. They are shown as
 # symbols, so that no text can look like another.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+# Marks of a template's text, and the HTML element of each.
+_MARKS = tuple(
+    (re.compile(rf"(?<![^\W_])(?<!{mark}){mark}([^\s{mark}](?:[^{mark}\n]*[^\s{mark}])?){mark}(?!{mark}|[^\W_])"), tag)
+    for mark, tag in {r"\*": "b", "_": "i", "~": "s"}.items()
+)
 
 
 @register.filter
@@ -82,6 +92,15 @@ def seconds_between(ended: dt.datetime, started: dt.datetime) -> str:
     return f"{max(0.0, (ended - started).total_seconds()):.2f} s"
 
 
+@register.filter
+def as_on_phone(text: Any) -> SafeString:
+    """Return a template's text as HTML: bold, italic and struck out as marked, variables as chips."""
+    html = str(escape(visible(text)))
+    for mark, tag in _MARKS:
+        html = mark.sub(rf"<{tag}>\1</{tag}>", html)
+    return SafeString(VARIABLE.sub(r'<span class="variable">\1</span>', html))
+
+
 @register.simple_tag
 def why_held() -> str:
     """Return why this installation sends nothing to people; '' where it sends."""
@@ -125,7 +144,7 @@ def actor(act: Any) -> str:
 # left out.
 MENU = {
     "Work": ("Conversation", "StuckConversation", "ParkedMessage", "ReplyForStaff", "Quarantine", "Contact"),
-    "Set up": ("Channel", "App", "Pause", "Tenant", "TenantStaff"),
+    "Set up": ("Channel", "Template", "App", "Pause", "Tenant", "TenantStaff"),
     "Look into": ("Worker", "Audit"),
 }
 Group = dict[str, Any]

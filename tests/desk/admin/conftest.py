@@ -20,6 +20,7 @@ from conversations.models import (
     Pause,
     Quarantine,
     Reply,
+    Template,
     TenantStaff,
     Turn,
     Worker,
@@ -40,6 +41,7 @@ class Scene:
     pause: Pause
     audit: Audit
     worker: Worker
+    template: Template
 
     def rows(self) -> dict[str, Any]:
         """A row for the page of every list, by the name of its model."""
@@ -57,6 +59,7 @@ class Scene:
             "pause": self.pause,
             "tenant": self.channel.tenant,
             "audit": self.audit,
+            "template": self.template,
         }
 
 
@@ -88,7 +91,17 @@ def make_scene(tenant: str, words: str = "words") -> Scene:
     audit = Audit.objects.create(verb="skip", conversation_id=lane.pk, subject=words, reason=words)
     lane.refresh_from_db()
     worker = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", host="one")
-    return Scene(app, channel, lane, parked, reply, item, pause, audit, worker)
+    return Scene(app, channel, lane, parked, reply, item, pause, audit, worker, make_template(channel, words))
+
+
+def make_template(channel: Channel, words: str) -> Template:
+    button = {"kind": "url", "text": words, "leads": words, "takes": True, "must": True}
+    shape = {"body": f"*{words}* {{{{1}}}}", "header": words, "footer": words, "media": words, "buttons": [button]}
+    now = timezone.now()
+    return Template.objects.create(
+        channel=channel, account=words, name=words, language=words, status=words, category=words, quality=words,
+        shape=shape, fetched_at=now, status_at=now, quality_at=now,
+    )  # fmt: skip
 
 
 @pytest.fixture

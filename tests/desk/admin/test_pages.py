@@ -19,12 +19,24 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from conversations import runtime
 from conversations.desk import actions
 from conversations.desk.admin import filters
-from conversations.desk.templatetags.desk import visible
-from conversations.models import Audit, Channel, Contact, Conversation, ConversationState, Message, Pause, Reply, Turn
+from conversations.desk.templatetags.desk import as_on_phone, visible
+from conversations.models import (
+    Audit,
+    Channel,
+    Contact,
+    Conversation,
+    ConversationState,
+    Message,
+    Pause,
+    Reply,
+    Template,
+    Turn,
+)
 from tests.desk.admin.conftest import Scene, make_scene
 from tests.desk.admin.test_access import WINDOWS, address_of
 from tests.kit.desk_scenes import make_lane, make_message, make_reply, seen
@@ -99,6 +111,32 @@ def test_pages_need_no_inline_scripts_or_styles(chief: Client, shop: Scene) -> N
         assert " style=" not in html
         assert "<style" not in html
         assert " onclick=" not in html
+
+
+ON_PHONE = {
+    "*Hi* _you_ ~all~": "<b>Hi</b> <i>you</i> <s>all</s>",
+    "_*both*_": "<i><b>both</b></i>",
+    "2 * 3 * 4, order_id_7, ~ x": "2 * 3 * 4, order_id_7, ~ x",
+    "*<b>*": "<b>&lt;b&gt;</b>",
+    "{{order_id}} and {{user_id}}": '<span class="variable">order_id</span> and <span class="variable">user_id</span>',
+}
+
+
+@pytest.mark.parametrize(("text", "html"), ON_PHONE.items())
+def test_marks_and_variables_of_a_template_are_shown_as_on_a_phone(text: str, html: str) -> None:
+    assert as_on_phone(text) == html
+
+
+def test_a_template_is_shown_with_the_line_of_a_bot_that_sends_it(chief: Client, shop: Scene) -> None:
+    Template.objects.update(name="order", language="de", changed_at=timezone.now())
+    page = chief.get(reverse("admin:conversations_template_change", args=[shop.template.pk])).content.decode()
+    assert '<b>words</b> <span class="variable">1</span>' in page
+    values = '{"header": Attachment(kind="words", ...), "1": "...", "button 1": "..."}'
+    assert escape(f'turn.reply(template=Template("order", language="de", values={values}))') in page
+    assert "words; changed since it was fetched: fetch it again" in page
+    Template.objects.update(shape={"body": "x", "odd": "a part carousel"})
+    page = chief.get(reverse("admin:conversations_template_change", args=[shop.template.pk])).content.decode()
+    assert "It cannot be sent: it has a part carousel" in page
 
 
 def test_credentials_are_never_shown(chief: Client, shop: Scene) -> None:
