@@ -61,6 +61,10 @@ def invoices(adapter: Adapter) -> str:
     return "yes" if overrides(adapter, "check_invoice") else "no: the turn fails"
 
 
+def templates(adapter: Adapter) -> str:
+    return "yes" if adapter.template_option else "no: the turn fails"
+
+
 def repeats(adapter: Adapter) -> str:
     nowhere = ChannelConfig(id=0, public_id="", platform=adapter.platform, tenant_id=0)
     if adapter.key_life(nowhere):
@@ -107,6 +111,7 @@ ROWS: dict[str, Callable[[Adapter], str]] = {
     "text beside media": caption,
     "that an answer is being written": typing,
     "invoices": invoices,
+    "templates": templates,
     "a reply that is sent again because its answer was lost": repeats,
     "our replies go out": order,
     "what it reports of our replies": statuses,

@@ -470,13 +470,6 @@ RACES = (
         Wrapped("conversations.delivering.results:judge", "unknown_is_sent"),
     ),
     mutant(
-        "status_without_its_key",
-        "a status names a reply by the platform's id only: one whose answer was lost is sent again",
-        "accept_then_reset",
-        "I28",
-        Wrapped("conversations.storing.statuses:_key", "no_key"),
-    ),
-    mutant(
         "failure_after_sent_ignored",
         "a reply that failed after it was sent stays sent",
         "plain",

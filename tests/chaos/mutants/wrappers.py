@@ -148,10 +148,6 @@ def unknown_is_sent(
     return original(reply, claim, channel, Sent() if isinstance(outcome, Unknown) else outcome, paused, took)
 
 
-def no_key(original: Original, update: Any) -> None:
-    """For ``statuses._key``."""
-
-
 def block_nobody(original: Original, self: Any, request: Any, bucket: str, seconds: float, words: str) -> None:
     """For ``Limiter.block``."""
 
