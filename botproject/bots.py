@@ -13,7 +13,9 @@ import re
 from django.conf import settings
 
 from conversations.contracts import Attachment
+from conversations.errors import BadOutput
 from conversations.registry import bot
+from conversations.templates import Template
 from conversations.turns import Turn
 
 Choices = list[tuple[str, str]]
@@ -36,6 +38,7 @@ WORDS = {
     "orders": "orders", "status": "orders", "where": "orders",
     "hours": "hours", "open": "hours", "when": "hours",
     "person": "person", "human": "person", "agent": "person", "complaint": "person",
+    "parcel": "parcel", "shipped": "parcel",
     "shop": "shop", "photo": "shop", "picture": "shop",
     "forget": "forget",
 }  # fmt: skip
@@ -83,10 +86,8 @@ def answer(turn: Turn, wish: str) -> None:
             offer(turn, "All right, nothing was ordered.")
         case "orders":
             list_orders(turn)
-        case "hours":
-            offer(turn, "We are open Monday to Saturday, 9:00 to 18:30. You can order here at any time.")
-        case "shop":
-            turn.reply("This is our shop.", media=Attachment(kind="image", url=SHOP))
+        case "hours" | "shop" | "parcel":
+            inform(turn, verb)
         case "person":
             hand_over(turn)
         case "forget":
@@ -164,6 +165,25 @@ def buy(turn: Turn) -> None:
 def list_orders(turn: Turn) -> None:
     orders = turn.state.get("orders", [])
     offer(turn, "\n".join(["Your orders:", *orders]) if orders else "You have not ordered anything yet.")
+
+
+def inform(turn: Turn, about: str) -> None:
+    """Tell of our hours, our shop, or an order that has left."""
+    if about == "hours":
+        offer(turn, "We are open Monday to Saturday, 9:00 to 18:30. You can order here at any time.")
+    elif about == "shop":
+        turn.reply("This is our shop.", media=Attachment(kind="image", url=SHOP))
+    else:
+        tell_of_parcel(turn, str(turn.state.get("ordered", 1000)))
+
+
+def tell_of_parcel(turn: Turn, number: str) -> None:
+    """Send WhatsApp's template, if one of this name was fetched for the channel; else say the same in plain words."""
+    values = {"header": SHOP, "1": turn.contact.name or "there", "2": number, "button 2": number}
+    try:
+        turn.reply(template=Template("order_shipped", language="en_US", values=values))
+    except BadOutput:
+        offer(turn, f"Your order no. {number} has left our shop.")
 
 
 def price_of(tea: str) -> str:

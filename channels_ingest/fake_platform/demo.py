@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import secrets
 import time
 from pathlib import Path
 from typing import Any
+
+from django.core.management import call_command
 
 from channels_ingest import channel_setup
 from channels_ingest.fake_platform.phones import SAMPLES, Phones
@@ -41,6 +44,7 @@ def _secrets(platform: str) -> dict[str, str]:
 def play(phones: Phones) -> None:
     """Let people write to the demo bot, each step after the answer to the one before."""
     channels = {channel.platform: channel.public_id for channel in phones.channels.values()}
+    call_command("fetch_templates", channels["whatsapp"], stdout=io.StringIO(), stderr=io.StringIO())
     for step in DEMO["steps"]:
         before = len(phones.calls())
         if "rule" in step:
