@@ -105,6 +105,7 @@ lock: .venv/dev.stamp  ## pin the requirements again (LOCK_ARGS=--upgrade for ne
 	$(call compile,requirements-local)
 	$(call compile,requirements-dev)
 	$(call compile,requirements-bench)
+	$(call compile,requirements-s3)
 
 clean:  ## remove .venv and caches; data in .data stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
