@@ -16,7 +16,7 @@ import environ
 from kombu import Exchange, Queue
 
 from conversations.contracts import Work
-from conversations.waking.queues import MAINTENANCE, queue_names
+from conversations.waking.queues import FETCH, MAINTENANCE, queue_names
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / ".data"))
@@ -141,6 +141,18 @@ FILE_UPLOAD_HANDLERS: list[str] = []  # no page takes a file
 # Days for which raw requests are stored. Larger: more disk. Smaller: old ones cannot be looked
 # into.
 RAW_BODY_DAYS = env.int("RAW_BODY_DAYS", default=30)
+# Files of people: the largest, in bytes, and for how many days they are kept where their tenant says nothing else.
+MEDIA_MAX_BYTES = env.int("MEDIA_MAX_BYTES", default=33_554_432)
+MEDIA_DAYS = env.int("MEDIA_DAYS", default=365)
+# Where they are kept, for all processes: a folder, or a storage of Django's with its options.
+MEDIA_DIR = env("MEDIA_DIR", default=str(DATA_DIR / "media"))
+MEDIA_STORAGE = env("MEDIA_STORAGE", default="django.core.files.storage.FileSystemStorage")
+_IN_A_FOLDER = {"location": MEDIA_DIR, "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700}
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "media": {"BACKEND": MEDIA_STORAGE, "OPTIONS": env.json("MEDIA_STORAGE_OPTIONS", default={}) or _IN_A_FOLDER},
+}
 # A folder on a lasting disk of the one web host: takes webhooks while Postgres does not,
 # see conversations.storing.spool.
 SPOOL_DIR = env("SPOOL_DIR", default="")
@@ -186,7 +198,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 _KIND = {"x-queue-type": "quorum"} if CELERY_BROKER_URL.startswith("amqp") else {}
 _BELL = {**_KIND, "x-max-length": 2} if _KIND else {}
 CELERY_TASK_QUEUES = [
-    Queue(name, Exchange(name), routing_key=name, queue_arguments=(_BELL if name in set(Work) else _KIND) or None)
+    Queue(name, Exchange(name), routing_key=name, queue_arguments=(_BELL if name in {*Work, FETCH} else _KIND) or None)
     for kind in Work
     for name in queue_names(kind)
 ]

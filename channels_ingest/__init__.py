@@ -4,6 +4,7 @@
 its success code; when the fault is ours it is answered 503, so that the platform comes again.
 
     urls.py           /webhooks/<platform>/<public id>/, with or without the last slash
+    file_links.py     signed addresses of files, for the chat page and the generic channel
     webhooks/         in: verify, parse, store, answer
     adapters/         a platform a file, in and out together
     outbound/         out: one call, and the only map from HTTP status to outcome

@@ -21,6 +21,7 @@ For bots and adapters:
 
 What the steps stand on:
 
+    media/            files that people send: fetched beside the lane, kept, shown, deleted
     lanes/            what handling and delivering share of a lane: its lock, pauses
     postgres/         connections, statements, and many callers in one transaction
     models/           the tables

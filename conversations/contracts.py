@@ -14,7 +14,7 @@ import datetime as dt
 import enum
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
@@ -82,7 +82,8 @@ class Attachment(Struct, frozen=True):
     """A part of a message that is not text.
 
     ``kind``: image, audio, voice, video, file, sticker, location or contact. ``file_id`` is the
-    platform's name of the file, ``url`` its public address; ``size`` is in bytes.
+    platform's name of the file, ``url`` its public address; ``size`` is in bytes. ``media`` is the
+    id of our copy (``conversations.media``), '' before the message is stored.
     """
 
     kind: str
@@ -96,6 +97,7 @@ class Attachment(Struct, frozen=True):
     latitude: float | None = None
     longitude: float | None = None
     phone: str = ""
+    media: str = ""
 
 
 class Sender(Struct, frozen=True):
@@ -377,6 +379,7 @@ class OutboundReply(Struct, frozen=True):
     conversation_id: int = 0
     sequence: int = 0
     in_answer_to: str = ""  # platform id of the message to which it replies
+    content: bytes = b""  # of ``body.media``, where the send itself uploads it
 
 
 class Scope(enum.StrEnum):
@@ -390,9 +393,13 @@ class Scope(enum.StrEnum):
 
 
 class Sent(Struct, frozen=True, tag=True):
-    """The platform took the reply. ``platform_id`` is its id there, or empty."""
+    """The platform took the reply. ``platform_id`` is its id there, or empty.
+
+    ``file_id``: the platform's id of a file that this send uploaded.
+    """
 
     platform_id: str = ""
+    file_id: str = ""
 
 
 class Deferred(Struct, frozen=True, tag=True):
@@ -432,6 +439,20 @@ class Rejected(Struct, frozen=True, tag=True):
 Outcome = Sent | Deferred | Failed | Unknown | Rejected
 
 
+class Fetched(Struct, frozen=True):
+    """A file was written whole. The other endings of a fetch are those of a send: ``Rejected`` is final."""
+
+
+class Uploaded(Struct, frozen=True):
+    """The platform has a file, under this id."""
+
+    file_id: str
+
+
+Fetching = Fetched | Deferred | Failed | Unknown | Rejected
+Uploading = Uploaded | Deferred | Failed | Unknown | Rejected
+
+
 class Limit(Struct, frozen=True):
     """A rate limit: at most ``count`` sends in ``seconds`` per channel, chat or group."""
 
@@ -454,6 +475,7 @@ class Adapter(Protocol):
     limits: Sequence[Limit]
     channel_noun: str
     channel_ref_option: str
+    keeps_files_seconds: float
     window_seconds: float
     opt_out_words: Collection[str]
     opt_in_words: Collection[str]
@@ -466,8 +488,10 @@ class Adapter(Protocol):
     def verify(self, channel: ChannelConfig, request: WebhookRequest) -> bool: ...
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]: ...
     def answer(self, channel: ChannelConfig, request: WebhookRequest) -> Answer: ...
+    def fetch(self, channel: ChannelConfig, file: Attachment, into: BinaryIO, most: int) -> Fetching: ...
     def split(self, body: ReplyBody) -> list[ReplyBody]: ...
     def key_life(self, channel: ChannelConfig) -> float: ...
+    def upload(self, channel: ChannelConfig, file: Attachment, content: bytes) -> Uploading | None: ...
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome: ...
     def acknowledge(self, channel: ChannelConfig, entry_data: Mapping[str, Any]) -> None: ...
     def answer_checkout(self, channel: ChannelConfig, entry_data: Mapping[str, Any], refusal: str) -> bool: ...

@@ -6,6 +6,8 @@ CoreError
 ├── Conflict         the same message is stored with other content: the caller is told
 ├── LaneMoved        the lane changed since it was read: the computed result is void
 ├── BadOutput        a bot wrote something that cannot be stored or offered
+├── NoFile           the file of an attachment cannot be opened
+├── WrongFile        a file is not kept: empty, a program, not what it is said to be
 ├── UnknownBot       no bot of that name is registered
 ├── UnknownPlatform  no adapter of that name is registered
 ├── WrongSetting     what a person typed as a setting of a channel is not valid
@@ -40,6 +42,14 @@ class LaneMoved(CoreError):
 
 class BadOutput(CoreError):
     """State or replies of a bot that cannot be stored or offered (NUL, not JSON, too large)."""
+
+
+class NoFile(CoreError):
+    """The file of an attachment was refused, deleted, or did not come in time. The words are for bots."""
+
+
+class WrongFile(CoreError):
+    """A file is not kept. The words are for whoever sent it."""
 
 
 class UnknownBot(CoreError):

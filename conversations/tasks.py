@@ -9,8 +9,10 @@ from celery import shared_task
 
 from conversations.contracts import Work
 from conversations.handling import checkouts
+from conversations.media import fetching
 from conversations.sweeping import maintenance
 from conversations.waking import doorbell, publisher
+from conversations.waking.queues import FETCH
 from conversations.workers import lifecycle
 
 
@@ -29,6 +31,12 @@ def answer_send() -> None:
     """Take a batch of hints and deliver the next replies of their conversations."""
     sender = lifecycle.current().make_sender()
     doorbell.answer(Work.SEND, sender.has_room, sender.send)
+
+
+@shared_task(name=doorbell.task_name(FETCH))
+def answer_fetch() -> None:
+    """Take a batch of hints and fetch the files of their channels, as far as threads are free."""
+    doorbell.answer(FETCH, lambda: True, fetching.fetcher().fetch)
 
 
 @shared_task(name="conversations.handle")

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import inspect
+import io
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from django.conf import settings
 from django.db import connections
 
 from conversations import runtime, templates
 from conversations.choices import checked
 from conversations.contracts import Attachment, Choice, Invoice, ReplyBody, Struct
-from conversations.errors import BadOutput
+from conversations.errors import BadOutput, WrongFile
+from conversations.media import adding, opening
+from conversations.media.opening import Received
 from conversations.postgres.bot_connections.base import NoConnection
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text, storable, storable_tree
@@ -51,7 +57,7 @@ class Incoming(Struct, frozen=True):
     command: str = ""
     args: str = ""
     target: str = ""
-    attachments: tuple[Attachment, ...] = ()
+    attachments: tuple[Received, ...] = ()
     sender: Mapping[str, Any] = {}
     platform_id: str = ""
     thread: str = ""
@@ -143,10 +149,10 @@ class Turn:
 
         ``markdown`` in place of ``text`` is shown with the marks that the platform has. Both at once
         raise ``ValueError``. ``choices`` are buttons: ``(id, title)`` or a title. ``media`` are
-        URLs or attachments. Each but the last becomes a reply of its own; the last one goes with
-        the text. An ``invoice`` or a ``template`` is a reply of its own, beside nothing else. Raises
-        ``BadOutput`` for choices that cannot be offered (``choices.check``), and for a template that
-        the channel cannot send (``templates.reply``).
+        URLs, or attachments: received ones, or what ``attach`` returned. Each but the last becomes a
+        reply of its own; the last one goes with the text. An ``invoice`` or a ``template`` is a reply
+        of its own, beside nothing else. Raises ``BadOutput`` for choices that cannot be offered
+        (``choices.check``), and for a template that the channel cannot send (``templates.reply``).
         """
         if template is not None:
             _refuse_beside("a template", text, markdown, choices, media, invoice)
@@ -166,6 +172,19 @@ class Turn:
         last = attachments[-1] if attachments else None
         body = ReplyBody(text=str(text), markdown=str(markdown), choices=checked(choices), media=last)
         self._replies.append(body)
+
+    def attach(self, content: bytes, name: str = "", *, kind: str = "") -> Attachment:
+        """Keep a file and return it for ``reply(media=...)``. ``kind``: by default what its content is.
+
+        A turn that is tried again keeps the same content once. Raises ``WrongFile`` for one that is
+        empty, a program, or over ``MEDIA_MAX_BYTES``. It waits for the storage: in an async bot, call it
+        by ``sync_to_async``.
+        """
+        if len(content) > settings.MEDIA_MAX_BYTES:
+            raise WrongFile(f"it is larger than {settings.MEDIA_MAX_BYTES >> 20} MB")
+        id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.message.id}:{name}:{hashlib.sha256(content).hexdigest()}")
+        about: dict[str, Any] = {"id": id, "conversation_id": self.conversation_id}
+        return adding.add(io.BytesIO(content), self.channel_id, name, kind=kind, **about)
 
     def hand_over(self, reason: str = "") -> None:
         """Let a person answer from the next message on. This turn's replies are still sent."""
@@ -236,6 +255,7 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
     What the bot raises, or an output that is refused, becomes an ``Output`` with ``error_type``.
     """
     turn = Turn(task)
+    opening.begin(settings.TURN_SECONDS)
     try:
         answer = function(turn)
         if inspect.isawaitable(answer):
@@ -251,6 +271,7 @@ def run(function: Callable[[Turn], Any], task: Task) -> Output:
 async def run_async(function: Callable[[Turn], Any], task: Task) -> Output:
     """Run an ``async def`` bot on the process's one event loop. Failures end as in ``run``."""
     turn = Turn(task)
+    opening.begin(settings.TURN_SECONDS)
     try:
         await _await(function(turn))
         return turn.output()

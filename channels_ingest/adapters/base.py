@@ -1,7 +1,7 @@
 """The base class of adapters: declared facts, and defaults for the verbs.
 
 An adapter is one class in one file, its verbs in flow order: ``handshake``, ``precheck``, ``verify``,
-``parse``, ``answer``, ``split``, ``send``, ``acknowledge``, ``show_typing``. It knows its platform
+``parse``, ``answer``, ``fetch``, ``split``, ``send``, ``acknowledge``, ``show_typing``. It knows its platform
 and nothing else: no models, no Celery, no Redis. ``parse`` and ``split`` are pure. See
 ``docs/adding-a-platform.md``.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import msgspec
 
@@ -23,18 +23,22 @@ from channels_ingest.formats.markdown.splitting import Room
 from channels_ingest.formats.markdown.splitting import split as split_markdown
 from channels_ingest.formats.markdown.writing import escaped
 from channels_ingest.formats.signatures import WHSEC_PATTERN, webhook_key
+from channels_ingest.outbound import http
 from conversations import choices, crypto
 from conversations.contracts import (
     Answer,
     Attachment,
     ChannelConfig,
     Choice,
+    Fetching,
     Invoice,
     Limit,
     OutboundReply,
     Outcome,
     Parsed,
+    Rejected,
     ReplyBody,
+    Uploading,
     WebhookRequest,
 )
 from conversations.errors import BadOutput, WrongSetting
@@ -113,6 +117,7 @@ class Adapter(abc.ABC):
     key_life_seconds: ClassVar[float] = 0.0  # how long the platform knows an idempotency key
     reports_key: ClassVar[bool] = False  # its statuses name a reply by our key
     reports_delivery: ClassVar[bool] = False  # it delivers in any order, and its statuses say what was delivered
+    keeps_files_seconds: ClassVar[float] = 0.0  # how long it knows a file by its id; 0: it takes no files
     read_timeout_seconds: ClassVar[float] = 30.0  # longest wait for the answer to a send
     shakes_hands: ClassVar[bool] = False  # the platform checks our URL by a GET
     channel_noun: ClassVar[str] = "account"  # what people call a channel here: number, page, workspace
@@ -147,6 +152,13 @@ class Adapter(abc.ABC):
         """Return the answer to an authentic request that is stored."""
         return Answer()
 
+    def fetch(self, channel: ChannelConfig, file: Attachment, into: BinaryIO, most: int) -> Fetching:
+        """Write a person's file into ``into``, ``most`` bytes of it. By default from its public URL.
+
+        No credential goes to an address that a webhook chose.
+        """
+        return http.download(file.url, into, most) if file.url else Rejected(reason="it has no address")
+
     def split(self, body: ReplyBody) -> list[ReplyBody]:
         """Split a reply into parts that the platform accepts. Pure.
 
@@ -166,6 +178,14 @@ class Adapter(abc.ABC):
     def key_life(self, channel: ChannelConfig) -> float:
         """Return for how many seconds the platform recognises a repeated key; 0 without keys."""
         return self.key_life_seconds
+
+    def upload(self, channel: ChannelConfig, file: Attachment, content: bytes) -> Uploading | None:
+        """Upload a file and return its id; None if ``send`` does it, with ``reply.content``.
+
+        It is called only where ``keeps_files_seconds`` is set. Nothing is sent by it: any failure may be
+        tried again.
+        """
+        return None
 
     @abc.abstractmethod
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:

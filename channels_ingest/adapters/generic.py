@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
+from django.conf import settings
 
+from channels_ingest import file_links
 from channels_ingest.adapters.base import Adapter, Option, Secret
 from channels_ingest.adapters.reading import Json, any_id, bigint, maybe_list, maybe_text, moment, number, obj, text
 from channels_ingest.adapters.setting_checks import URL
@@ -125,7 +127,7 @@ class Generic(Adapter):
         url = channel.api_base or channel.credentials.get("outbound_url", "")
         if not url or not channel.secrets("secret"):
             return Rejected(reason="the channel has no outbound_url or no secret", scope=Scope.CHANNEL)
-        body = msgspec.json.encode(_event(reply))
+        body = msgspec.json.encode(_event(channel, reply))
         try:
             answered = http.call(
                 "POST",
@@ -345,7 +347,7 @@ def _attachment(item: Json) -> Attachment:
 # ---------------------------------------------------------------- sending
 
 
-def _event(reply: OutboundReply) -> dict[str, Any]:
+def _event(channel: ChannelConfig, reply: OutboundReply) -> dict[str, Any]:
     thread = reply.address.get("thread_id")
     return {
         "type": "message.reply",
@@ -359,6 +361,12 @@ def _event(reply: OutboundReply) -> dict[str, Any]:
             "in_answer_to": reply.in_answer_to,
             "text": reply.body.text,
             "choices": [{"id": choice.id, "title": choice.title} for choice in reply.body.choices],
-            "attachments": [msgspec.to_builtins(reply.body.media)] if reply.body.media else [],
+            "attachments": [_described(channel, reply.body.media)] if reply.body.media else [],
         },
     }
+
+
+def _described(channel: ChannelConfig, media: Attachment) -> dict[str, Any]:
+    """Return an attachment as the receiver reads it. One of our files has an address that is good for a day."""
+    ours = {"url": settings.PUBLIC_URL + file_links.address(channel, media.media)} if media.media else {}
+    return {**msgspec.to_builtins(media), **ours}

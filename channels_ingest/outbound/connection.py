@@ -19,7 +19,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -71,6 +71,13 @@ class Answered(NamedTuple):
         return 200 <= self.status < 300
 
 
+class File(NamedTuple):
+    """Where the body of a success goes in place of memory: ``most`` bytes of it, and what was read beyond."""
+
+    file: BinaryIO
+    most: int
+
+
 class Pool:
     """The idle connections of this process to one server.
 
@@ -85,9 +92,10 @@ class Pool:
         # The newest last; a full deque drops the oldest, which closes itself.
         self._idle: collections.deque[_Connection] = collections.deque(maxlen=POOL_CONNECTIONS)
 
-    def ask(self, request: bytes, watch: Watch, connect_seconds: float) -> Answered:
+    def ask(self, request: bytes, watch: Watch, connect_seconds: float, into: File | None = None) -> Answered:
         """Write ``request`` once and read its answer, until ``watch`` cuts the connection.
 
+        ``into`` takes the body of a success.
         The look-up of the name, to connect, and the TLS handshake may take ``connect_seconds``
         each, and no longer than ``watch``. Raises ``NotConnected``
         if nothing was written; ``ProtocolError``, or ``TimeoutError`` after a cut, if the request
@@ -96,7 +104,7 @@ class Pool:
         connection = self._reusable() or self._connect(watch, connect_seconds)
         keep = False
         try:
-            answered, keep = connection.ask(request, watch)
+            answered, keep = connection.ask(request, watch, into)
         finally:
             if not keep:
                 connection.close()
@@ -190,14 +198,14 @@ class _Connection:
             pass
         return False
 
-    def ask(self, request: bytes, watch: Watch) -> tuple[Answered, bool]:
+    def ask(self, request: bytes, watch: Watch, into: File | None = None) -> tuple[Answered, bool]:
         """Return the answer, and whether the connection can serve another call.
 
         A status that was read is an answer, even if reading failed later. Raises ``ProtocolError``
         or ``TimeoutError`` if there is none.
         """
         self._hold(watch)
-        reader = _Reader()
+        reader = _Reader(into)
         no_error = stream_ended = False
         try:
             with contextlib.suppress(BrokenPipeError):  # a server may refuse before it read it all
@@ -212,15 +220,15 @@ class _Connection:
         if reader.status < 200:
             raise ProtocolError if in_time else TimeoutError
         whole = reader.whole or (stream_ended and reader.ends_with_stream)
-        complete = whole and in_time and len(reader.body) <= ANSWER_CAP
+        complete = whole and in_time and not reader.is_over
         self._idle_since = time.monotonic()
         answered = Answered(reader.status, reader.headers, bytes(reader.body[:ANSWER_CAP]), complete)
         return answered, complete and no_error and reader.keep_alive
 
     def _read(self, reader: _Reader) -> bool:
         """Read up to the end of the answer or a cap. Return True if the stream ended."""
-        head_left, left = HEAD_CAP, READ_CAP
-        while not reader.whole and len(reader.body) <= ANSWER_CAP and left > 0:
+        head_left, left = HEAD_CAP, READ_CAP + 2 * max(0, reader.most - ANSWER_CAP)
+        while not reader.whole and not reader.is_over and left > 0:
             data = self._socket.recv(READ_BYTES if reader.head else head_left)
             if not data:
                 return True
@@ -234,15 +242,23 @@ class _Connection:
 class _Reader:
     """Collects what the parser finds. It skips interim answers; bytes after the answer raise."""
 
-    def __init__(self) -> None:
+    def __init__(self, into: File | None = None) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
+        self.received = 0  # bytes of the body
+        self.most = into.most if into else ANSWER_CAP
+        self._into = into
         self.head = self.whole = False  # whether the head, or the whole answer, has been read
         self.keep_alive = False
         self.parser = HttpResponseParser(self)
         # A line may end in LF alone: some bots write their answers by hand.
         self.parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+
+    @property
+    def is_over(self) -> bool:
+        """Return True if the body is over its cap. That of an error stays in memory."""
+        return self.received > self.most or len(self.body) > ANSWER_CAP
 
     @property
     def ends_with_stream(self) -> bool:
@@ -274,7 +290,11 @@ class _Reader:
         self.headers.clear()
 
     def on_body(self, body: bytes) -> None:
-        self.body += body
+        self.received += len(body)
+        if self._into is not None and 200 <= self.status < 300:
+            self._into.file.write(body)
+        else:
+            self.body += body
 
     def on_message_complete(self) -> None:
         """Note the end of a message, which is the answer if its head was."""

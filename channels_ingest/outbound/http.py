@@ -13,16 +13,30 @@ import email.utils
 import functools
 import os
 import re
+import secrets
 import time
+import urllib.parse
 from collections.abc import Mapping
+from typing import BinaryIO
 
 from django.conf import settings
 
 from channels_ingest.outbound.addresses import PORTS, AddressRefused, Target, check_url, public_addresses
-from channels_ingest.outbound.connection import Answered, NotConnected, Pool, ProtocolError
+from channels_ingest.outbound.connection import Answered, File, NotConnected, Pool, ProtocolError
 from channels_ingest.outbound.deadlines import Watch
 from channels_ingest.outbound.lookups import addresses_of
-from conversations.contracts import Deferred, Failed, Outcome, Rejected, Scope, Sent, Unknown
+from conversations.contracts import (
+    Attachment,
+    Deferred,
+    Failed,
+    Fetched,
+    Fetching,
+    Outcome,
+    Rejected,
+    Scope,
+    Sent,
+    Unknown,
+)
 
 # Longest time to connect, and again for the TLS handshake, in seconds. Larger: a server that does
 # not answer holds a thread for longer. Smaller: calls over slow links fail.
@@ -36,6 +50,10 @@ RETRY_AFTER_CAP_SECONDS = 3600.0
 # Wait in seconds after a 429 that does not say how long. Larger: replies wait longer. Smaller: more
 # calls are refused.
 RETRY_AFTER_SECONDS = 5.0
+# Longest time of a download, in seconds. Larger: a slow server holds a thread for longer. Smaller: large
+# files over slow links never come.
+DOWNLOAD_SECONDS = 120.0
+NO_HEADERS: Mapping[str, str] = {}
 # Statuses that mean the whole channel (its token, its URL) rather than this reply.
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
 
@@ -74,9 +92,11 @@ def call(
     body: bytes = b"",
     allow_private: bool | None = None,
     read_timeout: float = 30.0,
+    into: File | None = None,
 ) -> Answered:
     """Send one request, once. The call is cut after ``CONNECT_SECONDS + read_timeout`` in total.
 
+    ``into`` takes the body of a success, in place of the answer.
     Returns any answer, whatever its status. A status that was read stands, even if the rest was cut
     or is not HTTP: then the answer is not ``complete``. Raises ``CallFailed``.
     """
@@ -85,7 +105,7 @@ def call(
     try:
         target = _check_url(url, private, allowed_ports())
         request = _request(method, target, headers, body)
-        return _pool(target.secure, target.host, target.port, private).ask(request, watch, CONNECT_SECONDS)
+        return _pool(target.secure, target.host, target.port, private).ask(request, watch, CONNECT_SECONDS, into)
     except AddressRefused as error:
         raise CallFailed(Rejected(reason=str(error), scope=Scope.CHANNEL)) from None
     except RequestRefused as error:
@@ -96,6 +116,41 @@ def call(
         raise CallFailed(Unknown(reason=f"no answer: {type(error).__name__}")) from None
     finally:
         watch.end()
+
+
+def download(
+    url: str, into: BinaryIO, most: int, *, headers: Mapping[str, str] = NO_HEADERS, seconds: float = DOWNLOAD_SECONDS
+) -> Fetching:
+    """Write the file at ``url`` into ``into``, ``most`` bytes of it.
+
+    Final are a file that is larger, a redirect, and an address that may not be called. Anything else
+    may pass.
+    """
+    try:
+        answered = call("GET", url, headers=headers, read_timeout=seconds, into=File(into, most))
+    except CallFailed as failed:
+        refused = isinstance(failed.outcome, Rejected)
+        return Rejected(reason=failed.outcome.reason) if refused else Failed(reason=failed.outcome.reason)
+    if answered.ok and answered.complete:
+        return Fetched()
+    if answered.ok:
+        too_large = Rejected(reason=f"it is larger than {most >> 20} MB")
+        return too_large if into.tell() > most else Failed(reason="it did not arrive whole")
+    if 300 <= answered.status < 400:
+        return Rejected(reason="its address leads to another one")
+    ending = outcome(answered)
+    return ending if isinstance(ending, Deferred) else Failed(reason=f"HTTP {answered.status}")
+
+
+def form(fields: Mapping[str, str], name: str, file: Attachment, content: bytes) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of a form with one file (multipart/form-data) in the field ``name``."""
+    boundary = secrets.token_hex(16)
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+    texts = "".join(f'{head}{field}"\r\n\r\n{value}\r\n' for field, value in fields.items())
+    file_name = urllib.parse.quote(file.name or name, safe=" !#$&()+,;=@[]{}~'")  # no quote, no line end
+    about = f'{head}{name}"; filename="{file_name}"\r\nContent-Type: {file.mime_type}\r\n\r\n'
+    body = b"".join((texts.encode(), about.encode(), content, f"\r\n--{boundary}--\r\n".encode()))
+    return {"content-type": f"multipart/form-data; boundary={boundary}"}, body
 
 
 def allowed_ports() -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from conversations.delivering.lane import Lane
 from conversations.delivering.limiter import Limiter, Request
 from conversations.delivering.results import Next
 from conversations.lanes import pauses
+from conversations.media.outgoing import send as send_with_file
 from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
@@ -151,7 +152,7 @@ def _send(channel: ChannelConfig, reply: Next) -> object:
     except msgspec.ValidationError as error:
         return Rejected(reason=f"its body is not one of a reply: {type(error).__name__}")
     try:
-        return registry.adapter(channel.platform).send(channel, outgoing)
+        return send_with_file(registry.adapter(channel.platform), channel, outgoing)
     except BaseException as error:
         log.warning("send raised", channel=channel.id, error=error_places.kind(error), place=error_places.place(error))
         return Unknown(reason=error_places.kind(error))

@@ -16,15 +16,13 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from conversations import crypto, installation, registry
-from conversations.contracts import ReplyBody, Struct
+from conversations.contracts import Struct
+from conversations.desk import answers
 from conversations.desk.transaction import Statements, act, audit_step, clean_note, commit, step
 from conversations.errors import CoreError, LaneMoved
-from conversations.models import App, Audit, Channel, Conversation, Message, Quarantine, Reply
+from conversations.models import App, Audit, Channel, Message, Quarantine, Reply
 from conversations.postgres.database import Statement
-from conversations.postgres.storable_text import clean_text
 
-# Longest answer of a person; a longer one is refused. Larger: one answer becomes more replies.
-ANSWER_CHARACTERS = 20_000
 # Most replays of one message. Larger: ``next_replay`` looks up more identities for each page.
 REPLAYS = 64
 
@@ -146,13 +144,13 @@ def take_over(seen: Seen, staff: User, reason: str = "") -> None:
     act(seen.lane(mode="bot"), staff, "take_over", _take_over_steps(staff), reason=reason)
 
 
-def answer(seen: Seen, staff: User, text: str, *, taking_over: bool = False) -> None:
-    """Write a person's reply.
+def answer(seen: Seen, staff: User, text: str, files: Sequence[str] = (), *, taking_over: bool = False) -> None:
+    """Write a person's reply. ``files``: ids of what ``answers.keep_file`` kept.
 
     With ``taking_over``, take over from the bot in the same transaction, so that the bot cannot
     answer in between.
     """
-    bodies = _bodies(seen.conversation, text)
+    bodies = answers.bodies(seen.conversation, text, files)
     statement = step("answer", bodies=msgspec.json.encode(bodies).decode(), staff=staff.pk)
     if taking_over:
         steps = {**_take_over_steps(staff), "took": audit_step(staff, "take_over"), "answer": statement}
@@ -189,20 +187,6 @@ def _take_over_steps(staff: User) -> Statements:
         "replies": step("move_replies"),
         "assign": step("assign", assignee=staff.pk),
     }
-
-
-def _bodies(conversation_id: int, text: str) -> list[ReplyBody]:
-    """Return the answer in the parts that its platform takes.
-
-    Raises ``ValueError`` where it is empty or too long.
-    """
-    text = clean_text(text.replace("\r\n", "\n").strip())
-    if not text:
-        raise ValueError("an answer needs words")
-    if len(text) > ANSWER_CHARACTERS:
-        raise ValueError(f"an answer has {ANSWER_CHARACTERS:,} characters at most")
-    platform = Conversation.objects.values_list("channel__platform", flat=True).get(pk=conversation_id)
-    return registry.adapter(platform).split(ReplyBody(text=text))
 
 
 # ---------------------------------------------------------------- the lane as a whole

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import F, Q
 
-from conversations.models import Audit, Conversation, ConversationState, Message, Reply, Turn
+from conversations.media import types
+from conversations.media.files import read_id
+from conversations.models import Audit, Conversation, ConversationState, Media, Message, Reply, Turn
 from conversations.postgres.sql_files import sql
 
 # Messages of a window. Larger: the live page is slower. Smaller: reading back needs more clicks.
@@ -88,8 +90,9 @@ def window(lane: Conversation, before: int | None = None) -> Window:
     start = messages[0].received_at if older else None
     end = _first_moment(lane, before) if before else None
     beside = _Beside(lane, [message.pk for message in messages], start, end)
-    blocks = [_block(message, beside) for message in messages]
-    return Window(blocks=_merge(blocks, beside.alone()), older=older)
+    blocks = _merge([_block(message, beside) for message in messages], beside.alone())
+    _add_files(lane, blocks)
+    return Window(blocks=blocks, older=older)
 
 
 def _messages(lane: Conversation, before: int | None) -> list[Message]:
@@ -166,6 +169,41 @@ def _by_message(rows: Iterable[Any], ids: set[int]) -> dict[int, list[Any]]:
 def _block(message: Message, beside: _Beside) -> Block:
     turns, replies = beside.turns[message.pk], beside.replies[message.pk]
     return Block(key=f"m{message.pk}", at=message.received_at, message=message, turns=turns, replies=replies)
+
+
+class File(NamedTuple):
+    """An attachment, and its row if its file is one that we keep."""
+
+    told: Mapping[str, Any]
+    kept: Media | None
+
+    @property
+    def shows(self) -> str:
+        """Return as what a page shows it: image, audio or video; '' as none."""
+        is_stored = self.kept is not None and self.kept.status == Media.Status.STORED
+        return types.SHOWN.get(self.kept.content_type, "") if self.kept and is_stored else ""
+
+
+def has_file(lane: Conversation, file: Media) -> bool:
+    """Return True if a file is one of this lane, or was sent there by a reply."""
+    if file.conversation_id == lane.pk:
+        return True
+    replies = Reply.objects.filter(conversation=lane, body__media__media=str(file.pk))
+    return file.channel.tenant_id == lane.channel.tenant_id and replies.exists()
+
+
+def _add_files(lane: Conversation, blocks: Iterable[Block]) -> None:
+    """Give each message and reply its ``files``, read in one query for all."""
+    told: list[tuple[Message | Reply, list[Mapping[str, Any]]]] = []
+    for block in blocks:
+        if block.message is not None:
+            told.append((block.message, (block.message.payload or {}).get("attachments") or []))
+        told += [(reply, [reply.body["media"]] if reply.body.get("media") else []) for reply in block.replies]
+    ids = [id for _, attachments in told for file in attachments if (id := read_id(file.get("media")))]
+    rows = Media.objects.filter(pk__in=ids, channel__tenant=lane.channel.tenant_id) if ids else ()
+    kept = {str(row.pk): row for row in rows}
+    for row, attachments in told:
+        vars(row)["files"] = [File(file, kept.get(str(file.get("media")))) for file in attachments]
 
 
 def _merge(messages: list[Block], alone: list[Block]) -> list[Block]:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from conversations import choices, registry, turns
-from conversations.contracts import Attachment, ChannelConfig, Kind, ReplyBody
+from conversations.contracts import ChannelConfig, Kind, ReplyBody
+from conversations.media.opening import Received
 from conversations.postgres.storable_text import clean_text
 
 # Failed turns after which a message is parked. Larger: a passing fault parks fewer messages, and
@@ -148,7 +149,7 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
         sequence=head.sequence,
         kind=kind,
         text=head.text or "",
-        attachments=tuple(msgspec.convert(item, Attachment) for item in payload.get("attachments", ())),
+        attachments=tuple(msgspec.convert(item, Received) for item in payload.get("attachments", ())),
         sender=head.sender or {},
         platform_id=head.platform_id or "",
         late=bool(head.late),

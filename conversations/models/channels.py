@@ -26,6 +26,7 @@ class Tenant(models.Model):
     """A customer of the installation."""
 
     name = models.CharField(max_length=100, unique=True)
+    media_days = models.IntegerField(null=True)  # for how long files are kept; null: MEDIA_DAYS
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

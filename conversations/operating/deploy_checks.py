@@ -75,6 +75,14 @@ def lines_are_encrypted(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return found
 
 
+@register(Tags.files, deploy=True)
+def files_last(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Warn where people's files are kept on a disk that is emptied every day."""
+    on_disk = settings.STORAGES.get("media", {}).get("BACKEND", "").endswith("FileSystemStorage")
+    text = "people's files are kept on a dyno's own disk: set MEDIA_STORAGE to one that lasts"
+    return [Warning(text, hint=HINT, id="conversations.W106")] if on_disk and "DYNO" in os.environ else []
+
+
 @register(Tags.security, deploy=True)
 def connections_suffice(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Check that the server allows twice the formation: in a deploy, old and new processes overlap."""

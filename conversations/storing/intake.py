@@ -157,6 +157,7 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
     So no request waits for Redis. A wake that is lost costs time only: the sweeper finds the lane.
     """
     lanes: dict[int, list[int]] = {}
+    channels: dict[int, list[int]] = {}  # that have files to fetch
     log_lines: list[logs.Line] = []
     for ticket in tickets:
         if ticket.error is not None:
@@ -168,9 +169,13 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
             lanes.setdefault(tenant_id, []).append(lane)
             if ticket.item.row.kind == Kind.CHECKOUT:
                 wake.checkout(ticket.item.row.identity)
+            if (ticket.item.row.payload or {}).get("attachments"):
+                channels.setdefault(tenant_id, []).append(ticket.item.row.channel_id)
             log_lines.append({"conversation": lane, "trace": ticket.item.row.identity[:16]})
     for tenant_id, ids in lanes.items():
         wake.handle(ids, tenant_id)
+    for tenant_id, ids in channels.items():
+        wake.fetch(ids, tenant_id)
     logs.together(log, "stored", log_lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from conversations import crypto, installation
-from conversations.contracts import ChannelConfig, Entry, Kind, Note, Parsed, StatusUpdate, Unusable, WebhookRequest
+from conversations.contracts import (
+    Attachment,
+    ChannelConfig,
+    Entry,
+    Kind,
+    Note,
+    Parsed,
+    StatusUpdate,
+    Unusable,
+    WebhookRequest,
+)
 from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
 from conversations.storing import wishes
 
@@ -288,11 +299,25 @@ def _payload(entry: Entry) -> dict[str, Any] | None:
     ``replaced`` among them says that Postgres could not store some characters as they came.
     """
     rest = {name: value for name, value in msgspec.to_builtins(entry).items() if name not in _IN_COLUMNS}
+    if entry.attachments:
+        rest["attachments"] = [{**msgspec.to_builtins(file), **_media(file)} for file in entry.attachments]
     if not storable_tree(rest):
         rest = {**clean_tree(rest), "replaced": True}
     elif not storable(entry.text):
         rest["replaced"] = True
     return rest or None
+
+
+def _media(file: Attachment) -> dict[str, str]:
+    """Return the id under which an attachment's file is kept, if it has one: ``store_messages.sql`` adds its row."""
+    if file.media or not (file.file_id or file.url) or file.kind in ("location", "contact"):
+        return {}
+    return {"media": str(uuid.uuid4())}
+
+
+# The fields of an attachment that make it another one, in the order in which they are hashed. Never
+# change it: a message that is stored, and comes again, would be a conflict instead of a duplicate.
+_HASHED = ("kind", "mime_type", "file_id", "url", "name", "size", "width", "height", "latitude", "longitude", "phone")
 
 
 def _content_besides_text(entry: Entry) -> bytes:
@@ -302,7 +327,10 @@ def _content_besides_text(entry: Entry) -> bytes:
     """
     if not entry.attachments and not entry.payload:
         return b""
-    return repr((entry.attachments, entry.payload)).encode("utf-8", "surrogatepass")
+    told = [", ".join(f"{name}={getattr(file, name)!r}" for name in _HASHED) for file in entry.attachments]
+    attachments = "".join(f"Attachment({fields}), " for fields in told)
+    attachments = attachments[:-1] if len(told) == 1 else attachments[:-2]  # as Python writes a tuple
+    return f"(({attachments}), {entry.payload!r})".encode("utf-8", "surrogatepass")
 
 
 def _aliases(channel: ChannelConfig, entry: Entry) -> list[AliasRow]:

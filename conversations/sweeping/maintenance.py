@@ -14,6 +14,7 @@ from django.conf import settings
 
 from conversations import runtime
 from conversations.errors import CoreError
+from conversations.media import retention
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ def run() -> dict[str, int]:
         "results": _forget("django_celery_results_taskresult", "date_done", "7 days"),  # of Celery's tasks
         "buckets": _forget("bucket", "blocked_until", "1 day"),  # blocks of the rate limiter
         "logins": forget_logins(),
+        "files": forget_files(),
     }
 
 
@@ -82,6 +84,11 @@ def forget_logins() -> int:
     tables = (("axes_accessattempt", "attempt_time", "1 day"), ("django_session", "expire_date", "0 s"))
     there = {name for (name,) in runtime.read("SELECT relname FROM pg_class WHERE relkind = 'r'")}
     return sum(_forget(*each) for each in tables if each[0] in there)
+
+
+def forget_files() -> int:
+    """Delete files that are old, or of no message. A project without a storage for them has none."""
+    return retention.run() if "media" in settings.STORAGES else 0
 
 
 def _forget(table: str, column: str, age: str) -> int:

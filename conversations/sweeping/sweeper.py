@@ -8,7 +8,8 @@ One round:
 3. Lanes with messages to handle or replies to deliver are claimed, then woken.
 4. Of what is paused, conversations are tried now and then (probes).
 5. Due timers become messages of their lanes.
-6. Partitions and retention (``maintenance``).
+6. Channels whose files wait to be fetched are woken.
+7. Partitions and retention (``maintenance``).
 
 With Redis away, this process handles and delivers what it claims, with the same code, on its own
 threads.
@@ -35,11 +36,13 @@ from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
 from conversations.handling.handler import Handler
 from conversations.lanes import pauses
+from conversations.media import fetching
 from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers, maintenance, timers
 from conversations.sweeping.heartbeats import Beats
 from conversations.waking import doorbell, publisher
+from conversations.waking.queues import FETCH
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +115,7 @@ class Sweeper:
         more = self._try(self._claim_due, Work.SEND, [row[:3] for row in channels if row[4]]) or more
         self._try(self._probe, channels)
         self._try(self._fire_timers)
+        self._try(self._fetch_files)
         self._try(self._upkeep)
         return bool(more)
 
@@ -253,6 +257,20 @@ class Sweeper:
             return
         for (timer,) in runtime.read(timers.TIMERS_DUE):
             self.writer.write(timers.TIMERS, timer, timeout=5.0)
+
+    def _fetch_files(self) -> None:
+        """Wake channels whose files nobody fetches; without Redis, fetch in this process. A copy fetches none."""
+        if installation.held():
+            return
+        hints: dict[int, list[int]] = collections.defaultdict(list)
+        for channel_id, tenant_id in runtime.read(sql("find_files_due")):
+            hints[tenant_id].append(channel_id)
+        try:
+            if hints:
+                doorbell.ring(FETCH, hints)
+        except publisher.AWAY as error:
+            log.warning("the broker is away: working without", error=type(error).__name__)
+            fetching.fetcher().fetch([channel_id for ids in hints.values() for channel_id in ids])
 
     def _upkeep(self) -> None:
         """Ask for the upkeep every ``UPKEEP_SECONDS``: as a task, whose result is kept, or here."""

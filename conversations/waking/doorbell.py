@@ -25,7 +25,6 @@ from celery import current_app
 from django.conf import settings
 
 from conversations import processor
-from conversations.contracts import Work
 from conversations.failpoints import failpoint
 from conversations.lanes import redis_client
 from conversations.waking import publisher
@@ -52,7 +51,7 @@ IDS_PER_CALL = 500
 _ID = "@ID@"  # in the template of a task: where its own id goes
 
 
-def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
+def ring(kind: str, hints: Mapping[int, Sequence[int]]) -> None:
     """Leave hints (by tenant: conversation ids) and ring.
 
     Raises ``redis.RedisError``, or what the broker raises (``publisher.AWAY``).
@@ -61,13 +60,13 @@ def ring(kind: Work, hints: Mapping[int, Sequence[int]]) -> None:
         _ring(kind, part)
 
 
-def _ring(kind: Work, part: Sequence[int] = ()) -> None:
+def _ring(kind: str, part: Sequence[int] = ()) -> None:
     keys, task = keys_and_task(kind)
     if redis_client.run_script("ring", keys, [BELL_MS, task, HINTS, *part]):
         publisher.publish(task_name(kind), str(kind), most=TASKS)
 
 
-def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
+def answer(kind: str, has_room: Callable[[], bool], work: Callable[[Sequence[int]], object]) -> None:
     """Answer the bell: take one batch of hints and give their conversations to ``work``.
 
     Without room in this process, pass the task on and take nothing. Raises as ``ring`` does.
@@ -87,7 +86,7 @@ def answer(kind: Work, has_room: Callable[[], bool], work: Callable[[Sequence[in
             work(ids)
 
 
-def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
+def rooms(kind: str, tenants: Sequence[int]) -> dict[int, int]:
     """Return how many more hints each tenant may leave. Raises as ``ring`` does, also where only
     the broker is away.
 
@@ -107,7 +106,7 @@ def rooms(kind: Work, tenants: Sequence[int]) -> dict[int, int]:
     return {tenant: HINTS - many for tenant, many in zip(tenants, held, strict=True)}
 
 
-def task_name(kind: Work) -> str:
+def task_name(kind: str) -> str:
     """Return the name of the Celery task that answers the bell of a kind of work."""
     return f"conversations.answer_{kind}"
 
@@ -129,11 +128,11 @@ def _is_broker() -> bool:
     return bool(settings.CELERY_BROKER_URL == settings.REDIS_URL)
 
 
-def _tenants_key(kind: Work) -> str:
+def _tenants_key(kind: str) -> str:
     return f"{{lanes}}:hints:{kind}"
 
 
-def keys_and_task(kind: Work) -> tuple[list[str], str]:
+def keys_and_task(kind: str) -> tuple[list[str], str]:
     """Return the keys of the scripts and, if Redis is the broker, a task as Celery reads it."""
     keys = [f"{{lanes}}:bell:{kind}", _tenants_key(kind)]
     if not _is_broker():
@@ -142,7 +141,7 @@ def keys_and_task(kind: Work) -> tuple[list[str], str]:
 
 
 @functools.cache
-def _template(kind: Work) -> str:
+def _template(kind: str) -> str:
     """Return a task without arguments as kombu writes it into a queue in Redis.
 
     Made once: for each task Celery would look up settings and format the same words. A test compares

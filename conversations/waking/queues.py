@@ -11,6 +11,9 @@ CHECKOUTS = "checkouts"
 # Queues per kind in releases before the doorbell. Workers serve them for one release more: the
 # processes of the old release still publish there while a new one is rolled out.
 OLD_QUEUES = 16
+# The queue, and the kind of work, of the task that fetches files. Its hints are ids of channels, and
+# sending processes serve it: they call platforms anyhow.
+FETCH = "fetch"
 
 
 def probe_queue(kind: Work) -> str:
@@ -22,5 +25,5 @@ def queue_names(kind: Work) -> list[str]:
     """Return all queues that a process of this kind consumes. The first has the tasks of its bell."""
     if kind == Work.SWEEP:
         return [MAINTENANCE]
-    own = [str(kind), probe_queue(kind), *([CHECKOUTS] if kind == Work.HANDLE else ())]
+    own = [str(kind), probe_queue(kind), *([CHECKOUTS] if kind == Work.HANDLE else [FETCH])]
     return [*own, *(f"{kind}-{number}" for number in range(OLD_QUEUES))]

@@ -18,6 +18,7 @@ from conversations import runtime
 from conversations.concurrency import vital_thread
 from conversations.contracts import Work
 from conversations.waking import doorbell, publisher
+from conversations.waking.queues import FETCH
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ BREAKER_SECONDS = 1.0
 # no hint, but memory; smaller: more conversations wait for the sweeper.
 HINTS = 10_000
 
-Hint = tuple[Work, int, Sequence[int]]  # kind of work, tenant, conversations
+Hint = tuple[str, int, Sequence[int]]  # kind of work, tenant, conversations; of files: channels
 
 
 def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
@@ -39,6 +40,11 @@ def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
 def send(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have replies to deliver."""
     _waker().put(Work.SEND, conversation_ids, tenant_id)
+
+
+def fetch(channel_ids: Sequence[int], tenant_id: int) -> None:
+    """Hint that these channels have files to fetch."""
+    _waker().put(FETCH, channel_ids, tenant_id)
 
 
 def checkout(identity: str) -> None:
@@ -54,10 +60,10 @@ class Waker:
         self._broken_until = 0.0  # monotonic end of the time in which nobody rings
         vital_thread("wake", self._run)
 
-    def put(self, kind: Work, conversation_ids: Sequence[int], tenant_id: int) -> None:
+    def put(self, kind: str, ids: Sequence[int], tenant_id: int) -> None:
         """Queue a hint for the ringing thread and return at once; drop it if too many wait."""
-        if conversation_ids and self._hints.qsize() < HINTS:
-            self._hints.put((kind, tenant_id, conversation_ids))
+        if ids and self._hints.qsize() < HINTS:
+            self._hints.put((kind, tenant_id, ids))
 
     def _run(self) -> None:
         while True:
@@ -65,9 +71,9 @@ class Waker:
                 if time.monotonic() >= self._broken_until:
                     self._ring(kind, hints)
 
-    def _gather(self) -> dict[Work, dict[int, list[int]]]:
+    def _gather(self) -> dict[str, dict[int, list[int]]]:
         """Wait for a hint. Return it with those that wait already, by kind of work and tenant."""
-        gathered: dict[Work, dict[int, list[int]]] = {}
+        gathered: dict[str, dict[int, list[int]]] = {}
         kind, tenant, ids = self._hints.get()
         while True:
             gathered.setdefault(kind, {}).setdefault(tenant, []).extend(ids)
@@ -76,7 +82,7 @@ class Waker:
             except queue.Empty:
                 return gathered
 
-    def _ring(self, kind: Work, hints: dict[int, list[int]]) -> None:
+    def _ring(self, kind: str, hints: dict[int, list[int]]) -> None:
         """Leave hints and ring. After a failure, whatever it is, nobody rings for a while."""
         try:
             doorbell.ring(kind, hints)

@@ -31,7 +31,7 @@ from tests.kit.fixtures import FIXTURES, channel, incoming, names, request
 PLATFORMS = sorted(settings.ADAPTERS)
 POSTING = [platform for platform in PLATFORMS if (FIXTURES / platform).is_dir()]
 SPLICES = [b"", b"null", b'"', b"{}", b"[]", b"1.5", b"true", b"\xff", b"-", b"0", b"\\u0000", b"\\ud800"]
-VERBS = ["handshake", "precheck", "verify", "parse", "answer", "split", "key_life", "send", "acknowledge"]
+VERBS = ["handshake", "precheck", "verify", "parse", "answer", "fetch", "split", "key_life", "send", "acknowledge"]
 
 
 def adapter(platform: str) -> Any:

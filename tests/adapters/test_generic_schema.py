@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from channels_ingest.adapters.generic import _event
 from channels_ingest.http_bots.protocol import BotFailed, read_answer
 from conversations.contracts import Attachment, Choice, Note, OutboundReply, ReplyBody, Unusable
-from tests.kit.fixtures import FIXTURES, names, parse
+from tests.kit.fixtures import FIXTURES, channel, names, parse
 
 SCHEMA = json.loads((settings.BASE_DIR / "docs" / "generic-channel.schema.json").read_text())
 
@@ -45,7 +45,7 @@ def test_what_we_send_is_in_the_schema() -> None:
         text="hi", choices=(Choice(id="y", title="Yes"),), media=Attachment(kind="image", url="https://e.org/i")
     )
     reply = OutboundReply(key="0f1e", chat="c", user="u", address={"thread_id": "t"}, body=body, sequence=1)
-    validator("reply").validate(json.loads(msgspec.json.encode(_event(reply))))
+    validator("reply").validate(json.loads(msgspec.json.encode(_event(channel("generic"), reply))))
 
 
 ANSWERS: list[tuple[Any, bool]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("admin")]
 
 PASSWORD = "words-of-the-chief-123"
 HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> javascript:window.ran=1 \u202egnp.exe'
+PICTURE = (  # a red dot
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 LISTS = ("conversation", "stuckconversation", "parkedmessage", "replyforstaff", "quarantine", "contact", "channel",
          "pause", "tenant", "tenantstaff", "worker", "audit")  # fmt: skip
 
@@ -105,6 +109,45 @@ def test_staff_follow_take_over_answer_and_hand_back(desk: Page, visitor: Page, 
     desk.get_by_text("answered by chief").first.wait_for()
     say(visitor, "bot again")
     desk.locator(".bubble-out").get_by_text("bot again").wait_for(timeout=15_000)
+
+
+PASTE = """content => {
+  const data = new DataTransfer();
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  data.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+  const text = document.getElementById("text");
+  text.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+DROP = PASTE.replace("pasted.png", "dropped.png").replace(
+    'new ClipboardEvent("paste", { clipboardData: data,', 'new DragEvent("drop", { dataTransfer: data,'
+)
+LOADED = (
+    "([where, many]) => [...document.querySelectorAll(where)].filter((image) => image.naturalWidth).length === many"
+)
+
+
+def test_files_go_both_ways(desk: Page, visitor: Page, stack: Stack) -> None:
+    """A visitor's come by the button, by pasting and by dropping; a bad one is explained and holds up the message."""
+    picture = {"name": "a.png", "mimeType": "image/png", "buffer": base64.b64decode(PICTURE)}
+    program = {"name": "bad.png", "mimeType": "image/png", "buffer": b"MZ\0"}
+    visitor.set_input_files("#chosen", [picture, program])
+    visitor.evaluate(PASTE, PICTURE)
+    visitor.evaluate(DROP, PICTURE)
+    refused = visitor.locator("#files li.refused")
+    refused.get_by_text("it is a program").wait_for()
+    assert visitor.locator("#send").is_disabled()
+    refused.get_by_role("button", name="Remove").click()
+    visitor.wait_for_function("() => !document.getElementById('send').disabled")
+    say(visitor, "three pictures")
+    visitor.locator(".theirs").first.wait_for()
+    visitor.reload()
+    visitor.wait_for_function(LOADED, arg=[".mine img", 3])
+    open_newest(desk, stack)
+    desk.wait_for_function(LOADED, arg=[".bubble-in img", 3])
+    desk.set_input_files("#answer input[type=file]", [picture])
+    desk.get_by_role("button", name="Take over and send").click()
+    desk.wait_for_function(LOADED, arg=[".author-person img", 1])
+    visitor.wait_for_function(LOADED, arg=[".theirs img", 1])
 
 
 def test_what_is_being_written_stays_while_the_page_lives(desk: Page, visitor: Page, stack: Stack) -> None:

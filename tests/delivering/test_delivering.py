@@ -10,16 +10,18 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from pytest_httpserver import HTTPServer
 
 from conversations.contracts import Work
 from conversations.delivering.bulkhead import CALLS_PER_CHANNEL
 from conversations.delivering.sender import READ_AHEAD
 from conversations.lanes.lock import key
 from tests.kit.doubles import Double
-from tests.kit.platforms import telegram_text
+from tests.kit.platforms import generic, telegram_text
 from tests.kit.replies import OPEN, Scene, decide, desk, texts, without_repeats
 from tests.kit.rows import add_lane, add_replies
 from tests.kit.stack import Channel, Stack, state, wait_until
+from tests.kit.stored_files import PNG
 
 pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(400)]
 
@@ -47,6 +49,20 @@ def bare() -> Iterator[Stack]:
 @pytest.fixture
 def broken(bare: Stack, double: Double) -> Scene:
     return Scene(bare, double)
+
+
+# ---------------------------------------------------------------- files of people
+
+
+def test_a_persons_file_is_fetched_by_the_senders(stack: Stack, scene: Scene, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/a").respond_with_data(PNG, content_type="text/html")
+    channel = scene.generic()
+    data = {"message_id": "f1", "user": {"id": "filer"}, "chat": {"id": "filer"}}
+    event = {"type": "message.created", "timestamp": "2026-11-22T10:00:00Z", "data": data}
+    data["attachments"] = [{"kind": "image", "url": httpserver.url_for("/a")}]  # type: ignore[assignment]
+    assert stack.post(channel, *generic(channel, event, "f1")) == 200
+    found = "SELECT status, content_type FROM media WHERE channel_id = %s"
+    wait_until(lambda: stack.query(found, channel.id) == [("stored", "image/png")], 10, "the file")
 
 
 # ---------------------------------------------------------------- the five endings

@@ -9,11 +9,13 @@ from django.contrib.auth.models import User
 
 from conversations.waking import wake
 from tests.kit import desk_scenes
+from tests.kit.stored_files import in_memory
 
 
 @pytest.fixture(autouse=True)
-def _own_database(own_database: str) -> None:
-    """Verbs are transactions of their own, on this worker's database."""
+def _own_database(own_database: str, settings: Any) -> None:
+    """Verbs are transactions of their own, on this worker's database. Files are in memory."""
+    settings.STORAGES = in_memory(settings)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from conversations.postgres.sql_files import sql
 from conversations.sweeping import sweeper, timers
 
 HOT = ["contact", "alias", "conversation", "conversation_state", "timer", "receipt", "receipt_body", "message", "turn",
-       "once", "reply", "status"]  # fmt: skip
+       "once", "reply", "status", "media"]  # fmt: skip
 FEW = ["tenant", "channel", "bucket", "pause", "worker", "quarantine", "desk"]
 # A look-up names every column of its index. What it need not name, and why:
 ENOUGH: dict[tuple[str, str], set[str]] = {
@@ -40,6 +40,7 @@ IN_ORDER: dict[str, set[str]] = {
     "message_sequence_once": {"conversation_id"},
     "reply_sequence_once": {"conversation_id"},
     "turn_of_conversation": {"conversation_id"},
+    "media_of_conversation": {"conversation_id"},
 }
 NEWEST = {("read_times", "turn_pkey"), ("read_times", "reply_pkey")}  # likewise, without any key
 ONLY_IN_ORDER = {"conversation_due", "conversation_send_due"}  # a backlog is in them
@@ -230,13 +231,16 @@ ROWS = (
        SELECT channel_id, 'user', 'old:' || "user", "user" FROM contact WHERE id %% 20 = 0""",
     """INSERT INTO timer (conversation_id, name, due_at)
        SELECT id, 't', now() + interval '1 day' FROM conversation WHERE id %% 50 = 0""",
+    """INSERT INTO media (id, channel_id, conversation_id, message_id, status)
+       SELECT gen_random_uuid(), c.channel_id, c.id, m.id, 'stored'
+         FROM message m JOIN conversation c ON c.id = m.conversation_id WHERE m.sequence = 1""",
 )
 
 
 # ---------------------------------------------------------------- the flow
 
 
-CLAIM, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
+CLAIM, OTHER, FILE = uuid.UUID(int=1), uuid.UUID(int=2), str(uuid.UUID(int=3))
 
 
 def run_flow(watched: Watched) -> None:
@@ -247,6 +251,7 @@ def run_flow(watched: Watched) -> None:
     _deliver(watched, lanes)
     _late(watched, messages[0])
     _sweep(watched, lanes)
+    _fetch(watched)
     _poll(watched)
     watched.connection.execute("SELECT 1")  # what is still to be told
 
@@ -256,7 +261,8 @@ def _store(run: Watched) -> list[int]:
     lanes = json.dumps([{"channel_id": 1, "chat": user, "user": user} for user in ("n1", "n2")])
     common = {"channel_id": 1, "kind": "message", "starts_turn": True, "content_hash": "00" * 16}
     items = [
-        {**common, "ord": 0, "chat": "n1", "user": "n1", "identity": "aa" * 16, "receipt_id": 9_000_001},
+        {**common, "ord": 0, "chat": "n1", "user": "n1", "identity": "aa" * 16, "receipt_id": 9_000_001,
+         "payload": {"attachments": [{"kind": "image", "file_id": "f", "media": FILE}]}},
         {**common, "ord": 1, "chat": "n1", "user": "n1", "identity": "aa" * 16, "receipt_id": 9_000_001},
         {**common, "ord": 2, "chat": "n2", "user": "n2", "identity": "bb" * 16, "external_sequence": 1,
          "receipt_id": 9_000_002},
@@ -376,6 +382,17 @@ def _sweep(run: Watched, lanes: list[int]) -> None:
     run.file("read_buckets")
     run.file("read_health")
     run.file("read_times")
+
+
+def _fetch(run: Watched) -> None:
+    assert run.file("ask_for_file", id=FILE) == [(1, 1)]
+    run.file("find_files_due")
+    claimed = run.file("claim_files", channels=[1, 2], all_in=8, seconds=60.0)
+    assert [(str(row[0]), row[2]) for row in claimed] == [(FILE, 1)]
+    ending = {"status": "stored", "delay": None, "content_type": "image/png", "size": 1, "error": ""}
+    assert run.file("settle_file", id=FILE, attempt=1, **ending)
+    run.file("find_old_files", days=30, most=500)
+    run.file("find_orphans", after=uuid.UUID(int=0), most=5_000)
 
 
 def _poll(run: Watched) -> None:

@@ -12,7 +12,7 @@ from conversations.waking.queues import OLD_QUEUES, queue_names
 
 def test_every_role_has_queues_of_its_own() -> None:
     queues = [queue for role in Work for queue in queue_names(role)]
-    assert len(queues) == len(set(queues)) == 2 * (2 + OLD_QUEUES) + 2
+    assert len(queues) == len(set(queues)) == 2 * (2 + OLD_QUEUES) + 3  # the upkeep, checkouts, files
 
 
 @pytest.mark.parametrize("text", ["", ",", "handle,cook"])

@@ -17,6 +17,7 @@ from channels_ingest.adapters.reading import Json, bigint
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
 from conversations.contracts import (
+    Attachment,
     ChannelConfig,
     Deferred,
     Failed,
@@ -64,11 +65,24 @@ def call(
 ) -> http.Answered:
     """Call ``path`` with the channel's token, at ``api_base`` if it has one. Raises ``CallFailed``."""
     base = channel.api_base.rstrip("/") or API
-    headers = {"authorization": f"Bearer {channel.credentials.get('access_token', '')}"}
-    body = b""
+    headers, body = bearer(channel), b""
     if payload is not None:
         headers["content-type"], body = "application/json", msgspec.json.encode(payload)
     return http.call(method, f"{base}/{VERSION}/{path}", headers=headers, body=body, read_timeout=read_timeout)
+
+
+def post_file(
+    channel: ChannelConfig, path: str, fields: Mapping[str, str], file: Attachment, content: bytes
+) -> http.Answered:
+    """Post a form with a file, with the channel's token. Raises ``CallFailed``."""
+    headers, body = http.form(fields, "file", file, content)
+    url = f"{channel.api_base.rstrip('/') or API}/{VERSION}/{path}"
+    return http.call("POST", url, headers=headers | bearer(channel), body=body, read_timeout=http.DOWNLOAD_SECONDS)
+
+
+def bearer(channel: ChannelConfig) -> dict[str, str]:
+    """Return the header with the channel's token."""
+    return {"authorization": f"Bearer {channel.credentials.get('access_token', '')}"}
 
 
 def outcome(answered: http.Answered, meanings: Meanings, sent_id: Callable[[Json], str]) -> Outcome:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterator
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
@@ -34,12 +34,17 @@ from channels_ingest.outbound import http
 from conversations.contracts import (
     Attachment,
     ChannelConfig,
+    Fetching,
     Limit,
     OutboundReply,
     Outcome,
     Parsed,
     Rejected,
     Scope,
+    Sent,
+    Unknown,
+    Uploaded,
+    Uploading,
     WebhookRequest,
 )
 from conversations.template_shapes import ListedTemplate
@@ -53,6 +58,8 @@ PAGE = 50
 # Pages of the list, at most. Larger: a list without an end is read for longer. Smaller: accounts with
 # many templates cannot be read.
 PAGES = 200
+# Hosts of Meta from which files come: no other gets our token.
+FILE_HOSTS = (".fbsbx.com", ".fbcdn.net", ".facebook.com", ".whatsapp.net")
 
 
 class WhatsApp(MetaPlatform):
@@ -86,6 +93,7 @@ class WhatsApp(MetaPlatform):
     statuses = tuple(dict.fromkeys(STATUSES.values()))
     shows_typing = True
     window_seconds = 24 * 3600.0
+    keeps_files_seconds = 29 * 24 * 3600.0  # Meta says 30 days
     reports_key = True
     reports_delivery = True
     # WhatsApp does not say who blocked us. "Cancel", "end" and "quit", which stop an SMS, are not among
@@ -95,11 +103,44 @@ class WhatsApp(MetaPlatform):
     def parse(self, channel: ChannelConfig, request: WebhookRequest) -> list[Parsed]:
         return list(read(channel, request.body))
 
+    def fetch(self, channel: ChannelConfig, file: Attachment, into: BinaryIO, most: int) -> Fetching:
+        """Ask for the file's address, which lives for 5 minutes, and fetch it with the same token.
+
+        An id lives for 7 days. Meta knows it only together with the number that received it.
+        """
+        number = str(channel.options.get("phone_number_id") or "")
+        path = f"{quote(file.file_id, safe='')}?phone_number_id={number}"
+        try:
+            answered = graph.call(channel, path, method="GET", read_timeout=20.0)
+        except http.CallFailed as failed:
+            return failed.outcome
+        url = graph.read_answer(answered).get("url")
+        if answered.ok and isinstance(url, str) and _is_metas(channel, url):
+            return http.download(url, into, most, headers=graph.bearer(channel))
+        if answered.ok:
+            return Unknown(reason="an answer without an address of Meta")
+        ending = graph.outcome(answered, MEANINGS, _message_id)
+        assert not isinstance(ending, Sent)  # the answer is an error
+        return ending
+
     def render(self, runs: Runs) -> str:
         return dialect.render(runs)
 
     def caption_room(self, media: Attachment) -> int:
         return self.caption_size if MEDIA.get(media.kind, "document") in WITH_CAPTION else 0
+
+    def upload(self, channel: ChannelConfig, file: Attachment, content: bytes) -> Uploading:
+        """Post the file. A voice note says that it is Opus: Meta takes no other."""
+        number = str(channel.options.get("phone_number_id") or "")
+        opus = file.kind == "voice" and file.mime_type == "audio/ogg"
+        file = msgspec.structs.replace(file, mime_type="audio/ogg; codecs=opus") if opus else file
+        fields = {"messaging_product": "whatsapp", "type": file.mime_type}
+        try:
+            answered = graph.post_file(channel, f"{number}/media", fields, file, content)
+        except http.CallFailed as failed:
+            return failed.outcome
+        ending = graph.outcome(answered, MEANINGS, lambda answer: str(answer.get("id") or ""))
+        return Uploaded(file_id=ending.platform_id) if isinstance(ending, Sent) else ending
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
         """Post one message."""
@@ -161,6 +202,13 @@ class WhatsApp(MetaPlatform):
     def renew(self, body: dict[str, Any]) -> None:
         for update in _messages_in(body):
             update["id"] = f"wamid.{uuid.uuid4().hex}"
+
+
+def _is_metas(channel: ChannelConfig, url: str) -> bool:
+    """Return True for an address of Meta's, or below the channel's ``api_base``."""
+    if channel.api_base:
+        return url.startswith(channel.api_base.rstrip("/") + "/")
+    return f".{urlsplit(url).hostname or ''}".endswith(FILE_HOSTS)
 
 
 def _ask(channel: ChannelConfig, path: str, failure: type[Exception], payload: Json | None = None) -> Json:

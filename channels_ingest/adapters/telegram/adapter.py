@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
+
+import msgspec
 
 from channels_ingest.adapters.base import Adapter, Form, Option, Secret
 from channels_ingest.adapters.reading import Json, int_id
@@ -27,6 +29,7 @@ from conversations.contracts import (
     Attachment,
     ChannelConfig,
     Choice,
+    Fetching,
     Invoice,
     Limit,
     OutboundReply,
@@ -34,6 +37,7 @@ from conversations.contracts import (
     Parsed,
     Rejected,
     ReplyBody,
+    Sent,
     Unusable,
     WebhookRequest,
 )
@@ -93,6 +97,7 @@ class Telegram(Adapter):
     text_size = 4096
     caption_size = 1024
     shows_typing = True
+    keeps_files_seconds = 365 * 24 * 3600.0  # Telegram names no end
     # The width of a phone shows about 40 characters of a button.
     forms = (Form(name="buttons", most=100, title_size=40, value_bytes=64),)
 
@@ -110,6 +115,9 @@ class Telegram(Adapter):
         except Unreadable as error:
             return [Unusable(reason=str(error), raw=request.body)]
 
+    def fetch(self, channel: ChannelConfig, file: Attachment, into: BinaryIO, most: int) -> Fetching:
+        return api.download(channel, file.file_id, into, most)
+
     def render(self, runs: Runs) -> str:
         return dialect.text(runs)
 
@@ -121,14 +129,18 @@ class Telegram(Adapter):
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
         """Call one method of the Bot API. A chat id below 0 is a group, with a limit of its own."""
+        file = reply.body.media if reply.content else None
         try:
             method, payload = _request(channel, reply)
-            answered = api.call(channel, method, payload, self.read_timeout_seconds)
+            answered = api.call(channel, method, payload, self.read_timeout_seconds, file, reply.content)
         except api.Unsendable as error:
             return Rejected(reason=str(error))
         except http.CallFailed as failed:
             return failed.outcome
-        return api.outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
+        ending = api.outcome(answered, "group" if str(payload.get("chat_id", "")).startswith("-") else "chat")
+        if file is None or not isinstance(ending, Sent):
+            return ending
+        return msgspec.structs.replace(ending, file_id=api.file_id(answered))
 
     def acknowledge(self, channel: ChannelConfig, entry_data: Json) -> None:
         """Stop the spinner of a pressed button.
@@ -200,7 +212,8 @@ def _request(channel: ChannelConfig, reply: OutboundReply) -> tuple[str, dict[st
     if body.invoice:
         method, content = payments.request(channel, body.invoice, address)
     elif body.media:
-        method, content = _media(body.media, body)
+        attached = {"file_id": api.ATTACHED} if reply.content else {}
+        method, content = _media(msgspec.structs.replace(body.media, **attached), body)
     else:
         method, content = "sendMessage", _marked(body, "text", "entities")
     payload: dict[str, Any] = {"chat_id": _chat_id(reply), **content}

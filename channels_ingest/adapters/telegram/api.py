@@ -5,7 +5,7 @@ Source: https://core.telegram.org/bots/api#making-requests.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -13,9 +13,23 @@ from channels_ingest.adapters.base import NotRegistered
 from channels_ingest.adapters.reading import Json
 from channels_ingest.formats.strict_json import Unreadable, read_object
 from channels_ingest.outbound import http
-from conversations.contracts import ChannelConfig, Deferred, Outcome, Rejected, Scope, Sent, Unknown
+from conversations.contracts import (
+    Attachment,
+    ChannelConfig,
+    Deferred,
+    Failed,
+    Fetching,
+    Outcome,
+    Rejected,
+    Scope,
+    Sent,
+    Unknown,
+)
 
 API = "https://api.telegram.org"
+ATTACHED = "attach://file"  # the parameter of a file that comes with the request
+# Members of a message that hold a file. An animation is also a document.
+FILES = ("photo", "video", "audio", "voice", "sticker", "animation", "document")
 # Parts of a 400's description, in lower case, that concern the whole conversation. Every 403 does.
 CONVERSATION_ERRORS = (
     "chat not found",
@@ -38,16 +52,51 @@ class Unsendable(Exception):
     """No method of the Bot API can carry this reply."""
 
 
-def call(channel: ChannelConfig, method: str, payload: Json, read_timeout: float) -> http.Answered:
-    """Call a method of the Bot API, at ``api_base`` if the channel has one."""
-    base = channel.api_base.rstrip("/") or API
-    return http.call(
-        "POST",
-        f"{base}/bot{channel.credentials.get('token', '')}/{method}",
-        headers={"content-type": "application/json"},
-        body=msgspec.json.encode(payload),
-        read_timeout=read_timeout,
-    )
+def call(
+    channel: ChannelConfig,
+    method: str,
+    payload: Json,
+    read_timeout: float,
+    file: Attachment | None = None,
+    content: bytes = b"",
+) -> http.Answered:
+    """Call a method of the Bot API, at ``api_base`` if the channel has one.
+
+    With a ``file``, whose parameter is ``ATTACHED``, the request is a form that brings it along.
+    """
+    url = f"{_base(channel)}/bot{channel.credentials.get('token', '')}/{method}"
+    if file is None:
+        headers, body = {"content-type": "application/json"}, msgspec.json.encode(payload)
+        return http.call("POST", url, headers=headers, body=body, read_timeout=read_timeout)
+    fields = {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in payload.items()
+    }
+    headers, body = http.form(fields, "file", file, content)
+    return http.call("POST", url, headers=headers, body=body, read_timeout=http.DOWNLOAD_SECONDS)
+
+
+def download(channel: ChannelConfig, file_id: str, into: BinaryIO, most: int) -> Fetching:
+    """Ask where a file is, and fetch it from there. Telegram gives out no file over 20 MB."""
+    try:
+        answered = call(channel, "getFile", {"file_id": file_id}, read_timeout=20.0)
+    except http.CallFailed as failed:
+        return failed.outcome
+    result = (_read_answer(answered) or {}).get("result")
+    path = result.get("file_path") if isinstance(result, dict) else None
+    if isinstance(path, str) and path.startswith("/"):
+        return Rejected(reason="the Bot API server keeps it on a disk of its own")
+    if isinstance(path, str):
+        return http.download(f"{_base(channel)}/file/bot{channel.credentials.get('token', '')}/{path}", into, most)
+    ending = outcome(answered, "channel")
+    if isinstance(ending, Sent):
+        return Unknown(reason="an answer without the file's path")
+    passes = isinstance(ending, Rejected) and "temporarily" in ending.reason
+    return Failed(reason=ending.reason) if passes else ending
+
+
+def _base(channel: ChannelConfig) -> str:
+    return channel.api_base.rstrip("/") or API
 
 
 def set_up(channel: ChannelConfig, method: str, payload: Json) -> Json:
@@ -90,6 +139,18 @@ def _message_id(result: Any) -> str:
     """Return the id of the sent message; '' if the result names none."""
     result = result if isinstance(result, dict) else {}
     return str(result.get("message_id") or result.get("inline_message_id") or "")
+
+
+def file_id(answered: http.Answered) -> str:
+    """Return the id of the file in a sent message, of a picture the largest; '' if there is none."""
+    told = (_read_answer(answered) or {}).get("result")
+    result = told if isinstance(told, dict) else {}
+    for kind in FILES:
+        files = result.get(kind)
+        file = files[-1] if isinstance(files, list) and files else files
+        if isinstance(file, dict) and isinstance(file.get("file_id"), str):
+            return str(file["file_id"])
+    return ""
 
 
 def _refusal(answered: http.Answered, answer: Json, bucket: str) -> Outcome:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from django.contrib import admin
 from django.db import models
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from conversations.desk import access, actions, facts, reasons, search, timeline
+from conversations.desk import access, actions, answers, facts, reasons, search, timeline
 from conversations.desk.admin import filters
 from conversations.desk.admin.proxies import StuckConversation
 from conversations.desk.admin.windows import Verb, Walk, Window, number_in
 from conversations.desk.templatetags.desk import age, visible
-from conversations.models import Contact, Conversation
+from conversations.errors import CoreError
+from conversations.media import serving
+from conversations.media.files import Kept
+from conversations.models import Contact, Conversation, Media
 from conversations.postgres.storable_text import read_number
 
 # Most conversations on the page of stuck ones. Larger: the page is slower.
@@ -148,7 +152,30 @@ class Conversations(Lanes):
 
     def get_urls(self) -> list[URLPattern]:
         live = path("<int:object_id>/live/", self.admin_site.admin_view(self.live), name=self._url_name("live"))
-        return [live, *super().get_urls()]
+        file = path(
+            "<int:object_id>/file/<uuid:file>/", self.admin_site.admin_view(self.file), name=self._url_name("file")
+        )
+        upload = path("<int:object_id>/upload/", self.admin_site.admin_view(self.upload), name=self._url_name("upload"))
+        return [live, file, upload, *super().get_urls()]
+
+    def file(self, request: HttpRequest, object_id: int, file: uuid.UUID) -> HttpResponse:
+        """Return a file of this conversation to whoever may see the conversation."""
+        lane = self.find(request, str(object_id))
+        row = Media.objects.filter(pk=file, status=Media.Status.STORED).first()
+        if row is None or not timeline.has_file(lane, row):
+            raise Http404("no such file")
+        return serving.respond(request, Kept(row.pk, row.channel_id, row.attempts), row.content_type, row.reference)
+
+    def upload(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        """Keep a file, the body of the request, for an answer that names it. Return its id as JSON."""
+        lane = self.find(request, str(object_id))
+        if not access.may(request, "answer", self.tenants_of(request, lane)):
+            return self.refuse(request, lane, "answer")
+        try:
+            kept = answers.keep_file(lane, access.staff_of(request), request, request.GET.get("name", ""))
+        except CoreError as error:
+            return JsonResponse({"error": str(error)}, status=415)
+        return JsonResponse({"file": kept.media})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -165,6 +192,7 @@ class Conversations(Lanes):
             "title": name_of(lane),
             "cursor": cursor,
             "live": reverse("admin:conversations_conversation_live", args=[lane.pk]),
+            "upload": reverse("admin:conversations_conversation_upload", args=[lane.pk]),
         }
         return self.show(
             request, lane, "admin/conversations/conversation.html", {**words, **self.parts(request, lane, older)}
@@ -241,9 +269,8 @@ class Conversations(Lanes):
 
     def do_answer(self, request: HttpRequest, lane: Conversation) -> str:
         taking_over = "take_over" in request.POST
-        actions.answer(
-            _seen(request, lane), access.staff_of(request), request.POST.get("text", ""), taking_over=taking_over
-        )
+        text, files = request.POST.get("text", ""), request.POST.getlist("file")
+        actions.answer(_seen(request, lane), access.staff_of(request), text, files, taking_over=taking_over)
         return "Your answer is on its way."
 
     def do_hand_back(self, request: HttpRequest, lane: Conversation) -> str:

@@ -34,8 +34,8 @@ VERBS = (
     "read", "search", "take_over", "answer", "hand_back", "retry", "skip", "park", "unpark", "replay", "pause",
     "resume", "opt_out", "opt_in", *sorted(STOPS), "wake", "decide_sent", "decide_resend", "resend", "cancel",
     "settle_quarantine", "start_pause", "end_pause", "set_credentials", "switch_on", "switch_off", "add channel",
-    "change channel", "add app", "change app", "give_role", "take_role", "adopt_database", "add user", "change user",
-    "delete user", "add group", "change group", "delete group",
+    "change channel", "add app", "change app", "give_role", "take_role", "set_tenant", "adopt_database", "add user",
+    "change user", "delete user", "add group", "change group", "delete group",
 )  # fmt: skip
 Rows = models.QuerySet[Any]
 

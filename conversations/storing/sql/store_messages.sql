@@ -1,9 +1,9 @@
 -- Stores a batch's messages in the lanes that this transaction holds (app.locked, see lock_lanes):
 -- leaves out duplicates, numbers the rest in the order of the batch, moves the lanes' counters and
 -- due_at. It is not one statement with the locking: its snapshot must show what another batch
--- committed before we got the locks. It also counts the outcomes per receipt, and keeps the raw
--- body of a receipt that brought something new. due_at is 3 s ahead: normally the wake is faster,
--- and the sweeper finds the lane only if the wake was lost.
+-- committed before we got the locks. It also counts the outcomes per receipt, keeps the raw body of
+-- a receipt that brought something new, and adds a row for each file, which is then fetched. due_at
+-- is 3 s ahead: normally the wake is faster, and the sweeper finds the lane only if the wake was lost.
 -- items: json list of rows.MessageRow; receipts: json list of {id, channel_id, noted, quarantined,
 -- twins}: totals, and for each twin (see store_stream) the ord of its first; ids bigint[], headers
 -- json list, bodies bytea[]: receipts whose body is not kept yet.
@@ -57,7 +57,18 @@ stored AS (
          CASE WHEN i.external_sequence IS NOT NULL THEN clock_timestamp() + interval '2 s'
               WHEN i.settle_ms > 0 AND i.order_key IS NOT NULL THEN clock_timestamp() + make_interval(secs => i.settle_ms / 1000.0) END,
          i.receipt_id, coalesce(i.entry, 0)
-    FROM numbered n JOIN items i USING (ord) ORDER BY n.ord),
+    FROM numbered n JOIN items i USING (ord) ORDER BY n.ord
+  RETURNING id, conversation_id, payload -> 'attachments' AS attachments),
+files AS (
+  -- A file that was uploaded to us has its row already, which learns its message.
+  INSERT INTO media AS m (id, channel_id, conversation_id, message_id, reference, due_at)
+  SELECT (a.value ->> 'media')::uuid, c.channel_id, s.conversation_id, s.id, a.value, now()
+    FROM stored s
+   CROSS JOIN LATERAL jsonb_array_elements(s.attachments) AS a(value)
+   CROSS JOIN LATERAL (SELECT l.channel_id FROM conversation l WHERE l.id = s.conversation_id LIMIT 1) c
+   WHERE a.value ? 'media'
+  ON CONFLICT (id) DO UPDATE SET conversation_id = excluded.conversation_id, message_id = excluded.message_id
+   WHERE m.channel_id = excluded.channel_id AND m.message_id IS NULL),
 lanes AS (
   UPDATE conversation c
      SET last_sequence = c.last_sequence + n.given,

@@ -168,8 +168,8 @@ def take_and_drop(original: Original, kind: Work, has_room: Callable[[], bool], 
     original(kind, has_room, lambda ids: None)
 
 
-def ring_at_once(original: Original, self: Any, kind: Work, conversation_ids: Sequence[int], tenant_id: int) -> None:
+def ring_at_once(original: Original, self: Any, kind: Work, ids: Sequence[int], tenant_id: int) -> None:
     """For ``Waker.put``: ring in the thread that committed, however long Redis takes."""
-    if conversation_ids:
+    if ids:
         with contextlib.suppress(*publisher.AWAY):
-            doorbell.ring(kind, {tenant_id: list(conversation_ids)})
+            doorbell.ring(kind, {tenant_id: list(ids)})

@@ -16,6 +16,7 @@ from conversations.models import (
     Audit,
     Channel,
     Conversation,
+    Media,
     Message,
     Pause,
     Quarantine,
@@ -25,7 +26,7 @@ from conversations.models import (
     Turn,
     Worker,
 )
-from tests.kit import desk_scenes
+from tests.kit import desk_scenes, stored_files
 
 
 @dataclasses.dataclass
@@ -42,6 +43,7 @@ class Scene:
     audit: Audit
     worker: Worker
     template: Template
+    file: Media
 
     def rows(self) -> dict[str, Any]:
         """A row for the page of every list, by the name of its model."""
@@ -91,7 +93,8 @@ def make_scene(tenant: str, words: str = "words") -> Scene:
     audit = Audit.objects.create(verb="skip", conversation_id=lane.pk, subject=words, reason=words)
     lane.refresh_from_db()
     worker = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", host="one")
-    return Scene(app, channel, lane, parked, reply, item, pause, audit, worker, make_template(channel, words))
+    file = stored_files.put(channel.pk, conversation_id=lane.pk, reference={"kind": "image", "name": f"{words}.png"})
+    return Scene(app, channel, lane, parked, reply, item, pause, audit, worker, make_template(channel, words), file)
 
 
 def make_template(channel: Channel, words: str) -> Template:

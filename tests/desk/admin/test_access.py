@@ -26,7 +26,7 @@ def addresses_of(scene: Scene) -> list[str]:
         if row is not None:
             names = ["change", "delete", "history", "live", *window.verbs]
             found += [address for name in names if (address := address_of(window, name, row))]
-    return found
+    return [*found, reverse("admin:conversations_conversation_file", args=[scene.lane.pk, scene.file.pk])]
 
 
 def address_of(window: Window, name: str, row: Any) -> str:

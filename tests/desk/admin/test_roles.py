@@ -30,7 +30,7 @@ PAGES = {"see", "see_workers", "give_roles"}
 ROLES = (Role.NOBODY, Role.READ_ONLY, Role.AGENT, Role.TENANT_ADMIN, Role.SUPERUSER)
 
 # Addresses outside the admin and the API: for platforms, visitors and monitors. They have their own tests.
-PUBLIC = ("webhooks/", "bots/", "chat/", "web/", "widget.js", "healthz", "metrics")
+PUBLIC = ("webhooks/", "bots/", "chat/", "web/", "files/", "widget.js", "healthz", "metrics")
 # Addresses of Django's own admin site -> least role; those of people who may log in are for NOBODY.
 SITE = {
     **dict.fromkeys(("index", "login", "logout", "password_change", "password_change_done", "jsi18n"), Role.NOBODY),
@@ -49,7 +49,7 @@ CLOSED_PAGES = {
     "history": "the audit has the history",
 }
 EDITED = {"conversations_tenantstaff_add", "conversations_tenantstaff_delete"}  # the one table that has a form
-WINDOW_PAGES = {"changelist", "change", "live"}  # open with the window's action; all other pages change rows
+WINDOW_PAGES = {"changelist", "change", "live", "file"}  # open with the window's action; all other pages change rows
 
 
 def routes() -> list[tuple[str, URLPattern]]:
@@ -86,6 +86,8 @@ def rule(name: str) -> Role:
         return Role.SUPERUSER
     if page in window.verbs:
         return LEAST[window.verbs[page]]
+    if page == "upload":
+        return LEAST["answer"]
     if page in WINDOW_PAGES:
         return LEAST[window.action]
     return {"add": Role.SUPERUSER, "delete": Role.SUPERUSER, "history": Role.SUPERUSER}[page]
@@ -137,6 +139,10 @@ def address_of(name: str, scene: Scene) -> str:
         return reverse("admin:app_list", args=["conversations"])
     model = next((model for model in MODELS if name.startswith(model + "_")), "")
     row = rows_of(scene).get(model) or (MODELS[model].model._base_manager.order_by("pk").first() if model else None)
+    if name == "conversations_conversation_upload":
+        return reverse(f"admin:{name}", args=[scene.lane.pk])
+    if name == "conversations_conversation_file":
+        return reverse(f"admin:{name}", args=[scene.lane.pk, scene.file.pk])
     argued = model and not name.endswith(("_changelist", "_add"))
     return reverse(f"admin:{name}", args=[getattr(row, "pk", 1)] if argued else [])
 
@@ -153,6 +159,8 @@ FORM = {"epoch": 0, "next_sequence": 1, "last_sequence": 2, "note": "x", "text":
 def call(client: Client, name: str, scene: Scene) -> int:
     form = {**FORM, "since": scene.pause.since.isoformat(), "new_secret": "whsec_" + "a" * 24}
     address = address_of(name, scene)
+    if name.endswith("_upload"):  # it takes the bytes of a file
+        return client.post(address, b"words", content_type="application/octet-stream").status_code
     return client.post(address, form).status_code if is_verb(name) else client.get(address).status_code
 
 

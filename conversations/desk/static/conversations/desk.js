@@ -118,6 +118,47 @@ function tick() {
   }
 }
 
+// Files of an answer are sent first, one after the other; then the form follows, with their ids.
+function sendFiles(form) {
+  const chosen = form.querySelector("#chosen");
+  const status = form.querySelector("#uploading");
+  chosen.addEventListener("change", () => {
+    form.querySelector("textarea").required = !chosen.files.length;
+    status.textContent = "";
+  });
+  form.addEventListener("submit", async (event) => {
+    if (!chosen.files.length) return;
+    event.preventDefault();
+    const button = form.querySelector("button");
+    button.disabled = true;
+    for (const file of [...chosen.files]) {
+      status.textContent = `Sending ${file.name}…`;
+      const answer = await sendFile(chosen.dataset.upload, file, form);
+      if (!answer.file) {
+        status.textContent = `${file.name} cannot be sent: ${answer.error ?? "no connection"}. Choose the files again.`;
+        for (const field of form.querySelectorAll('input[name="file"]')) field.remove();
+        chosen.value = "";
+        button.disabled = false;
+        return;
+      }
+      form.append(Object.assign(document.createElement("input"), { type: "hidden", name: "file", value: answer.file }));
+    }
+    form.submit();
+  });
+}
+
+async function sendFile(address, file, form) {
+  const headers = { "Content-Type": "application/octet-stream", "X-CSRFToken": form.querySelector('input[name="csrfmiddlewaretoken"]').value };
+  try {
+    const response = await fetch(`${address}?name=${encodeURIComponent(file.name)}`, { method: "POST", headers, body: file, redirect: "error" });
+    return await response.json();
+  } catch {
+    return {};
+  }
+}
+
+const form = document.getElementById("answer");
+if (form) sendFiles(form);
 const page = document.querySelector(".conversation[data-live]");
 if (page && page.dataset.live) {
   follow(page);

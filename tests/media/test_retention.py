@@ -1,0 +1,79 @@
+"""Upkeep deletes files: after their tenant's days, and those that nothing refers to."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from conversations.media import files, retention
+from conversations.media.files import Kept
+from conversations.models import Audit, Media, Message, Tenant
+from conversations.sweeping import maintenance
+from tests.kit.entries import accept, entry, make_channel, new_user
+from tests.kit.stored_files import put
+
+
+def is_there(row: Media) -> bool:
+    return files.storage().exists(files.name(Kept(row.pk, row.channel_id, row.attempts)))
+
+
+@pytest.mark.usefixtures("woken")
+def test_each_tenants_files_go_after_its_days_and_their_rows_say_so(settings: Any) -> None:
+    settings.MEDIA_DAYS = 30
+    usual, short = make_channel(), make_channel(tenant_name="Clinic")
+    Tenant.objects.filter(name="Clinic").update(media_days=7)
+    ago = {days: timezone.now() - dt.timedelta(days=days) for days in (6, 8, 29, 31)}
+    kept = [put(usual.id, conversation_id=1, created_at=ago[29]), put(short.id, conversation_id=1, created_at=ago[6])]
+    gone = [put(usual.id, conversation_id=1, created_at=ago[31]), put(short.id, conversation_id=1, created_at=ago[8])]
+    assert maintenance.run()["files"] == 2
+    assert [is_there(row) for row in (*kept, *gone)] == [True, True, False, False]
+    assert {row.status for row in Media.objects.filter(pk__in=[each.pk for each in gone])} == {"deleted"}
+    assert retention.run() == 0
+
+
+@pytest.mark.usefixtures("woken")
+def test_files_without_their_message_and_uploads_that_nobody_sent_go_with_their_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "WALK", 2)
+    channel, user, old = make_channel(), new_user(), timezone.now() - dt.timedelta(days=2)
+    accept(channel, entry(user, "hello"))
+    message = Message.objects.get(conversation__chat=user)
+    kept = [
+        put(channel.id, message_id=message.pk, conversation_id=message.conversation_id),
+        put(channel.id, conversation_id=message.conversation_id, created_at=old),  # of a reply
+        put(channel.id),  # uploaded a moment ago
+    ]
+    gone = [put(channel.id, message_id=message.pk + 1_000_000), put(channel.id, created_at=old, attempts=3)]
+    assert sum(retention.run() for _ in range(3)) == 2
+    assert set(Media.objects.values_list("pk", flat=True)) == {row.pk for row in kept}
+    assert [is_there(row) for row in (*kept, *gone)] == [True] * 3 + [False] * 2
+
+
+@pytest.mark.usefixtures("woken")
+def test_a_file_that_the_storage_does_not_delete_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = put(make_channel().id, created_at=timezone.now() - dt.timedelta(days=1000), conversation_id=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "delete", lambda kept: (_ for _ in ()).throw(OSError))
+        assert retention.run() == 0
+    assert Media.objects.get(pk=row.pk).status == "stored"
+    assert retention.run() == 1
+
+
+@pytest.mark.usefixtures("woken")
+def test_a_tenants_days_are_set_by_a_command_and_written_down() -> None:
+    tenant = Tenant.objects.create(name="Clinic")
+    for text, days in (("7", 7), ("0", 0), ("default", None)):
+        call_command("set_tenant", "Clinic", "--media-days", text, stdout=io.StringIO())
+        tenant.refresh_from_db()
+        assert tenant.media_days == days
+    written = Audit.objects.filter(verb="set_tenant", tenant_id=tenant.pk).order_by("id")
+    assert [entry.changes["media_days"] for entry in written] == [[None, 7], [7, 0], [0, None]]
+    for name, text in (("Nobody", "7"), ("Clinic", "-1"), ("Clinic", "36501"), ("Clinic", "x")):
+        with pytest.raises(CommandError):
+            call_command("set_tenant", name, f"--media-days={text}")
