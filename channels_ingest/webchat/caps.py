@@ -33,6 +33,10 @@ CHANNEL_SECONDS, CHANNEL_BURST = 0.01, 1000
 # more. Smaller: pages in several tabs wait.
 POLL_SECONDS, POLL_BURST = 0.5, 10
 ADDRESS_POLLS = 20
+# A visitor may send UPLOAD_BURST files at once, then one in UPLOAD_SECONDS; all visitors of an address
+# together four times as many. A smaller burst or a longer time delays people who send many pictures; the
+# reverse lets strangers fill the storage sooner.
+UPLOAD_SECONDS, UPLOAD_BURST = 10.0, 10
 # Addresses or visitors that a cap counts. Larger: more memory. Smaller: under load the oldest are
 # forgotten sooner and may begin again.
 KEYS = 20_000
@@ -90,6 +94,7 @@ class Cap:
 _conversations = runtime.kept(Cap)
 _messages = runtime.kept(Cap)
 _polls = runtime.kept(Cap)
+_uploads = runtime.kept(Cap)
 
 
 def wait_to_begin(channel: ChannelConfig, request: HttpRequest) -> float:
@@ -105,6 +110,12 @@ def wait_to_write(channel: ChannelConfig, visitor: str, request: HttpRequest) ->
     of_visitor = Limit((channel.id, visitor), MESSAGE_SECONDS, MESSAGE_BURST)
     of_address = Limit(client_address(request), ADDRESS_SECONDS, ADDRESS_BURST)
     return _messages().wait_for_all([of_visitor, of_address, Limit(channel.id, CHANNEL_SECONDS, CHANNEL_BURST)])
+
+
+def wait_to_upload(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:
+    """Return the seconds until this visitor may send a file; 0.0 counts one now."""
+    of_address = Limit(client_address(request), UPLOAD_SECONDS / 4, UPLOAD_BURST * 4)
+    return _uploads().wait_for_all([Limit((channel.id, visitor), UPLOAD_SECONDS, UPLOAD_BURST), of_address])
 
 
 def wait_to_poll(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:

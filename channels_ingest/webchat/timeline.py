@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from channels_ingest import file_links
 from channels_ingest.formats.markdown import safe_html
 from channels_ingest.formats.markdown.reading import read as read_markdown
 from conversations import runtime
@@ -54,6 +55,7 @@ class Row(NamedTuple):
     body: Any
     choice: str | None
     target: str | None
+    files: Any
     author: str
 
 
@@ -92,7 +94,7 @@ def read(channel: ChannelConfig, visitor: str, after: str) -> Timeline:
         busy=bool(rows and rows[0].busy) and answering,
         answering=answering,
         colleague=rows[0].colleague if rows else None,
-        items=[_item(row) for row in found],
+        items=[_item(channel, row) for row in found],
     )
 
 
@@ -117,17 +119,18 @@ def _newest(rows: list[Row], type_: str, before: int) -> int:
     return max((row.sequence for row in rows if row.type == type_), default=before)
 
 
-def _item(row: Row) -> dict[str, Any]:
+def _item(channel: ChannelConfig, row: Row) -> dict[str, Any]:
     """Return a row as the page reads it."""
     common = {"type": row.type, "sequence": row.sequence, "id": row.id, "at": row.at.isoformat()}
     if row.type == "message":
-        return {**common, "text": row.body, "choice": row.choice or "", "reply": row.target or ""}
+        files = [_media(channel, file) for file in row.files or ()]
+        return {**common, "text": row.body, "choice": row.choice or "", "reply": row.target or "", "files": files}
     return {
         **common,
         "author": "person" if row.author == "person" else "bot",
         "text": row.body.get("text", ""),
         "choices": row.body.get("choices", []),
-        "media": _media(row.body.get("media") or {}),
+        "media": _media(channel, row.body.get("media") or {}),
         **({"html": _html(row.body["markdown"])} if row.body.get("markdown") else {}),
     }
 
@@ -138,11 +141,13 @@ def _html(markdown: str) -> str:
     return safe_html.render(read_markdown(markdown))
 
 
-def _media(media: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a browser may see of an attachment. Its URL only if it is http or https."""
+def _media(channel: ChannelConfig, media: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a browser may see of an attachment. Its URL only if it is http or https, or ours."""
     if not media:
         return None
     shown = {name: media[name] for name in ("kind", "name", "latitude", "longitude", "phone") if media.get(name)}
+    if media.get("media"):
+        return {**shown, "url": file_links.address(channel, str(media["media"]))}
     url = str(media.get("url", ""))
     return {**shown, "url": url} if _is_web_url(url) else shown
 

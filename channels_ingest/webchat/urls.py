@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from channels_ingest.webchat import api, views
+from channels_ingest.webchat import api, files, views
 
 app_name = "webchat"
 CHANNEL = r"(?P<public_id>[A-Za-z0-9_-]{1,40})"
@@ -19,4 +19,5 @@ urlpatterns = [
     path("widget.js", views.widget_script, name="widget"),
     re_path(rf"^web/{CHANNEL}/session/?\Z", api.session, name="session"),
     re_path(rf"^web/{CHANNEL}/messages/?\Z", api.messages, name="messages"),
+    re_path(rf"^web/{CHANNEL}/files/?\Z", files.upload, name="files"),
 ]

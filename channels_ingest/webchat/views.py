@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.http import require_safe
 
-from channels_ingest.webchat import api, origins, timeline
+from channels_ingest.webchat import api, files, origins, timeline
 from conversations import registry, runtime
 from conversations.contracts import ChannelConfig
 
@@ -106,7 +106,7 @@ def _page_settings(channel: ChannelConfig) -> dict[str, Any]:
     """Return what the page must know of the channel.
 
     The accent goes into CSS, so anything but a colour is replaced. ``answering``: nothing is
-    stopped. ``longest``: most code points of a message.
+    stopped. ``longest``: most code points of a message. ``largest``: most bytes of a file.
     """
     options = channel.options
     accent = str(options.get("accent", ""))
@@ -118,6 +118,8 @@ def _page_settings(channel: ChannelConfig) -> dict[str, Any]:
         "accent": accent if ACCENT.fullmatch(accent) else DEFAULT_ACCENT,
         "answering": timeline.answers(channel),
         "longest": api.MAX_TEXT,
+        "largest": files.most_bytes(),
+        "most_files": api.MAX_FILES,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 # Most bytes of one read. Larger: each slow client holds more bytes that no budget counts. Smaller:
 # more reads for a body.
@@ -44,6 +44,22 @@ def read(environ: Mapping[str, Any], cap: int) -> bytes:
     if environ.get("wsgi.input_terminated"):
         return _read_chunks(environ["wsgi.input"], cap)
     return b""
+
+
+def copy(environ: Mapping[str, Any], cap: int, into: BinaryIO) -> None:
+    """Write the body of a WSGI request into ``into``, chunk by chunk. Raises as ``read`` does."""
+    stated = environ.get("CONTENT_LENGTH") or ""
+    until_end = cap + 1 if environ.get("wsgi.input_terminated") else 0
+    length = _stated_length(stated, cap) if stated else until_end
+    while into.tell() < length:
+        chunk = _chunk(environ["wsgi.input"], length - into.tell())
+        if not chunk:
+            break
+        into.write(chunk)
+    if into.tell() > cap:
+        raise TooLarge
+    if stated and into.tell() < length:
+        raise Cut
 
 
 def refuse_too_large(environ: Mapping[str, Any], cap: int) -> None:

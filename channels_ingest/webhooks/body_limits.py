@@ -9,6 +9,7 @@ connection that waits for anything else is never cut. How long is too long depen
 from __future__ import annotations
 
 import functools
+import io
 import os
 import threading
 import time
@@ -45,6 +46,12 @@ BUDGET = 64 << 20
 # How many of them may be one address's. Larger: fewer addresses can take the whole budget.
 # Smaller: an honest sender can have fewer large bodies on the way.
 SHARE = BUDGET // 2
+# Longest time of an uploaded file, in seconds. Larger: slow clients hold connections for longer. Smaller:
+# large files over slow links are cut off.
+UPLOAD_SECONDS = 120.0
+# Bytes of all uploads that are on their way to this process, and of those of one address: they lie on its
+# disk. Larger: a larger disk is needed. Smaller: people are told to try again.
+UPLOADS, UPLOADS_OF_ADDRESS = 512 << 20, 64 << 20
 # The same for an address that failed too often to prove who it is. Small signed requests pass.
 SUSPECT_SHARE = 1 << 20
 
@@ -56,9 +63,10 @@ class Full(BodyError):
 
 
 class Budget:
-    """Counts the bytes of unverified bodies, in all and by address."""
+    """Counts the bytes of bodies, in all (``most``, or else ``BUDGET``) and by address."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._of: Counter[str] = Counter()
         self.taken = 0
@@ -66,7 +74,7 @@ class Budget:
     def take(self, address: str, count: int, share: int) -> bool:
         """Count ``count`` bytes more. Return False, and count nothing, if they are too many."""
         with self._lock:
-            fits = self.taken + count <= BUDGET and self._of[address] + count <= share
+            fits = self.taken + count <= (self._most or BUDGET) and self._of[address] + count <= share
             if fits:
                 self.taken += count
                 self._of[address] += count
@@ -81,6 +89,7 @@ class Budget:
 
 
 budget = Budget()
+uploads = Budget(UPLOADS)
 # The bodies for which a thread waits at this moment. Adding and removing one is atomic.
 _waiting: dict[LimitedBody, bool] = {}
 
@@ -88,13 +97,18 @@ _waiting: dict[LimitedBody, bool] = {}
 class LimitedBody:
     """The body stream of a request, within the limits; a context that ends once it is verified.
 
-    ``share_of`` returns how many bytes an address may have. The first chunk of a body is not
-    counted: most bodies have no other.
+    ``share_of`` returns how many bytes an address may have; ``of`` counts them, in place of the budget for
+    unverified bodies. The first chunk of a body is not counted: most bodies have no other.
     """
 
     def __init__(
-        self, environ: dict[str, Any], seconds: float, share_of: Callable[[str], int] = lambda address: SHARE
+        self,
+        environ: dict[str, Any],
+        seconds: float,
+        share_of: Callable[[str], int] = lambda address: SHARE,
+        of: Budget | None = None,
     ) -> None:
+        self._budget = of or budget
         self.seconds, self.begun = seconds, time.monotonic()
         self.cut: Callable[[], None] | None = environ.get(CUT)
         self._environ, self._stream, self._share_of = environ, environ["wsgi.input"], share_of
@@ -115,7 +129,7 @@ class LimitedBody:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._counted:
-            budget.give_back(self.address, self._counted)
+            self._budget.give_back(self.address, self._counted)
 
     def read(self, size: int) -> bytes:
         """Read from the server. Raises ``TooSlow`` if the connection was cut, and ``Full``."""
@@ -131,10 +145,19 @@ class LimitedBody:
         self._chunks += 1
         return chunk
 
+    def readline(self, size: int = -1) -> bytes:
+        """Refuse: Django wants a stream that has it, and nothing of ours reads lines."""
+        raise io.UnsupportedOperation
+
     def _count(self, size: int) -> None:
-        if not budget.take(self.address, size, self._share_of(self.address)):
+        if not self._budget.take(self.address, size, self._share_of(self.address)):
             raise Full
         self._counted += size
+
+
+def upload(environ: dict[str, Any]) -> LimitedBody:
+    """Limit the body of a request that brings a file. Its sender is known before it is read."""
+    return LimitedBody(environ, UPLOAD_SECONDS, lambda address: UPLOADS_OF_ADDRESS, uploads)
 
 
 @functools.cache

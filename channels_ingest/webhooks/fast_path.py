@@ -39,7 +39,10 @@ WAIT_SECONDS = 0.1
 PAGE_BODY_CAP = 256 * 1024
 MACHINES = ("/webhooks/", "/bots/")  # beginnings of paths that platforms and http bots call
 NOT_PAGES = (*MACHINES, "/healthz")  # these never wait behind pages
-CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages)/?")  # paths that chat pages call
+CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages|files)/?")  # paths that chat pages call
+# Paths whose views read the body by themselves, once they know whose it is: files of visitors, and of staff.
+UPLOADS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/files/?")
+STAFF_UPLOADS = re.compile(r"/.*/upload/")
 # Status -> WSGI's status line: 404 -> "404 Not Found".
 REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -80,6 +83,16 @@ def without_webhook_slot() -> Iterator[None]:
         yield
     finally:
         webhook_slots().acquire()
+
+
+@contextlib.contextmanager
+def without_page_slot() -> Iterator[None]:
+    """Give this thread's slot for pages back for the length of the block."""
+    page_threads().release()
+    try:
+        yield
+    finally:
+        page_threads().acquire()
 
 
 def on_page_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
@@ -133,6 +146,11 @@ def ahead_of(application: Application) -> Application:
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith(MACHINES):
             return respond(call_view(WSGIRequest(environ)), start_response)
+        if UPLOADS.fullmatch(environ["PATH_INFO"]):
+            return respond(on_page_thread(WSGIRequest(environ), call_chat), start_response)
+        if STAFF_UPLOADS.fullmatch(environ["PATH_INFO"]):
+            with body_limits.upload(environ):
+                return whole(application(environ, start_response))
         with body_limits.LimitedBody(environ, body_limits.PAGE_SECONDS):
             try:
                 read_page_body(environ)

@@ -3,7 +3,7 @@
 --   each), most, bytes of each, channel, visitor (as chat), visitor (as user).
 -- Result: mode, busy (an answer is on its way), halted (the bot is stopped in this conversation),
 --   colleague (first name of whoever took the conversation; null: nobody), then one item or nulls:
---   type, sequence, id, time, text or body, pressed button, reply of that button, author.
+--   type, sequence, id, time, text or body, pressed button, reply of that button, files, author.
 WITH asked AS (
   SELECT %s::bigint AS message, %s::bigint AS reply, %s::bigint AS most, %s::bigint AS bytes
 ), lane AS (
@@ -22,15 +22,15 @@ WITH asked AS (
 )
 SELECT lane.mode, lane.busy, lane.halted,
        (SELECT u.first_name FROM colleague JOIN auth_user u ON u.id = colleague.staff_id) AS colleague,
-       item.type, item.sequence, item.id, item.at, item.body, item.choice, item.target, item.author
+       item.type, item.sequence, item.id, item.at, item.body, item.choice, item.target, item.files, item.author
   FROM lane CROSS JOIN asked LEFT JOIN LATERAL (
    -- before: bytes of the items of its type that come first. From the cursor on these are the older
    -- ones: what does not fit comes with the next poll. Without a cursor they are the newer ones.
-   SELECT i.*, sum(octet_length(i.body::text) + 200) OVER (PARTITION BY i.type ORDER BY i.sequence * i.way
+   SELECT i.*, sum(octet_length(i.body::text) + coalesce(octet_length(i.files::text), 0) + 200) OVER (PARTITION BY i.type ORDER BY i.sequence * i.way
                                                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
      FROM (
     (SELECT 'message' AS type, m.sequence, m.platform_id AS id, m.received_at AS at, to_jsonb(m.text) AS body,
-            m.payload ->> 'payload' AS choice, m.payload ->> 'target' AS target, '' AS author,
+            m.payload ->> 'payload' AS choice, m.payload ->> 'target' AS target, m.payload -> 'attachments' AS files, '' AS author,
             CASE asked.message WHEN 0 THEN -1 ELSE 1 END AS way
        FROM message m
       WHERE m.conversation_id = lane.id
@@ -38,7 +38,7 @@ SELECT lane.mode, lane.busy, lane.halted,
         AND m.kind IN ('message', 'button') AND m.replay_of IS NULL
       ORDER BY m.sequence LIMIT asked.most)
     UNION ALL
-    (SELECT 'reply', r.sequence, r.platform_id, r.settled_at, r.body, NULL, NULL, r.author, CASE asked.reply WHEN 0 THEN -1 ELSE 1 END
+    (SELECT 'reply', r.sequence, r.platform_id, r.settled_at, r.body, NULL, NULL, NULL, r.author, CASE asked.reply WHEN 0 THEN -1 ELSE 1 END
        FROM reply r
       WHERE r.conversation_id = lane.id AND r.status = 'sent'
         AND r.sequence > CASE asked.reply WHEN 0 THEN lane.last_reply_sequence - asked.most ELSE asked.reply END

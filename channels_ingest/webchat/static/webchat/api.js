@@ -29,6 +29,21 @@ export async function request(url, { token, etag, body } = {}) {
   }
 }
 
+// One file, with its progress from 0 to 1. fetch() cannot tell how much was sent. Never rejects.
+export function send(url, file, token, progress) {
+  const call = new XMLHttpRequest();
+  const done = new Promise((resolve) => {
+    call.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+    call.onloadend = () => resolve({ status: call.status, data: call.response ?? {} });
+  });
+  call.open("POST", url);
+  call.responseType = "json";
+  call.setRequestHeader("Authorization", `Bearer ${token}`);
+  call.setRequestHeader("Content-Type", "application/octet-stream");
+  call.send(file);
+  return Object.assign(done, { abort: () => call.abort() });
+}
+
 function headers(token, etag, body) {
   return {
     ...(token && { Authorization: `Bearer ${token}` }),

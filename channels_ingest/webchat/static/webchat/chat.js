@@ -1,6 +1,7 @@
 // The chat page: sends the visitor's messages one after the other, each when the one before is stored, and polls.
 
-import { request } from "./api.js";
+import { request, send } from "./api.js";
+import { Files } from "./files.js";
 import { Outbox } from "./outbox.js";
 import { Session } from "./session.js";
 import { keepWith } from "./store.js";
@@ -54,7 +55,7 @@ class Chat {
   // Send a refused message as a new one, with a new id.
   sayAgain(item) {
     this.discard(item);
-    this.say(item.choice === undefined ? { text: item.text } : { choice: item.choice, reply: item.reply, title: item.title });
+    this.say(item.choice === undefined ? { text: item.text, files: item.files } : { choice: item.choice, reply: item.reply, title: item.title });
   }
 
   // Send and poll now, without the rest of any wait.
@@ -83,14 +84,35 @@ class Chat {
   async deliver(item) {
     const refused = await this.session.begin();
     if (refused && refused.status !== 200) return this.retry(refused);
-    const { client_id, text, choice, reply } = item;
-    const body = choice === undefined ? { client_id, text } : { client_id, choice, reply };
+    const { client_id, text, choice, reply, files = [] } = item;
+    const body = choice === undefined ? { client_id, text, files: files.map((each) => each.file) } : { client_id, choice, reply };
     const result = await request(`${api}messages`, { token: this.session.token, body });
     if (this.stopped) return false;
     if (result.status === 200) return this.acknowledge(item);
     if (FINAL.includes(result.status)) return this.refuse(item, result.data.error);
     if (result.status === 401) this.dropSession();
     return this.retry(result);
+  }
+
+  // Send a file. Returns a promise of what the server made of it, or of {error}; `again`: another try may help.
+  upload(file, progress) {
+    let call;
+    let stopped = false;
+    const sending = async () => {
+      const refused = await this.session.begin();
+      if (refused && refused.status !== 200) return { error: refused.data.error || "No connection.", again: true };
+      if (stopped) return {};
+      call = send(`${api}files?name=${encodeURIComponent(file.name)}`, file, this.session.token, progress);
+      const { status, data } = await call;
+      if (status === 200) return data;
+      if (status === 401) this.dropSession();
+      return { error: data?.error || "It was not sent.", again: status !== 413 && status !== 415 };
+    };
+    const abort = () => {
+      stopped = true;
+      call?.abort();
+    };
+    return Object.assign(sending(), { abort });
   }
 
   // The server refused our token. The next request asks for another.
@@ -218,6 +240,7 @@ function hear({ source, data }) {
 function begin(identity) {
   const usable = identity && typeof identity.id === "string" && typeof identity.hash === "string";
   chat?.stop();
+  files.reset();
   chat = new Chat(usable ? { id: identity.id, hash: identity.hash } : null);
   chat.start();
 }
@@ -226,13 +249,17 @@ const view = new View({
   accent,
   answering: answering === "yes",
   framed,
-  onSend: (text) => chat.say({ text }),
+  onSend: (text) => chat.say({ text, files: files.take() }),
+  hasFiles: () => Boolean(files?.items.length) && !files.busy,
+  isBusy: () => Boolean(files?.busy),
   onChoice: (reply, choice) => chat.say({ choice: choice.id, reply, title: choice.title }),
   onAgain: (item) => chat.sayAgain(item),
   onDiscard: (item) => chat.discard(item),
   onRetry: () => chat.hurry(),
   onClose: () => tell({ type: "close" }),
 });
+
+const files = new Files((file, progress) => chat.upload(file, progress), () => view.measure());
 
 window.addEventListener("message", hear);
 window.addEventListener("online", () => chat?.hurry());

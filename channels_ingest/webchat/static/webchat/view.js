@@ -53,6 +53,7 @@ export class View {
   // Show a message that the server has not stored yet.
   addWaiting(item) {
     const element = message("mine", item.text ?? item.title, item.at, "You");
+    addFiles(element, item.files);
     element.append(el("p", { className: "fate", textContent: "Sending…" }));
     this.own.set(item.client_id, element);
     this.waiting.append(element);
@@ -101,6 +102,7 @@ export class View {
     const known = this.own.get(item.id);
     if (known?.parentNode === this.settled) return;
     const element = known ?? message("mine", item.text, item.at, "You");
+    addFiles(element, item.files);
     element.querySelector(".fate")?.remove();
     this.own.set(item.id, element);
     this.#settle(element, item.at);
@@ -254,7 +256,7 @@ export class View {
   #submit(event) {
     event.preventDefault();
     const text = this.text.value.trim();
-    if (!text || this.#count() > this.longest) return;
+    if (this.#cannotSend()) return;
     this.text.value = "";
     this.#fit();
     this.actions.onSend(text);
@@ -267,7 +269,7 @@ export class View {
   }
 
   // A text that is too long stays whole: it is counted and cannot be sent before it is shorter.
-  #measure() {
+  measure() {
     const count = this.#count();
     const over = count > this.longest;
     const length = `${count.toLocaleString("en")} of ${this.longest.toLocaleString("en")} characters.`;
@@ -275,11 +277,17 @@ export class View {
     this.length.textContent = this.length.hidden ? "" : length + (over ? " Too long to send: shorten it, or send it in parts." : "");
     this.length.classList.toggle("over", over);
     this.text.setAttribute("aria-invalid", String(over));
-    this.send.disabled = !count || over;
+    this.send.disabled = this.#cannotSend();
+  }
+
+  // Nothing to send, too much of it, or a file that is still on its way.
+  #cannotSend() {
+    const count = this.#count();
+    return count > this.longest || this.actions.isBusy() || !(count || this.actions.hasFiles());
   }
 
   #fit() {
-    this.#measure();
+    this.measure();
     this.text.style.height = "auto";
     this.text.style.height = `${this.text.scrollHeight}px`;
   }
@@ -330,7 +338,15 @@ function link(url, words) {
   return el("a", { href: url, target: "_blank", rel: "noopener noreferrer", textContent: words });
 }
 
-function media({ kind, url, name, latitude, longitude, phone }) {
+// Show files above the words of a message; again, once their addresses are known.
+function addFiles(element, files) {
+  if (!files?.length) return;
+  element.querySelector(".bubble > .sent")?.remove();
+  element.querySelector(".bubble").prepend(el("div", { className: "sent" }, ...files.map(media)));
+}
+
+function media({ kind, url: where, name, latitude, longitude, phone }) {
+  const url = where?.startsWith("/") ? new URL(where, location.href).href : where;
   const words = name || { image: "Picture", audio: "Audio", voice: "Voice message", video: "Video", location: "Place", contact: "Contact" }[kind] || "File";
   if (kind === "location" && latitude !== undefined) {
     const place = `${Number(latitude)},${Number(longitude)}`;
@@ -338,7 +354,8 @@ function media({ kind, url, name, latitude, longitude, phone }) {
   }
   if (kind === "contact") return el("p", { className: "file", textContent: [words, phone].filter(Boolean).join(": ") });
   if (!url || !/^https?:\/\//i.test(url)) return el("p", { className: "file", textContent: words });
-  if (kind === "image" || kind === "sticker" || PICTURE.test(pathOf(url))) return el("img", { src: url, alt: words, loading: "lazy", referrerPolicy: "no-referrer" });
+  const isPicture = kind === "image" || kind === "sticker" || (!where.startsWith("/") && PICTURE.test(pathOf(url)));
+  if (isPicture) return el("img", { src: url, alt: words, loading: "lazy", referrerPolicy: "no-referrer" });
   if (kind === "video") return el("video", { src: url, controls: true, preload: "metadata", ariaLabel: words });
   if (kind === "audio" || kind === "voice") return el("audio", { src: url, controls: true, preload: "metadata", ariaLabel: words });
   return el("p", { className: "file" }, link(url, words));

@@ -1,0 +1,72 @@
+"""Files of a visitor: sent before the message that names them, and shown to nobody else.
+
+POST /web/<channel>/files/?name=<name>    the bytes    -> {"file": <id>, "kind", "name", "size"}
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from channels_ingest.webchat import caps
+from channels_ingest.webchat.endpoints import RETRY_SECONDS, Refused, as_json, endpoint, refuse_if_early, visitor_of
+from channels_ingest.webhooks import body, body_limits, fast_path
+from conversations import runtime
+from conversations.contracts import Attachment, ChannelConfig
+from conversations.errors import WrongFile
+from conversations.media import adding, files
+
+# Largest file of a visitor, in bytes, unless ``MEDIA_MAX_BYTES`` is less. Larger: strangers can fill
+# the storage sooner. Smaller: pictures of phones are refused.
+MOST_BYTES = 16 << 20
+OWN = """SELECT id, content_type, size, reference FROM media
+          WHERE id = ANY (%s) AND channel_id = %s AND reference ->> 'visitor' = %s AND status = 'stored'"""
+
+
+@endpoint("POST")
+def upload(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
+    """Keep a file. Nothing is read of a body before the token has told whose it is."""
+    visitor = visitor_of(request, channel)
+    refuse_if_early(caps.wait_to_upload(channel, visitor, request))
+    with tempfile.TemporaryFile() as file:
+        _read(request, file)
+        try:
+            told = adding.add(file, channel.id, request.GET.get("name", ""), visitor=visitor)
+        except WrongFile as error:
+            raise Refused(415, f"This file cannot be sent: {error}.") from None
+    return as_json({"file": told.media, "kind": told.kind, "name": told.name, "size": told.size})
+
+
+def most_bytes() -> int:
+    """Return the size of the largest file that a visitor may send."""
+    return min(MOST_BYTES, settings.MEDIA_MAX_BYTES)
+
+
+def _read(request: HttpRequest, into: BinaryIO) -> None:
+    """Write the body into a file, without a slot of the pages: clients may send slowly. Raises ``Refused``."""
+    most = most_bytes()
+    try:
+        with body_limits.upload(request.META), fast_path.without_page_slot():
+            body.copy(request.META, most, into)
+    except body.TooLarge:
+        raise Refused(413, f"The file is larger than {most >> 20} MB.") from None
+    except body_limits.Full:
+        raise Refused(503, "Too many files are on their way.", RETRY_SECONDS) from None
+    except body.BodyError as error:
+        raise Refused(error.status, "The file arrived incomplete.") from None
+
+
+def own(channel: ChannelConfig, visitor: str, named: Iterable[str]) -> tuple[Attachment, ...]:
+    """Return the files that a visitor's message names, in its order. Raises ``Refused`` if one is not theirs."""
+    ids = [id for text in named if (id := files.read_id(text))]
+    rows: dict[str, Mapping[str, Any]] = {}
+    for id, content_type, size, told in runtime.read(OWN, (ids, channel.id, visitor)) if ids else ():
+        rows[str(id)] = {"mime_type": content_type, "size": size, "kind": told["kind"], "name": told.get("name", "")}
+    try:
+        return tuple(Attachment(file_id=text, media=text, **rows[text]) for text in named)
+    except KeyError:
+        raise Refused(400, "A file is not there any more. Please add it again.") from None
