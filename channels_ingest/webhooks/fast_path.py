@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
@@ -40,6 +41,9 @@ PAGE_BODY_CAP = 256 * 1024
 MACHINES = ("/webhooks/", "/bots/")  # beginnings of paths that platforms and http bots call
 NOT_PAGES = (*MACHINES, "/healthz")  # these never wait behind pages
 CHATS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/(session|messages|files)/?")  # paths that chat pages call
+# Staff's files that a web process takes at once. They have slots of their own, since a page's slot would
+# wait for a slow link. Larger: more disk is in use. Smaller: staff are told to try again.
+STAFF_UPLOADS_AT_ONCE = 8
 # Paths whose views read the body by themselves, once they know whose it is: files of visitors, and of staff.
 UPLOADS = re.compile(r"/web/[A-Za-z0-9_-]{1,40}/files/?")
 STAFF_UPLOADS = re.compile(r"/.*/upload/")
@@ -60,6 +64,8 @@ class Front:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(NOT_PAGES):
             return call_view(request)
+        if STAFF_UPLOADS.fullmatch(request.path_info):
+            return on_page_thread(request, self.get_response, staff_upload_slots())
         return on_page_thread(request, call_chat if CHATS.fullmatch(request.path_info) else self.get_response)
 
 
@@ -67,6 +73,12 @@ class Front:
 def page_threads() -> threading.BoundedSemaphore:
     """Return the semaphore of the slots for pages."""
     return threading.BoundedSemaphore(max(1, THREADS // 2))
+
+
+@runtime.kept
+def staff_upload_slots() -> threading.BoundedSemaphore:
+    """Return the semaphore of the slots for staff's files."""
+    return threading.BoundedSemaphore(STAFF_UPLOADS_AT_ONCE)
 
 
 @runtime.kept
@@ -95,9 +107,11 @@ def without_page_slot() -> Iterator[None]:
         page_threads().acquire()
 
 
-def on_page_thread(request: HttpRequest, answer: Callable[[HttpRequest], Response]) -> Response | HttpResponse:
-    """Call ``answer`` if a slot for pages is free; else answer 503."""
-    threads = page_threads()
+def on_page_thread(
+    request: HttpRequest, answer: Callable[[HttpRequest], Response], slots: threading.BoundedSemaphore | None = None
+) -> Response | HttpResponse:
+    """Call ``answer`` if one of ``slots``, or else a slot for pages, is free; else answer 503."""
+    threads = slots or page_threads()
     if not threads.acquire(timeout=WAIT_SECONDS):
         return HttpResponse(status=503, headers={"Retry-After": "2"})
     try:
@@ -149,6 +163,8 @@ def ahead_of(application: Application) -> Application:
         if UPLOADS.fullmatch(environ["PATH_INFO"]):
             return respond(on_page_thread(WSGIRequest(environ), call_chat), start_response)
         if STAFF_UPLOADS.fullmatch(environ["PATH_INFO"]):
+            if refused := refused_upload(environ):
+                return respond(HttpResponse(status=refused), start_response)
             with body_limits.upload(environ):
                 return whole(application(environ, start_response))
         with body_limits.LimitedBody(environ, body_limits.PAGE_SECONDS):
@@ -161,6 +177,19 @@ def ahead_of(application: Application) -> Application:
             return whole(application(environ, start_response))
 
     return serve
+
+
+def refused_upload(environ: dict[str, Any]) -> int:
+    """Return the status for a body that is no file of staff, before anything of it is read; else 0.
+
+    Django reads a form's whole body, to look for its token, before it asks who sent it.
+    """
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if environ.get("CONTENT_TYPE") != "application/octet-stream":
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    # One byte more passes: the view says in words that a file is too large.
+    too_large = not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > settings.MEDIA_MAX_BYTES + 1
+    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large or "HTTP_TRANSFER_ENCODING" in environ else 0
 
 
 def respond(response: HttpResponse, start_response: Callable[..., Any]) -> list[bytes]:

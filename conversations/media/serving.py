@@ -33,7 +33,8 @@ HEADERS = {
 def respond(request: HttpRequest, kept: Kept, content_type: str, told: Mapping[str, Any]) -> HttpResponse:
     """Answer with a file, or with the part of it that ``Range`` asks for. ``told``: its attachment."""
     shown = content_type in types.SHOWN and "download" not in request.GET
-    name = str(told.get("name") or f"{told.get('kind', 'file')}{mimetypes.guess_extension(content_type) or ''}")
+    named = re.sub(r"[\x00-\x1f\x7f]", " ", str(told.get("name") or "")).strip()  # a header has one line
+    name = named or f"{told.get('kind', 'file')}{mimetypes.guess_extension(content_type) or ''}"
     headers = {**HEADERS, "Content-Disposition": content_disposition_header(not shown, name) or "attachment"}
     try:
         with files.open_kept(kept) as file:

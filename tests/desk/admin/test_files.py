@@ -31,6 +31,12 @@ def test_a_file_is_served_to_its_tenants_staff_only(anna_of_shop: Client, shop: 
     assert anna_of_shop.get(address(shop.lane, shop.file)).status_code == 404
 
 
+def test_a_name_that_ends_with_a_line_end_is_a_header_all_the_same(anna_of_shop: Client, shop: Scene) -> None:
+    file = put(shop.channel.pk, conversation_id=shop.lane.pk, reference={"kind": "file", "name": "report.pdf\n"})
+    answer = anna_of_shop.get(address(shop.lane, file, "?download"))
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="report.pdf"'
+
+
 SERVED = [
     ("image/png", "", "image/png", "inline"),
     ("image/png", "?download", "application/octet-stream", "attachment"),
@@ -148,6 +154,29 @@ def test_a_file_that_staff_may_not_send_is_refused_with_its_reason(
     for named in ("nonsense", str(shop.file.pk), str(theirs.file.pk)):  # none of them was sent by staff for this lane
         answer(anna_of_shop, shop.lane, named, text="x")
     assert not Reply.objects.filter(author="person").exists()
+
+
+REFUSED = [  # content type, content length, chunked
+    ("multipart/form-data; boundary=a", "2000000000", False),
+    ("application/x-www-form-urlencoded", "2000000", False),
+    ("application/octet-stream", "2000000000", False),
+    ("application/octet-stream", "000000000000000000002", False),
+    ("application/octet-stream", "-1", False),
+    ("application/octet-stream", "", True),
+]
+
+
+@pytest.mark.parametrize(("content_type", "length", "chunked"), REFUSED)
+def test_nothing_is_read_at_an_upload_that_is_no_file(content_type: str, length: str, chunked: bool) -> None:
+    path = f"/{settings.ADMIN_PATH.strip('/')}/x/upload/"
+    cookie = f"{settings.CSRF_COOKIE_NAME}={'a' * 32}"
+    environ = RequestFactory().post(path, b"", content_type=content_type, HTTP_COOKIE=cookie).environ
+    environ |= {"CONTENT_LENGTH": length, **({"HTTP_TRANSFER_ENCODING": "chunked"} if chunked else {})}
+    read: list[int] = []
+    environ["wsgi.input"] = SimpleNamespace(read=lambda size=-1: read.append(size) or b"")
+    said: list[str] = []
+    fast_path.ahead_of(get_wsgi_application())(environ, lambda status, headers, error=None: said.append(status))
+    assert (said[0][:3] in ("413", "415"), read) == (True, [])
 
 
 def test_a_large_file_of_staff_is_not_read_before_it_is_known_whose_it_is(shop: Scene) -> None:

@@ -151,7 +151,7 @@ async function sendFile(address, file, form) {
   const headers = { "Content-Type": "application/octet-stream", "X-CSRFToken": form.querySelector('input[name="csrfmiddlewaretoken"]').value };
   try {
     const response = await fetch(`${address}?name=${encodeURIComponent(file.name)}`, { method: "POST", headers, body: file, redirect: "error" });
-    return await response.json();
+    return response.status === 413 ? { error: "it is too large" } : await response.json();
   } catch {
     return {};
   }
