@@ -61,7 +61,11 @@ def _read(request: HttpRequest, into: BinaryIO) -> None:
 
 
 def own(channel: ChannelConfig, visitor: str, named: Iterable[str]) -> tuple[Attachment, ...]:
-    """Return the files that a visitor's message names, in its order. Raises ``Refused`` if one is not theirs."""
+    """Return the files that a visitor's message names, in its order, each once.
+
+    Raises ``Refused`` if one is not theirs.
+    """
+    named = tuple(dict.fromkeys(named))
     ids = [id for text in named if (id := files.read_id(text))]
     rows: dict[str, Mapping[str, Any]] = {}
     for id, content_type, size, told in runtime.read(OWN, (ids, channel.id, visitor)) if ids else ():

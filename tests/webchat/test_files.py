@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from django.test import Client
 from channels_ingest import file_links
 from channels_ingest.webchat import caps, files
 from channels_ingest.webhooks import body_limits, fast_path
+from conversations import registry
+from conversations.contracts import Attachment
 from conversations.models import Channel, Media, Message
+from tests.kit.entries import accept, entry
 from tests.kit.stored_files import PNG, content, in_memory
 from tests.webchat.conftest import Visitor, make_channel
 
@@ -131,6 +135,21 @@ def test_a_visitor_who_sends_many_files_is_slowed_down(visitor: Visitor) -> None
     answers = [send(visitor) for _ in range(caps.UPLOAD_BURST + 1)]
     assert [answer.status_code for answer in answers] == [200] * caps.UPLOAD_BURST + [429]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= caps.UPLOAD_SECONDS
+
+
+def test_a_file_that_is_named_twice_is_sent_once(visitor: Visitor, channel: Channel) -> None:
+    file = send(visitor).json()["file"]
+    assert say(visitor, file, file).status_code == 200
+    (attachment,) = Message.objects.get().payload["attachments"]
+    assert attachment["media"] == file
+    # Two requests of one batch may name it, too: both looked before either was stored.
+    other = str(uuid.uuid4())
+    config = registry.channel(channel.pk)
+    assert config is not None
+    attachments = (Attachment(kind="image", media=other),)
+    accept(config, *(entry("ann", text, attachments=attachments) for text in ("a", "b")))
+    row = Media.objects.get(pk=other)
+    assert row.message_id == Message.objects.get(text="a").pk
 
 
 def test_a_message_names_only_files_of_its_visitor(visitor: Visitor, channel: Channel) -> None:

@@ -60,13 +60,14 @@ stored AS (
     FROM numbered n JOIN items i USING (ord) ORDER BY n.ord
   RETURNING id, conversation_id, payload -> 'attachments' AS attachments),
 files AS (
-  -- A file that was uploaded to us has its row already, which learns its message.
+  -- A file that was uploaded to us has its row already, which learns its message, the first that names it.
   INSERT INTO media AS m (id, channel_id, conversation_id, message_id, reference, due_at)
-  SELECT (a.value ->> 'media')::uuid, c.channel_id, s.conversation_id, s.id, a.value, now()
+  SELECT DISTINCT ON (a.value ->> 'media') (a.value ->> 'media')::uuid, c.channel_id, s.conversation_id, s.id, a.value, now()
     FROM stored s
    CROSS JOIN LATERAL jsonb_array_elements(s.attachments) AS a(value)
    CROSS JOIN LATERAL (SELECT l.channel_id FROM conversation l WHERE l.id = s.conversation_id LIMIT 1) c
    WHERE a.value ? 'media'
+   ORDER BY a.value ->> 'media', s.id
   ON CONFLICT (id) DO UPDATE SET conversation_id = excluded.conversation_id, message_id = excluded.message_id
    WHERE m.channel_id = excluded.channel_id AND m.message_id IS NULL),
 lanes AS (
