@@ -49,9 +49,19 @@ class TemplateStream(Stream[TemplateItem, None]):
 
 
 def _values(channel: ChannelConfig, update: TemplateUpdate) -> dict[str, Any]:
+    """Return a report as the statement reads it. One without a time, or from the future, is of now.
+
+    A time of the future, such as milliseconds for seconds, would outdo all later reports.
+    """
+    now = time.time()
     words = ("account", "name", "language", "status", "quality")
     texts = {word: clean_text(getattr(update, word), 500) for word in words}
-    return {"channel": channel.id, "app": channel.app_id, "at": float(update.at or time.time()), **texts}
+    return {
+        "channel": channel.id,
+        "app": channel.app_id,
+        "at": float(update.at) if 0 < update.at <= now else now,
+        **texts,
+    }
 
 
 TEMPLATES = TemplateStream()

@@ -105,6 +105,15 @@ def test_reports_come_in_any_order_and_the_newest_of_each_kind_counts(shop: Chan
     assert state(shop) == ["disabled green"], "without a time it is of now"
 
 
+@pytest.mark.parametrize("at", [NOW * 1000, 1e18, -1e18, float(2**63)])
+def test_a_report_with_a_time_that_cannot_be_is_of_now_and_outdoes_no_later_one(shop: ChannelConfig, at: float) -> None:
+    keep(shop.id, "777000", [listed()], NOW)
+    report(shop, at, status="paused")
+    assert state(shop) == ["paused green"]
+    report(shop, 0, status="rejected")
+    assert state(shop) == ["rejected green"]
+
+
 def test_a_report_reaches_the_account_in_all_channels_of_the_app_and_in_no_other(own_database: str) -> None:
     secrets = ("--set=app_secret=s", "--set=access_token=t", "--set=verify_token=v")
     ours, theirs = (run("add_app", "whatsapp", "--name", name, *secrets)[0]["public_id"] for name in ("a", "b"))
