@@ -302,15 +302,19 @@ def test_what_statuses_make_of_a_reply_does_not_depend_on_their_order(
     assert said_of(ours) == ("sent", "delivered", "")
 
 
+@pytest.mark.parametrize("outcome", ["unknown", "pending"])
 def test_a_status_names_a_reply_of_unknown_outcome_by_its_key(
-    channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch
+    channel: ChannelConfig, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     woken: list[tuple[list[int], int]] = []
     monkeypatch.setattr(wake, "send", lambda ids, tenant: woken.append((ids, tenant)))
     user = new_user()
     accept(channel, entry(user, "1"))
-    ours, other = reply(user, "", "unknown"), reply(user, "", "unknown")
+    ours, other = reply(user, "", outcome), reply(user, "", "unknown")
     ((key,),) = rows("SELECT key FROM reply WHERE id = %(id)s", id=ours)
+    if outcome == "pending":  # the first attempt failed, and the reply is to be sent again
+        accept(channel, StatusUpdate(platform_id="w0", key=str(key), status="failed", error="no"))
+        assert rows("SELECT status, settled_at FROM reply WHERE id = %(id)s", id=ours) == [("pending", None)]
     accept(channel, StatusUpdate(platform_id="w1", key=str(key), status="delivered"))
     accept(channel, StatusUpdate(platform_id="w2", key="no key of ours", status="delivered"))
     assert (said_of(ours), said_of(other)[0]) == (("sent", "delivered", ""), "unknown")

@@ -1,6 +1,7 @@
 -- Keeps statuses and joins them to their replies, by the platform's id or, while a reply's outcome is
--- unknown, by our key. A status only raises a reply: failed, delivered, read. The lane goes on if we
--- did not know whether the reply was sent, or if it waits until its last reply is delivered; a wait
+-- unknown, by our key; also while it is pending, to be sent once more: then it is not. The failure of
+-- an attempt ends no later one. A status only raises a reply: failed, delivered, read. The lane goes on
+-- if we did not know whether the reply was sent, or if it waits until its last reply is delivered; a wait
 -- that ended in vain is forgotten at any of its replies' statuses. It is not one statement
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
 -- items: as in lock_status_lanes. Rows: ord; joined, kept (no such reply yet) or busy (lane locked
@@ -15,15 +16,16 @@ kept AS (
    ORDER BY channel_id, platform_id, status, ord
   ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
 named AS MATERIALIZED (
-  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.sequence, r.status = 'unknown' AS held_up,
+  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.sequence, r.status IN ('unknown', 'pending') AS held_up,
          r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
     FROM items i
    CROSS JOIN LATERAL (SELECT id, conversation_id, sequence, status FROM reply
                         WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> ''
                         UNION ALL SELECT * FROM (
                                SELECT id, conversation_id, sequence, status FROM reply WHERE channel_id = i.channel_id AND key = i.key
-                                  AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) d WHERE d.status = 'unknown'
-                        OFFSET 0) r),
+                                  AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) d WHERE d.status IN ('unknown', 'pending')
+                        OFFSET 0) r
+   WHERE r.status <> 'pending' OR i.status <> 'failed'),
 said AS MATERIALIZED (
   SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status IN ('delivered', 'read')) AS arrived,
          bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error, max(platform_id) AS platform_id
@@ -34,12 +36,12 @@ joined AS (
          platform_id = CASE WHEN r.platform_id = '' THEN s.platform_id ELSE r.platform_id END,
          settled_at = coalesce(r.settled_at, now()),
          status = CASE WHEN s.arrived THEN 'sent' WHEN s.failed AND r.delivered = 'none' THEN 'failed'
-                       WHEN r.status = 'unknown' THEN 'sent' ELSE r.status END,
+                       WHEN r.status IN ('unknown', 'pending') THEN 'sent' ELSE r.status END,
          error = CASE WHEN s.arrived AND r.status = 'failed' THEN ''
                       WHEN s.failed AND NOT s.arrived AND r.delivered = 'none' THEN coalesce(nullif(s.error, ''), r.error)
                       ELSE r.error END
     FROM said s
-   WHERE r.id = s.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM said)) AND r.status IN ('sent', 'unknown', 'failed')),
+   WHERE r.id = s.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM said)) AND r.status IN ('sent', 'unknown', 'pending', 'failed')),
 freed AS MATERIALIZED (
   SELECT c.id
     FROM (SELECT conversation_id, bool_or(held_up) AS held_up, max(sequence) FILTER (WHERE status IN ('delivered', 'read', 'failed')) AS seen
