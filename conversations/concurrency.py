@@ -103,6 +103,7 @@ class Timer:
         self._calls: list[tuple[float, int, Callable[[], object]]] = []
         self._tie = itertools.count()  # calls of the same time come in the order of their requests
         self._changed = threading.Condition()
+        self._stopped = False
         vital_thread(name, self._run)
 
     def __len__(self) -> int:
@@ -117,21 +118,26 @@ class Timer:
             if self._calls[0] is call:
                 self._changed.notify()
 
+    def stop(self) -> None:
+        """Drop the calls that wait, and end the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
     def _run(self) -> None:
-        while True:
-            function = self._next()
+        while function := self._next():
             try:
                 function()
             except Exception as error:  # no caller waits for it; the later calls must still be made
                 log.error("a timed call failed", error=type(error).__name__, exc_info=True)
             del function  # what it refers to must not live until the next call
 
-    def _next(self) -> Callable[[], object]:
-        """Wait for the earliest call's time, and return its function."""
+    def _next(self) -> Callable[[], object] | None:
+        """Wait for the earliest call's time, and return its function; None: the timer is stopped."""
         with self._changed:
-            while not self._calls or self._calls[0][0] > time.monotonic():
+            while not self._stopped and (not self._calls or self._calls[0][0] > time.monotonic()):
                 self._changed.wait(self._calls[0][0] - time.monotonic() if self._calls else None)
-            return heapq.heappop(self._calls)[2]
+            return None if self._stopped else heapq.heappop(self._calls)[2]
 
 
 class Mailbox:

@@ -72,7 +72,9 @@ class Runtime:
             return part
 
     def close(self) -> None:
-        """Stop the writer and close the connections."""
+        """Stop the timer and the writer, and close the connections."""
+        if timing := self.parts.get(timer):
+            timing.stop()
         if self.writer is not None:
             self.writer.stop(CLOSE_SECONDS)
         self.reader.close()

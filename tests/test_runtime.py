@@ -64,6 +64,14 @@ def test_a_process_that_stores_reads_through_its_writer_and_not_after_begin(own_
         runtime.read("SELECT 1")
 
 
+def test_no_timed_call_comes_after_the_runtime_that_it_was_meant_for() -> None:
+    """Else what one test leaves, a status to be written again say, is written into the database of the next."""
+    called = threading.Event()
+    runtime.timer().call_later(0.05, called.set)
+    runtime.begin()
+    assert not called.wait(0.3)
+
+
 def test_a_child_has_nothing_of_its_parents() -> None:
     ours = runtime.current()
     child = os.fork()
