@@ -61,10 +61,12 @@ class Attempts:
         """
         reply = lane.in_flight = lane.replies.popleft()
         assert reply.reply_id is not None
+        assert lane.channel is not None
         step = lane.result or Step(id=lane.id, channel_id=reply.channel_id)
         lane.result, lane.probe, lane.claim = None, False, claim
         step.intent_claim = str(claim)
         step.intent_id, step.intent_sequence, step.intent_number = reply.reply_id, reply.sequence, reply.intent_number
+        step.phone_wait = results.phone_wait(reply, lane.channel)
         lane.trace = bytes(reply.identity or b"").hex()[:16]
         self._in_hand.add(reply.reply_id)
         failpoint("D1")

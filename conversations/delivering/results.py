@@ -89,7 +89,8 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     ``number``: of the intent whose result this is. ``intent_number``: of the intent before this one.
     ``stops``: what the platform refuses besides this reply, a ``Scope``; ``window_s``: the seconds
     of the platform's window. Both are for ``stop_lanes.sql``.
-    ``phone_wait``: seconds for which the next reply waits until this one is delivered.
+    ``phone_wait``: seconds for which the next reply waits until this one is delivered: the one whose
+    intent this is, or else the one whose result it is, which then travels with no intent.
     """
 
     ord: int = -1

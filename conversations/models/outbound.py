@@ -50,6 +50,8 @@ class Reply(models.Model):
     attempts = models.SmallIntegerField(db_default=0)  # those that count: not those that were given back
     intent_number = models.IntegerField(db_default=0)  # of its newest intent; it only grows, also where attempts do not
     not_before = models.DateTimeField(null=True)
+    # Once it is sent, the next reply waits for so many seconds until it is delivered; null: it does not
+    phone_wait = models.FloatField(null=True)
     valid_until = models.DateTimeField(null=True)
     key = models.UUIDField(db_default=RandomUUID())
     external_key = models.TextField(null=True)  # given by an http bot with a late reply

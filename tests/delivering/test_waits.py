@@ -10,18 +10,20 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from django.utils import timezone
 
 from conversations import registry, runtime
-from conversations.contracts import ChannelConfig, Failed, Outcome, Sent, StatusUpdate, Unknown
+from conversations.contracts import ChannelConfig, Deferred, Failed, Outcome, Sent, StatusUpdate, Unknown
 from conversations.delivering import results
 from conversations.delivering.results import Next, Step
 from conversations.delivering.send_stream import SENDS
+from conversations.desk import actions
 from conversations.models import Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.statuses import STATUSES
 from conversations.sweeping import dead_workers
-from tests.kit.desk_scenes import make_channel, make_lane
+from tests.kit.desk_scenes import make_channel, make_lane, make_staff, seen
 
 CLAIM = uuid.uuid4()
 LOST = Unknown(reason="reset")
@@ -53,6 +55,7 @@ class Lane:
         step = step or Step(id=reply.id, channel_id=reply.channel_id)
         step.intent_claim, step.intent_id = str(CLAIM), reply.reply_id
         step.intent_sequence, step.intent_number = reply.sequence, reply.intent_number
+        step.phone_wait = results.phone_wait(reply, self.channel)
         return self.write(step).intent
 
     def send(self, sequence: int, outcome: Outcome, took: float = 0.0) -> Step:
@@ -111,7 +114,7 @@ def test_a_reply_of_unknown_outcome_waits_in_its_row_for_a_status(sender: psycop
         ({}, "", 1, "pending"),
         ({}, "", results.ATTEMPTS, "parked"),
         ({"unknown_policy": "ask"}, "", 1, "unknown"),
-        ({"unknown_policy": "ask"}, "sent", 1, "sent"),  # a status that was kept before its reply was known by it
+        ({"unknown_policy": "ask"}, "delivered", 1, "sent"),  # a status that was kept before its reply was known by it
         ({}, "failed", 1, "failed"),
     ],
 )
@@ -159,6 +162,51 @@ def test_the_next_reply_waits_for_the_delivery_of_a_picture(sender: psycopg.Conn
     assert lane.intend(text)
 
 
+@pytest.mark.parametrize("between", ["taken over", "refused", "cancelled"])
+def test_a_wait_ends_with_its_picture_also_where_the_replies_behind_it_are_settled_first(
+    sender: psycopg.Connection[Any], between: str
+) -> None:
+    lane, anna = Lane(sender), make_staff()
+    lane.write(lane.send(1, Sent(platform_id="w1")))
+    if between == "refused":
+        lane.write(results.result(lane.look(2), None, "expired"))
+    elif between == "cancelled":
+        actions.cancel_reply(lane.reply(2), anna, "a typo")
+    if between != "taken over":
+        actions.take_over(seen(lane.row), anna)
+    actions.answer(seen(lane.row), anna, "I am here", taking_over=between == "taken over")
+    assert lane.due() == lane.waits_until()
+    assert not lane.intend(lane.look(3)), "it overtakes the picture"
+    assert lane.hear("delivered") == ("joined", lane.row.pk)
+    assert lane.waits_until() is None
+    assert lane.intend(lane.look(3))
+
+
+@pytest.mark.parametrize("how", ["afterwards", "meanwhile", "in time", "dead"])
+def test_the_delivery_of_a_picture_of_which_only_a_status_says_that_it_was_sent_is_waited_for(
+    sender: psycopg.Connection[Any], how: str
+) -> None:
+    lane = Lane(sender)
+    picture, key = lane.send(1, LOST), lane.reply().key
+    if how in ("afterwards", "in time"):
+        lane.write(picture)
+    if how == "in time":
+        picture = results.unreported(lane.look(1), lane.channel)
+        insert = "INSERT INTO status (channel_id, platform_id, key, status) VALUES (%s, 'w1', %s, 'sent')"
+        runtime.execute(insert, (lane.channel.id, key))
+    else:
+        assert lane.hear("sent", key=key) == ("joined" if how == "afterwards" else "kept", None)
+    if how == "dead":
+        dead_workers.CLAIMED.write(sender, [CLAIM])
+    elif how != "afterwards":
+        lane.write(picture)
+    assert lane.reply().status == "sent"
+    assert not lane.intend(lane.look(2)), "it overtakes the picture"
+    assert lane.due() == lane.waits_until()
+    assert lane.hear("delivered") == ("joined", lane.row.pk)
+    assert lane.intend(lane.look(2))
+
+
 def test_nothing_waits_for_a_delivery_that_was_reported_before_the_send_was_recorded(
     sender: psycopg.Connection[Any],
 ) -> None:
@@ -191,3 +239,19 @@ def test_a_status_of_an_earlier_reply_ends_no_wait(sender: psycopg.Connection[An
     lane.write(lane.send(2, Sent(platform_id="w2")))
     assert lane.hear("read", platform_id="w1") == ("joined", None)
     assert lane.waits_until() is not None
+
+
+@pytest.mark.parametrize("ending", ["asked", "lost", "deferred"])
+def test_a_status_makes_no_lane_due_whose_next_reply_waits_for_something_else(
+    sender: psycopg.Connection[Any], ending: str
+) -> None:
+    lane = Lane(sender, unknown_policy="ask")
+    lane.write(lane.send(1, Sent(platform_id="w1")))
+    Conversation.objects.filter(pk=lane.row.pk).update(phone_until=timezone.now() - dt.timedelta(minutes=1))
+    lane.write(lane.send(2, Deferred(seconds=60.0, bucket="") if ending == "deferred" else LOST))
+    if ending == "asked":
+        lane.write(results.unreported(lane.look(2), lane.channel))
+    due = lane.due()
+    assert (due is None) == (ending == "asked")
+    assert lane.hear("delivered") == ("joined", None)
+    assert (lane.due(), lane.waits_until()) == (due, None)

@@ -94,7 +94,7 @@ def maybe_taken() -> Conversation:
 
 
 def behind_a_picture() -> Conversation:
-    lane = make_lane("handled", "sent pending", phone_until=dt.datetime(2999, 1, 1, 12, tzinfo=dt.UTC))
+    lane = make_lane("handled", "sent cancelled pending", phone_until=dt.datetime(2999, 1, 1, 12, tzinfo=dt.UTC))
     lane.reply_set.filter(sequence=1).update(body={"text": "look", "media": {"kind": "image"}})
     return lane
 
@@ -148,7 +148,7 @@ SCENES: list[tuple[str, Callable[[], Conversation], str, str]] = [
     ("maybe taken", maybe_taken, "waits",
      "Reply 1 may or may not have arrived: reset; the platform may still report it."),
     ("behind a picture", behind_a_picture, "waits",
-     "Reply 2 waits until the picture before it was delivered, at most until 2999-01-01 12:00."),
+     "Reply 3 waits until the picture before it was delivered, at most until 2999-01-01 12:00."),
     ("sending", lambda: make_lane("handled", "sending"), "flows", "Reply 1 is being sent."),
     ("to send", lambda: make_lane("handled", "sent pending", send_due_at=NOW()), "flows",
      "Reply 2 is about to be sent."),

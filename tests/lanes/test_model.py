@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ SELECT c.id, c.next_sequence, c.last_sequence, c.epoch, c.mode, c.paused_at IS N
        c.cancelled_through, c.last_reply_sequence, c.next_reply_sequence, c.unreachable_since IS NOT NULL,
        c.opted_out_at IS NOT NULL,
        c.due_at IS NOT NULL, c.due_at >= c.not_before, c.due_at <= greatest(c.not_before, now()) + interval '11 s',
-       c.wait_until IS NOT NULL, c.send_due_at IS NOT NULL,
+       c.wait_until IS NOT NULL, c.send_due_at IS NOT NULL, c.phone_until > now(),
        (SELECT c.send_due_at <= greatest(c.phone_until, r.not_before, now()) + interval '11 s'
           FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.next_reply_sequence),
        (SELECT coalesce(s.state -> 'seen', '[]') FROM conversation_state s WHERE s.conversation_id = c.id),
@@ -136,6 +137,7 @@ class Seen(NamedTuple):
     due_in_time: bool | None
     waits: bool
     send_due: bool
+    waits_for_phone: bool | None
     sent_in_time: bool | None
     handled: list[int] | None
     messages: list[list[Any]]
@@ -186,6 +188,7 @@ class Lane:
     blocked: bool = False
     attempts: int = 0
     cancelled: int = 0
+    phone_until: float | None = None
     unreachable: bool = False
     opted_out: bool = False
     written: list[Written] = field(default_factory=list)
@@ -266,7 +269,7 @@ class Lanes(RuleBasedStateMachine):
         self.channel = make_channel(
             platform, parked_policy=parked, gap_policy=gap, unknown_policy=unknown, gap_timeout_s=30, **options
         )
-        self.db = database.connect("model")
+        self.db, self.passed = database.connect("model"), 0.0
         self.lanes = [Lane(new_user()), Lane(new_user())]
         self.texts = itertools.count(1)
         for number in (0, 1):
@@ -345,6 +348,7 @@ class Lanes(RuleBasedStateMachine):
                 self._fire_timer(it, due=not not_due)
 
     def _pass_time(self, seconds: float) -> None:
+        self.passed += seconds
         self.db.execute(PASS_TIME, {"seconds": seconds, "channel": self.channel.id})
 
     def _fire_timer(self, lane: Lane, *, due: bool) -> None:
@@ -687,7 +691,7 @@ class Lanes(RuleBasedStateMachine):
         if (reply.wait or 0) > 0:
             return None
         claim = uuid.uuid4()
-        step = _with_intent(Step(id=reply.id, channel_id=reply.channel_id), reply, claim)
+        step = self._with_intent(Step(id=reply.id, channel_id=reply.channel_id), reply, claim)
         _, begun = self._write_step(number, step)
         return Call(number, claim, reply, tuple(behind)) if begun else None
 
@@ -704,7 +708,7 @@ class Lanes(RuleBasedStateMachine):
             and not decision.refusal(after, self.channel)
         )
         if after is not None and rides:
-            step = _with_intent(step, after, claim)
+            step = self._with_intent(step, after, claim)
         _, begun = self._write_step(call.lane, step)
         return Call(call.lane, claim, after, call.behind[1:]) if begun and after is not None else multiple()
 
@@ -715,6 +719,11 @@ class Lanes(RuleBasedStateMachine):
         (written,) = send_stream.SENDS.write(self.db, [step])
         assert (written.result, written.intent) == expected, "result and intent are written where the model says so"
         return expected
+
+    def _with_intent(self, step: Step, reply: Next, claim: uuid.UUID) -> Step:
+        step.intent_claim, step.phone_wait = str(claim), results.phone_wait(reply, self.channel)
+        step.intent_id, step.intent_sequence, step.intent_number = reply.reply_id, reply.sequence, reply.intent_number
+        return step
 
     def _result(self, lane: Lane, step: Step) -> bool:
         if step.reply_id is None or step.sequence is None:
@@ -728,6 +737,8 @@ class Lanes(RuleBasedStateMachine):
         answer.known |= bool(step.platform_id)
         if answer.told and step.expect in ("sending", "unknown"):
             answer.becomes_as_told()
+        if answer.told or step.status == "sent":
+            self._waits_from_now(lane, answer)
         answer.attempts = answer.attempts if step.attempts_after is None else step.attempts_after
         lane.unreachable |= step.stops == Scope.CONVERSATION
         return True
@@ -749,19 +760,39 @@ class Lanes(RuleBasedStateMachine):
         return True
 
     def _waits_for_the_phone(self, lane: Lane) -> bool:
-        (row,) = self.db.execute("SELECT phone_until > now() FROM conversation WHERE id = %s", (lane.id,)).fetchall()
-        return bool(row[0])
+        return lane.phone_until is not None and lane.phone_until > self._clock()
+
+    def _waits_from_now(self, lane: Lane, answer: Answer, anew: bool = False) -> None:
+        """A machine learns that a reply was sent, and maybe more."""
+        if answer.told & {"delivered", "failed"}:
+            lane.phone_until = None
+        elif self.reports and (anew or lane.phone_until is None):
+            lane.phone_until = self._clock() + results.PHONE_SECONDS
+
+    def _clock(self) -> float:
+        return time.monotonic() + self.passed
 
     @precondition(lambda self: self.reports and any(a.number for lane in self.lanes for a in lane.answers))
     @rule(data=st.data(), word=st.sampled_from(["sent", "delivered", "failed"]))
     def a_status_comes(self, data: st.DataObject, word: str) -> None:
         """In any order, also before we know that the reply was sent, and twice."""
-        begun = [answer for lane in self.lanes for answer in lane.answers if answer.number]
-        answer = data.draw(st.sampled_from(begun), label="reply")
+        begun = [(lane, n) for lane in self.lanes for n, answer in enumerate(lane.answers) if answer.number]
+        lane, place = data.draw(st.sampled_from(begun), label="reply")
+        answer, later = lane.answers[place], lane.answers[place + 1 :]
         key = str(Reply.objects.get(pk=answer.id).key)
         update = StatusUpdate(platform_id=f"w{answer.id}", key=key, status=word)
         STATUSES.write(self.db, [(self.channel, update)])
         answer.told.add(word)
+        if answer.status == "pending" and word != "failed":
+            answer.told, answer.status = {word}, "unknown"  # the failure of an attempt ends no later one
+        if answer.status == "unknown":
+            self._waits_from_now(lane, answer, anew=True)
+        elif (
+            answer.known
+            and word != "sent"
+            and not (self._waits_for_the_phone(lane) and any(each.status == "sent" for each in later))
+        ):
+            lane.phone_until = None
         if answer.status == "unknown" or (answer.known and answer.status in ("sent", "failed")):
             answer.becomes_as_told()
 
@@ -781,6 +812,7 @@ class Lanes(RuleBasedStateMachine):
         answer.claim = None
         if answer.told:
             answer.becomes_as_told()
+            self._waits_from_now(lane, answer)
         elif self.reports and row[0]:
             answer.status = "unknown"
         elif self._is_draft(lane, answer):
@@ -878,6 +910,7 @@ class Lanes(RuleBasedStateMachine):
             due = first.status != "unknown" or awaited
             assert seen.send_due == due, f"send_due_at while the next reply is {first.status}"
             assert seen.sent_in_time is not False, "due for sending too late"
+        assert bool(seen.waits_for_phone) == self._waits_for_the_phone(lane), "phone_until"
 
     # ------------------------------------------------------------ the end of every story
 
@@ -934,12 +967,6 @@ class Lanes(RuleBasedStateMachine):
             call = self._intend(number, replies)
             if call is not None:
                 self._write_step(number, self._judge(call, "sent"))
-
-
-def _with_intent(step: Step, reply: Next, claim: uuid.UUID) -> Step:
-    step.intent_claim = str(claim)
-    step.intent_id, step.intent_sequence, step.intent_number = reply.reply_id, reply.sequence, reply.intent_number
-    return step
 
 
 class _OnlySequence(NamedTuple):

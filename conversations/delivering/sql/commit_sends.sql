@@ -4,8 +4,8 @@
 --   A result needs: the reply in the status that the sender knows, and no intent since; if it was not
 --   being sent, nothing unsettled before it. "pending" becomes "cancelled" after a take-over. What the
 --   platform said meanwhile wins: a status of this send, or without the platform's id one with the
---   reply's key, makes it "sent" or, if all that came is a failure, "failed". phone_wait: seconds for
---   which the next reply waits until this one is delivered. Nothing waits if that was reported already,
+--   reply's key, makes it "sent" or, if all that came is a failure, "failed". The next reply waits until
+--   a sent one is delivered, for the phone_wait of its row. Nothing waits if that was reported already,
 --   nor after a wait that ended in vain, until a status comes (phone_until is past then, and not null).
 --   An intent needs: its item's result, if it has one, written and neither pending nor unknown; the
 --   reply pending, without another intent since, and not expired; all before it settled; phone_until
@@ -37,7 +37,8 @@ due AS MATERIALIZED (
               WHEN h.status = 'pending' AND r.author = 'bot' AND r.sequence <= h.cancelled_through THEN 'cancelled'
               ELSE h.status END AS status,
          CASE WHEN f.arrived OR f.failed THEN NULL
-              ELSE coalesce(h.phone_until, now() + make_interval(secs => h.phone_wait)) END AS phone_until
+              WHEN f.platform_id <> '' OR h.status = 'sent' THEN coalesce(h.phone_until, now() + make_interval(secs => r.phone_wait))
+              ELSE h.phone_until END AS phone_until
     FROM held h
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.reply_id AND p.conversation_id = h.id AND p.status = h.expect
                           AND p.intent_number = h.number AND p.claimed_by IS NOT DISTINCT FROM h.claim LIMIT 1) r
@@ -63,7 +64,7 @@ results AS (
     FROM due d WHERE r.id = d.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM due))),
 meant AS MATERIALIZED (
   -- Intents that may be written.
-  SELECT h.ord, h.id, h.intent_id, h.intent_sequence, h.intent_claim
+  SELECT h.ord, h.id, h.intent_id, h.intent_sequence, h.intent_claim, h.phone_wait
     FROM held h LEFT JOIN due d USING (ord)
    CROSS JOIN LATERAL (SELECT * FROM reply p WHERE p.id = h.intent_id AND p.conversation_id = h.id AND p.status = 'pending'
                           AND p.intent_number = h.intent_number AND p.sequence = h.intent_sequence
@@ -79,7 +80,7 @@ meant AS MATERIALIZED (
                         AND b.id IS DISTINCT FROM h.reply_id OFFSET 0)),
 intents AS (
   UPDATE reply r SET status = 'sending', claimed_by = i.intent_claim, attempts = r.attempts + 1,
-         intent_number = r.intent_number + 1, intent_at = now(), not_before = NULL
+         intent_number = r.intent_number + 1, intent_at = now(), not_before = NULL, phone_wait = i.phone_wait
     FROM meant i WHERE r.id = i.intent_id AND r.id = ANY (ARRAY(SELECT intent_id FROM meant))),
 lanes AS (
   UPDATE conversation c

@@ -27,7 +27,8 @@ SELECT c.id, c.channel_id, ch.name AS channel_name, ch.bot, ch.tenant_id, ch.act
          ON turn.message_id = head.id AND turn.outcome <> 'committed'
   LEFT JOIN LATERAL (SELECT r.* FROM reply r WHERE r.conversation_id = c.id AND r.sequence = c.next_reply_sequence LIMIT 1) reply ON true
   LEFT JOIN LATERAL (SELECT r.body #>> '{media,kind}' AS kind FROM reply r WHERE r.conversation_id = c.id
-                        AND r.sequence = c.next_reply_sequence - 1 LIMIT 1) awaited ON c.phone_until > now()
+                        AND r.sequence <= c.next_reply_sequence AND r.status = 'sent' ORDER BY r.sequence DESC LIMIT 1) awaited
+         ON c.phone_until > now()
   LEFT JOIN LATERAL (SELECT b.* FROM bucket b WHERE b.channel_id = c.channel_id
                         AND b.key IN ('channel', 'chat:' || c.chat, 'group:' || c.chat)
                         AND b.blocked_until > now() ORDER BY b.blocked_until DESC LIMIT 1) bucket ON reply.status = 'pending'

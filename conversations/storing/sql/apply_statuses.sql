@@ -1,12 +1,14 @@
 -- Keeps statuses and joins them to their replies, by the platform's id or, while a reply's outcome is
 -- unknown, by our key; also while it is pending, to be sent once more: then it is not. The failure of
 -- an attempt ends no later one. A status only raises a reply: failed, delivered, read. The lane goes on
--- if we did not know whether the reply was sent, or if it waits until its last reply is delivered; a wait
+-- if we did not know whether the reply was sent, or if it waits until its last sent reply is delivered.
+-- Where the status says no more than that a reply was sent, the next one waits for its phone_wait. A wait
 -- that ended in vain is forgotten at any of its replies' statuses. It is not one statement
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
 -- items: as in lock_status_lanes. Rows: ord; joined, kept (no such reply yet) or busy (lane locked
--- elsewhere); and the lane, if it goes on and has replies to send.
--- Indexes: status_once, reply_platform_id, reply_in_doubt_key, conversation primary key.
+-- elsewhere); and the lane, if it is due now.
+-- Indexes: status_once, reply_platform_id, reply_in_doubt_key, reply_sequence_once, conversation
+-- primary key.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json)
          AS i(ord integer, channel_id bigint, platform_id text, key uuid, status text, error text)),
@@ -16,13 +18,14 @@ kept AS (
    ORDER BY channel_id, platform_id, status, ord
   ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
 named AS MATERIALIZED (
-  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.sequence, r.status IN ('unknown', 'pending') AS held_up,
+  SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.sequence, r.phone_wait,
+         r.status IN ('unknown', 'pending') AS in_doubt,
          r.conversation_id = ANY (string_to_array(current_setting('app.locked'), ',')::bigint[]) AS ours
     FROM items i
-   CROSS JOIN LATERAL (SELECT id, conversation_id, sequence, status FROM reply
+   CROSS JOIN LATERAL (SELECT id, conversation_id, sequence, status, phone_wait FROM reply
                         WHERE channel_id = i.channel_id AND platform_id = i.platform_id AND platform_id <> ''
                         UNION ALL SELECT * FROM (
-                               SELECT id, conversation_id, sequence, status FROM reply WHERE channel_id = i.channel_id AND key = i.key
+                               SELECT id, conversation_id, sequence, status, phone_wait FROM reply WHERE channel_id = i.channel_id AND key = i.key
                                   AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) d WHERE d.status IN ('unknown', 'pending')
                         OFFSET 0) r
    WHERE r.status <> 'pending' OR i.status <> 'failed'),
@@ -43,17 +46,28 @@ joined AS (
     FROM said s
    WHERE r.id = s.reply_id AND r.id = ANY (ARRAY(SELECT reply_id FROM said)) AND r.status IN ('sent', 'unknown', 'pending', 'failed')),
 freed AS MATERIALIZED (
-  SELECT c.id
-    FROM (SELECT conversation_id, bool_or(held_up) AS held_up, max(sequence) FILTER (WHERE status IN ('delivered', 'read', 'failed')) AS seen
+  -- doubt: the reply that was in doubt; seen: the last one that was delivered, read or failed.
+  SELECT c.id, n.doubt, CASE WHEN n.doubt > coalesce(n.seen, 0) THEN now() + make_interval(secs => n.phone_wait) END AS phone_until
+    FROM (SELECT conversation_id, max(sequence) FILTER (WHERE in_doubt) AS doubt, max(phone_wait) FILTER (WHERE in_doubt) AS phone_wait,
+                 max(sequence) FILTER (WHERE status IN ('delivered', 'read', 'failed')) AS seen
             FROM named WHERE ours GROUP BY conversation_id) n
-   CROSS JOIN LATERAL (SELECT id, next_reply_sequence, phone_until FROM conversation WHERE id = n.conversation_id LIMIT 1) c
-   WHERE n.held_up OR n.seen >= CASE WHEN c.phone_until > now() THEN c.next_reply_sequence - 1 WHEN c.phone_until IS NOT NULL THEN 0 END),
+   CROSS JOIN LATERAL (SELECT id, phone_until FROM conversation WHERE id = n.conversation_id LIMIT 1) c
+   WHERE n.doubt IS NOT NULL
+      OR n.seen IS NOT NULL AND c.phone_until IS NOT NULL AND (c.phone_until <= now() OR NOT EXISTS (
+         SELECT FROM reply b WHERE b.conversation_id = c.id AND b.sequence > n.seen AND b.status = 'sent' OFFSET 0))),
 lanes AS (
   UPDATE conversation c
-     SET phone_until = NULL, send_due_at = CASE WHEN c.next_reply_sequence <= c.last_reply_sequence THEN now() ELSE c.send_due_at END
-   WHERE c.id = ANY (ARRAY(SELECT id FROM freed))
-  RETURNING c.id, c.next_reply_sequence <= c.last_reply_sequence AS more)
-SELECT i.ord, CASE WHEN n.ord IS NULL THEN 'kept' WHEN n.ours THEN 'joined' ELSE 'busy' END, l.id
+     SET phone_until = f.phone_until,
+         send_due_at = CASE WHEN f.doubt IS NULL AND (c.phone_until <= now() OR c.send_due_at IS NULL) THEN c.send_due_at
+                            ELSE greatest(now(), f.phone_until) END
+    FROM freed f
+   WHERE c.id = f.id AND c.id = ANY (ARRAY(SELECT id FROM freed))
+  RETURNING c.id, c.send_due_at <= now() AS due)
+SELECT i.ord,
+       CASE WHEN n.ours THEN 'joined'
+            WHEN n.ord IS NULL THEN 'kept'
+            ELSE 'busy' END,
+       l.id
   FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours, min(conversation_id) AS lane FROM named GROUP BY ord) n USING (ord)
-  LEFT JOIN lanes l ON l.id = n.lane AND l.more
+  LEFT JOIN lanes l ON l.id = n.lane AND l.due
  ORDER BY i.ord

@@ -1,5 +1,6 @@
 -- Settles the replies that a dead sender left in sending: their outcome is unknown.
---   sent, failed  the platform said so in a status with the reply's key
+--   sent, failed  the platform said so in a status with the reply's key; the next reply waits until a sent
+--              one is delivered, as in commit_sends
 --   cancelled  a bot's reply that a take-over cancelled meanwhile
 --   unknown    the key is too old to be sent again, and either a status may still name it (until
 --              not_before, see results.STATUS_SECONDS), or the policy is ask; where the platform has
@@ -11,6 +12,9 @@
 -- from the intent. Rows: conversation id. Indexes: reply_claimed, status_key.
 WITH left_over AS MATERIALIZED (
   SELECT r.id, c.id AS conversation_id, l.life, f.*, w.until,
+         CASE WHEN f.arrived OR f.failed THEN NULL
+              WHEN f.said_id <> '' THEN coalesce(c.phone_until, now() + make_interval(secs => r.phone_wait))
+              ELSE c.phone_until END AS phone_until,
          CASE WHEN f.said_id <> '' THEN CASE WHEN f.failed AND NOT f.arrived THEN 'failed' ELSE 'sent' END
               WHEN w.until > now() THEN 'unknown'
               WHEN r.author = 'bot' AND r.sequence <= c.cancelled_through THEN 'cancelled'
@@ -39,7 +43,9 @@ settled AS (
          settled_at = CASE WHEN l.status NOT IN ('pending', 'unknown') THEN now() END
     FROM left_over l
    WHERE r.id = l.id AND r.id = ANY (ARRAY(SELECT id FROM left_over)) AND r.status = 'sending' AND r.claimed_by = %(claim)s
-  RETURNING r.conversation_id, r.status, r.not_before)
-UPDATE conversation c SET send_due_at = CASE WHEN s.status = 'unknown' THEN s.not_before ELSE now() END, last_sent_at = now()
+  RETURNING r.conversation_id, r.status, r.not_before, l.phone_until)
+UPDATE conversation c
+   SET phone_until = s.phone_until, last_sent_at = now(),
+       send_due_at = CASE WHEN s.status = 'unknown' THEN s.not_before ELSE greatest(now(), s.phone_until) END
   FROM settled s WHERE c.id = s.conversation_id AND c.id = ANY (ARRAY(SELECT conversation_id FROM settled))
 RETURNING c.id
