@@ -255,6 +255,7 @@ class Sender:
         elif seconds <= STAY_SECONDS:
             self._mailbox.post_later(seconds, self._resume, [lane])
         else:
+            lane.probe = False  # else it would be tried again at once, and so on until the wait is over
             self._attempts.write(lane, results.result(lane.replies.popleft(), None, "pending", delay=seconds))
 
     # ------------------------------------------------------------ after an attempt

@@ -161,6 +161,18 @@ def test_a_reply_of_a_channel_without_limits_asks_no_stage(
     wait_until(lambda: [reply.status for reply in Reply.objects.filter(conversation=lane)] == ["sent"] * 2, 10, "sent")
 
 
+def test_a_probe_that_must_wait_for_the_platform_is_over(
+    sender: Sender, sends: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Limiter, "blocked", lambda self, request: asked.append(request) or 60.0)
+    monkeypatch.setattr(sender_module, "_paused", lambda channel: True)
+    lane = make_lane(replies="pending")
+    sender.send([lane.pk], probe=True, locked=False)
+    wait_until(lambda: not sender.locks.running(), 10, "the lane is released")
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     "returned",
     [None, True, "ok", {"type": "Sent"}, Sent, Sent(platform_id=None), Sent(platform_id=123), Failed(reason=None),

@@ -255,3 +255,26 @@ def test_a_status_makes_no_lane_due_whose_next_reply_waits_for_something_else(
     assert (due is None) == (ending == "asked")
     assert lane.hear("delivered") == ("joined", None)
     assert (lane.due(), lane.waits_until()) == (due, None)
+
+
+def test_the_probe_of_a_paused_channel_is_a_lane_whose_next_reply_may_start(own_database: str) -> None:
+    now, channel = timezone.now(), make_channel(platform="whatsapp")
+    later = now + dt.timedelta(minutes=1)
+
+    def lane(words: str, **fields: Any) -> int:
+        return make_lane("handled", words, channel=channel, **{"send_due_at": now, **fields}).pk
+
+    def probe() -> list[int]:
+        values = {"channels": [channel.pk], "since": now, "sending": True, "untried": False, "many": 8}
+        return [row[0] for row in runtime.read(sql("find_probe"), values)]
+
+    lane("sent pending", phone_until=later), lane("sending pending"), lane("unknown pending"), lane("sent")
+    in_doubt = lane("sent unknown", send_due_at=later)
+    Reply.objects.filter(conversation=in_doubt, status="unknown").update(not_before=later)
+    assert probe() == []
+    may = lane("cancelled pending", send_due_at=later, next_reply_sequence=1, phone_until=now)
+    Reply.objects.filter(conversation=may, status="pending").update(not_before=later)
+    assert probe() == [may], "a probe goes before its retry time"
+    Reply.objects.filter(conversation=in_doubt, status="unknown").update(not_before=now)
+    Conversation.objects.filter(pk=in_doubt).update(send_due_at=now)
+    assert probe() == [in_doubt]
