@@ -21,6 +21,7 @@ from conversations.desk import actions
 from conversations.models import Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import LANE_LOCKED, as_json
 from conversations.storing.statuses import STATUSES
 from conversations.sweeping import dead_workers
 from tests.kit.desk_scenes import make_channel, make_lane, make_staff, seen
@@ -133,6 +134,28 @@ def test_what_a_reply_becomes_that_no_status_named_in_time(
     assert (lane.due() is None) == (becomes == "unknown"), "staff decide now"
     assert (reply.not_before is None) == (becomes != "pending")
     assert lane.intend(lane.look(2)) is (becomes in results.SETTLED)
+
+
+def test_a_failure_and_the_result_that_it_is_about_never_miss_each_other(sender: psycopg.Connection[Any]) -> None:
+    lane = Lane(sender)
+    first, key = lane.send(1, Sent(platform_id="w1")), lane.reply().key
+    first.ord = 0
+    result = [(sql("lock_ids"), {"ids": [lane.row.pk]}), (sql("commit_sends"), {"items": as_json([first])})]
+    with database.connect("other") as other:
+        with other.transaction():
+            for statement in result:
+                other.execute(*statement)
+            assert lane.hear("failed", key=key) is LANE_LOCKED, "both are lost to each other"
+        assert lane.hear("failed", key=key) == ("joined", lane.row.pk)
+        second, key = lane.send(2, Sent(platform_id="w2")), lane.reply(2).key
+        update = {"ord": 0, "channel_id": lane.channel.id, "platform_id": "w2", "key": str(key), "status": "failed"}
+        with other.transaction():
+            for name in ("lock_status_lanes", "apply_statuses"):
+                found = other.execute(sql(name), {"items": as_json([update])}).fetchall()
+            assert found == [(0, "kept", None)]
+            assert SENDS.write(sender, [second]) == [LANE_LOCKED]
+        lane.write(second)
+    assert [lane.reply(n).status for n in (1, 2)] == ["failed", "failed"]
 
 
 def test_only_a_send_that_nobody_would_recognise_waits_for_a_status(sender: psycopg.Connection[Any]) -> None:

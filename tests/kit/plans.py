@@ -31,6 +31,8 @@ ENOUGH: dict[tuple[str, str], set[str]] = {
     ("move_ids", "conversation_once"): {"channel_id", "chat"},  # likewise
     ("commit_sends", "status_once"): {"channel_id", "platform_id"},  # the few words about one reply
     ("LEFT_OVER", "reply_claimed"): set(),  # a partial index: what is in flight
+    ("lock_status_lanes", "reply_claimed"): set(),  # likewise, for a failure only
+    ("apply_statuses", "reply_claimed"): set(),
 }
 WAITING = {"message_waiting": {"conversation_id"}}  # a partial index: what waits in one lane
 # Read in their order, up to a LIMIT or the first row.

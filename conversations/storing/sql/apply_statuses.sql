@@ -7,7 +7,7 @@
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
 -- items: as in lock_status_lanes. Rows: ord; joined, kept (no such reply yet) or busy (lane locked
 -- elsewhere); and the lane, if it is due now.
--- Indexes: status_once, reply_platform_id, reply_in_doubt_key, reply_sequence_once, conversation
+-- Indexes: status_once, reply_platform_id, reply_in_doubt_key, reply_claimed, reply_sequence_once, conversation
 -- primary key.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json)
@@ -65,7 +65,10 @@ lanes AS (
   RETURNING c.id, c.send_due_at <= now() AS due)
 SELECT i.ord,
        CASE WHEN n.ours THEN 'joined'
-            WHEN n.ord IS NULL THEN 'kept'
+            WHEN n.ord IS NULL AND NOT EXISTS (
+                 -- Its result may be written just now, by a transaction that does not see this failure.
+                 SELECT FROM reply r WHERE i.status = 'failed' AND r.status = 'sending' AND r.channel_id = i.channel_id AND r.key = i.key
+                    AND r.conversation_id <> ALL (string_to_array(current_setting('app.locked'), ',')::bigint[]) OFFSET 0) THEN 'kept'
             ELSE 'busy' END,
        l.id
   FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours, min(conversation_id) AS lane FROM named GROUP BY ord) n USING (ord)
