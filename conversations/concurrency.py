@@ -1,7 +1,9 @@
-"""Threads of the core: vital ones, batching ones, timed calls, answers that are kept for a while."""
+"""Threads of the core: vital ones, batching ones, timed calls, answers kept for a while, shared slots."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import heapq
 import itertools
@@ -9,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, ParamSpec, TypeVar
 
 import structlog
@@ -197,3 +199,40 @@ class Fresh(Generic[Answer]):
         finally:
             self._asking.release()
         return self._last
+
+
+class Shares:
+    """Slots that owners share, for all threads of a process: ``limit`` in all, at most ``each`` of one owner.
+
+    Without ``each``, no owner gets more than it leaves free: alone half, two a third each.
+    """
+
+    def __init__(self, limit: int, each: int | None = None) -> None:
+        self._limit, self._each = limit, each
+        self._changed = threading.Condition()
+        self._taken: collections.Counter[Hashable] = collections.Counter()
+
+    @contextlib.contextmanager
+    def take(self, owner: Hashable, count: int = 1, seconds: float = 0.0) -> Iterator[bool]:
+        """Take ``count`` slots for the length of a ``with``; its value is False if they did not become free.
+
+        Waits for them for at most ``seconds``. More than half of the limit counts as half.
+        """
+        with self._changed:
+            taken = self._changed.wait_for(lambda: self._fits(owner, count), seconds)
+            if taken:
+                self._taken[owner] += count
+        try:
+            yield taken
+        finally:
+            if taken:
+                with self._changed:
+                    self._taken[owner] -= count
+                    if not self._taken[owner]:
+                        del self._taken[owner]
+                    self._changed.notify_all()
+
+    def _fits(self, owner: Hashable, count: int) -> bool:
+        free = self._limit - self._taken.total()
+        most = free if self._each is None else min(free, self._each)
+        return self._taken[owner] + min(count, self._limit // 2) <= most

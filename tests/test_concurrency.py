@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from conversations import concurrency
-from conversations.concurrency import Fresh, Stage, Timer
+from conversations.concurrency import Fresh, Shares, Stage, Timer
 from tests.kit.stack import ROOT, wait_until
 
 # ---------------------------------------------------------------- vital threads
@@ -217,3 +218,32 @@ def test_a_change_comes_after_an_answer_that_is_on_its_way() -> None:
     asking.join(5)
     changing.join(5)
     assert fresh() == ["read", "changed"]
+
+
+# ---------------------------------------------------------------- shared slots
+
+
+def test_an_owner_gets_no_more_than_it_leaves_free_and_waits_for_the_rest() -> None:
+    shares, got = Shares(8), threading.Event()
+
+    def wait() -> None:
+        with shares.take("a", seconds=20) as taken:
+            assert taken
+            got.set()
+
+    with contextlib.ExitStack() as stack:
+        for owner, most in (("a", 4), ("b", 2), ("c", 1), ("d", 1)):
+            assert [stack.enter_context(shares.take(owner)) for _ in range(most + 1)] == [True] * most + [False]
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not got.is_set()
+    waiting.join(20)
+    assert got.is_set()
+    with shares.take("a", 100) as all_of_them, shares.take("b", 1) as more:
+        assert (all_of_them, more) == (True, False)
+
+
+def test_an_owner_may_be_limited_by_a_number_of_its_own() -> None:
+    shares = Shares(8, each=1)
+    with shares.take("a") as first, shares.take("a") as second, shares.take("b") as others:
+        assert (first, second, others) == (True, False, True)
