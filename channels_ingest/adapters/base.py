@@ -179,11 +179,11 @@ class Adapter(abc.ABC):
         """Return for how many seconds the platform recognises a repeated key; 0 without keys."""
         return self.key_life_seconds
 
-    def upload(self, channel: ChannelConfig, file: Attachment, content: bytes) -> Uploading | None:
+    def upload(self, channel: ChannelConfig, file: Attachment, content: BinaryIO) -> Uploading | None:
         """Upload a file and return its id; None if ``send`` does it, with ``reply.content``.
 
-        It is called only where ``keeps_files_seconds`` is set. Nothing is sent by it: any failure may be
-        tried again.
+        It is called only where ``keeps_files_seconds`` is set. ``content`` is the open file, to be read in
+        pieces. Nothing is sent by it: any failure may be tried again.
         """
         return None
 

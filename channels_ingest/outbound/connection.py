@@ -18,7 +18,7 @@ import functools
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -92,10 +92,17 @@ class Pool:
         # The newest last; a full deque drops the oldest, which closes itself.
         self._idle: collections.deque[_Connection] = collections.deque(maxlen=POOL_CONNECTIONS)
 
-    def ask(self, request: bytes, watch: Watch, connect_seconds: float, into: File | None = None) -> Answered:
-        """Write ``request`` once and read its answer, until ``watch`` cuts the connection.
+    def ask(
+        self,
+        request: bytes,
+        watch: Watch,
+        connect_seconds: float,
+        into: File | None = None,
+        rest: Iterable[bytes] = (),
+    ) -> Answered:
+        """Write ``request`` and then ``rest`` once, and read the answer, until ``watch`` cuts the connection.
 
-        ``into`` takes the body of a success.
+        ``into`` takes the body of a success. What ``rest`` raises passes through.
         The look-up of the name, to connect, and the TLS handshake may take ``connect_seconds``
         each, and no longer than ``watch``. Raises ``NotConnected``
         if nothing was written; ``ProtocolError``, or ``TimeoutError`` after a cut, if the request
@@ -104,7 +111,7 @@ class Pool:
         connection = self._reusable() or self._connect(watch, connect_seconds)
         keep = False
         try:
-            answered, keep = connection.ask(request, watch, into)
+            answered, keep = connection.ask(request, watch, into, rest)
         finally:
             if not keep:
                 connection.close()
@@ -198,7 +205,9 @@ class _Connection:
             pass
         return False
 
-    def ask(self, request: bytes, watch: Watch, into: File | None = None) -> tuple[Answered, bool]:
+    def ask(
+        self, request: bytes, watch: Watch, into: File | None = None, rest: Iterable[bytes] = ()
+    ) -> tuple[Answered, bool]:
         """Return the answer, and whether the connection can serve another call.
 
         A status that was read is an answer, even if reading failed later. Raises ``ProtocolError``
@@ -210,6 +219,8 @@ class _Connection:
         try:
             with contextlib.suppress(BrokenPipeError):  # a server may refuse before it read it all
                 self._socket.sendall(request)
+                for piece in rest:
+                    self._socket.sendall(piece)
             stream_ended = self._read(reader)
             no_error = True
         except (OSError, HttpParserError, HttpParserUpgrade, ProtocolError):

@@ -16,7 +16,7 @@ import re
 import secrets
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from django.conf import settings
@@ -53,6 +53,8 @@ RETRY_AFTER_SECONDS = 5.0
 # Longest time of a download, in seconds. Larger: a slow server holds a thread for longer. Smaller: large
 # files over slow links never come.
 DOWNLOAD_SECONDS = 120.0
+# Bytes of a file that are read and sent at once. Larger: more memory for each upload. Smaller: more calls.
+PIECE_BYTES = 64 * 1024
 NO_HEADERS: Mapping[str, str] = {}
 # Statuses that mean the whole channel (its token, its URL) rather than this reply.
 CHANNEL_STATUSES = frozenset({401, 403, 404, 405, 410})
@@ -84,12 +86,42 @@ class RequestRefused(Exception):
     """The request cannot be written as HTTP."""
 
 
+class NotRead(Exception):
+    """A file could not be read to its end: the server got a request that is not whole, and takes none."""
+
+
+class Form:
+    """The body of a form with one file, which is read from its start while it is sent."""
+
+    def __init__(self, head: bytes, file: BinaryIO, tail: bytes) -> None:
+        self._head, self._file, self._tail = head, file, tail
+        self._size = file.seek(0, os.SEEK_END)
+
+    def __len__(self) -> int:
+        return len(self._head) + self._size + len(self._tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the body in pieces. Raises ``NotRead``."""
+        yield self._head
+        left = self._size
+        try:
+            self._file.seek(0)
+            while left and (piece := self._file.read(min(left, PIECE_BYTES))):
+                yield piece
+                left -= len(piece)
+        except Exception as error:  # whatever a storage raises
+            raise NotRead from error
+        if left:
+            raise NotRead
+        yield self._tail
+
+
 def call(
     method: str,
     url: str,
     *,
     headers: Mapping[str, str],
-    body: bytes = b"",
+    body: bytes | Form = b"",
     allow_private: bool | None = None,
     read_timeout: float = 30.0,
     into: File | None = None,
@@ -104,14 +136,17 @@ def call(
     watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
     try:
         target = _check_url(url, private, allowed_ports())
-        request = _request(method, target, headers, body)
-        return _pool(target.secure, target.host, target.port, private).ask(request, watch, CONNECT_SECONDS, into)
+        request, rest = _request(method, target, headers, body), body if isinstance(body, Form) else ()
+        pool = _pool(target.secure, target.host, target.port, private)
+        return pool.ask(request, watch, CONNECT_SECONDS, into, rest)
     except AddressRefused as error:
         raise CallFailed(Rejected(reason=str(error), scope=Scope.CHANNEL)) from None
     except RequestRefused as error:
         raise CallFailed(Rejected(reason=str(error))) from None
     except NotConnected as error:
         raise CallFailed(Failed(reason=f"no connection: {type(error.__cause__).__name__}")) from None
+    except NotRead:
+        raise CallFailed(Failed(reason="its file could not be read")) from None
     except (ProtocolError, TimeoutError) as error:
         raise CallFailed(Unknown(reason=f"no answer: {type(error).__name__}")) from None
     finally:
@@ -142,14 +177,14 @@ def download(
     return ending if isinstance(ending, Deferred) else Failed(reason=f"HTTP {answered.status}")
 
 
-def form(fields: Mapping[str, str], name: str, file: Attachment, content: bytes) -> tuple[dict[str, str], bytes]:
+def form(fields: Mapping[str, str], name: str, file: Attachment, content: BinaryIO) -> tuple[dict[str, str], Form]:
     """Return headers and body of a form with one file (multipart/form-data) in the field ``name``."""
     boundary = secrets.token_hex(16)
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
     texts = "".join(f'{head}{field}"\r\n\r\n{value}\r\n' for field, value in fields.items())
     file_name = urllib.parse.quote(file.name or name, safe=" !#$&()+,;=@[]{}~'")  # no quote, no line end
     about = f'{head}{name}"; filename="{file_name}"\r\nContent-Type: {file.mime_type}\r\n\r\n'
-    body = b"".join((texts.encode(), about.encode(), content, f"\r\n--{boundary}--\r\n".encode()))
+    body = Form((texts + about).encode(), content, f"\r\n--{boundary}--\r\n".encode())
     return {"content-type": f"multipart/form-data; boundary={boundary}"}, body
 
 
@@ -194,8 +229,8 @@ def _seconds_until(http_date: str, answered: Answered) -> float:
 # ---------------------------------------------------------------- the wire
 
 
-def _request(method: str, target: Target, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return head and body in one piece. Raises ``RequestRefused`` if HTTP cannot carry them."""
+def _request(method: str, target: Target, headers: Mapping[str, str], body: bytes | Form) -> bytes:
+    """Return the head, with the body unless it is a form. Raises ``RequestRefused`` if HTTP cannot carry them."""
     if not METHOD.fullmatch(method):
         raise RequestRefused("a method that cannot be sent")
     fields = {"host": target.authority, "accept-encoding": "identity", "user-agent": "webhook-bot/1"}
@@ -210,7 +245,7 @@ def _request(method: str, target: Target, headers: Mapping[str, str], body: byte
             raise RequestRefused("a header that cannot be sent")
         lines.append(f"{name}: {value}")
     try:
-        return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + (b"" if isinstance(body, Form) else body)
     except UnicodeEncodeError:
         raise RequestRefused("a header that cannot be sent") from None
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import threading
+import uuid
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 
 from conversations import turns
+from conversations.concurrency import Shares
 from conversations.contracts import (
     Attachment,
     ChannelConfig,
     Deferred,
     Failed,
+    FilledTemplate,
     OutboundReply,
     Outcome,
     Rejected,
@@ -23,7 +29,7 @@ from conversations.contracts import (
     Uploaded,
 )
 from conversations.errors import WrongFile
-from conversations.media import outgoing
+from conversations.media import adding, files, outgoing
 from conversations.models import Media
 from tests.kit.entries import make_channel
 from tests.kit.stored_files import OGG, PNG, content, put
@@ -38,21 +44,28 @@ class Platform:
 
     def __init__(self, upload: Any = None, ends: Callable[[OutboundReply], Outcome] = lambda reply: Sent()) -> None:
         self._upload, self._ends = upload, ends
+        self.meanwhile: list[Callable[[], object]] = []  # happens during the next upload
         self.uploads: list[tuple[str, str, bytes]] = []
         self.sent: list[tuple[str, bytes]] = []
 
-    def upload(self, channel: Any, file: Attachment, content: bytes) -> Any:
-        self.uploads.append((file.name, file.mime_type, content))
+    def upload(self, channel: Any, file: Attachment, content: BinaryIO) -> Any:
+        self.uploads.append((file.name, file.mime_type, content.read()))
+        while self.meanwhile:
+            self.meanwhile.pop()()
         return self._upload
 
     def send(self, channel: Any, reply: OutboundReply) -> Outcome:
-        self.sent.append((reply.body.media.file_id if reply.body.media else "", reply.content))
+        media = reply.body.template.media if reply.body.template else reply.body.media
+        content = reply.content.read() if reply.content and not reply.content.seek(0) else b""
+        self.sent.append((media.file_id if media else "", content))
         return self._ends(reply)
 
 
-def send(platform: Platform, channel: ChannelConfig, row: Media | str, **media: Any) -> Any:
+def send(platform: Platform, channel: ChannelConfig, row: Media | str, *, template: bool = False, **media: Any) -> Any:
     file = Attachment(kind="image", media=str(getattr(row, "pk", row)), **media)
-    reply = OutboundReply(key="k", chat="c", user="u", address={}, body=ReplyBody(media=file))
+    filled = FilledTemplate(name="t", language="de", media=file)
+    body = ReplyBody(text="Look", template=filled) if template else ReplyBody(media=file)
+    reply = OutboundReply(key="k", chat="c", user="u", address={}, body=body)
     return outgoing.send(platform, channel, reply)  # type: ignore[arg-type]
 
 
@@ -88,6 +101,44 @@ def test_an_id_that_is_over_or_refused_is_uploaded_again() -> None:
     for _ in range(2):
         send(platform, channel, row)
     assert len(platform.uploads) == 4
+
+
+def test_one_call_brings_a_file_and_the_others_wait_for_its_id() -> None:
+    channel = make_channel()
+    row, platform = put(channel.id), Platform(Uploaded(file_id="900"))
+    others = [threading.Thread(target=send, args=(platform, channel, row)) for _ in range(3)]
+    platform.meanwhile = [other.start for other in others]
+    assert send(platform, channel, row) == Sent()
+    for other in others:
+        other.join(20)
+    assert (len(platform.uploads), platform.sent) == (1, [("900", b"")] * 4)
+
+
+def test_a_file_waits_while_another_call_brings_it_and_while_its_channels_files_fill_the_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = Shares(2 * len(PNG))
+    monkeypatch.setattr(outgoing, "_bytes", lambda: room)
+    monkeypatch.setattr(outgoing, "WAIT_SECONDS", 0.0)
+    one, other = make_channel(), make_channel()
+    same, another = put(one.id), put(one.id)
+    platform, second = Platform(Uploaded(file_id="900")), Platform(Uploaded(file_id="901"))
+    tries = [(one, same), (one, another), (other, another)]
+    endings: list[Any] = []
+    platform.meanwhile = [lambda: endings.extend(send(second, *each) for each in tries)]
+    assert send(platform, one, same) == Sent()
+    assert endings == [outgoing.BUSY, outgoing.BUSY, Sent()]
+    assert [send(second, *each) for each in tries] == [Sent()] * 3
+    assert (len(second.uploads), second.sent) == (2, [("901", b""), ("900", b""), ("901", b""), ("901", b"")])
+
+
+def test_the_file_in_a_templates_header_is_brought_to_the_platform_too() -> None:
+    channel = make_channel()
+    row, platform = put(channel.id), Platform(Uploaded(file_id="900"))
+    for _ in range(2):
+        assert send(platform, channel, row, template=True) == Sent()
+    assert (len(platform.uploads), platform.sent) == (1, [("900", b"")] * 2)
+    assert send(platform, channel, "nonsense", template=True) == Rejected(reason="its file is not there")
 
 
 ENDINGS: list[tuple[Any, Any]] = [
@@ -137,23 +188,65 @@ def test_a_platform_that_fetches_files_by_itself_gets_no_bytes() -> None:
 # ---------------------------------------------------------------- what a bot sends
 
 
-def test_a_bot_attaches_bytes_which_a_repeated_turn_keeps_once(settings: Any) -> None:
-    channel = make_channel()
-    message = turns.Incoming(id=7, sequence=1, kind="message")
-    task = turns.Task(
-        conversation_id=3, channel_id=channel.id, bot="b", message=message, contact=turns.Person(), state={}
-    )
+def task(channel: ChannelConfig, number: int) -> turns.Task:
+    message = turns.Incoming(id=number, sequence=1, kind="message")
+    return turns.Task(conversation_id=number, channel_id=channel.id, bot="b", message=message,
+                      contact=turns.Person(), state={})  # fmt: skip
+
+
+def test_what_a_bot_sends_to_many_is_kept_and_uploaded_once(settings: Any) -> None:
+    channel, other = make_channel(), make_channel()
 
     def bot(turn: turns.Turn) -> None:
         turn.reply("yours", media=turn.attach(PNG, "plan.png"))
         turn.reply(media=turn.attach(OGG, kind="voice"))
 
-    outputs = [turns.run(bot, task) for _ in range(2)]
-    assert outputs[0] == outputs[1]
-    assert [reply.media.kind for reply in outputs[0].replies if reply.media] == ["image", "voice"]
+    outputs = [turns.run(bot, task(channel, number)) for number in (3, 3, 4)]  # a turn that runs twice, and another one
+    assert outputs[0] == outputs[1] == outputs[2]
+    files_of = [reply.media for reply in outputs[0].replies if reply.media]
+    assert [file.kind for file in files_of] == ["image", "voice"]
     rows = Media.objects.order_by("size")
     assert [(row.conversation_id, row.status, content(row)) for row in rows] == [(3, "stored", PNG), (3, "stored", OGG)]
+    platform = Platform(Uploaded(file_id="900"))
+    for _ in outputs:
+        send(platform, channel, files_of[0].media)
+    assert (len(platform.uploads), len(platform.sent)) == (1, 3)
+    turns.run(bot, task(other, 5))
+    turns.Turn(task(channel, 6)).attach(PNG, "plan.png", kind="file")  # platforms have other ids for other kinds
+    assert Media.objects.count() == 5
     settings.MEDIA_MAX_BYTES = 10
     for body in (b"MZ\0", b"", bytes(11)):
         with pytest.raises(WrongFile):
-            turns.Turn(task).attach(body)
+            turns.Turn(task(channel, 3)).attach(body)
+
+
+LONG_AGO, LATELY = "2026-01-01T00:00:00Z", "2030-01-01T00:00:00Z"
+KEPT = [  # what the row says; whether the file is written again
+    ({"status": "stored", "created_at": LONG_AGO}, False),
+    ({"status": "deleted", "created_at": LATELY}, True),
+    ({"status": "refused", "created_at": LONG_AGO}, True),  # whoever wrote it was killed
+    ({"status": "refused", "created_at": LATELY}, False),  # somebody writes it now
+]
+
+
+@pytest.mark.parametrize(("row", "again"), KEPT)
+def test_the_same_content_is_written_by_one_and_kept_from_its_last_use(
+    row: dict[str, Any], again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel, id = make_channel(), uuid.uuid4()
+
+    def add() -> Media:
+        told = adding.add(io.BytesIO(PNG), channel.id, "plan.png", id=id)
+        return Media.objects.get(pk=told.media)
+
+    first = add()
+    files.delete(files.Kept(id, channel.id, 0))
+    Media.objects.update(**row)
+    finish = [lambda: Media.objects.update(status="stored")]
+    monkeypatch.setattr(adding, "time", SimpleNamespace(sleep=lambda seconds: finish.pop()()))
+    second = add()
+    assert (second.status, second.attempts) == ("stored", int(again))
+    assert second.created_at >= first.created_at
+    assert len(finish) == (row != KEPT[3][0])
+    if again:
+        assert content(second) == PNG

@@ -9,7 +9,7 @@ such a body leaves that open.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -72,7 +72,7 @@ def call(
 
 
 def post_file(
-    channel: ChannelConfig, path: str, fields: Mapping[str, str], file: Attachment, content: bytes
+    channel: ChannelConfig, path: str, fields: Mapping[str, str], file: Attachment, content: BinaryIO
 ) -> http.Answered:
     """Post a form with a file, with the channel's token. Raises ``CallFailed``."""
     headers, body = http.form(fields, "file", file, content)

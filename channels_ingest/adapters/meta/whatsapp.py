@@ -129,7 +129,7 @@ class WhatsApp(MetaPlatform):
     def caption_room(self, media: Attachment) -> int:
         return self.caption_size if MEDIA.get(media.kind, "document") in WITH_CAPTION else 0
 
-    def upload(self, channel: ChannelConfig, file: Attachment, content: bytes) -> Uploading:
+    def upload(self, channel: ChannelConfig, file: Attachment, content: BinaryIO) -> Uploading:
         """Post the file. A voice note says that it is Opus: Meta takes no other."""
         number = str(channel.options.get("phone_number_id") or "")
         opus = file.kind == "voice" and file.mime_type == "audio/ogg"

@@ -129,7 +129,7 @@ class Telegram(Adapter):
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
         """Call one method of the Bot API. A chat id below 0 is a group, with a limit of its own."""
-        file = reply.body.media if reply.content else None
+        file = reply.body.media if reply.content is not None else None
         try:
             method, payload = _request(channel, reply)
             answered = api.call(channel, method, payload, self.read_timeout_seconds, file, reply.content)
@@ -212,7 +212,7 @@ def _request(channel: ChannelConfig, reply: OutboundReply) -> tuple[str, dict[st
     if body.invoice:
         method, content = payments.request(channel, body.invoice, address)
     elif body.media:
-        attached = {"file_id": api.ATTACHED} if reply.content else {}
+        attached = {"file_id": api.ATTACHED} if reply.content is not None else {}
         method, content = _media(msgspec.structs.replace(body.media, **attached), body)
     else:
         method, content = "sendMessage", _marked(body, "text", "entities")

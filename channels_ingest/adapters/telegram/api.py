@@ -58,16 +58,16 @@ def call(
     payload: Json,
     read_timeout: float,
     file: Attachment | None = None,
-    content: bytes = b"",
+    content: BinaryIO | None = None,
 ) -> http.Answered:
     """Call a method of the Bot API, at ``api_base`` if the channel has one.
 
-    With a ``file``, whose parameter is ``ATTACHED``, the request is a form that brings it along.
+    With a ``file``, whose parameter is ``ATTACHED``, the request is a form that brings its ``content`` along.
     """
     url = f"{_base(channel)}/bot{channel.credentials.get('token', '')}/{method}"
-    if file is None:
-        headers, body = {"content-type": "application/json"}, msgspec.json.encode(payload)
-        return http.call("POST", url, headers=headers, body=body, read_timeout=read_timeout)
+    if file is None or content is None:
+        headers, encoded = {"content-type": "application/json"}, msgspec.json.encode(payload)
+        return http.call("POST", url, headers=headers, body=encoded, read_timeout=read_timeout)
     fields = {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
         for name, value in payload.items()
