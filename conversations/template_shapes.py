@@ -149,7 +149,7 @@ def _faults(value: Any, slot: Slot) -> Iterator[str]:
 
 def _has_source(media: Attachment) -> bool:
     """Return True if an attachment says where its file, or the place, is."""
-    return bool(media.url or media.file_id) or None not in (media.latitude, media.longitude)
+    return bool(media.url or media.file_id or media.media) or None not in (media.latitude, media.longitude)
 
 
 def _media(value: Any, kind: str) -> Attachment:

@@ -12,6 +12,7 @@ from conversations.errors import BadOutput
 from conversations.template_shapes import Template, TemplateButton, TemplateShape, fill, slots
 
 PICTURE = Attachment(kind="image", file_id="900100")
+OURS = Attachment(kind="image", media="2b1f0c9e-0000-4000-8000-000000000001")
 OFFICE = Attachment(kind="location", latitude=1.5, longitude=2.5, name="Office")
 LINK = TemplateButton(kind="url", text="Track", leads="https://shop.example/{{1}}", takes=True, must=True)
 YES = TemplateButton(kind="quick_reply", text="Yes", takes=True, room=5)
@@ -64,6 +65,7 @@ FILLED: list[tuple[TemplateShape, Any, str, FilledTemplate]] = [
         "Look, Ada",
         filled(media=Attachment(kind="image", url="https://e.org/i.png"), body=(("", "Ada"),)),
     ),
+    (PHOTO, {"header": OURS, "1": "Ada"}, "Look, Ada", filled(media=OURS, body=(("", "Ada"),))),
     (PLACE, {"header": OFFICE}, "Here", filled(media=OFFICE)),
     (
         TemplateShape(body="".join(f"{{{{{n}}}}}." for n in range(10, 0, -1))),

@@ -188,8 +188,8 @@ def has_file(lane: Conversation, file: Media) -> bool:
     """Return True if a file is one of this lane, or was sent there by a reply."""
     if file.conversation_id == lane.pk:
         return True
-    replies = Reply.objects.filter(conversation=lane, body__media__media=str(file.pk))
-    return file.channel.tenant_id == lane.channel.tenant_id and replies.exists()
+    named = Q(body__media__media=str(file.pk)) | Q(body__template__media__media=str(file.pk))
+    return file.channel.tenant_id == lane.channel.tenant_id and Reply.objects.filter(named, conversation=lane).exists()
 
 
 def _add_files(lane: Conversation, blocks: Iterable[Block]) -> None:
@@ -198,7 +198,9 @@ def _add_files(lane: Conversation, blocks: Iterable[Block]) -> None:
     for block in blocks:
         if block.message is not None:
             told.append((block.message, (block.message.payload or {}).get("attachments") or []))
-        told += [(reply, [reply.body["media"]] if reply.body.get("media") else []) for reply in block.replies]
+        for reply in block.replies:
+            media = (reply.body.get("template") or reply.body).get("media")
+            told.append((reply, [media] if media else []))
     ids = [id for _, attachments in told for file in attachments if (id := read_id(file.get("media")))]
     rows = Media.objects.filter(pk__in=ids, channel__tenant=lane.channel.tenant_id) if ids else ()
     kept = {str(row.pk): row for row in rows}

@@ -109,6 +109,15 @@ def test_the_timeline_shows_each_file_as_it_is_and_says_why_it_is_not_there(
     assert "<b>a</b>" not in content
 
 
+def test_the_picture_of_a_template_is_shown_where_it_was_sent(anna_of_shop: Client, shop: Scene) -> None:
+    file = put(shop.channel.pk)
+    sent = {"name": "t", "language": "de", "media": {"kind": "image", "media": str(file.pk)}}
+    Reply.objects.filter(pk=shop.reply.pk).update(body={"text": "Look", "template": sent})
+    page = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
+    assert address(shop.lane, file) in anna_of_shop.get(page).content.decode()
+    assert anna_of_shop.get(address(shop.lane, file)).content == PNG
+
+
 def test_the_live_page_changes_when_a_file_has_come(anna_of_shop: Client, shop: Scene) -> None:
     live = reverse("admin:conversations_conversation_live", args=[shop.lane.pk])
     cursor = anna_of_shop.get(live).json()["cursor"]
