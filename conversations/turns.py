@@ -176,13 +176,13 @@ class Turn:
     def attach(self, content: bytes, name: str = "", *, kind: str = "") -> Attachment:
         """Keep a file and return it for ``reply(media=...)``. ``kind``: by default what its content is.
 
-        A turn that is tried again keeps the same content once. Raises ``WrongFile`` for one that is
-        empty, a program, or over ``MEDIA_MAX_BYTES``. It waits for the storage: in an async bot, call it
-        by ``sync_to_async``.
+        A channel keeps the same content under the same name once, whoever gets it, and the platform gets it
+        once. Raises ``WrongFile`` for one that is empty, a program, or over ``MEDIA_MAX_BYTES``. It waits for
+        the storage: in an async bot, call it by ``sync_to_async``.
         """
         if len(content) > settings.MEDIA_MAX_BYTES:
             raise WrongFile(f"it is larger than {settings.MEDIA_MAX_BYTES >> 20} MB")
-        id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.message.id}:{name}:{hashlib.sha256(content).hexdigest()}")
+        id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.channel_id}:{kind}:{name}:{hashlib.sha256(content).hexdigest()}")
         about: dict[str, Any] = {"id": id, "conversation_id": self.conversation_id}
         return adding.add(io.BytesIO(content), self.channel_id, name, kind=kind, **about)
 
