@@ -61,9 +61,9 @@ def send(conversation_ids: list[int], probe: bool = False) -> None:
 
 
 @shared_task(name="conversations.checkout")
-def checkout(identity: str) -> None:
+def checkout(identity: str, tenant_id: int) -> None:
     """Ask the bot whether a payment may go on, and answer its platform, on a thread of its own."""
-    checkouts.answer(identity, lifecycle.current().make_handler().overdue.set)
+    checkouts.answer(identity, tenant_id, lifecycle.current().make_handler().overdue.set)
 
 
 @shared_task(name="conversations.maintain", ignore_result=False, acks_late=False)

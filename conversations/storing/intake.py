@@ -168,7 +168,7 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
             _, lane, tenant_id = ticket.result
             lanes.setdefault(tenant_id, []).append(lane)
             if ticket.item.row.kind == Kind.CHECKOUT:
-                wake.checkout(ticket.item.row.identity)
+                wake.checkout(ticket.item.row.identity, tenant_id)
             if (ticket.item.row.payload or {}).get("attachments"):
                 channels.setdefault(tenant_id, []).append(ticket.item.row.channel_id)
             log_lines.append({"conversation": lane, "trace": ticket.item.row.identity[:16]})

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
+import structlog
 from amqp.exceptions import AMQPError
 from celery import current_app
 from kombu import Connection, Producer
@@ -20,6 +21,8 @@ from kombu.exceptions import KombuError
 from conversations import runtime
 from conversations.contracts import Work
 from conversations.waking.queues import CHECKOUTS, MAINTENANCE, probe_queue
+
+log = structlog.get_logger(__name__)
 
 # Longest wait, in seconds, for the broker to connect or to answer. Longer: while the broker is
 # slow, hints pile up; shorter: a short stall counts as a failure.
@@ -62,15 +65,17 @@ class Broker:
 _broker = runtime.kept(Broker)
 
 
-def publish(task: str, queue: str, *args: Any, most: int, **options: Any) -> None:
-    """Publish a task, unless ``most`` wait in its queue. Raises ``AWAY``.
+def publish(task: str, queue: str, *args: Any, most: int, **options: Any) -> bool:
+    """Publish a task. Return False if ``most`` wait in its queue already. Raises ``AWAY``.
 
     By the default exchange: a named one drops messages silently after FLUSHALL.
     """
     with _broker().use() as producer:
-        if _length(producer, queue) < most:
-            options = {"ignore_result": True, **options}
-            current_app.send_task(task, args, producer=producer, queue=queue, retry=False, **options)
+        if _length(producer, queue) >= most:
+            return False
+        options = {"ignore_result": True, **options}
+        current_app.send_task(task, args, producer=producer, queue=queue, retry=False, **options)
+        return True
 
 
 def probe(kind: Work, conversation_ids: Sequence[int]) -> None:
@@ -78,9 +83,10 @@ def probe(kind: Work, conversation_ids: Sequence[int]) -> None:
     publish(f"conversations.{kind}", probe_queue(kind), list(conversation_ids), True, most=PROBES)
 
 
-def checkout(identity: str) -> None:
+def checkout(identity: str, tenant_id: int) -> None:
     """Publish a task that answers a checkout, unless many wait already."""
-    publish("conversations.checkout", CHECKOUTS, identity, most=WAITING_CHECKOUTS)
+    if not publish("conversations.checkout", CHECKOUTS, identity, tenant_id, most=WAITING_CHECKOUTS):
+        log.error("checkout not answered", tenant=tenant_id, error="too many wait for a worker")
 
 
 def maintain() -> None:

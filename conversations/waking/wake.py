@@ -47,9 +47,9 @@ def fetch(channel_ids: Sequence[int], tenant_id: int) -> None:
     _waker().put(FETCH, channel_ids, tenant_id)
 
 
-def checkout(identity: str) -> None:
+def checkout(identity: str, tenant_id: int) -> None:
     """Have a worker answer a checkout, beside its lane. ``identity``: its message's, in hexadecimal."""
-    runtime.timer().call_later(0.0, functools.partial(publisher.checkout, identity))
+    runtime.timer().call_later(0.0, functools.partial(publisher.checkout, identity, tenant_id))
 
 
 class Waker:

@@ -23,6 +23,7 @@ from conversations.contracts import Work
 from conversations.delivering.limiter import Limiter
 from conversations.delivering.sender import Sender
 from conversations.errors import CoreError
+from conversations.handling import checkouts
 from conversations.handling.handler import Handler
 from conversations.lanes import lock
 from conversations.postgres import database
@@ -155,11 +156,12 @@ class Process:
                 log.warning("row not removed", error=type(error).__name__)
 
     def stop(self) -> None:
-        """Take no new work, let running turns and calls finish and commit, then delete the row."""
+        """Take no new work, let turns, calls and checkouts finish and commit, then delete the row."""
         end = time.monotonic() + GRACE_SECONDS
         for engine in (self.sender, self.handler):
             if engine is not None:
                 engine.stop(max(0.0, end - time.monotonic()))
+        checkouts.finish(max(0.0, end - time.monotonic()))
         self.leave()
         self.writer.stop(2.0)
 

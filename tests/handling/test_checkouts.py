@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 
 from conversations import turns
+from conversations.concurrency import Shares
 from conversations.handling import checkouts
-from conversations.handling.checkouts import REFUSED, Asked
+from conversations.handling.checkouts import BUSY, REFUSED, Asked
+from conversations.workers.process import Process
 from tests.kit.stack import wait_until
 
 DATA = {"pre_checkout_query_id": "pq1", "currency": "EUR", "amount": 1990, "order_info": {"name": "Ada"}}
@@ -29,7 +33,7 @@ class Shop:
         self.function: Callable[[turns.Checkout], Any] | None = None
         self.told: list[tuple[Any, str]] = []
         self.replaced = threading.Event()
-        self.channel: Any = SimpleNamespace(id=1, bot="shop", platform="fake", active=True)
+        self.channel: Any = SimpleNamespace(id=1, tenant_id=1, bot="shop", platform="fake", active=True)
 
     def answer_checkout(self, channel: Any, data: Any, refusal: str) -> bool:
         self.told.append((data, refusal))
@@ -108,7 +112,7 @@ def test_a_function_that_is_too_slow_refuses_in_time_and_one_that_hangs_costs_it
     go_on.clear()
     settings.TURN_SECONDS = 0.1
     shop.decide(asked(age=checkouts.DECIDE_SECONDS))
-    assert shop.replaced.is_set()
+    assert shop.replaced.wait(20)
     go_on.set()
 
 
@@ -122,6 +126,43 @@ def test_what_nobody_waits_for_is_not_answered(shop: Shop, monkeypatch: pytest.M
     assert shop.decide(asked()) == [], "a copy of production tells nobody"
 
 
+def test_when_no_slot_is_free_the_next_person_is_refused_in_words_and_other_tenants_are_asked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = Shares(checkouts.AT_ONCE)
+    monkeypatch.setattr(checkouts, "_asking", lambda: shares)
+    shop.function = lambda _: True
+    with contextlib.ExitStack() as stack, structlog.testing.capture_logs() as logged:
+        for _ in range(checkouts.AT_ONCE // 2):
+            assert stack.enter_context(shares.take(1))
+        assert shop.decide(asked()) == [(DATA, BUSY)]
+        assert {"tenant": 1, "log_level": "error"}.items() <= logged[0].items()
+        shop.channel.tenant_id = 2
+        assert shop.decide(asked())[1:] == [(DATA, "")]
+    shop.channel.tenant_id = 1
+    assert shop.decide(asked())[2:] == [(DATA, "")]
+
+
+def test_a_process_that_stops_answers_the_checkouts_that_it_has_before_it_leaves(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    shop.function = lambda _: go_on.wait(20)
+    row = [getattr(asked(), name) for name in Asked.__struct_fields__]
+    monkeypatch.setattr(checkouts.runtime, "read", lambda *_: [row])
+    told_before: list[Any] = []
+    process: Any = SimpleNamespace(
+        sender=None,
+        handler=SimpleNamespace(stop=lambda seconds: go_on.set()),
+        leave=lambda: told_before.extend(shop.told),
+        writer=SimpleNamespace(stop=lambda seconds: None),
+    )
+    for _ in range(3):
+        checkouts.answer("00ff", 1, shop.replaced.set)
+    Process.stop(process)
+    assert told_before == [(DATA, "")] * 3
+
+
 def test_checkouts_over_the_limit_and_those_of_a_sick_database_are_dropped(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +173,11 @@ def test_checkouts_over_the_limit_and_those_of_a_sick_database_are_dropped(
         raise OSError
 
     monkeypatch.setattr(checkouts.runtime, "read", read)
-    checkouts._answer("00ff", shop.replaced.set)
-    monkeypatch.setattr(checkouts, "_slots", lambda: threading.BoundedSemaphore(0))
-    checkouts._answer("00ff", shop.replaced.set)
-    assert (len(reads), shop.told) == (1, [])
+    checkouts._answer("00ff", 1, shop.replaced.set)
+    shares = Shares(2)
+    monkeypatch.setattr(checkouts, "_in_hand", lambda: shares)
+    with shares.take(1):
+        checkouts._answer("00ff", 1, shop.replaced.set)
+        assert len(reads) == 1
+        checkouts._answer("00ff", 2, shop.replaced.set)
+    assert (len(reads), shop.told) == (2, [])

@@ -175,7 +175,7 @@ def test_while_no_worker_runs_nothing_grows(hints: Hints, broker: str, settings:
             doorbell.rooms(Work.HANDLE, [1, 2])
             publisher.probe(Work.HANDLE, [number])
             for each in range(6):
-                publisher.checkout(f"{number:06}{each}")
+                publisher.checkout(f"{number:06}{each}", 1)
             publisher.maintain()
         return sum(hints.client.memory_usage(key, samples=0) for key in hints.client.keys("*"))
 
