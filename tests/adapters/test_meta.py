@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.meta.envelope import MAX_ITEMS
 from conversations.contracts import Answer, ChannelConfig, Entry, Note, StatusUpdate, Unusable, WebhookRequest
-from tests.adapters.test_fixtures import read
-from tests.adapters.test_whatsapp import TABLE, entries, parse_body
+from tests.adapters.test_fixtures import read, wanted
+from tests.adapters.test_whatsapp import entries, parse_body
 from tests.kit.fixtures import CREDENTIALS, channel, incoming, names, request
 
 # ---------------------------------------------------------------- signatures and the handshake
@@ -145,6 +145,6 @@ def test_whatever_is_changed_a_body_is_stored_noted_or_set_aside_and_its_neighbo
     parsed = parse_body(body)
     alone = parse_body({**body, "entry": [before]})
     assert parsed[:3] == alone
-    assert [read("whatsapp", each) for each in parsed[-2:]] == TABLE["batch"][3:]
+    assert [read(each) for each in parsed[-2:]] == wanted("whatsapp", "batch")[3:]
     assert len(parsed) > 5
     assert all(isinstance(each, Entry | StatusUpdate | Note) or each.raw for each in parsed)

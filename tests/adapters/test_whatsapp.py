@@ -1,4 +1,4 @@
-"""Every WhatsApp fixture and how it reads, who wrote it, and that no kind of event is unknown."""
+"""Who wrote to WhatsApp, what was said around it, and that no kind of event is unknown."""
 
 from __future__ import annotations
 
@@ -10,33 +10,9 @@ import pytest
 from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.meta.whatsapp_updates import NOTED, READERS
 from conversations.contracts import Entry, Note, Parsed, Scope, StatusUpdate, TemplateUpdate, Unusable
-from tests.adapters.test_fixtures import Row, read
-from tests.kit.fixtures import FIXTURES, channel, incoming, names, parse
+from tests.kit.fixtures import FIXTURES, channel, entry, incoming, names, parse
 
 PHONE = "4915112345678"
-MINE: dict[str, Any] = {"user": "DE.7001", "chat": "DE.7001"}
-ON: dict[str, Any] = {"target": "wamid.OUT1"}
-FILE = ("900100",)
-
-
-def message(key: int, text: str = "hi", **more: Any) -> Row:
-    return ("message", True, text, {"key": f"m:wamid.IN{key:03}", **more})
-
-
-def said(kind: str, key: str, text: str = "", turn: bool = False, **more: Any) -> Row:
-    return (kind, turn, text, {"key": key, **more})
-
-
-def file(key: int, kind: str, text: str = "") -> Row:
-    return message(key, text, attachments=[(kind, "900100")])
-
-
-def unsupported(key: int, content: str) -> Row:
-    return said("unsupported", f"m:wamid.IN{key:03}", turn=True, data={"content": [content]})
-
-
-def moved(key: int, user: str, new: str) -> Row:
-    return said("chat_migrated", f"g:wamid.IN{key:03}", user=user, chat=user, new_chat=new)
 
 
 def entries(parsed: list[Parsed]) -> list[Entry]:
@@ -49,128 +25,6 @@ def parse_body(body: Any) -> list[Parsed]:
 
 def words(text: str) -> list[str]:
     return text.split()
-
-
-BOB: dict[str, Any] = {"user": "BR.7002", "chat": "BR.7002"}
-ALONE: dict[str, Any] = {"user": PHONE, "chat": PHONE}
-EDITED: dict[str, Any] = {"target": "wamid.IN001"}
-
-TABLE: dict[str, list[Row]] = {
-    "about_a_product": [message(15, "still there?", **ON)],
-    "audio": [file(22, "audio")],
-    "batch": [
-        message(61, "first"),
-        message(62, "second"),
-        said("button", "b:wamid.IN063", "Sim", True, payload="yes", **BOB, **ON),
-        ("status", "delivered", ""),
-        ("status", "read", ""),
-    ],
-    "batch_of_two_numbers": [message(72, "ours"), message(73, "theirs")],
-    "batch_with_a_bad_change": [
-        message(70, "first"),
-        ("unusable", "JSON cannot be read: '{' is missing at 0"),
-        message(71, "third"),
-    ],
-    "batch_with_a_bad_item": [message(64, "first"), ("unusable", "body is missing"), message(66, "third")],
-    "batch_with_a_repeated_key": [message(67, "first"), ("unusable", "JSON has a key twice"), message(69, "third")],
-    "button": [said("button", "b:wamid.IN029", "Yes, please", True, payload="confirm:7", **ON)],
-    "call_permission": [said("button", "b:wamid.IN033", "accept", True, payload="accept", **ON)],
-    "change_without_content": [("note", "a change of an unknown field, or without content")],
-    "change_without_value": [("note", "a change of an unknown field, or without content")],
-    "contact_that_we_asked_for": [message(28, "", attachments=[("contact", "+49 151 12345678")])],
-    "contacts": [message(27, "", attachments=[("contact", "+49 151 1"), ("contact", "None")])],
-    "document": [file(24, "file", "invoice")],
-    "echo": [("note", "a person wrote on the business's own phone")],
-    "edit": [said("edit", "e:wamid.IN039", "Where is my order 7?", **EDITED)],
-    "edit_of_a_picture": [said("edit", "e:wamid.IN040", "very broken", attachments=[("image", "900100")], **EDITED)],
-    "edit_unknown": [said("edit", "e:wamid.IN041", data={"content": ["hologram"]}, **EDITED)],
-    "fault_of_the_account": [
-        (
-            "note",
-            "a fault of the account: 0 the access token is not valid (We were unable to authenticate the app user)",
-        )
-    ],
-    "flow": [said("button", "b:wamid.IN032", "Sent", True, payload='{"flow_token": "t", "size": "43"}', **ON)],
-    "forwarded": [message(14, "look")],
-    "from_an_ad": [message(16, "hello")],
-    "group": [message(53, "in a group", chat="group:g-55", group=True)],
-    "identity_changed": [("note", "a system message")],
-    "image": [file(17, "image", "broken")],
-    "image_escaped": [file(18, "image", "grün 🍵")],
-    "image_with_its_url": [file(19, "image")],
-    "interactive_unknown": [unsupported(34, "interactive hologram_reply")],
-    "list": [said("button", "b:wamid.IN030", "9 to 10", True, payload="slot:9", **ON)],
-    "location": [message(26, "", attachments=[("location", "52.52")])],
-    "lone_surrogate": [message(55, "cut \ud83d here")],
-    "marketing_stopped": [
-        said(
-            "unsupported",
-            "p:marketing_messages:stop:1790000700000",
-            "User requested to stop marketing messages",
-            data={"content": ["user_preferences"]},
-        )
-    ],
-    "message_without_id": [("unusable", "id is missing")],
-    "no_entry": [("note", "a change of an unknown field, or without content")],
-    "nul_in_text": [message(54, "a\x00b")],
-    "number_changed": [moved(48, PHONE, "4917099999999")],
-    "number_changed_to_nothing": [("unusable", "a change of number without the new one")],
-    "number_changed_without_a_user_id": [moved(49, PHONE, "4917099999999")],
-    "of_another_number": [message(59)],
-    "of_another_object": [("unusable", "an event of page, not of WhatsApp")],
-    "opened_the_chat": [said("followed", "f:wamid.IN047")],
-    "order": [message(38, "soon please")],
-    "reaction": [said("reaction", "r:wamid.IN035", "👍", data={"removed": False}, **ON)],
-    "reaction_emptied": [said("reaction", "r:wamid.IN037", data={"removed": True}, **ON)],
-    "reaction_removed": [said("reaction", "r:wamid.IN036", data={"removed": True}, **ON)],
-    "reply": [message(13, "this one", **ON)],
-    "revoke": [said("delete", "x:wamid.IN042", **EDITED)],
-    "status_delivered": [("status", "delivered", "0f1e")],
-    "status_failed": [("status", "failed", "0f1e")],
-    "status_failed_bare": [("status", "failed", "")],
-    "status_in_a_group": [("status", "delivered", "")],
-    "status_played": [("status", "read", "")],
-    "status_read": [("status", "read", "")],
-    "status_sent": [("status", "sent", "0f1e")],
-    "status_unknown": [("note", "a status of an unknown kind")],
-    "sticker": [file(25, "sticker")],
-    "template_button": [said("button", "b:wamid.IN031", "Track", True, payload="track", **ON)],
-    "template_category": [("note", "a template's category changes")],
-    "template_content": [("note", "a template's content changed")],
-    "template_quality": [("note", "a template's quality changed")],
-    "template_status": [("note", "a template's status changed")],
-    "text": [message(1, "Where is my order?")],
-    "text_bsuid_in_from": [message(3)],
-    "text_bsuid_only": [message(2)],
-    "text_contacts_in_another_order": [message(10), message(11, "oi", **BOB)],
-    "text_in_milliseconds": [message(12)],
-    "text_matched_by_phone": [message(5)],
-    "text_number_rewritten": [message(6, "oi", **BOB)],
-    "text_phone_only": [message(4, **ALONE)],
-    "text_two_people_one_contact": [message(8), message(9, "oi", user="551199990000", chat="551199990000")],
-    "text_without_contacts": [message(7)],
-    "truncated": [("unusable", "JSON cannot be read: a bracket is not closed at 46")],
-    "unknown_field": [("note", "a change of an unknown field, or without content")],
-    "unknown_field_with_messages": [("unusable", "messages in the field telepathy, which is not known")],
-    "unknown_type": [unsupported(46, "hologram")],
-    "unsupported": [unsupported(43, "unsupported")],
-    "unsupported_named": [unsupported(44, "poll")],
-    "user_id_changed": [moved(50, "DE.7001", "DE.8001")],
-    "video": [file(23, "video")],
-    "video_too_large": [unsupported(45, "video")],
-    "voice": [file(20, "voice")],
-    "voice_of_old_webhooks": [file(21, "voice")],
-    "without_metadata": [("unusable", "metadata is missing")],
-}
-
-
-def whole(row: Row) -> Row:
-    return (*row[:3], {**MINE, **row[3]}) if len(row) == 4 else row
-
-
-@pytest.mark.parametrize("name", names("whatsapp"))
-def test_whatsapp_reads_each_fixture(name: str) -> None:
-    assert [read("whatsapp", each) for each in parse("whatsapp", name)] == [whole(row) for row in TABLE[name]]
 
 
 # ---------------------------------------------------------------- who, where, when
@@ -194,9 +48,8 @@ PEOPLE: dict[str, tuple[set[str], str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", PEOPLE)
 def test_ids_are_paired_only_where_one_record_holds_both(name: str) -> None:
-    (entry,) = parse("whatsapp", name)
-    assert isinstance(entry, Entry)
-    assert (set(entry.sender.aliases), entry.sender.phone, dict(entry.address)) == PEOPLE[name]
+    found = entry("whatsapp", name)
+    assert (set(found.sender.aliases), found.sender.phone, dict(found.address)) == PEOPLE[name]
 
 
 def test_a_change_of_number_names_all_new_ids() -> None:
@@ -215,9 +68,7 @@ def test_what_came_to_another_number_of_the_app_says_so() -> None:
     for name in ("batch_with_a_bad_item", "batch_with_a_repeated_key"):
         refs = {getattr(each, "channel_ref", "") for each in parse("whatsapp", name, phone_number_id="1")}
         assert refs == {"555000111222333"}
-    (alone,) = parse("whatsapp", "of_another_number", phone_number_id="")
-    assert isinstance(alone, Entry)
-    assert alone.channel_ref == ""
+    assert entry("whatsapp", "of_another_number", phone_number_id="").channel_ref == ""
     (status,) = parse("whatsapp", "status_sent", phone_number_id="1")
     assert isinstance(status, StatusUpdate)
     assert status.channel_ref == "555000111222333"

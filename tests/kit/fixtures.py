@@ -47,6 +47,13 @@ def parse(platform: str, name: str, **options: Any) -> list[Parsed]:
     return ADAPTERS[platform].parse(channel(platform, **options), request(platform, name))
 
 
+def entry(platform: str, name: str, **options: Any) -> Entry:
+    """The one entry of a fixture."""
+    (parsed,) = parse(platform, name, **options)
+    assert isinstance(parsed, Entry)
+    return parsed
+
+
 def summary(parsed: Parsed) -> tuple[Any, ...]:
     """Kind, whether it starts a turn, and text; of what is no message, its class and words."""
     if isinstance(parsed, Entry):
