@@ -98,11 +98,8 @@ def own_database(transactional_db: None, servers: Addresses, settings: Any) -> I
     from conversations.models import Installation
 
     settings.DATABASE_URL = servers.database_url
-    values = {
-        "identity_key": crypto.seal(secrets.token_hex(32), installation.PLACE),
-        "public_url": settings.PUBLIC_URL,
-        "credentials_fingerprint": crypto.fingerprint(),
-    }
+    values = {"identity_key": crypto.seal(secrets.token_hex(32), installation.PLACE), "public_url": settings.PUBLIC_URL,
+              "credentials_fingerprint": crypto.fingerprint()}  # fmt: skip
     Installation.objects.update_or_create(id=1, defaults=values)
     runtime.begin()
     yield settings.DATABASE_URL
@@ -150,23 +147,10 @@ def page(browser: Browser) -> Iterator[Page]:
 
 # Files whose processes take minutes begin first, so that no core is idle at the end.
 LONGEST = (
-    "delivering/test_delivering",
-    "waking/test_rabbitmq",
-    "handling/test_handling",
-    "test_flow",
-    "handling/test_failures",
-    "browser/",
-    "storing/",
-    "waking/",
-    "handling/",
-    "delivering/",
-    "sweeping/",
-    "lanes/",
-    "postgres/",
-    "workers/",
-    "telemetry/",
-    "operating/",
-)
+    "delivering/test_delivering", "waking/test_rabbitmq", "handling/test_handling", "test_flow",
+    "handling/test_failures", "browser/", "storing/", "waking/", "handling/", "delivering/", "sweeping/", "lanes/",
+    "postgres/", "workers/", "telemetry/", "operating/",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

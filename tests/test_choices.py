@@ -54,18 +54,15 @@ def test_where_the_text_shows_numbers_the_number_comes_first() -> None:
     assert choices.typed("tea", question("Tea", "tea", numbered=True)) is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "payload", "chosen"),
-    [
-        ("message", {}, True),
-        ("message", {"target": "q1"}, True),
-        ("message", {"target": "another"}, False),
-        ("message", {"attachments": [{"kind": "image"}]}, False),
-        ("message", {"command": "tea"}, False),
-        ("edit", {}, False),
-        ("unsupported", {}, False),
-    ],
-)
+@pytest.mark.parametrize(("kind", "payload", "chosen"), [
+    ("message", {}, True),
+    ("message", {"target": "q1"}, True),
+    ("message", {"target": "another"}, False),
+    ("message", {"attachments": [{"kind": "image"}]}, False),
+    ("message", {"command": "tea"}, False),
+    ("edit", {}, False),
+    ("unsupported", {}, False),
+])  # fmt: skip
 def test_only_plain_words_answer_and_not_those_that_quote_another_message(
     kind: str, payload: dict[str, Any], chosen: bool
 ) -> None:
@@ -82,16 +79,13 @@ def test_a_press_brings_its_value_back_also_if_it_travelled_as_a_digest() -> Non
         assert choices.meant("button", "", {"payload": pressed}, offered, "")[1]["payload"] == value
 
 
-@pytest.mark.parametrize(
-    ("offered", "words"),
-    [
-        ([("x" * 200, "fits")] * 100, ""),
-        ([("ä" * 101, "Long")], "the value of choice 1 has 202 bytes, 200 at most"),
-        (["Tea", ("id", " ")], "choice 2 has no title"),
-        ([""], "choice 1 has no title"),
-        (["Tea"] * 101, "101 choices in one reply, 100 at most"),
-    ],
-)
+@pytest.mark.parametrize(("offered", "words"), [
+    ([("x" * 200, "fits")] * 100, ""),
+    ([("ä" * 101, "Long")], "the value of choice 1 has 202 bytes, 200 at most"),
+    (["Tea", ("id", " ")], "choice 2 has no title"),
+    ([""], "choice 1 has no title"),
+    (["Tea"] * 101, "101 choices in one reply, 100 at most"),
+])  # fmt: skip
 def test_what_no_platform_can_offer_is_refused_at_once(offered: list[Any], words: str) -> None:
     if not words:
         assert len(choices.checked(offered)) == len(offered)

@@ -22,17 +22,14 @@ esac
 """
 
 
-@pytest.mark.parametrize(
-    ("smoke", "bench", "smokes", "code"),
-    [
-        ("0", "0", 1, 0),
-        ("1", "0", 1, 1),  # a promise was broken
-        ("2 0", "0", 2, 0),  # not enough was proven
-        ("2 1", "0", 2, 1),
-        ("2 2", "0", 2, 1),
-        ("0", "1", 1, 1),  # the bench found a reply missing, doubled or out of order
-    ],
-)
+@pytest.mark.parametrize(("smoke", "bench", "smokes", "code"), [
+    ("0", "0", 1, 0),
+    ("1", "0", 1, 1),  # a promise was broken
+    ("2 0", "0", 2, 0),  # not enough was proven
+    ("2 1", "0", 2, 1),
+    ("2 2", "0", 2, 1),
+    ("0", "1", 1, 1),  # the bench found a reply missing, doubled or out of order
+])  # fmt: skip
 def test_only_faults_that_proved_too_little_run_again(
     smoke: str, bench: str, smokes: int, code: int, tmp_path: Path
 ) -> None:

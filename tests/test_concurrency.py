@@ -18,14 +18,11 @@ from tests.kit.stack import ROOT, wait_until
 # ---------------------------------------------------------------- vital threads
 
 
-@pytest.mark.parametrize(
-    ("target", "code"),
-    [
-        pytest.param("lambda: 1 / 0", 70, id="an error"),
-        pytest.param("sys.exit", 70, id="an exit"),
-        pytest.param("lambda: None", 0, id="its end"),
-    ],
-)
+@pytest.mark.parametrize(("target", "code"), [
+    pytest.param("lambda: 1 / 0", 70, id="an error"),
+    pytest.param("sys.exit", 70, id="an exit"),
+    pytest.param("lambda: None", 0, id="its end"),
+])  # fmt: skip
 def test_only_a_vital_thread_that_fails_ends_its_process(target: str, code: int) -> None:
     """The main thread waits for ever where the process should end, and ends well where it should not."""
     program = f"""

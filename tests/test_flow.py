@@ -59,14 +59,11 @@ def generic_user(stack: Stack, channel: Channel, user: str, chance: random.Rando
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("settings", "users", "pause"),
-    [
-        pytest.param("botproject.settings", 50, 0.0, id="whole"),
-        # Few people, slow enough that the faults happen while they write.
-        pytest.param("tests.bare_project.settings", 4, 0.12, id="without desk and webchat"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "users", "pause"), [
+    pytest.param("botproject.settings", 50, 0.0, id="whole"),
+    # Few people, slow enough that the faults happen while they write.
+    pytest.param("tests.bare_project.settings", 4, 0.12, id="without desk and webchat"),
+])  # fmt: skip
 def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
     settings: str, users: int, pause: float
 ) -> None:

@@ -16,17 +16,14 @@ from conversations.processor import Reading
 from tests.kit.stack import wait_until
 
 
-@pytest.mark.parametrize(
-    ("now", "short"),
-    [
-        pytest.param(Reading(at=1, idle=50, total=100), False, id="half of the time was idle"),
-        pytest.param(Reading(at=1, idle=9, total=100), True, id="hardly any"),
-        pytest.param(Reading(at=1, idle=10, total=100), False, id="just enough"),
-        pytest.param(Reading(at=1, idle=90, total=100, stops=1), True, id="the quota was used up"),
-        pytest.param(Reading(at=60, idle=0, total=9_000, stops=7), False, id="the last reading is too old"),
-        pytest.param(Reading(at=1), False, id="a system that tells nothing"),
-    ],
-)
+@pytest.mark.parametrize(("now", "short"), [
+    pytest.param(Reading(at=1, idle=50, total=100), False, id="half of the time was idle"),
+    pytest.param(Reading(at=1, idle=9, total=100), True, id="hardly any"),
+    pytest.param(Reading(at=1, idle=10, total=100), False, id="just enough"),
+    pytest.param(Reading(at=1, idle=90, total=100, stops=1), True, id="the quota was used up"),
+    pytest.param(Reading(at=60, idle=0, total=9_000, stops=7), False, id="the last reading is too old"),
+    pytest.param(Reading(at=1), False, id="a system that tells nothing"),
+])  # fmt: skip
 def test_the_processor_is_short_when_hardly_any_of_its_time_was_idle_or_its_quota_is_used_up(
     now: Reading, short: bool
 ) -> None:

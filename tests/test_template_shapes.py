@@ -36,44 +36,23 @@ def filled(**parts: Any) -> FilledTemplate:
 FILLED: list[tuple[TemplateShape, Any, str, FilledTemplate]] = [
     (PLAIN, (), "Nothing to fill", filled()),
     (PLAIN, {}, "Nothing to fill", filled()),
-    (
-        SHIPPED,
-        {"2": "Ada", "1": 7, "header": "no. 7", "button 2": "t/7"},
-        "Order no. 7\n\nHi Ada, order 7 left.\n\nYour shop",
-        filled(header=(("", "no. 7"),), body=(("", "7"), ("", "Ada")), buttons=(("url", 1, "t/7"),)),
-    ),
-    (
-        SHIPPED,
-        {1: "7", 2: "A\n\td     a", "header": "7", "button 1": "yes:7", "button 2": "7"},
-        "Order 7\n\nHi A d a, order 7 left.\n\nYour shop",
-        filled(
-            header=(("", "7"),),
-            body=(("", "7"), ("", "A d a")),
-            buttons=(("quick_reply", 0, "yes:7"), ("url", 1, "7")),
-        ),
-    ),
-    (
-        TRIP,
-        {"city": "Haifa", "name": "Ada {{city}}"},
-        "To Haifa\n\nAda {{city}} goes to Haifa",
-        filled(header=(("city", "Haifa"),), body=(("name", "Ada {{city}}"), ("city", "Haifa"))),
-    ),
+    (SHIPPED, {"2": "Ada", "1": 7, "header": "no. 7", "button 2": "t/7"},
+     "Order no. 7\n\nHi Ada, order 7 left.\n\nYour shop",
+     filled(header=(("", "no. 7"),), body=(("", "7"), ("", "Ada")), buttons=(("url", 1, "t/7"),))),
+    (SHIPPED, {1: "7", 2: "A\n\td     a", "header": "7", "button 1": "yes:7", "button 2": "7"},
+     "Order 7\n\nHi A d a, order 7 left.\n\nYour shop",
+     filled(header=(("", "7"),), body=(("", "7"), ("", "A d a")),
+            buttons=(("quick_reply", 0, "yes:7"), ("url", 1, "7")))),
+    (TRIP, {"city": "Haifa", "name": "Ada {{city}}"}, "To Haifa\n\nAda {{city}} goes to Haifa",
+     filled(header=(("city", "Haifa"),), body=(("name", "Ada {{city}}"), ("city", "Haifa")))),
     (PHOTO, {"header": PICTURE, "1": "Ada"}, "Look, Ada", filled(media=PICTURE, body=(("", "Ada"),))),
-    (
-        PHOTO,
-        {"header": "https://e.org/i.png", "1": "Ada"},
-        "Look, Ada",
-        filled(media=Attachment(kind="image", url="https://e.org/i.png"), body=(("", "Ada"),)),
-    ),
+    (PHOTO, {"header": "https://e.org/i.png", "1": "Ada"}, "Look, Ada",
+     filled(media=Attachment(kind="image", url="https://e.org/i.png"), body=(("", "Ada"),))),
     (PHOTO, {"header": OURS, "1": "Ada"}, "Look, Ada", filled(media=OURS, body=(("", "Ada"),))),
     (PLACE, {"header": OFFICE}, "Here", filled(media=OFFICE)),
-    (
-        TemplateShape(body="".join(f"{{{{{n}}}}}." for n in range(10, 0, -1))),
-        [f"v{n}" for n in range(1, 11)],
-        "".join(f"v{n}." for n in range(10, 0, -1)),
-        filled(body=tuple(("", f"v{n}") for n in range(1, 11))),
-    ),
-]
+    (TemplateShape(body="".join(f"{{{{{n}}}}}." for n in range(10, 0, -1))), [f"v{n}" for n in range(1, 11)],
+     "".join(f"v{n}." for n in range(10, 0, -1)), filled(body=tuple(("", f"v{n}") for n in range(1, 11)))),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("shape", "values", "text", "stored"), FILLED)
@@ -113,10 +92,5 @@ def test_wrong_values_are_named_with_what_the_template_takes(shape: TemplateShap
 
 def test_each_slot_says_what_it_takes() -> None:
     found = {name: (slot.must, slot.room, slot.media) for name, slot in slots(SHIPPED).items()}
-    assert found == {
-        "header": (True, 5, ""),
-        "1": (True, 0, ""),
-        "2": (True, 0, ""),
-        "button 1": (False, 5, ""),
-        "button 2": (True, 0, ""),
-    }
+    assert found == {"header": (True, 5, ""), "1": (True, 0, ""), "2": (True, 0, ""), "button 1": (False, 5, ""),
+                     "button 2": (True, 0, "")}  # fmt: skip

@@ -50,14 +50,8 @@ def test_what_we_send_is_in_the_schema() -> None:
 
 ANSWERS: list[tuple[Any, bool]] = [
     ({"replies": [{"text": "hi"}]}, True),
-    (
-        {
-            "replies": [
-                {"text": "hi", "choices": [{"id": "y", "title": "Yes"}], "attachments": [{"kind": "file", "url": "u"}]}
-            ]
-        },
-        True,
-    ),
+    ({"replies": [{"text": "hi", "choices": [{"id": "y", "title": "Yes"}],
+                   "attachments": [{"kind": "file", "url": "u"}]}]}, True),
     ({"replies": [{"markdown": "**hi**"}]}, True),
     ({"replies": [{"markdown": 5}]}, False),
     ({"replies": [], "state": {"a": 1}, "hand_over": "angry", "later": True}, True),
@@ -71,10 +65,8 @@ ANSWERS: list[tuple[Any, bool]] = [
     ({"replies": [{"choices": [{"id": "y", "title": " "}]}]}, False),
     ({"replies": [{"choices": [{"id": "y", "title": "Yes"}] * 101}]}, False),
     ({"replies": [{"template": {"name": "n", "language": "de", "values": ["a"]}}]}, True),
-    (
-        {"replies": [{"template": {"name": "n", "language": "de", "values": {"header": {"kind": "image"}, "1": "a"}}}]},
-        True,
-    ),
+    ({"replies": [{"template": {"name": "n", "language": "de", "values": {"header": {"kind": "image"}, "1": "a"}}}]},
+     True),
     ({"replies": [{"template": None, "text": "hi"}]}, True),
     ({"replies": [{"template": {"name": "n", "language": "de"}, "text": "hi"}]}, False),
     ({"replies": [{"template": {"name": "n", "language": "de"}, "choices": [{"id": "y", "title": "Yes"}]}]}, False),
@@ -86,7 +78,7 @@ ANSWERS: list[tuple[Any, bool]] = [
     ({"reply": "hi"}, False),
     ([], False),
     ({"replies": [{"text": "x"}] * 101}, False),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("answer", "good"), ANSWERS)

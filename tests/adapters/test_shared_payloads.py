@@ -34,11 +34,8 @@ SIGNATURES = load("SIGNATURES.json")
 
 def channel(platform: str) -> ChannelConfig:
     keys = SIGNATURES["keys"]
-    secrets = {
-        "secret_token": keys["telegram"]["secret_token"],
-        "secret": keys["standard_webhooks_secret"],
-        "app_secret": keys["meta_app_secret"],
-    }
+    secrets = {"secret_token": keys["telegram"]["secret_token"], "secret": keys["standard_webhooks_secret"],
+               "app_secret": keys["meta_app_secret"]}  # fmt: skip
     number = {"phone_number_id": "1"}  # no payload's own: each entry says to which number it came
     return ChannelConfig(id=1, public_id="p", platform=platform, tenant_id=1, credentials=secrets, options=number)
 

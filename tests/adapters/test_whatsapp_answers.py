@@ -68,17 +68,12 @@ OTHERS = [
     (ending(Answered(429, {}, b"")), Deferred, {}),
     (ending(Answered(404, {}, b"")), Rejected, {"scope": Scope.CHANNEL}),
     (ending(Answered(200, {}, b'{"messages": [{"id": "wamid.1"}]}')), Sent, {"platform_id": "wamid.1"}),
-    (
-        ending(
-            Answered(200, {}, b'{"messages": [{"id": "wamid.1", "message_status": "held_for_quality_assessment"}]}')
-        ),
-        Sent,
-        {"platform_id": "wamid.1"},
-    ),
+    (ending(Answered(200, {}, b'{"messages": [{"id": "wamid.1", "message_status": "held_for_quality_assessment"}]}')),
+     Sent, {"platform_id": "wamid.1"}),
     (ending(Answered(200, {}, b'{"messages": []}')), Unknown, {}),
     (ending(Answered(200, {}, b'{"messages": [{"id": "wam', complete=False)), Unknown, {}),
     (ending(Answered(200, {}, b"<html>welcome</html>")), Unknown, {}),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("found", "kind", "facts"), OTHERS)

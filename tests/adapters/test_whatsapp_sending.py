@@ -34,14 +34,8 @@ TO = {"to": "4915112345678", "recipient": "DE.7001"}
 
 
 def reply(address: dict[str, Any] | None = None, chat: str = "DE.7001", **body: Any) -> OutboundReply:
-    return OutboundReply(
-        key="0f1e",
-        chat=chat,
-        user="DE.7001",
-        address=TO if address is None else address,
-        body=ReplyBody(**body),
-        in_answer_to="wamid.IN1",
-    )
+    return OutboundReply(key="0f1e", chat=chat, user="DE.7001", address=TO if address is None else address,
+                         body=ReplyBody(**body), in_answer_to="wamid.IN1")  # fmt: skip
 
 
 def choices(count: int, title: str = "Yes", id_: str = "y") -> tuple[Choice, ...]:
@@ -58,73 +52,29 @@ LONG = "Delivery on Thursday between nine and ten"
 MESSAGES = [
     ("text", reply(text="hello"), {"text": {"body": "hello", "preview_url": False}}),
     ("image", reply(text="see", media=file("image")), {"image": {"id": "900100", "caption": "see"}}),
-    (
-        "image",
-        reply(media=Attachment(kind="image", url="https://e.org/i.png")),
-        {"image": {"link": "https://e.org/i.png"}},
-    ),
+    ("image", reply(media=Attachment(kind="image", url="https://e.org/i.png")),
+     {"image": {"link": "https://e.org/i.png"}}),
     ("video", reply(media=file("video")), {"video": {"id": "900100"}}),
     ("audio", reply(media=file("audio")), {"audio": {"id": "900100"}}),
     ("audio", reply(media=file("voice")), {"audio": {"id": "900100", "voice": True}}),
     ("sticker", reply(media=file("sticker")), {"sticker": {"id": "900100"}}),
-    (
-        "document",
-        reply(text="yours", media=file("file", name="a.pdf")),
-        {"document": {"id": "900100", "filename": "a.pdf", "caption": "yours"}},
-    ),
-    (
-        "location",
-        reply(media=Attachment(kind="location", latitude=1.5, longitude=2.5, name="Office")),
-        {"location": {"latitude": "1.5", "longitude": "2.5", "name": "Office"}},
-    ),
-    (
-        "contacts",
-        reply(media=Attachment(kind="contact", phone="+491", name="Ada")),
-        {"contacts": [{"name": {"formatted_name": "Ada", "first_name": "Ada"}, "phones": [{"phone": "+491"}]}]},
-    ),
-    (
-        "interactive",
-        reply(text="?", choices=choices(2), media=file("image")),
-        {
-            "interactive": {
-                "type": "button",
-                "body": {"text": "?"},
-                "header": {"type": "image", "image": {"id": "900100"}},
-                "action": {
-                    "buttons": [
-                        {"type": "reply", "reply": {"id": "y0", "title": "Yes 0"}},
-                        {"type": "reply", "reply": {"id": "y1", "title": "Yes 1"}},
-                    ]
-                },
-            }
-        },
-    ),
-    (
-        "interactive",
-        reply(choices=(Choice(id="a", title=LONG), Choice(id="b", title=""))),
-        {
-            "interactive": {
-                "type": "list",
-                "body": {"text": "…"},
-                "action": {
-                    "button": "Choose",
-                    "sections": [
-                        {
-                            "rows": [
-                                {
-                                    "id": "a",
-                                    "title": "Delivery on Thursday",
-                                    "description": "between nine and ten",
-                                },
-                                {"id": "b", "title": "b"},
-                            ]
-                        }
-                    ],
-                },
-            }
-        },
-    ),
-]
+    ("document", reply(text="yours", media=file("file", name="a.pdf")),
+     {"document": {"id": "900100", "filename": "a.pdf", "caption": "yours"}}),
+    ("location", reply(media=Attachment(kind="location", latitude=1.5, longitude=2.5, name="Office")),
+     {"location": {"latitude": "1.5", "longitude": "2.5", "name": "Office"}}),
+    ("contacts", reply(media=Attachment(kind="contact", phone="+491", name="Ada")),
+     {"contacts": [{"name": {"formatted_name": "Ada", "first_name": "Ada"}, "phones": [{"phone": "+491"}]}]}),
+    ("interactive", reply(text="?", choices=choices(2), media=file("image")),
+     {"interactive": {"type": "button", "body": {"text": "?"}, "header": {"type": "image", "image": {"id": "900100"}},
+                      "action": {"buttons": [{"type": "reply", "reply": {"id": "y0", "title": "Yes 0"}},
+                                             {"type": "reply", "reply": {"id": "y1", "title": "Yes 1"}}]}}}),
+    ("interactive", reply(choices=(Choice(id="a", title=LONG), Choice(id="b", title=""))),
+     {"interactive": {"type": "list", "body": {"text": "…"},
+                      "action": {"button": "Choose",
+                                 "sections": [{"rows": [{"id": "a", "title": "Delivery on Thursday",
+                                                         "description": "between nine and ten"},
+                                                        {"id": "b", "title": "b"}]}]}}}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "out", "content"), MESSAGES)
@@ -132,14 +82,8 @@ def test_each_reply_becomes_a_message_as_meta_published_it(
     kind: str, out: OutboundReply, content: dict[str, Any]
 ) -> None:
     sent = message(out, "Choose")
-    assert sent == {
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        "to": "+4915112345678",
-        "type": kind,
-        **content,
-        "biz_opaque_callback_data": "0f1e",
-    }
+    assert sent == {"messaging_product": "whatsapp", "recipient_type": "individual", "to": "+4915112345678",
+                    "type": kind, **content, "biz_opaque_callback_data": "0f1e"}  # fmt: skip
     validate_message(sent)
 
 
@@ -172,34 +116,17 @@ def test_a_reply_whose_number_is_somebody_elses_goes_to_nobody() -> None:
 
 TEMPLATES = [
     (FilledTemplate(name="hello", language="de"), []),
-    (
-        FilledTemplate(
-            name="order",
-            language="en_US",
-            media=file("file", name="a.pdf"),
-            body=(("", "7"), ("", "two bags")),
-            buttons=(("quick_reply", 0, "track"), ("url", 1, "7")),
-        ),
-        [
-            {"type": "header", "parameters": [{"type": "document", "document": {"id": "900100", "filename": "a.pdf"}}]},
-            {"type": "body", "parameters": [{"type": "text", "text": "7"}, {"type": "text", "text": "two bags"}]},
-            {
-                "type": "button",
-                "sub_type": "quick_reply",
-                "index": "0",
-                "parameters": [{"type": "payload", "payload": "track"}],
-            },
-            {"type": "button", "sub_type": "url", "index": "1", "parameters": [{"type": "text", "text": "7"}]},
-        ],
-    ),
-    (
-        FilledTemplate(name="trip", language="de", header=(("who", "Ada"),), body=(("city", "Haifa"),)),
-        [
-            {"type": "header", "parameters": [{"type": "text", "parameter_name": "who", "text": "Ada"}]},
-            {"type": "body", "parameters": [{"type": "text", "parameter_name": "city", "text": "Haifa"}]},
-        ],
-    ),
-]
+    (FilledTemplate(name="order", language="en_US", media=file("file", name="a.pdf"),
+                    body=(("", "7"), ("", "two bags")), buttons=(("quick_reply", 0, "track"), ("url", 1, "7"))),
+     [{"type": "header", "parameters": [{"type": "document", "document": {"id": "900100", "filename": "a.pdf"}}]},
+      {"type": "body", "parameters": [{"type": "text", "text": "7"}, {"type": "text", "text": "two bags"}]},
+      {"type": "button", "sub_type": "quick_reply", "index": "0",
+       "parameters": [{"type": "payload", "payload": "track"}]},
+      {"type": "button", "sub_type": "url", "index": "1", "parameters": [{"type": "text", "text": "7"}]}]),
+    (FilledTemplate(name="trip", language="de", header=(("who", "Ada"),), body=(("city", "Haifa"),)),
+     [{"type": "header", "parameters": [{"type": "text", "parameter_name": "who", "text": "Ada"}]},
+      {"type": "body", "parameters": [{"type": "text", "parameter_name": "city", "text": "Haifa"}]}]),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("template", "components"), TEMPLATES)
@@ -253,15 +180,10 @@ def test_what_one_message_cannot_hold_goes_ahead(body: ReplyBody, wanted: list[t
 
 
 def config(server: Any, **options: str) -> ChannelConfig:
-    return ChannelConfig(
-        id=1,
-        public_id="p",
-        platform="whatsapp",
-        tenant_id=1,
-        credentials={"access_token": "EAAtoken", "verify_token": "our words"},
-        options={"phone_number_id": "555000", **options},
-        api_base=server.url_for("").rstrip("/"),
-    )
+    return ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1,
+                         credentials={"access_token": "EAAtoken", "verify_token": "our words"},
+                         options={"phone_number_id": "555000", **options},
+                         api_base=server.url_for("").rstrip("/"))  # fmt: skip
 
 
 @pytest.fixture

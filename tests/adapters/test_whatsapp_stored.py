@@ -52,13 +52,8 @@ def shop(own_database: str, monkeypatch: pytest.MonkeyPatch) -> Channel:
 
 
 def text(number: int, words: str, **ids: str) -> dict[str, Any]:
-    return {
-        "id": f"wamid.{number}",
-        "timestamp": str(1790000000 + number),
-        "type": "text",
-        "text": {"body": words},
-        **ids,
-    }
+    return {"id": f"wamid.{number}", "timestamp": str(1790000000 + number), "type": "text", "text": {"body": words},
+            **ids}  # fmt: skip
 
 
 def body(*messages: dict[str, Any], statuses: Sequence[dict[str, Any]] = ()) -> bytes:

@@ -83,14 +83,11 @@ def test_every_reply_is_counted_once_and_nothing_is_wrong() -> None:
     assert world.faults() == []
 
 
-@pytest.mark.parametrize(
-    ("bot", "fault"),
-    [
-        (lambda text: [text, text], "came again"),
-        (lambda text: [] if text == "12:2" else [text], "out of order"),
-        (lambda text: [] if text.endswith(":4") else [text], "5 messages were not answered"),
-    ],
-)
+@pytest.mark.parametrize(("bot", "fault"), [
+    (lambda text: [text, text], "came again"),
+    (lambda text: [] if text == "12:2" else [text], "out of order"),
+    (lambda text: [] if text.endswith(":4") else [text], "5 messages were not answered"),
+])  # fmt: skip
 def test_a_reply_that_is_lost_repeated_or_out_of_order_is_seen(bot: Bot, fault: str) -> None:
     world = World()
     with backend(world, bot) as port:

@@ -130,11 +130,8 @@ def recall(turn: Turn, argument: str) -> None:
 
 def offer(turn: Turn, argument: str) -> None:
     picture = Attachment(kind="image", url="https://example.org/a.png")
-    turn.reply(
-        "which?",
-        choices=[("a", "Apple"), Choice(id="b", title="Pear"), "Plum"],
-        media=[picture, "https://example.org/b"],
-    )
+    turn.reply("which?", choices=[("a", "Apple"), Choice(id="b", title="Pear"), "Plum"],
+               media=[picture, "https://example.org/b"])  # fmt: skip
 
 
 def hand_over(turn: Turn, argument: str) -> None:

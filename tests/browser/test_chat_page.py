@@ -90,12 +90,9 @@ def take_over(stack: Stack, channel: Channel, first_name: str) -> None:
         f"staff-{channel.id}",
         first_name,
     )
-    stack.query(
-        "INSERT INTO desk (conversation_id, assignee_id)"
-        " SELECT max(id), %s FROM conversation WHERE channel_id = %s RETURNING 1",
-        staff,
-        channel.id,
-    )
+    stack.query("INSERT INTO desk (conversation_id, assignee_id)"
+                " SELECT max(id), %s FROM conversation WHERE channel_id = %s RETURNING 1", staff,
+                channel.id)  # fmt: skip
 
 
 # ---------------------------------------------------------------- talking
@@ -395,11 +392,8 @@ def shop(request: pytest.FixtureRequest, stack: Stack, shop_channel: Channel, ht
 
 
 def chat_frame(page: Page, channel: Channel) -> Frame:
-    wait_until(
-        lambda: (page.wait_for_timeout(50), any(channel.public_id in frame.url for frame in page.frames))[1],
-        10,
-        "the chat's frame",
-    )
+    wait_until(lambda: (page.wait_for_timeout(50), any(channel.public_id in frame.url for frame in page.frames))[1], 10,
+               "the chat's frame")  # fmt: skip
     return next(frame for frame in page.frames if channel.public_id in frame.url)
 
 

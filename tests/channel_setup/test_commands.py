@@ -49,26 +49,11 @@ def add(platform: str = "telegram", name: str = "shop", *more: str) -> Channel:
 
 
 def test_add_channel_prints_one_line_and_keeps_secrets_sealed() -> None:
-    line = json.loads(
-        run(
-            "add_channel",
-            "telegram",
-            "--name",
-            "shop",
-            "--tenant",
-            "acme",
-            "--set",
-            "token=1:SECRET",
-            "--set",
-            f"secret_token={TOKEN}",
-        )
-    )
+    line = json.loads(run("add_channel", "telegram", "--name", "shop", "--tenant", "acme", "--set", "token=1:SECRET",
+                          "--set", f"secret_token={TOKEN}"))  # fmt: skip
     channel = Channel.objects.get(pk=line["id"])
-    assert line == {
-        "id": channel.pk,
-        "public_id": channel.public_id,
-        "webhook_path": f"/webhooks/telegram/{channel.public_id}/",
-    }
+    assert line == {"id": channel.pk, "public_id": channel.public_id,
+                    "webhook_path": f"/webhooks/telegram/{channel.public_id}/"}  # fmt: skip
     assert channel.open_credentials() == {"token": "1:SECRET", "secret_token": TOKEN}
     assert "SECRET" not in json.dumps(channel.sealed)
     assert (channel.tenant.name, channel.bot, channel.active) == ("acme", "echo", True)
@@ -136,21 +121,10 @@ def test_a_private_api_base_needs_leave(url: str, settings: Any) -> None:
 
 
 def test_options_are_kept_with_their_types() -> None:
-    channel = add(
-        "telegram",
-        "x",
-        "--set",
-        "settle_ms=500",
-        "--set",
-        "limits=channel:80/1s,chat:1/1s,group:20/60s",
-        "--set",
-        "sorry_text=Sorry!",
-    )
-    assert channel.options == {
-        "settle_ms": 500,
-        "limits": "channel:80/1s,chat:1/1s,group:20/60s",
-        "sorry_text": "Sorry!",
-    }
+    channel = add("telegram", "x", "--set", "settle_ms=500", "--set", "limits=channel:80/1s,chat:1/1s,group:20/60s",
+                  "--set", "sorry_text=Sorry!")  # fmt: skip
+    assert channel.options == {"settle_ms": 500, "limits": "channel:80/1s,chat:1/1s,group:20/60s",
+                               "sorry_text": "Sorry!"}  # fmt: skip
 
 
 def test_the_same_name_twice_is_refused() -> None:
@@ -315,19 +289,8 @@ def test_send_webhook_posts_a_signed_fixture(httpserver: Any) -> None:
     channel = add("generic", "x", "--set", f"secret={CREDENTIALS['secret']}")
     httpserver.expect_request(channel.webhook_path).respond_with_data("ok")
     base = httpserver.url_for("")
-    run(
-        "send_webhook",
-        "text",
-        "--channel",
-        channel.public_id,
-        "--url",
-        base,
-        "--times",
-        "2",
-        "--fresh",
-        "--set",
-        "text=other words",
-    )
+    run("send_webhook", "text", "--channel", channel.public_id, "--url", base, "--times", "2", "--fresh", "--set",
+        "text=other words")  # fmt: skip
     first, second = (json.loads(sent.data)["data"] for sent, _ in httpserver.log)
     assert first["text"] == second["text"] == "other words"
     assert first["message_id"] != second["message_id"]
@@ -369,14 +332,8 @@ def test_send_webhook_says_which_file_is_not_json(tmp_path: Path) -> None:
 def test_new_credentials_end_a_pause_but_not_one_by_staff(stops: str) -> None:
     channel, stopped = add(), add("telegram", "other")
     for each, by_staff in ((channel, False), (stopped, True)):
-        Pause.objects.create(
-            scope="channel",
-            target=str(each.pk),
-            stops=stops,
-            reason="401 Unauthorized",
-            since=timezone.now(),
-            by_staff=by_staff,
-        )
+        Pause.objects.create(scope="channel", target=str(each.pk), stops=stops, reason="401 Unauthorized",
+                             since=timezone.now(), by_staff=by_staff)  # fmt: skip
         runtime.begin()
         run("set_channel", each.public_id, "--set", "token=9:NEW")
     assert [pause.target for pause in Pause.objects.all()] == [str(stopped.pk)]

@@ -87,16 +87,8 @@ def run(
     folder = ROOT / ".data" / "chaos"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{dt.datetime.now():%Y%m%d-%H%M%S}-{name}.json"
-    verdict = Run(
-        seed,
-        faults,
-        path,
-        length=length,
-        crowd=crowd,
-        env=env or {},
-        calm_seconds=calm_seconds,
-        drain_seconds=drain_seconds,
-    ).go(needed)
+    verdict = Run(seed, faults, path, length=length, crowd=crowd, env=env or {}, calm_seconds=calm_seconds,
+                  drain_seconds=drain_seconds).go(needed)  # fmt: skip
     path.write_text(json.dumps(verdict.as_json(), indent=1, default=str) + "\n")
     _print(verdict, path)
     return verdict
@@ -195,14 +187,9 @@ class Run:
         time.sleep(BETWEEN_SECONDS)
 
     def _scene(self, number: int, fault: Fault) -> Scene:
-        return Scene(
-            cluster=self.cluster,
-            generator=self.generator,
-            history=self.history,
-            chance=random.Random(f"{self.seed}:{number}:{fault.name}"),
-            seconds=fault.lasts(self.length),
-            full=self.length == "full",
-        )
+        return Scene(cluster=self.cluster, generator=self.generator, history=self.history,
+                     chance=random.Random(f"{self.seed}:{number}:{fault.name}"), seconds=fault.lasts(self.length),
+                     full=self.length == "full")  # fmt: skip
 
     def _recovered(self, healed: int, seconds: float) -> float | None:
         """Seconds until what was taken before the fault ended is done: T3."""
@@ -262,28 +249,16 @@ class Run:
         canaries = [self.generator.run]
         canaries += [each.secrets[name] for each in channels for name in names if name in each.secrets]
         canaries += [self.cluster.env["SECRET_KEY"], self.cluster.env["CREDENTIALS_KEYS"]]
-        return Evidence(
-            run=self.generator.run,
-            began=self.history.began,
-            events=self.history.events,
-            rows=gathering.dump(self.cluster.servers.database_url),
-            calls=self.cluster.platform.calls(),
-            begun=gathering.read_begun(self.cluster.folder),
-            redis_keys=keys,
-            leaks=gathering.find_leaks(self.cluster, canaries),
-            faults=self.done,
-            drained_seconds=drained,
-            drain_bound=self.drain_seconds,
-        )
+        return Evidence(run=self.generator.run, began=self.history.began, events=self.history.events,
+                        rows=gathering.dump(self.cluster.servers.database_url), calls=self.cluster.platform.calls(),
+                        begun=gathering.read_begun(self.cluster.folder), redis_keys=keys,
+                        leaks=gathering.find_leaks(self.cluster, canaries), faults=self.done, drained_seconds=drained,
+                        drain_bound=self.drain_seconds)  # fmt: skip
 
     def _verdict(self, seen: Evidence, needed: Sequence[str]) -> Verdict:
         violations = invariants.judge(seen)
-        unproven = [
-            *self.troubles,
-            *self.generator.troubles,
-            *self.samples.troubles,
-            *invariants.unproven(seen, needed),
-        ]
+        unproven = [*self.troubles, *self.generator.troubles, *self.samples.troubles,
+                    *invariants.unproven(seen, needed)]  # fmt: skip
         word = FAIL if violations else INVALID if unproven else PASS
         return Verdict(word, self._figures(seen), violations, unproven, tell(seen, violations) if violations else "")
 

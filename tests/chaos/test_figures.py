@@ -19,18 +19,15 @@ def test_usual_is_the_p99_of_what_came_before() -> None:
     assert usual(CALM, until=0.0) is None
 
 
-@pytest.mark.parametrize(
-    ("waits", "seconds"),
-    [
-        ([], None),
-        ([(10.0, 0.1), (12.0, 0.1)], 0.0),
-        ([(10.0, 5.0), (11.0, 0.4), (12.0, 0.1), (13.0, 0.29)], 2.0),
-        ([(10.0, 0.1), (13.0, 5.0)], None),
-        ([(9.0, 5.0), (11.0, 0.1), (19.8, 5.0), (30.0, 5.0)], 0.0),
-        ([*((10.0 + n / 4, 5.0) for n in range(4)), *((11.0 + n / 100, 0.1) for n in range(200))], 0.5),
-    ],
-    ids=["nothing", "at once", "after two slow ones", "never", "before and after do not count", "two of 202 may"],
-)
+@pytest.mark.parametrize(("waits", "seconds"), [
+    ([], None),
+    ([(10.0, 0.1), (12.0, 0.1)], 0.0),
+    ([(10.0, 5.0), (11.0, 0.4), (12.0, 0.1), (13.0, 0.29)], 2.0),
+    ([(10.0, 0.1), (13.0, 5.0)], None),
+    ([(9.0, 5.0), (11.0, 0.1), (19.8, 5.0), (30.0, 5.0)], 0.0),
+    ([*((10.0 + n / 4, 5.0) for n in range(4)), *((11.0 + n / 100, 0.1) for n in range(200))], 0.5),
+], ids=["nothing", "at once", "after two slow ones", "never", "before and after do not count",
+        "two of 202 may"])  # fmt: skip
 def test_it_is_as_usual_when_hardly_any_takes_longer(waits: list[tuple[float, float]], seconds: float | None) -> None:
     assert as_usual_again(waits, healed=10.0, until=20.0, p99=0.2) == pytest.approx(seconds)
 

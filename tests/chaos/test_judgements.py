@@ -45,15 +45,12 @@ def call(text: str, second: float) -> dict[str, Any]:
             "decision": "ok"}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("turns", "wrong"),
-    [
-        ([turn(1, "failed"), turn(2, "committed")], 0),
-        ([turn(1, "paused"), turn(2, "committed", attempt=1)], 0),
-        ([turn(2, "committed")], 1),
-        ([turn(1, "paused"), turn(2, "failed")], 1),
-    ],
-)
+@pytest.mark.parametrize(("turns", "wrong"), [
+    ([turn(1, "failed"), turn(2, "committed")], 0),
+    ([turn(1, "paused"), turn(2, "committed", attempt=1)], 0),
+    ([turn(2, "committed")], 1),
+    ([turn(1, "paused"), turn(2, "failed")], 1),
+])  # fmt: skip
 def test_an_attempt_without_a_failure_before_it_is_reported(turns: Any, wrong: int) -> None:
     assert len(found("I27", evidence(messages=[message()], turns=turns))) == wrong
 
@@ -124,30 +121,21 @@ def monitor() -> Any:
 
 
 def hold(key: str, owner: str, second: float) -> list[str]:
-    return [
-        f'{second} [0 127.0.0.1:5] "EVALSHA" "abc" "1" "{key}" "{owner}" "6000"',
-        f'{second} [0 lua] "HSET" "{key}" "o" "{owner}"',
-        f'{second} [0 lua] "PEXPIRE" "{key}" "6000"',
-    ]
+    return [f'{second} [0 127.0.0.1:5] "EVALSHA" "abc" "1" "{key}" "{owner}" "6000"',
+            f'{second} [0 lua] "HSET" "{key}" "o" "{owner}"', f'{second} [0 lua] "PEXPIRE" "{key}" "6000"']  # fmt: skip
 
 
 def release(key: str, owner: str, second: float) -> list[str]:
-    return [
-        f'{second} [0 127.0.0.1:5] "EVALSHA" "def" "1" "{key}" "{owner}" "1"',
-        f'{second} [0 lua] "DEL" "{key}"',
-    ]
+    return [f'{second} [0 127.0.0.1:5] "EVALSHA" "def" "1" "{key}" "{owner}" "1"', f'{second} [0 lua] "DEL" "{key}"']
 
 
-@pytest.mark.parametrize(
-    ("lines", "wrong"),
-    [
-        ([*hold(A, "x", 1), *release(A, "x", 2), *hold(A, "y", 2.1)], 0),
-        ([*hold(A, "x", 1), *hold(B, "y", 1), *hold(A, "y", 8)], 0),  # it had expired
-        ([*hold(A, "x", 1), *hold(A, "x", 5), *hold(A, "y", 8)], 1),  # it had been renewed
-        ([*hold(A, "x", 1), *release(A, "y", 2)], 1),
-        ([*hold(A, "x", 1), '2 [0 127.0.0.1:5] "FLUSHALL"', *hold(A, "y", 3)], 0),
-    ],
-)
+@pytest.mark.parametrize(("lines", "wrong"), [
+    ([*hold(A, "x", 1), *release(A, "x", 2), *hold(A, "y", 2.1)], 0),
+    ([*hold(A, "x", 1), *hold(B, "y", 1), *hold(A, "y", 8)], 0),  # it had expired
+    ([*hold(A, "x", 1), *hold(A, "x", 5), *hold(A, "y", 8)], 1),  # it had been renewed
+    ([*hold(A, "x", 1), *release(A, "y", 2)], 1),
+    ([*hold(A, "x", 1), '2 [0 127.0.0.1:5] "FLUSHALL"', *hold(A, "y", 3)], 0),
+])  # fmt: skip
 def test_a_lock_that_another_owner_takes_is_reported(monitor: LockMonitor, lines: list[str], wrong: int) -> None:
     for line in lines:
         monitor.see(line)

@@ -99,22 +99,19 @@ two AS (
 SELECT x FROM two WHERE CASE WHEN x > 1 THEN true END ORDER BY x"""
 
 
-@pytest.mark.parametrize(
-    ("part", "was"),
-    [
-        (Condition("one", "a.x", "%(x)s"), "a.x = %(x)s"),
-        (Condition("one", "a.y"), "a.y IS NOT DISTINCT FROM %(y)s"),
-        (Condition("one", "a.z"), "a.z > 0"),
-        (Condition("two", "b.y"), "b.y = one.y"),
-        (Condition(MAIN, "x"), "x > 1"),
-        (Assigned("two", "x"), "coalesce(b.x, 'SET x = 1, (')"),
-        (Assigned("two", "y"), "2"),
-        (Output("one", "many"), "count(*)"),
-        (Output("one", "more"), "coalesce(a.y, 0) + 1"),
-        (Ordered("a.x", "a.y"), "a.x, a.y"),
-        (Ordered("x"), "x"),
-    ],
-)
+@pytest.mark.parametrize(("part", "was"), [
+    (Condition("one", "a.x", "%(x)s"), "a.x = %(x)s"),
+    (Condition("one", "a.y"), "a.y IS NOT DISTINCT FROM %(y)s"),
+    (Condition("one", "a.z"), "a.z > 0"),
+    (Condition("two", "b.y"), "b.y = one.y"),
+    (Condition(MAIN, "x"), "x > 1"),
+    (Assigned("two", "x"), "coalesce(b.x, 'SET x = 1, (')"),
+    (Assigned("two", "y"), "2"),
+    (Output("one", "many"), "count(*)"),
+    (Output("one", "more"), "coalesce(a.y, 0) + 1"),
+    (Ordered("a.x", "a.y"), "a.x, a.y"),
+    (Ordered("x"), "x"),
+])  # fmt: skip
 def test_a_part_of_a_statement_is_found_in_any_layout(part: Part, was: str) -> None:
     one_line = " ".join(STATEMENT.partition("\n")[2].split())
     for text in (STATEMENT, one_line):
@@ -135,17 +132,14 @@ def test_a_part_that_is_not_there_once_is_not_found(part: Part) -> None:
         changed(STATEMENT, part, "true")
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        Wrapped("conversations.delivering.limiter:no_such_function", "block_nobody"),
-        Wrapped("conversations.delivering.limiter:parse_limits", "block_nobody"),
-        Constant("conversations.delivering.limiter:NO_SUCH_CONSTANT", 1),
-        Sql("claim_due", Cte("no_such_cte"), "SELECT 1"),
-        Sql("no_such_statement", Cte("lanes"), "SELECT 1"),
-        Lua("no_such_script", ""),
-    ],
-)
+@pytest.mark.parametrize("edit", [
+    Wrapped("conversations.delivering.limiter:no_such_function", "block_nobody"),
+    Wrapped("conversations.delivering.limiter:parse_limits", "block_nobody"),
+    Constant("conversations.delivering.limiter:NO_SUCH_CONSTANT", 1),
+    Sql("claim_due", Cte("no_such_cte"), "SELECT 1"),
+    Sql("no_such_statement", Cte("lanes"), "SELECT 1"),
+    Lua("no_such_script", ""),
+])  # fmt: skip
 def test_a_missing_seam_is_refused(edit: Any) -> None:
     with pytest.raises(NotApplied):
         edit.apply()

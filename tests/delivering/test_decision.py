@@ -37,39 +37,36 @@ SENT, FAILED = ended(Sent()), ended(Failed(reason="502"))
 BLOCKED = ended(Rejected(reason="blocked", scope=Scope.CONVERSATION))
 
 
-@pytest.mark.parametrize(
-    ("reply", "facts", "expected"),
-    [
-        ({}, {}, START),
-        # another's, or for staff to decide
-        ({"status": "sending"}, {}, RELEASE),
-        ({"status": "unknown"}, {}, RELEASE),
-        # a status may still name it
-        ({"status": "unknown", "wait": 0.5}, {}, RELEASE),
-        ({"status": "unknown", "wait": -0.5}, {"paused": True}, Do.END_WAIT),
-        ({"status": "unknown", "wait": -0.5}, {"stopping": True}, RELEASE),
-        ({"status": "sending"}, {"lost": True}, REQUEUE),
-        ({"status": "sending"}, {"lost": True, "stopping": True, "paused": True, "slot": False}, REQUEUE),
-        # must not be sent
-        ({"cancelled_through": 7}, {}, Refuse("cancelled", "a person took over before it started")),
-        ({"cancelled_through": 7, "author": "system"}, {}, START),
-        ({"cancelled_through": 6}, {}, START),
-        ({"expired": True}, {"paused": True}, Refuse("expired", "its time passed before it could be sent")),
-        ({"refusal": "opted_out"}, {"paused": True}, Refuse("parked", "the person wants no more messages from us")),
-        # sending is stopped
-        ({}, {"stopping": True}, RELEASE),
-        ({}, {"held": True}, RELEASE),
-        ({}, {"paused": True}, RELEASE),
-        # not yet
-        ({"wait": -1.0}, {}, START),
-        ({"wait": 0.5}, {}, Wait(0.5)),
-        ({"wait": STAY_SECONDS + 0.1}, {}, RELEASE),
-        ({"wait": 0.5}, {"slot": False}, Wait(0.5)),
-        ({"phone_wait": 0.5}, {}, RELEASE),
-        ({"phone_wait": -0.5}, {}, START),
-        ({}, {"slot": False}, IN_LINE),
-    ],
-)
+@pytest.mark.parametrize(("reply", "facts", "expected"), [
+    ({}, {}, START),
+    # another's, or for staff to decide
+    ({"status": "sending"}, {}, RELEASE),
+    ({"status": "unknown"}, {}, RELEASE),
+    # a status may still name it
+    ({"status": "unknown", "wait": 0.5}, {}, RELEASE),
+    ({"status": "unknown", "wait": -0.5}, {"paused": True}, Do.END_WAIT),
+    ({"status": "unknown", "wait": -0.5}, {"stopping": True}, RELEASE),
+    ({"status": "sending"}, {"lost": True}, REQUEUE),
+    ({"status": "sending"}, {"lost": True, "stopping": True, "paused": True, "slot": False}, REQUEUE),
+    # must not be sent
+    ({"cancelled_through": 7}, {}, Refuse("cancelled", "a person took over before it started")),
+    ({"cancelled_through": 7, "author": "system"}, {}, START),
+    ({"cancelled_through": 6}, {}, START),
+    ({"expired": True}, {"paused": True}, Refuse("expired", "its time passed before it could be sent")),
+    ({"refusal": "opted_out"}, {"paused": True}, Refuse("parked", "the person wants no more messages from us")),
+    # sending is stopped
+    ({}, {"stopping": True}, RELEASE),
+    ({}, {"held": True}, RELEASE),
+    ({}, {"paused": True}, RELEASE),
+    # not yet
+    ({"wait": -1.0}, {}, START),
+    ({"wait": 0.5}, {}, Wait(0.5)),
+    ({"wait": STAY_SECONDS + 0.1}, {}, RELEASE),
+    ({"wait": 0.5}, {"slot": False}, Wait(0.5)),
+    ({"phone_wait": 0.5}, {}, RELEASE),
+    ({"phone_wait": -0.5}, {}, START),
+    ({}, {"slot": False}, IN_LINE),
+])  # fmt: skip
 def test_the_next_reply(reply: dict[str, Any], facts: dict[str, Any], expected: Decision) -> None:
     lane = lane_with(reply)
     assert decide(lane, Facts(**facts)) == expected
@@ -85,19 +82,16 @@ def test_a_result_that_decides_about_the_next_reply_is_written_first(result: Ste
     assert decide(lane, Facts()) is WRITE
 
 
-@pytest.mark.parametrize(
-    ("options", "media", "platform", "expected"),
-    [
-        ({}, True, "whatsapp", results.PHONE_SECONDS),
-        ({}, False, "whatsapp", None),
-        ({"wait_for": "sent"}, True, "whatsapp", None),
-        ({"wait_for": "delivered"}, False, "whatsapp", results.PHONE_SECONDS),
-        ({"wait_for": "", "wait_for_s": ""}, True, "whatsapp", results.PHONE_SECONDS),
-        ({"wait_for_s": 9}, True, "whatsapp", 9.0),
-        ({"wait_for_s": 0}, True, "whatsapp", None),
-        ({"wait_for": "delivered"}, True, "telegram", None),  # reports no delivery
-    ],
-)
+@pytest.mark.parametrize(("options", "media", "platform", "expected"), [
+    ({}, True, "whatsapp", results.PHONE_SECONDS),
+    ({}, False, "whatsapp", None),
+    ({"wait_for": "sent"}, True, "whatsapp", None),
+    ({"wait_for": "delivered"}, False, "whatsapp", results.PHONE_SECONDS),
+    ({"wait_for": "", "wait_for_s": ""}, True, "whatsapp", results.PHONE_SECONDS),
+    ({"wait_for_s": 9}, True, "whatsapp", 9.0),
+    ({"wait_for_s": 0}, True, "whatsapp", None),
+    ({"wait_for": "delivered"}, True, "telegram", None),  # reports no delivery
+])  # fmt: skip
 def test_a_result_behind_which_the_next_reply_waits_is_written_first(
     options: dict[str, Any], media: bool, platform: str, expected: float | None
 ) -> None:

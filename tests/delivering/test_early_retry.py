@@ -143,11 +143,8 @@ def test_people_hear_from_a_platform_that_works_again_before_their_retry_would_h
         stack.query("UPDATE channel SET active = false WHERE id = %s", channel.id)
         lane = scene.say(channel, "patient", "one", "two")
         later = "now() + interval '20 min'"
-        stack.query(
-            f"""UPDATE reply SET attempts = 7, intent_at = now() - interval '1 min', not_before = {later}
-                 WHERE sequence = 1 AND conversation_id = %s""",
-            lane,
-        )
+        stack.query(f"""UPDATE reply SET attempts = 7, intent_at = now() - interval '1 min', not_before = {later}
+                 WHERE sequence = 1 AND conversation_id = %s""", lane)  # fmt: skip
         stack.query(f"UPDATE conversation SET send_due_at = {later} WHERE id = %s", lane)
         stack.query("UPDATE channel SET active = true WHERE id = %s", channel.id)
         double.script({"do": "503", "chat": "last"})

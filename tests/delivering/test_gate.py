@@ -69,28 +69,25 @@ def say(row: Conversation, text: str) -> None:
     accept(channel_of(row), entry(row.chat, text))
 
 
-@pytest.mark.parametrize(
-    ("stops", "author", "body", "refused"),
-    [
-        ({}, "bot", TEXT, None),
-        ({"opted_out_at": NOW}, "bot", TEXT, "opted_out"),
-        ({"opted_out_at": NOW}, "system", TEXT, "opted_out"),
-        ({"opted_out_at": NOW}, "person", TEXT, "opted_out"),
-        ({"opted_out_at": NOW}, "bot", UTILITY, "opted_out"),
-        ({"opted_out_at": NOW, "unreachable_since": NOW, "window_until": PAST}, "bot", TEXT, "opted_out"),
-        ({"unreachable_since": NOW}, "bot", UTILITY, "unreachable"),
-        ({"unreachable_since": NOW}, "system", TEXT, "unreachable"),
-        ({"unreachable_since": NOW}, "person", TEXT, None),
-        ({"no_marketing_since": NOW}, "person", MARKETING, "no_marketing"),
-        ({"no_marketing_since": NOW}, "bot", UTILITY, None),
-        ({"no_marketing_since": NOW}, "bot", TEXT, None),
-        ({"window_until": PAST}, "bot", TEXT, "window"),
-        ({"window_until": PAST}, "person", TEXT, "window"),
-        ({"window_until": PAST}, "bot", UTILITY, None),
-        ({"window_until": AHEAD}, "bot", TEXT, None),
-        ({"window_until": None}, "bot", TEXT, None),
-    ],
-)
+@pytest.mark.parametrize(("stops", "author", "body", "refused"), [
+    ({}, "bot", TEXT, None),
+    ({"opted_out_at": NOW}, "bot", TEXT, "opted_out"),
+    ({"opted_out_at": NOW}, "system", TEXT, "opted_out"),
+    ({"opted_out_at": NOW}, "person", TEXT, "opted_out"),
+    ({"opted_out_at": NOW}, "bot", UTILITY, "opted_out"),
+    ({"opted_out_at": NOW, "unreachable_since": NOW, "window_until": PAST}, "bot", TEXT, "opted_out"),
+    ({"unreachable_since": NOW}, "bot", UTILITY, "unreachable"),
+    ({"unreachable_since": NOW}, "system", TEXT, "unreachable"),
+    ({"unreachable_since": NOW}, "person", TEXT, None),
+    ({"no_marketing_since": NOW}, "person", MARKETING, "no_marketing"),
+    ({"no_marketing_since": NOW}, "bot", UTILITY, None),
+    ({"no_marketing_since": NOW}, "bot", TEXT, None),
+    ({"window_until": PAST}, "bot", TEXT, "window"),
+    ({"window_until": PAST}, "person", TEXT, "window"),
+    ({"window_until": PAST}, "bot", UTILITY, None),
+    ({"window_until": AHEAD}, "bot", TEXT, None),
+    ({"window_until": None}, "bot", TEXT, None),
+])  # fmt: skip
 def test_what_may_not_go_out_is_refused_before_and_at_the_intent(
     ada: Conversation,
     connection: psycopg.Connection[Any],
@@ -181,15 +178,12 @@ def refuse(connection: psycopg.Connection[Any], row: Conversation, scope: Scope)
     assert replies(row) == "parked"
 
 
-@pytest.mark.parametrize(
-    ("scope", "stopped", "audit"),
-    [
-        (Scope.REPLY, [], []),
-        (Scope.WINDOW, ["window_until"], []),
-        (Scope.MARKETING, ["no_marketing_since"], [("marketing_refused", "reply 1")]),
-        (Scope.CONVERSATION, ["unreachable_since"], [("unreachable", "reply 1")]),
-    ],
-)
+@pytest.mark.parametrize(("scope", "stopped", "audit"), [
+    (Scope.REPLY, [], []),
+    (Scope.WINDOW, ["window_until"], []),
+    (Scope.MARKETING, ["no_marketing_since"], [("marketing_refused", "reply 1")]),
+    (Scope.CONVERSATION, ["unreachable_since"], [("unreachable", "reply 1")]),
+])  # fmt: skip
 def test_a_refusal_closes_what_it_concerns(
     ada: Conversation, connection: psycopg.Connection[Any], scope: Scope, stopped: list[str], audit: list[Any]
 ) -> None:

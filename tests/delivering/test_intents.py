@@ -120,16 +120,13 @@ def test_a_result_that_the_database_runs_late_is_not_written_over_the_next_attem
 
 
 @pytest.mark.parametrize("dead", [False, True])
-@pytest.mark.parametrize(
-    ("told", "becomes"),
-    [
-        ([], ("pending", "none", "")),
-        (["sent"], ("sent", "none", "w1")),
-        (["read", "sent"], ("sent", "read", "w1")),
-        (["failed"], ("failed", "none", "w1")),
-        (["failed", "delivered"], ("sent", "delivered", "w1")),
-    ],
-)
+@pytest.mark.parametrize(("told", "becomes"), [
+    ([], ("pending", "none", "")),
+    (["sent"], ("sent", "none", "w1")),
+    (["read", "sent"], ("sent", "read", "w1")),
+    (["failed"], ("failed", "none", "w1")),
+    (["failed", "delivered"], ("sent", "delivered", "w1")),
+])  # fmt: skip
 def test_a_status_with_the_replys_key_settles_a_send_whose_answer_was_lost(
     own_database: str, told: list[str], becomes: tuple[str, ...], dead: bool
 ) -> None:

@@ -69,14 +69,9 @@ def posted(httpserver: Any, count: int) -> list[tuple[str, list[Parsed]]]:
 
 # Of an event that is no plain message; "": the adapter says what it is.
 KINDS = {
-    "press": "button",
-    "pick": "button",
-    "template_press": "button",
-    "reaction": "reaction",
-    "block": "blocked",
-    "checkout": "",
-    "paid": "",
-}
+    "press": "button", "pick": "button", "template_press": "button", "reaction": "reaction", "block": "blocked",
+    "checkout": "", "paid": "",
+}  # fmt: skip
 EVENTS = [(platform, event) for platform in PLATFORMS for event in SAMPLES[platform]["events"] if event != "status"]
 
 

@@ -120,25 +120,10 @@ def test_splitting_works_the_same_where_the_fast_way_cannot(value: list[Any], sp
     assert split_object(b'{"k": ' + raw + b', "l":[]} ') == {"k": raw, "l": b"[]"}
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"{",
-        b"[",
-        b"[1",
-        b"[1 2]",
-        b"[NaN",
-        b"[NaN]x",
-        b"[NaN,]",
-        b'{"a":NaN',
-        b'{"a" NaN}',
-        b"{1:NaN}",
-        b'{"a":NaN,"a":1}',
-        b"5",
-        b"\xff",
-    ],
-)
+@pytest.mark.parametrize("raw", [
+    b"", b"{", b"[", b"[1", b"[1 2]", b"[NaN", b"[NaN]x", b"[NaN,]", b'{"a":NaN', b'{"a" NaN}', b"{1:NaN}",
+    b'{"a":NaN,"a":1}', b"5", b"\xff",
+])  # fmt: skip
 def test_what_is_no_whole_object_or_array_is_not_split(raw: bytes) -> None:
     for split in (split_object, split_array):
         with pytest.raises(Unreadable):

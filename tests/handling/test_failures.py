@@ -246,11 +246,8 @@ def test_a_bot_that_fails_for_everybody_parks_nobody_and_catches_up_when_cured(l
     try:
         waiting = [lanes.say(channel, f"w{n}", "one", "two") for n in range(40)]
         wait_until(lambda: stops(lanes, channel), 20, "the pause")
-        wait_until(
-            lambda: lanes.stack.value("SELECT count(*) FROM turn WHERE outcome = 'paused'") > 0,
-            20,
-            "a probe that failed",
-        )
+        wait_until(lambda: lanes.stack.value("SELECT count(*) FROM turn WHERE outcome = 'paused'") > 0, 20,
+                   "a probe that failed")  # fmt: skip
     finally:
         broken.unlink()
     lanes.stack.query("UPDATE pause SET probe_at = now()")  # the next probe: 30 s at most

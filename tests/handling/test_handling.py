@@ -111,12 +111,8 @@ def test_killed_anywhere_every_message_is_handled_once_and_in_order(lanes: Lanes
     with lanes.workers(""):
         lanes.settled(*filled, seconds=40)
     lanes.assert_in_order(*filled)
-    assert (
-        lanes.stack.value(
-            "SELECT count(*) FROM turn WHERE outcome <> 'committed' AND conversation_id = ANY (%s)", filled
-        )
-        == 0
-    )
+    assert (lanes.stack.value("SELECT count(*) FROM turn WHERE outcome <> 'committed' AND conversation_id = ANY (%s)",
+                              filled) == 0)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -59,11 +59,8 @@ IN_THEIR_TURN = {
 HOLDER = "holds-the-interpreter"  # and so stops all threads of its process, which is replaced and killed
 # These hold a thread, the processor or the event loop for ever: their process is replaced.
 FOR_EVER = {
-    "sleeps-for-ever": PARKED,
-    "spins-for-ever": PARKED,
-    "waits-for-ever": PARKED,
-    "blocks-the-loop": PARKED,
-}
+    "sleeps-for-ever": PARKED, "spins-for-ever": PARKED, "waits-for-ever": PARKED, "blocks-the-loop": PARKED,
+}  # fmt: skip
 # These end their process, or would block one after the other.
 IN_THEIR_PROCESS = {
     "exits-at-once": PARKED,

@@ -8,39 +8,29 @@ import pytest
 
 from conversations.handling.verdicts import Head, Step, next_step
 
-USUAL: dict[str, Any] = dict.fromkeys(Head.__struct_fields__) | {
-    "id": 1,
-    "mode": "bot",
-    "stopped": False,
-    "message_id": 7,
-    "status": "pending",
-    "starts_turn": True,
-}
-NOTHING_NUMBERED = {"message_id": None, "status": None, "starts_turn": None}
+USUAL: dict[str, Any] = {**dict.fromkeys(Head.__struct_fields__), "id": 1, "mode": "bot", "stopped": False,
+                         "message_id": 7, "status": "pending", "starts_turn": True}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("found", "step"),
-    [
-        ({}, Step.TURN),
-        ({"mode": "human"}, Step.RELEASE),
-        ({"stopped": True}, Step.RELEASE),
-        ({"mode": "human", "status": "skipped"}, Step.RELEASE),
-        (NOTHING_NUMBERED, Step.RELEASE),
-        ({**NOTHING_NUMBERED, "release_in": 0.5}, Step.WAIT),
-        ({**NOTHING_NUMBERED, "release_in": 0.0}, Step.NUMBER),
-        ({**NOTHING_NUMBERED, "release_in": -3.0}, Step.NUMBER),
-        ({**NOTHING_NUMBERED, "release_in": -3.0, "stopped": True}, Step.RELEASE),
-        ({"release_in": 1.0}, Step.TURN),
-        *(({"status": status}, Step.PASS) for status in ("parked", "skipped", "missing")),
-        ({"status": "skipped", "wait": 5.0, "starts_turn": False}, Step.PASS),
-        ({"wait": 5.0}, Step.RELEASE),
-        ({"wait": 0.0}, Step.TURN),
-        ({"wait": -5.0}, Step.TURN),
-        ({"starts_turn": False}, Step.ADVANCE),
-        ({"starts_turn": False, "wait": 5.0}, Step.RELEASE),
-    ],
-)
+@pytest.mark.parametrize(("found", "step"), [
+    ({}, Step.TURN),
+    ({"mode": "human"}, Step.RELEASE),
+    ({"stopped": True}, Step.RELEASE),
+    ({"mode": "human", "status": "skipped"}, Step.RELEASE),
+    (NOTHING_NUMBERED, Step.RELEASE),
+    ({**NOTHING_NUMBERED, "release_in": 0.5}, Step.WAIT),
+    ({**NOTHING_NUMBERED, "release_in": 0.0}, Step.NUMBER),
+    ({**NOTHING_NUMBERED, "release_in": -3.0}, Step.NUMBER),
+    ({**NOTHING_NUMBERED, "release_in": -3.0, "stopped": True}, Step.RELEASE),
+    ({"release_in": 1.0}, Step.TURN),
+    *(({"status": status}, Step.PASS) for status in ("parked", "skipped", "missing")),
+    ({"status": "skipped", "wait": 5.0, "starts_turn": False}, Step.PASS),
+    ({"wait": 5.0}, Step.RELEASE),
+    ({"wait": 0.0}, Step.TURN),
+    ({"wait": -5.0}, Step.TURN),
+    ({"starts_turn": False}, Step.ADVANCE),
+    ({"starts_turn": False, "wait": 5.0}, Step.RELEASE),
+])  # fmt: skip
 def test_what_a_head_asks_for(found: dict[str, Any], step: Step) -> None:
     head = Head(**(USUAL | found))
     assert next_step(head, probe=False) is step

@@ -126,32 +126,29 @@ def story(own_database: str) -> Iterator[Story]:
     story.db.close()
 
 
-@pytest.mark.parametrize(
-    ("steps", "is_press"),
-    [
-        ("asks is_sent 2", True),
-        ("asks is_sent Two", True),
-        ("asks is_sent hm", False),
-        ("says is_sent 2", False),
-        ("asks 2 is_sent", False),  # written before the question was shown
-        ("asks is_refused 2", False),
-        ("asks answer_is_lost 2", True),
-        ("asks answer_is_lost presses", True),
-        ("asks is_sent reacts 2", True),  # a reaction answers nothing
-        ("asks is_sent hm is_silent 2", False),  # answered since: nothing answers twice
-        ("asks is_sent hm remembers 2", False),
-        ("asks is_sent hm says is_sent 2", False),
-        ("asks is_sent hm asks is_sent 2", True),  # asked again
-        ("asks is_sent 2 fails", True),  # each attempt sees the same
-        ("asks is_sent staff_writes 2", False),
-        ("asks is_sent 2 staff_writes", True),
-        ("says is_sent hm asks is_sent late_words 2", False),  # another turn's words came between
-        ("says is_sent late_question 2", True),
-        ("asks is_sent late_question 2", True),
-        ("asks is_sent 2 is_parked is_replayed", True),
-        ("asks is_sent 2 is_parked hm asks is_sent is_replayed", False),  # meant the first question
-    ],
-)
+@pytest.mark.parametrize(("steps", "is_press"), [
+    ("asks is_sent 2", True),
+    ("asks is_sent Two", True),
+    ("asks is_sent hm", False),
+    ("says is_sent 2", False),
+    ("asks 2 is_sent", False),  # written before the question was shown
+    ("asks is_refused 2", False),
+    ("asks answer_is_lost 2", True),
+    ("asks answer_is_lost presses", True),
+    ("asks is_sent reacts 2", True),  # a reaction answers nothing
+    ("asks is_sent hm is_silent 2", False),  # answered since: nothing answers twice
+    ("asks is_sent hm remembers 2", False),
+    ("asks is_sent hm says is_sent 2", False),
+    ("asks is_sent hm asks is_sent 2", True),  # asked again
+    ("asks is_sent 2 fails", True),  # each attempt sees the same
+    ("asks is_sent staff_writes 2", False),
+    ("asks is_sent 2 staff_writes", True),
+    ("says is_sent hm asks is_sent late_words 2", False),  # another turn's words came between
+    ("says is_sent late_question 2", True),
+    ("asks is_sent late_question 2", True),
+    ("asks is_sent 2 is_parked is_replayed", True),
+    ("asks is_sent 2 is_parked hm asks is_sent is_replayed", False),  # meant the first question
+])  # fmt: skip
 def test_a_typed_message_answers_the_last_thing_that_was_asked_and_shown(
     story: Story, steps: str, is_press: bool
 ) -> None:

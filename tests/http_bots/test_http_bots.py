@@ -206,13 +206,8 @@ def test_a_late_reply_after_a_take_over_is_a_draft_and_what_follows_still_goes_o
 def test_a_long_choice_comes_back_whole_pressed_or_typed_and_the_button_stops_spinning(
     stack: Stack, bot: Bot, double: Double
 ) -> None:
-    values = {
-        "token": "5:e",
-        "secret_token": "s3cret-Token-0123456789",
-        "secret": GENERIC_SECRET,
-        "bot_url": bot.url,
-        "limits": "off",
-    }
+    values = {"token": "5:e", "secret_token": "s3cret-Token-0123456789", "secret": GENERIC_SECRET, "bot_url": bot.url,
+              "limits": "off"}  # fmt: skip
     channel = stack.add_channel("telegram", bot="http", api_base=double.url, **values)
     body, headers = telegram_text(channel, 4242, 1, "choose")
     assert stack.post(channel, body, headers) == 200

@@ -25,14 +25,8 @@ def _private(settings: Any) -> None:
 
 
 def channel(url: str, **credentials: str) -> ChannelConfig:
-    return ChannelConfig(
-        id=1,
-        public_id="p",
-        platform="generic",
-        tenant_id=1,
-        credentials=credentials or CREDENTIALS,
-        options={"bot_url": url},
-    )
+    return ChannelConfig(id=1, public_id="p", platform="generic", tenant_id=1, credentials=credentials or CREDENTIALS,
+                         options={"bot_url": url})  # fmt: skip
 
 
 def test_a_turn_is_posted_signed_with_its_id_and_answered(httpserver: Any) -> None:

@@ -59,25 +59,17 @@ def _counters(messages: str, replies: str, fields: dict[str, Any]) -> dict[str, 
     words = [word.partition(":")[2] or word for word in replies.split()]
     unsettled = [place for place, status in enumerate(words, 1) if status in ("pending", "sending", "unknown")]
     pending = [place for place, status in enumerate(numbered, 1) if status == "pending"]
-    counters = {
-        "last_sequence": len(numbered),
-        "next_sequence": pending[0] if pending else len(numbered) + 1,
-        "last_reply_sequence": len(words),
-        "next_reply_sequence": unsettled[0] if unsettled else len(words) + 1,
-    }
+    counters = {"last_sequence": len(numbered), "next_sequence": pending[0] if pending else len(numbered) + 1,
+                "last_reply_sequence": len(words),
+                "next_reply_sequence": unsettled[0] if unsettled else len(words) + 1}  # fmt: skip
     return {**counters, **fields}
 
 
 def make_message(lane: Conversation, sequence: int, status: str = "pending", **fields: Any) -> Message:
     identity = hashlib.blake2b(str(next(_numbers)).encode(), digest_size=16).digest()
     settled = None if status in ("waiting", "pending") else timezone.now()
-    values = {
-        "sequence": None if status == "waiting" else sequence,
-        "identity": identity,
-        "content_hash": identity,
-        "text": f"words {sequence}",
-        "settled_at": settled,
-    }
+    values = {"sequence": None if status == "waiting" else sequence, "identity": identity, "content_hash": identity,
+              "text": f"words {sequence}", "settled_at": settled}  # fmt: skip
     return Message.objects.create(conversation=lane, status=status, **{**values, **fields})
 
 

@@ -51,12 +51,9 @@ class Told:
 
 def told(user: str) -> list[Told]:
     """All of a person's messages, numbered ones first, in order."""
-    rows = runtime.read(
-        """SELECT m.sequence, m.text, m.status, m.late, m.note
+    rows = runtime.read("""SELECT m.sequence, m.text, m.status, m.late, m.note
              FROM message m JOIN conversation c ON c.id = m.conversation_id
-            WHERE c.chat = %(user)s ORDER BY m.sequence NULLS LAST, m.id""",
-        {"user": user},
-    )
+            WHERE c.chat = %(user)s ORDER BY m.sequence NULLS LAST, m.id""", {"user": user})  # fmt: skip
     return [Told(*row) for row in rows]
 
 

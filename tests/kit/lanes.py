@@ -53,12 +53,8 @@ class Lanes:
 
     def channel(self, bot: str = "obedient", *, tenant: int | None = None, **options: Any) -> int:
         tenant = tenant or self.stack.value("SELECT min(id) FROM tenant") or self.tenant()
-        values = {
-            "public_id": secrets.token_hex(12),
-            "tenant": tenant,
-            "bot": bot,
-            "options": msgspec.json.encode(options).decode(),
-        }
+        values = {"public_id": secrets.token_hex(12), "tenant": tenant, "bot": bot,
+                  "options": msgspec.json.encode(options).decode()}  # fmt: skip
         return int(self.stack.ask(ADD_CHANNEL, values)[0][0])
 
     def tenant(self) -> int:

@@ -60,16 +60,9 @@ class Numbers(Adapter):
             return StatusUpdate(platform_id=item["reply"], status=item["status"], channel_ref=item["to"])
         if "text" not in item:
             return Unusable(reason="unreadable", raw=json.dumps(item).encode(), channel_ref=item["to"])
-        return Entry(
-            kind=Kind.MESSAGE,
-            chat=item["from"],
-            sender=Sender(user=item["from"]),
-            key=f"m:{item['id']}",
-            starts_turn=True,
-            text=item["text"],
-            channel_ref=item["to"],
-            raw=json.dumps(item).encode(),
-        )
+        return Entry(kind=Kind.MESSAGE, chat=item["from"], sender=Sender(user=item["from"]), key=f"m:{item['id']}",
+                     starts_turn=True, text=item["text"], channel_ref=item["to"],
+                     raw=json.dumps(item).encode())  # fmt: skip
 
     def send(self, channel: ChannelConfig, reply: OutboundReply) -> Outcome:
         return Sent()

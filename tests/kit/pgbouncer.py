@@ -92,16 +92,9 @@ class PgBouncer(Server):
         program = find()
         assert program, MISSING
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [program, str(self._configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.data,
-                env=clean_environment(),
-                start_new_session=True,
-                **as_user(server_user()),
-            )
+            return subprocess.Popen([program, str(self._configuration)], stdin=subprocess.DEVNULL, stdout=log,
+                                    stderr=log, cwd=self.data, env=clean_environment(), start_new_session=True,
+                                    **as_user(server_user()))  # fmt: skip
 
     def answers(self) -> bool:
         try:

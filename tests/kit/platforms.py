@@ -19,16 +19,10 @@ GENERIC_SECRET = "whsec_" + base64.b64encode(b"a test secret of 32 bytes length"
 def telegram_text(channel: Channel, user: int, message: int, text: str) -> tuple[bytes, dict[str, str]]:
     """A private text message."""
     person = {"id": user, "is_bot": False, "first_name": f"User {user}"}
-    update = {
-        "update_id": user * 1_000_000 + message,
-        "message": {
-            "message_id": message,
-            "from": person,
-            "chat": {"id": user, "type": "private", "first_name": f"User {user}"},
-            "date": 1_790_000_000 + message,
-            "text": text,
-        },
-    }
+    update = {"update_id": user * 1_000_000 + message,
+              "message": {"message_id": message, "from": person,
+                          "chat": {"id": user, "type": "private", "first_name": f"User {user}"},
+                          "date": 1_790_000_000 + message, "text": text}}  # fmt: skip
     return telegram(channel, update)
 
 
@@ -73,9 +67,5 @@ def signed_generic(channel: Channel, raw: bytes, webhook_id: str) -> tuple[bytes
     at = str(int(time.time()))
     key = base64.b64decode(channel.secrets["secret"].removeprefix("whsec_"))
     signature = base64.b64encode(hmac.new(key, f"{webhook_id}.{at}.".encode() + raw, hashlib.sha256).digest()).decode()
-    return raw, {
-        "content-type": "application/json",
-        "webhook-id": webhook_id,
-        "webhook-timestamp": at,
-        "webhook-signature": f"v1,{signature}",
-    }
+    return raw, {"content-type": "application/json", "webhook-id": webhook_id, "webhook-timestamp": at,
+                 "webhook-signature": f"v1,{signature}"}  # fmt: skip

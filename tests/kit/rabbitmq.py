@@ -67,15 +67,8 @@ class RabbitMQ(Server):
         program = find()
         assert program, MISSING
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [str(program)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.data,
-                env=self._environment(),
-                start_new_session=True,
-            )
+            return subprocess.Popen([str(program)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data,
+                                    env=self._environment(), start_new_session=True)  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
         folder = str(self.data)

@@ -92,10 +92,8 @@ def without_repeats(lines: Sequence[str]) -> list[str]:
 
 def desk(scene: Scene, verb: str) -> None:
     """A verb of staff, in a process of its own."""
-    scene.stack.manage(
-        "shell",
-        "-c",
-        f"""
+    scene.stack.manage("shell", "-c",
+                       f"""
 from django.contrib.auth.models import User
 from conversations.desk import actions as desk
 from conversations.models import Conversation, Reply
@@ -104,8 +102,7 @@ def seen(pk):
     lane = Conversation.objects.get(pk=pk)
     return desk.Seen(conversation=pk, epoch=lane.epoch, next_sequence=lane.next_sequence)
 {verb}
-""",
-    )
+""")  # fmt: skip
 
 
 def decide(scene: Scene, lane: int, *, sent: bool) -> None:

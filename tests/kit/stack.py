@@ -220,18 +220,10 @@ class Stack:
 
     def _environment(self) -> dict[str, str]:
         base = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-        return {
-            **base,
-            "DJANGO_SETTINGS_MODULE": "botproject.settings",
-            "DATABASE_URL": self.servers.database_url,
-            "REDIS_URL": self.servers.redis_url,
-            "PUBLIC_URL": f"http://127.0.0.1:{self.ports[0]}",
-            "DATA_DIR": str(self.folder),
-            "LOCAL": "1",
-            "ALLOW_PRIVATE_OUTBOUND": "1",
-            "PYTHONPATH": str(self.code),
-            **self._extra,
-        }
+        return {**base, "DJANGO_SETTINGS_MODULE": "botproject.settings", "DATABASE_URL": self.servers.database_url,
+                "REDIS_URL": self.servers.redis_url, "PUBLIC_URL": f"http://127.0.0.1:{self.ports[0]}",
+                "DATA_DIR": str(self.folder), "LOCAL": "1", "ALLOW_PRIVATE_OUTBOUND": "1", "PYTHONPATH": str(self.code),
+                **self._extra}  # fmt: skip
 
     # ------------------------------------------------------------ processes
 

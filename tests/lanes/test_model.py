@@ -58,15 +58,9 @@ from tests.kit.entries import accept, entry, make_channel, new_user
 pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600)]
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-STORIES = settings(
-    max_examples=1_000 if LONG else 40,
-    stateful_step_count=80 if LONG else 40,
-    deadline=None,
-    derandomize=not LONG,
-    report_multiple_bugs=False,
-    phases=set(Phase) - {Phase.explain},
-    suppress_health_check=list(HealthCheck),
-)
+STORIES = settings(max_examples=1_000 if LONG else 40, stateful_step_count=80 if LONG else 40, deadline=None,
+                   derandomize=not LONG, report_multiple_bugs=False, phases=set(Phase) - {Phase.explain},
+                   suppress_health_check=list(HealthCheck))  # fmt: skip
 
 MACHINES = ["1 s", "3 s", "12 s", "60 s", "window ends", "window ends", "sweep", "sweep sending", "worker buried",
             "sender buried", "timer", "timer not due"]  # fmt: skip
@@ -250,13 +244,10 @@ class Lanes(RuleBasedStateMachine):
     pages = st.sampled_from(["new", "after the last act", "old"])
     places = st.integers(1, 9)
 
-    @initialize(
-        order=st.sampled_from(["as it comes", "settle", "numbers"]),
-        parked=st.sampled_from(["human", "skip", "block"]),
-        gap=st.sampled_from(["go_on", "block"]),
-        unknown=st.sampled_from(["resend", "ask"]),
-        platform=st.sampled_from(["telegram", "whatsapp"]),
-    )
+    @initialize(order=st.sampled_from(["as it comes", "settle", "numbers"]),
+                parked=st.sampled_from(["human", "skip", "block"]), gap=st.sampled_from(["go_on", "block"]),
+                unknown=st.sampled_from(["resend", "ask"]),
+                platform=st.sampled_from(["telegram", "whatsapp"]))  # fmt: skip
     def channel_is_added(self, order: str, parked: str, gap: str, unknown: str, platform: str = "telegram") -> None:
         """On WhatsApp each reply waits for the delivery of the one before it, and an unknown one for a status."""
         options: dict[str, Any] = {"settle_ms": 2000} if order == "settle" else {}
@@ -285,12 +276,8 @@ class Lanes(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ storing
 
-    @rule(
-        lane=lane_numbers,
-        count=st.integers(1, 3),
-        starts_turn=st.booleans(),
-        places=st.lists(places, min_size=3, max_size=3),
-    )
+    @rule(lane=lane_numbers, count=st.integers(1, 3), starts_turn=st.booleans(),
+          places=st.lists(places, min_size=3, max_size=3))  # fmt: skip
     def people_write(self, lane: int, count: int, starts_turn: bool, places: list[int]) -> None:
         entries = []
         for place in places[:count]:
@@ -383,12 +370,7 @@ class Lanes(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ handling
 
-    @rule(
-        target=begun,
-        lane=lane_numbers,
-        ending=st.sampled_from(TURNS),
-        replies=st.integers(0, 3),
-    )
+    @rule(target=begun, lane=lane_numbers, ending=st.sampled_from(TURNS), replies=st.integers(0, 3))
     def a_turn_begins(self, lane: int, ending: str, replies: int) -> Any:
         """As a worker does it that looks at the lane now; the bot has run when this step ends."""
         finished = self._begin(self.lanes[lane], ending, replies)
@@ -414,13 +396,8 @@ class Lanes(RuleBasedStateMachine):
         return Finished(self._verdict(head, ending, replies), head, self.channel)
 
     def _verdict(self, head: Head, ending: str, replies: int) -> verdicts.Verdict:
-        record = {
-            "worker": str(uuid.uuid4()),
-            "seconds": 0.0,
-            "log": None,
-            "state_before": None,
-            "outcome": "committed",
-        }
+        record = {"worker": str(uuid.uuid4()), "seconds": 0.0, "log": None, "state_before": None,
+                  "outcome": "committed"}  # fmt: skip
         if ending.startswith("fails"):
             record |= {"outcome": "failed", "error_type": "ValueError", "error_place": "bot", "error_text": ""}
             return verdicts.failure(head, self.channel, record, ending == "fails with everybody")
@@ -429,12 +406,9 @@ class Lanes(RuleBasedStateMachine):
         handed = "wants a person" if ending == "hands over" else None
         return verdicts.success(head, self.channel, turns.Output(state=state, replies=said, handed_over=handed), record)
 
-    @rule(
-        lane=lane_numbers,
-        ending=st.sampled_from(TURNS),
-        replies=st.integers(0, 3),
-        meanwhile=st.lists(st.sampled_from([*VERBS, "another worker", "another worker fails"]), max_size=2),
-    )
+    @rule(lane=lane_numbers, ending=st.sampled_from(TURNS), replies=st.integers(0, 3),
+          meanwhile=st.lists(st.sampled_from([*VERBS, "another worker", "another worker fails"]),
+                             max_size=2))  # fmt: skip
     def a_message_is_handled(self, lane: int, ending: str, replies: int, meanwhile: list[str]) -> None:
         """By the bot, if need be after a person lets it. ``meanwhile``: what happens between its begin and its end."""
         self._let_go(self.lanes[lane])
@@ -654,11 +628,8 @@ class Lanes(RuleBasedStateMachine):
         number, replies = look
         return self._intend(number, replies) or multiple()
 
-    @rule(
-        lane=lane_numbers,
-        ending=st.sampled_from(["sent", "sent", *sorted(ENDINGS)]),
-        meanwhile=st.lists(st.sampled_from(SENDING_VERBS), max_size=2),
-    )
+    @rule(lane=lane_numbers, ending=st.sampled_from(["sent", "sent", *sorted(ENDINGS)]),
+          meanwhile=st.lists(st.sampled_from(SENDING_VERBS), max_size=2))  # fmt: skip
     def a_reply_is_sent(self, lane: int, ending: str, meanwhile: list[str]) -> None:
         """``meanwhile``: what happens between the call's begin and its end."""
         it = self.lanes[lane]

@@ -30,14 +30,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_postgres_keeps_the_promise_and_listens_here_only(private_servers: Servers) -> None:
-    wanted = {
-        "fsync": "on",
-        "synchronous_commit": "on",
-        "full_page_writes": "on",
-        "data_checksums": "on",
-        "listen_addresses": "127.0.0.1",
-        "server_encoding": "UTF8",
-    }
+    wanted = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "data_checksums": "on",
+              "listen_addresses": "127.0.0.1", "server_encoding": "UTF8"}  # fmt: skip
     with psycopg.connect(private_servers.database_url) as connection:
         found = {name: setting(connection, name) for name in wanted}
     assert found == wanted

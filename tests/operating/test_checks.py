@@ -126,22 +126,19 @@ def test_a_safe_deploy_passes(safe: Any) -> None:
     assert deploy_checks.logins_are_guarded(None) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("ALLOW_PRIVATE_OUTBOUND", True, "E101"),
-        ("PUBLIC_URL", "http://bots.example", "E102"),
-        ("DEBUG", True, "E103"),
-        ("LOCAL", True, "E104"),
-        ("ALLOWED_HOSTS", ["*"], "E106"),
-        ("CSRF_COOKIE_SECURE", False, "E110"),
-        ("SECRET_KEY", "only-for-tests-only-for-tests-only-for-tests-only", "E111"),
-        ("CREDENTIALS_KEYS", ["x" * 43 + "=", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="], "E111"),
-        ("METRICS_TOKEN", "a", "E112"),
-        ("METRICS_TOKEN", "0123456789" * 3, "E112"),
-        ("METRICS_TOKEN", "ab" * 40, "E112"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "error"), [
+    ("ALLOW_PRIVATE_OUTBOUND", True, "E101"),
+    ("PUBLIC_URL", "http://bots.example", "E102"),
+    ("DEBUG", True, "E103"),
+    ("LOCAL", True, "E104"),
+    ("ALLOWED_HOSTS", ["*"], "E106"),
+    ("CSRF_COOKIE_SECURE", False, "E110"),
+    ("SECRET_KEY", "only-for-tests-only-for-tests-only-for-tests-only", "E111"),
+    ("CREDENTIALS_KEYS", ["x" * 43 + "=", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="], "E111"),
+    ("METRICS_TOKEN", "a", "E112"),
+    ("METRICS_TOKEN", "0123456789" * 3, "E112"),
+    ("METRICS_TOKEN", "ab" * 40, "E112"),
+])  # fmt: skip
 def test_deploy_refuses(safe: Any, name: str, value: Any, error: str) -> None:
     setattr(safe, name, value)
     assert ids(deploy_checks.nothing_local(None)) == [error]

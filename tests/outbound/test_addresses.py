@@ -57,16 +57,9 @@ def test_public_addresses_are_called(address: str) -> None:
 
 
 HOSTS = [
-    "127.0.0.1",
-    "localhost",
-    "2130706433",
-    "0x7f000001",
-    "0177.0.0.1",
-    "127.1",
-    "[::1]",
-    "[::ffff:127.0.0.1]",
+    "127.0.0.1", "localhost", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]",
     "rebound.example",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -113,20 +106,10 @@ def test_by_default_443_and_8443_are_called() -> None:
     assert [addresses.check_url(f"https://e.org{port}/", False).port for port in ("", ":8443")] == [443, 8443]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.org/",
-        "file:///etc/passwd",
-        "gopher://e.org",
-        "ftp://e.org/",
-        "https://user:pw@e.org/",
-        "https://",
-        "",
-        "//e.org",
-        "https://e.org:port/",
-    ],
-)
+@pytest.mark.parametrize("url", [
+    "http://example.org/", "file:///etc/passwd", "gopher://e.org", "ftp://e.org/", "https://user:pw@e.org/", "https://",
+    "", "//e.org", "https://e.org:port/",
+])  # fmt: skip
 def test_only_https_without_credentials(url: str) -> None:
     with pytest.raises(http.CallFailed) as failed:
         http.call("GET", url, headers={}, allow_private=False)

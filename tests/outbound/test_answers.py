@@ -57,13 +57,9 @@ def test_no_bytes_end_in_another_error(data: bytes, cuts: list[int]) -> None:
         assert len(answered.body) <= ANSWER_CAP
 
 
-@given(
-    status=st.integers(200, 599),
-    headers=HEADERS,
-    body=st.binary(max_size=200),
-    framing=st.sampled_from(["length", "chunked", "end of stream"]),
-    cuts=st.lists(st.integers(0, 999), max_size=6),
-)
+@given(status=st.integers(200, 599), headers=HEADERS, body=st.binary(max_size=200),
+       framing=st.sampled_from(["length", "chunked", "end of stream"]),
+       cuts=st.lists(st.integers(0, 999), max_size=6))  # fmt: skip
 def test_an_answer_is_read_as_the_standard_library_reads_it(
     status: int, headers: dict[str, str], body: bytes, framing: str, cuts: list[int]
 ) -> None:

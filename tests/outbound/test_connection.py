@@ -32,14 +32,9 @@ def test_two_calls_use_one_connection_and_head_and_body_leave_together(serve: Se
         )
     assert server.connections == 1
     head, _, body = seen[0].partition(b"\r\n\r\n")
-    assert head.split(b"\r\n") == [
-        b"POST /bot?x=1 HTTP/1.1",
-        b"host: 127.0.0.1:%d" % server.port,
-        b"accept-encoding: identity",
-        b"user-agent: webhook-bot/1",
-        b"x-id: 7",
-        b"content-length: 3",
-    ]
+    assert head.split(b"\r\n") == [b"POST /bot?x=1 HTTP/1.1", b"host: 127.0.0.1:%d" % server.port,
+                                   b"accept-encoding: identity", b"user-agent: webhook-bot/1", b"x-id: 7",
+                                   b"content-length: 3"]  # fmt: skip
     assert body == b"one"
     assert seen[1].endswith(b"content-length: 0\r\n\r\n")
 

@@ -125,12 +125,8 @@ def test_telegrams_files_come_by_way_of_get_file(serve: Serve, said: bytes, endi
         serve, lambda path, _: said if path.endswith("/getFile") else answer("200 OK", b"a picture")
     )
     into = io.BytesIO()
-    assert (
-        Telegram().fetch(
-            config(f"http://127.0.0.1:{server.port}"), Attachment(kind="image", file_id="AgAC"), into, MOST
-        )
-        == ending
-    )
+    assert (Telegram().fetch(config(f"http://127.0.0.1:{server.port}"), Attachment(kind="image", file_id="AgAC"), into,
+                             MOST) == ending)  # fmt: skip
     assert asked[0] == "POST /bot4242:ABC/getFile"
     if ending == Fetched():
         assert (asked[1:], into.getvalue()) == (["GET /file/bot4242:ABC/photos/a%20b.jpg"], b"a picture")

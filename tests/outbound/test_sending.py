@@ -52,15 +52,8 @@ def channel(platform: str, api_base: str, **credentials: str) -> ChannelConfig:
 
 def reply(chat: str = "42", address: dict[str, Any] | None = None, answers: str = "", **body: Any) -> OutboundReply:
     body = body or {"text": "hello"}
-    return OutboundReply(
-        key="5b2f",
-        chat=chat,
-        user="42",
-        address=address or {},
-        body=ReplyBody(**body),
-        sequence=3,
-        in_answer_to=answers,
-    )
+    return OutboundReply(key="5b2f", chat=chat, user="42", address=address or {}, body=ReplyBody(**body), sequence=3,
+                         in_answer_to=answers)  # fmt: skip
 
 
 def free_port() -> int:
@@ -340,22 +333,18 @@ def test_an_invoice_that_nobody_could_pay_is_not_sent(double: Double, invoice: I
     assert double.calls() == []
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"title": ""},
-        {"title": "x" * 33},
-        {"description": "x" * 256},
-        {"payload": "ä" * 65},
-        {"payload": ""},
-        {"currency": "eur"},
-        {"currency": "EURO"},
-        {"prices": ()},
-        {"prices": (("Tea", 100), ("Off", -100))},
-        {"currency": "XTR"},  # with two prices
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("wrong", [
+    {"title": ""},
+    {"title": "x" * 33},
+    {"description": "x" * 256},
+    {"payload": "ä" * 65},
+    {"payload": ""},
+    {"currency": "eur"},
+    {"currency": "EURO"},
+    {"prices": ()},
+    {"prices": (("Tea", 100), ("Off", -100))},
+    {"currency": "XTR"},  # with two prices
+], ids=str)  # fmt: skip
 def test_an_invoice_that_telegram_would_refuse_fails_its_turn(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadOutput):
         Telegram().split(ReplyBody(invoice=msgspec.structs.replace(TEA, **wrong)))
@@ -451,10 +440,6 @@ def test_without_a_place_to_send_to_the_channel_says_so() -> None:
 def test_a_receiver_remembers_keys_for_ever_unless_told_otherwise() -> None:
     ours = channel("generic", "")
     assert Generic().key_life(ours) == FOREVER
-    assert (
-        Generic().key_life(
-            ChannelConfig(id=1, public_id="", platform="generic", tenant_id=1, options={"key_life_s": 60})
-        )
-        == 60
-    )
+    assert (Generic().key_life(ChannelConfig(id=1, public_id="", platform="generic", tenant_id=1,
+                                             options={"key_life_s": 60})) == 60)  # fmt: skip
     assert Telegram().key_life(ours) == 0

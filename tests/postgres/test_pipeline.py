@@ -31,26 +31,23 @@ def rows(connection: psycopg.Connection[Any], *statements: Statement) -> list[li
     return [answer.rows for answer in pipeline.run_together(connection, statements)]
 
 
-@pytest.mark.parametrize(
-    ("type_", "value"),
-    [
-        ("text", 'a "word", with \\ and %s and ünïcode 🙂'),
-        ("text", ""),
-        ("bigint", 2**62),
-        ("bigint", None),
-        ("float8", 1.5e-7),
-        ("boolean", False),
-        ("bytea", b"\x00\xff'\\"),
-        ("bytea", b""),
-        ("uuid", uuid.UUID(int=7)),
-        ("timestamptz", dt.datetime(2026, 11, 29, 12, 0, 0, 123456, tzinfo=dt.UTC)),
-        ("bigint[]", [1, 2, 2**40]),
-        ("bigint[]", []),
-        ("text[]", ['quoted "words"', "back\\slash", "comma, brace}", "", "NULL"]),
-        ("bytea[]", [b"", b"\x00\x01", b"x" * 100_000]),
-        ("bytea[]", []),
-    ],
-)
+@pytest.mark.parametrize(("type_", "value"), [
+    ("text", 'a "word", with \\ and %s and ünïcode 🙂'),
+    ("text", ""),
+    ("bigint", 2**62),
+    ("bigint", None),
+    ("float8", 1.5e-7),
+    ("boolean", False),
+    ("bytea", b"\x00\xff'\\"),
+    ("bytea", b""),
+    ("uuid", uuid.UUID(int=7)),
+    ("timestamptz", dt.datetime(2026, 11, 29, 12, 0, 0, 123456, tzinfo=dt.UTC)),
+    ("bigint[]", [1, 2, 2**40]),
+    ("bigint[]", []),
+    ("text[]", ['quoted "words"', "back\\slash", "comma, brace}", "", "NULL"]),
+    ("bytea[]", [b"", b"\x00\x01", b"x" * 100_000]),
+    ("bytea[]", []),
+])  # fmt: skip
 def test_values_arrive_as_they_are(connection: psycopg.Connection[Any], type_: str, value: Any) -> None:
     for _ in range(2):  # the second time it is prepared already
         assert rows(connection, (f"SELECT %(value)s::{type_}", {"value": value})) == [[(value,)]]

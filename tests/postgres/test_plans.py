@@ -114,16 +114,12 @@ PLANTED = {
     "a key that is not the first of its index": ("SELECT id FROM reply WHERE platform_id = %(x)s", {"x": "p"}),
     "a lane's whole history": ("SELECT max(text) FROM message WHERE conversation_id = %(x)s", {"x": 1}),
     "all that is due": ("SELECT count(*) FROM conversation WHERE channel_id = %(x)s AND due_at <= now()", {"x": 1}),
-    "a plain join": (
-        """SELECT m.id FROM json_to_recordset(%(x)s::json) AS i(id bigint)
+    "a plain join": ("""SELECT m.id FROM json_to_recordset(%(x)s::json) AS i(id bigint)
              JOIN message m ON m.conversation_id = i.id JOIN conversation c ON c.id = m.conversation_id""",
-        {"x": "[]"},
-    ),
-    "a fence is gone": (
-        sql("release_lanes").replace(" OFFSET 0", "").replace("release_waiting(l.id)", "1"),
-        {"ids": [1, 2]},
-    ),
-}
+                     {"x": "[]"}),
+    "a fence is gone": (sql("release_lanes").replace(" OFFSET 0", "").replace("release_waiting(l.id)", "1"),
+                        {"ids": [1, 2]}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -18,27 +18,23 @@ RETRY, MEND, WAIT, FAIL = Remedy.RETRY, Remedy.MEND, Remedy.WAIT, Remedy.FAIL
 SURROGATE = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
 
-@pytest.mark.parametrize(
-    ("error", "patient", "impatient"),
-    [
-        (errors.UniqueViolation(), MEND, MEND),
-        (errors.CheckViolation(), MEND, MEND),
-        (errors.NumericValueOutOfRange(), MEND, MEND),
-        (psycopg.DataError("a NUL"), MEND, MEND),
-        (SURROGATE, MEND, MEND),
-        (OverflowError(), MEND, MEND),
-        (RecursionError(), MEND, MEND),
-        (errors.LockNotAvailable(), WAIT, WAIT),
-        (errors.QueryCanceled(), WAIT, FAIL),
-        (errors.DeadlockDetected(), WAIT, FAIL),
-        (errors.UndefinedTable(), WAIT, FAIL),
-        (psycopg.OperationalError(), WAIT, FAIL),
-        (UnsafeDatabase(), WAIT, FAIL),
-        (NotStored(), WAIT, FAIL),
-        (KeyError("a bug"), MEND, FAIL),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.name,
-)
+@pytest.mark.parametrize(("error", "patient", "impatient"), [
+    (errors.UniqueViolation(), MEND, MEND),
+    (errors.CheckViolation(), MEND, MEND),
+    (errors.NumericValueOutOfRange(), MEND, MEND),
+    (psycopg.DataError("a NUL"), MEND, MEND),
+    (SURROGATE, MEND, MEND),
+    (OverflowError(), MEND, MEND),
+    (RecursionError(), MEND, MEND),
+    (errors.LockNotAvailable(), WAIT, WAIT),
+    (errors.QueryCanceled(), WAIT, FAIL),
+    (errors.DeadlockDetected(), WAIT, FAIL),
+    (errors.UndefinedTable(), WAIT, FAIL),
+    (psycopg.OperationalError(), WAIT, FAIL),
+    (UnsafeDatabase(), WAIT, FAIL),
+    (NotStored(), WAIT, FAIL),
+    (KeyError("a bug"), MEND, FAIL),
+], ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.name)  # fmt: skip
 def test_an_error_of_an_item(error: Exception, patient: Remedy, impatient: Remedy) -> None:
     for is_patient, remedy in ((True, patient), (False, impatient)):
         stream: Any = SimpleNamespace(patient=is_patient, small=False)

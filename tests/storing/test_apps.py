@@ -149,11 +149,8 @@ def test_statuses_reach_the_replies_of_the_channel_that_they_name() -> None:
     ours, other = add("1", "--app", app), add("2", "--app", app)
     assert post(other, "s1", says("2", "hello")) == 200
     ((lane,),) = rows("SELECT id FROM conversation")
-    runtime.execute(
-        """INSERT INTO reply (conversation_id, channel_id, sequence, body, status, platform_id, settled_at)
-           VALUES (%s, %s, 1, '{}', 'sent', 'w1', now())""",
-        (lane, other.pk),
-    )
+    runtime.execute("""INSERT INTO reply (conversation_id, channel_id, sequence, body, status, platform_id, settled_at)
+           VALUES (%s, %s, 1, '{}', 'sent', 'w1', now())""", (lane, other.pk))  # fmt: skip
     told = [{"to": to, "status": "read", "reply": "w1"} for to in ("1", "2", "9")]
     assert post(ours, "s1", *told) == 200
     assert rows("SELECT delivered FROM reply") == [("read",)]

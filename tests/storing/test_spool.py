@@ -82,24 +82,14 @@ def test_every_fixture_comes_out_as_it_went_in(folder: Path, platform: str) -> N
 
 
 def test_whatever_an_adapter_says_comes_out_as_it_went_in(folder: Path) -> None:
-    things: list[Parsed] = [
-        Entry(
-            kind=Kind.BUTTON,
-            chat="a\0b\ud800",
-            sender=Sender(user="\udfff", aliases=("x", "y")),
-            key="k",
-            starts_turn=True,
-            attachments=(Attachment(kind="location", latitude=52, longitude=13.4, size=2**70),),
-            order_key=2**70,
-            new_ids=("z",),
-            sent_at=dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-            address={"deep": [{"er": None}], "\ud83d": 1.5},
-            data={"n": float("inf")},
-        ),
-        StatusUpdate(platform_id="p", status="read", error="\ud800"),
-        Note(reason="ping"),
-        Unusable(reason="no", raw=bytes(range(256))),
-    ]
+    things: list[Parsed] = [Entry(kind=Kind.BUTTON, chat="a\0b\ud800", sender=Sender(user="\udfff", aliases=("x", "y")),
+                                  key="k", starts_turn=True,
+                                  attachments=(Attachment(kind="location", latitude=52, longitude=13.4, size=2**70),),
+                                  order_key=2**70, new_ids=("z",),
+                                  sent_at=dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
+                                  address={"deep": [{"er": None}], "\ud83d": 1.5}, data={"n": float("inf")}),
+                            StatusUpdate(platform_id="p", status="read", error="\ud800"), Note(reason="ping"),
+                            Unusable(reason="no", raw=bytes(range(256)))]  # fmt: skip
     spool.append(request(*things, body=bytes(range(256))))
     (line,) = spool.read(0)[0]
     after = spool_format.unseal(line)

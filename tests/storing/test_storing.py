@@ -156,17 +156,11 @@ def test_a_conflict_within_one_request_is_no_duplicate(channel: ChannelConfig) -
 def test_what_postgres_cannot_hold_is_replaced_in_text_and_refused_in_ids(channel: ChannelConfig) -> None:
     user = new_user()
     bad = "a\0b\ud800c"
-    accept(
-        channel,
-        entry(
-            user, bad, key="m:1", sender={"name": bad, "email": bad}, address={bad: bad}, data={"extra": {bad: [bad]}}
-        ),
-        entry(user, "id", key="m:\0"),
-        entry(user, "alias", sender={"aliases": ("\udfff",)}),
-        entry("x" * 1_001, "long"),
-        Unusable(reason=bad),
-        StatusUpdate(platform_id=bad, status="failed", error=bad),
-    )
+    accept(channel,
+           entry(user, bad, key="m:1", sender={"name": bad, "email": bad}, address={bad: bad},
+                 data={"extra": {bad: [bad]}}), entry(user, "id", key="m:\0"),
+           entry(user, "alias", sender={"aliases": ("\udfff",)}), entry("x" * 1_001, "long"), Unusable(reason=bad),
+           StatusUpdate(platform_id=bad, status="failed", error=bad))  # fmt: skip
     assert texts(user) == ["a\ufffdb\ufffdc"]
     assert rows("SELECT payload ->> 'replaced', payload #>> '{data,extra}' FROM message")[0][0] == "true"
     assert rows("SELECT name, email FROM contact") == [("a\ufffdb\ufffdc",) * 2]
@@ -716,11 +710,8 @@ def test_without_redis_webhooks_are_answered_and_windows_and_gaps_end_later(
 
 
 def handled(stack: Stack, user: str) -> list[str]:
-    found = stack.query(
-        """SELECT m.text FROM message m JOIN conversation c ON c.id = m.conversation_id
-            WHERE c.chat = %s AND m.status IN ('handled', 'missing') ORDER BY m.sequence""",
-        user,
-    )
+    found = stack.query("""SELECT m.text FROM message m JOIN conversation c ON c.id = m.conversation_id
+            WHERE c.chat = %s AND m.status IN ('handled', 'missing') ORDER BY m.sequence""", user)  # fmt: skip
     return [text for (text,) in found]
 
 

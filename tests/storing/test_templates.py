@@ -52,12 +52,8 @@ def shop(own_database: str) -> ChannelConfig:
 
 
 def listed(name: str = "order", language: str = "de", status: str = "approved", **more: Any) -> ListedTemplate:
-    return ListedTemplate(
-        name=name,
-        language=language,
-        status=status,
-        **{"shape": SHAPE, "quality": "green", "category": "utility", **more},
-    )
+    return ListedTemplate(name=name, language=language, status=status,
+                          **{"shape": SHAPE, "quality": "green", "category": "utility", **more})  # fmt: skip
 
 
 def report(channel: ChannelConfig, at: float, account: str = "777000", name: str = "order", **news: str) -> None:

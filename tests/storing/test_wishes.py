@@ -24,29 +24,26 @@ def heard(channel: ChannelConfig, text: str, **fields: Any) -> str:
     return str(wishes.with_wish(channel, entry("ada", text, **fields)).wish)
 
 
-@pytest.mark.parametrize(
-    ("options", "text", "wish"),
-    [
-        ({}, "STOP", "nothing"),
-        ({}, " Stop! ", "nothing"),
-        ({}, "stop  all", "nothing"),
-        ({}, "Unsubscribe.", "nothing"),
-        ({}, "START", "all"),
-        ({}, "stop it", ""),  # only a whole message
-        ({}, "please stop", ""),
-        ({}, "cancel", ""),  # people answer bots with it
-        ({}, "", ""),
-        ({}, "stop" + " " * 40, ""),
-        ({"opt_out_words": "baja, Parar"}, "¡baja!", ""),
-        ({"opt_out_words": "baja, Parar"}, "PARAR", "nothing"),
-        ({"opt_out_words": "baja, Parar"}, "stop", ""),
-        ({"opt_out_words": "baja", "opt_in_words": "alta"}, "Alta", "all"),
-        ({"opt_out_words": "baja", "opt_in_words": "alta"}, "start", ""),
-        ({"opt_out_words": "off"}, "stop", ""),
-        ({"opt_out_words": "off"}, "off", ""),
-        ({"opt_out_words": "off"}, "start", ""),
-    ],
-)
+@pytest.mark.parametrize(("options", "text", "wish"), [
+    ({}, "STOP", "nothing"),
+    ({}, " Stop! ", "nothing"),
+    ({}, "stop  all", "nothing"),
+    ({}, "Unsubscribe.", "nothing"),
+    ({}, "START", "all"),
+    ({}, "stop it", ""),  # only a whole message
+    ({}, "please stop", ""),
+    ({}, "cancel", ""),  # people answer bots with it
+    ({}, "", ""),
+    ({}, "stop" + " " * 40, ""),
+    ({"opt_out_words": "baja, Parar"}, "¡baja!", ""),
+    ({"opt_out_words": "baja, Parar"}, "PARAR", "nothing"),
+    ({"opt_out_words": "baja, Parar"}, "stop", ""),
+    ({"opt_out_words": "baja", "opt_in_words": "alta"}, "Alta", "all"),
+    ({"opt_out_words": "baja", "opt_in_words": "alta"}, "start", ""),
+    ({"opt_out_words": "off"}, "stop", ""),
+    ({"opt_out_words": "off"}, "off", ""),
+    ({"opt_out_words": "off"}, "start", ""),
+])  # fmt: skip
 def test_a_message_that_is_one_of_the_words_is_a_wish(options: dict[str, str], text: str, wish: str) -> None:
     assert heard(msgspec.structs.replace(WHATSAPP, options=options), text) == wish
 
@@ -71,19 +68,16 @@ def ago(days: int) -> dt.datetime:
 NOW, LATELY = "now", ago(3)
 
 
-@pytest.mark.parametrize(
-    ("fields", "from_when"),
-    [
-        ({}, NOW),
-        ({"sent_at": LATELY}, LATELY),  # it came late: the platform counts from its time
-        ({"sent_at": ago(60)}, NOW),
-        ({"sent_at": ago(-1)}, NOW),
-        ({"kind": Kind.REACTION, "starts_turn": False}, NOW),
-        ({"kind": Kind.EDIT, "starts_turn": False}, None),
-        ({"kind": Kind.UNSUPPORTED, "starts_turn": False}, None),
-        ({"group": True}, None),
-    ],
-)
+@pytest.mark.parametrize(("fields", "from_when"), [
+    ({}, NOW),
+    ({"sent_at": LATELY}, LATELY),  # it came late: the platform counts from its time
+    ({"sent_at": ago(60)}, NOW),
+    ({"sent_at": ago(-1)}, NOW),
+    ({"kind": Kind.REACTION, "starts_turn": False}, NOW),
+    ({"kind": Kind.EDIT, "starts_turn": False}, None),
+    ({"kind": Kind.UNSUPPORTED, "starts_turn": False}, None),
+    ({"group": True}, None),
+])  # fmt: skip
 def test_a_message_opens_its_platforms_window(fields: dict[str, Any], from_when: dt.datetime | str | None) -> None:
     assert wishes.window_until(TELEGRAM, entry("ada", "hi", **fields)) is None
     before = ago(0)

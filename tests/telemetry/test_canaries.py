@@ -81,19 +81,12 @@ def sentry() -> Iterator[Sentry]:
 @pytest.mark.slow
 @pytest.mark.parametrize("bot", ["careless", "careless_async"])
 def test_what_people_say_is_in_postgres_only(sentry: Sentry, bot: str) -> None:
-    settings = {
-        "DJANGO_SETTINGS_MODULE": "tests.telemetry.canary.settings",
-        "SENTRY_DSN": sentry.dsn,
-        "LOG_FORMAT": "json",
-        "LOG_LEVEL": "DEBUG",
-    }
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.telemetry.canary.settings", "SENTRY_DSN": sentry.dsn,
+                "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG"}  # fmt: skip
     with Double() as double, Stack(env=settings) as stack, overheard(stack.servers.redis_url) as heard:
         channel = stack.add_channel("telegram", bot=bot, api_base=double.url, token=TOKEN, secret_token=SECRET)
-        double.script(
-            {"do": "400", "description": f"Bad Request: {TEXT}"},
-            {"do": "500", "description": TEXT},
-            {"do": "accept_then_reset"},
-        )
+        double.script({"do": "400", "description": f"Bad Request: {TEXT}"}, {"do": "500", "description": TEXT},
+                      {"do": "accept_then_reset"})  # fmt: skip
         headers = {"X-Telegram-Bot-Api-Secret-Token": SECRET, "Content-Type": "application/json"}
         for number in range(1, 6):
             assert stack.post(channel, update(number, TEXT), headers) == 200
@@ -106,13 +99,8 @@ def test_what_people_say_is_in_postgres_only(sentry: Sentry, bot: str) -> None:
         wait_until(lambda: bool(sentry.envelopes), 20, "Sentry hears of the failure")
         kept = keys_and_values(stack.servers.redis_url)
         results = str(stack.query("SELECT * FROM django_celery_results_taskresult"))
-        places = {
-            "logs": stack.logs(),
-            "redis": kept,
-            "redis commands": "".join(heard),
-            "sentry": b"\n".join(sentry.envelopes).decode(errors="replace"),
-            "results": results,
-        }
+        places = {"logs": stack.logs(), "redis": kept, "redis commands": "".join(heard),
+                  "sentry": b"\n".join(sentry.envelopes).decode(errors="replace"), "results": results}  # fmt: skip
     assert heard, "the listener listened"
     for place, written in places.items():
         found = [word for word in WORDS if word in written or json.dumps(word)[1:-1] in written]

@@ -284,14 +284,8 @@ def test_what_nobody_caught_is_logged_without_its_words(where: str) -> None:
     if where == "thread":
         raising = f"import threading\ndef f(): {raising}\nt = threading.Thread(target=f); t.start(); t.join()"
     script = f"import django; django.setup()\n{raising}"
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, "LOCAL": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "LOCAL": ""},
+                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert CANARY not in ended.stdout + ended.stderr
     assert '"error":"ValueError"' in ended.stderr
 

@@ -43,17 +43,10 @@ def answer(body: ReplyBody, status: str = "sent", author: str = "bot") -> Reply:
     with connection.cursor() as cursor:
         settled = number if status == "pending" else number + 1
         cursor.execute("UPDATE conversation SET last_reply_sequence = %s, next_reply_sequence = %s", (number, settled))
-    return Reply.objects.create(
-        conversation=lane,
-        channel_id=lane.channel_id,
-        sequence=number,
-        body=msgspec.to_builtins(body),
-        status=status,
-        author=author,
-        key=key,
-        platform_id=key if status == "sent" else "",
-        settled_at=timezone.now() if status == "sent" else None,
-    )
+    return Reply.objects.create(conversation=lane, channel_id=lane.channel_id, sequence=number,
+                                body=msgspec.to_builtins(body), status=status, author=author, key=key,
+                                platform_id=key if status == "sent" else "",
+                                settled_at=timezone.now() if status == "sent" else None)  # fmt: skip
 
 
 def finish() -> None:

@@ -50,14 +50,11 @@ def test_echo_answers_a_text_with_the_same_text() -> None:
     assert [reply.text for reply in Chat("echo").says(text).replies] == [text]
 
 
-@pytest.mark.parametrize(
-    ("fields", "answer"),
-    [
-        ({"attachments": (Attachment(kind="image"), Attachment(kind="file"))}, "Got: image, file"),
-        ({"kind": "button", "payload": "buy"}, "Got a button: buy"),
-        ({"kind": "unsupported"}, "Got: unsupported"),
-    ],
-)
+@pytest.mark.parametrize(("fields", "answer"), [
+    ({"attachments": (Attachment(kind="image"), Attachment(kind="file"))}, "Got: image, file"),
+    ({"kind": "button", "payload": "buy"}, "Got a button: buy"),
+    ({"kind": "unsupported"}, "Got: unsupported"),
+])  # fmt: skip
 def test_echo_says_what_else_it_got(fields: dict[str, Any], answer: str) -> None:
     assert words(Chat("echo").says(**fields)) == answer
 

@@ -12,13 +12,8 @@ from conversations.contracts import ChannelConfig
 
 CHANNEL = ChannelConfig(id=1, public_id="one", platform="web", tenant_id=1, credentials={"identify_secret": "new"})
 OTHER = ChannelConfig(id=2, public_id="two", platform="web", tenant_id=1, credentials={"identify_secret": "new"})
-ROTATING = ChannelConfig(
-    id=1,
-    public_id="one",
-    platform="web",
-    tenant_id=1,
-    credentials={"identify_secret": "new", "identify_secret_previous": "old"},
-)
+ROTATING = ChannelConfig(id=1, public_id="one", platform="web", tenant_id=1,
+                         credentials={"identify_secret": "new", "identify_secret_previous": "old"})  # fmt: skip
 
 
 def test_a_token_names_its_visitor_and_no_two_are_alike() -> None:
@@ -82,19 +77,16 @@ def test_the_previous_secret_vouches_while_secrets_are_exchanged() -> None:
     assert tokens.identified_visitor(CHANNEL, "7", tokens.identity_hash("old", "7")) is None
 
 
-@pytest.mark.parametrize(
-    ("user_id", "given"),
-    [
-        ("7", ""),
-        ("7", "é"),
-        ("7", tokens.identity_hash("new", "8")),
-        ("7", tokens.identity_hash("", "7")),
-        ("", tokens.identity_hash("new", "")),
-        ("7\x00", tokens.identity_hash("new", "7\x00")),
-        ("\ud800", tokens.identity_hash("new", "\ud800")),
-        ("7" * 201, tokens.identity_hash("new", "7" * 201)),
-    ],
-)
+@pytest.mark.parametrize(("user_id", "given"), [
+    ("7", ""),
+    ("7", "é"),
+    ("7", tokens.identity_hash("new", "8")),
+    ("7", tokens.identity_hash("", "7")),
+    ("", tokens.identity_hash("new", "")),
+    ("7\x00", tokens.identity_hash("new", "7\x00")),
+    ("\ud800", tokens.identity_hash("new", "\ud800")),
+    ("7" * 201, tokens.identity_hash("new", "7" * 201)),
+])  # fmt: skip
 def test_anybody_else_is_not_believed(user_id: str, given: str) -> None:
     assert tokens.identified_visitor(CHANNEL, user_id, given) is None
 

@@ -42,12 +42,8 @@ class Edge:
 
     def signed(self, body: bytes, *, secret: str = SECRET, at: float | None = None, id_: str = "") -> dict[str, str]:
         timestamp, id_ = str(int(time.time() if at is None else at)), id_ or self.fresh()
-        return {
-            "content-type": "application/json",
-            "webhook-id": id_,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": sign_webhook(secret, id_, timestamp, body),
-        }
+        return {"content-type": "application/json", "webhook-id": id_, "webhook-timestamp": timestamp,
+                "webhook-signature": sign_webhook(secret, id_, timestamp, body)}  # fmt: skip
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql).fetchall()
@@ -56,10 +52,7 @@ class Edge:
         return self.query(sql)[0][0]
 
     def stored(self) -> tuple[int, int]:
-        return (
-            self.value("SELECT count(*) FROM message"),
-            self.value("SELECT coalesce(sum(seen), 0) FROM quarantine"),
-        )
+        return (self.value("SELECT count(*) FROM message"), self.value("SELECT coalesce(sum(seen), 0) FROM quarantine"))
 
     @contextlib.contextmanager
     def adds(self, messages: int, quarantined: int) -> Iterator[None]:

@@ -38,14 +38,8 @@ def _the_next_good_message_is_stored(edge: Edge) -> Iterator[None]:
 def update(edge: Edge, **message: Any) -> bytes:
     edge.count += 1
     person = {"id": 7, "is_bot": False, "first_name": "Ada"}
-    content = {
-        "message_id": edge.count,
-        "from": person,
-        "chat": {"id": 7, "type": "private"},
-        "date": 1,
-        "text": "hi",
-        **message,
-    }
+    content = {"message_id": edge.count, "from": person, "chat": {"id": 7, "type": "private"}, "date": 1, "text": "hi",
+               **message}  # fmt: skip
     return json.dumps(
         {"update_id": edge.count, "message": {name: value for name, value in content.items() if value is not ...}}
     ).encode()
@@ -182,11 +176,8 @@ def test_21_22_six_minutes_off(edge: Edge, skew: int) -> None:
 @pytest.mark.parametrize("timestamp", ["abc", "", "1e9", "-1", str(2**63), "１２３", "1_000"])
 def test_23_odd_timestamps(edge: Edge, timestamp: str) -> None:
     body = event(edge)
-    headers = {
-        **edge.signed(body),
-        "webhook-timestamp": timestamp,
-        "webhook-signature": sign_webhook(SECRET, "x", timestamp, body),
-    }
+    headers = {**edge.signed(body), "webhook-timestamp": timestamp,
+               "webhook-signature": sign_webhook(SECRET, "x", timestamp, body)}  # fmt: skip
     raw = edge.head({"content-length": str(len(body))}).removesuffix(b"\r\n")
     raw += "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() + b"\r\n" + body
     with edge.adds(0, 0):
@@ -475,23 +466,10 @@ def test_73_74_ids_on_telegram(edge: Edge, id_: Any, wanted: tuple[int, int, int
         assert edge.value(newest) == str(id_)
 
 
-@pytest.mark.parametrize(
-    "at",
-    [
-        0,
-        -1,
-        253402300799,
-        1.7e12,
-        1.7e15,
-        "2026-01-01T00:00:00+14:00",
-        "2016-12-31T23:59:60Z",
-        "2024-02-30",
-        "9999-12-31T23:59:59-12:00",
-        None,
-        [],
-        10**40,
-    ],
-)
+@pytest.mark.parametrize("at", [
+    0, -1, 253402300799, 1.7e12, 1.7e15, "2026-01-01T00:00:00+14:00", "2016-12-31T23:59:60Z", "2024-02-30",
+    "9999-12-31T23:59:59-12:00", None, [], 10**40,
+])  # fmt: skip
 def test_76_77_times_decide_nothing(edge: Edge, at: Any) -> None:
     edge.check(event(edge, timestamp=at), A)
 
@@ -528,13 +506,9 @@ def test_83_an_edit_before_its_original(edge: Edge) -> None:
 def test_84_a_blocked_bot_is_recorded(edge: Edge) -> None:
     edge.count += 1
     person, robot = {"id": 7, "is_bot": False, "first_name": "Ada"}, {"id": 1, "is_bot": True, "first_name": "B"}
-    change = {
-        "chat": {"id": 7, "type": "private"},
-        "from": person,
-        "date": edge.count,
-        "old_chat_member": {"user": robot, "status": "member"},
-        "new_chat_member": {"user": robot, "status": "kicked"},
-    }
+    change = {"chat": {"id": 7, "type": "private"}, "from": person, "date": edge.count,
+              "old_chat_member": {"user": robot, "status": "member"},
+              "new_chat_member": {"user": robot, "status": "kicked"}}  # fmt: skip
     body = json.dumps({"update_id": edge.count, "my_chat_member": change}).encode()
     edge.check(body, A, token(), edge.telegram.webhook_path)
 
@@ -549,17 +523,13 @@ def test_85_media_is_stored_and_never_fetched_here(edge: Edge, url: str) -> None
 # ---------------------------------------------------------------- H: challenges and abuse
 
 
-@pytest.mark.parametrize(
-    ("words", "challenge", "status"),
-    [
-        (TOKEN, "1158201444", 200),
-        ("wrong", "1158201444", 403),
-        (TOKEN, "<script>", 400),
-        (TOKEN, "7" * 4_000, 400),
-        (TOKEN, "7" * 1_000_000, 431),  # the server reads no such line
-    ],
-    ids=["right", "wrong", "markup", "long", "1 MB"],
-)
+@pytest.mark.parametrize(("words", "challenge", "status"), [
+    (TOKEN, "1158201444", 200),
+    ("wrong", "1158201444", 403),
+    (TOKEN, "<script>", 400),
+    (TOKEN, "7" * 4_000, 400),
+    (TOKEN, "7" * 1_000_000, 431),  # the server reads no such line
+], ids=["right", "wrong", "markup", "long", "1 MB"])  # fmt: skip
 def test_93_a_challenge_in_a_get(edge: Edge, words: str, challenge: str, status: int) -> None:
     fields = {"hub.mode": "subscribe", "hub.verify_token": words, "hub.challenge": challenge}
     url = f"http://127.0.0.1:{edge.stack.ports[0]}{edge.whatsapp.webhook_path}"

@@ -22,12 +22,8 @@ class Pieces:
         return piece
 
 
-@given(
-    sent=st.binary(max_size=300),
-    sizes=st.lists(st.integers(1, 99), max_size=9),
-    cap=st.integers(0, 300),
-    stated=st.one_of(st.none(), st.just("its own"), st.integers(0, 400).map(str), st.text(max_size=4)),
-)
+@given(sent=st.binary(max_size=300), sizes=st.lists(st.integers(1, 99), max_size=9), cap=st.integers(0, 300),
+       stated=st.one_of(st.none(), st.just("its own"), st.integers(0, 400).map(str), st.text(max_size=4)))  # fmt: skip
 def test_a_body_is_read_whole_or_refused(sent: bytes, sizes: list[int], cap: int, stated: str | None) -> None:
     stream = Pieces(sent, sizes)
     length = str(len(sent)) if stated == "its own" else stated

@@ -19,42 +19,36 @@ from channels_ingest.webhooks.client_address import NOBODY, client_address, pars
 from tests.kit.running import free_port, running, until
 
 
-@pytest.mark.parametrize(
-    ("remote", "forwarded", "behind_router", "address"),
-    [
-        ("192.0.2.1", "", False, "192.0.2.1"),
-        ("192.0.2.1", "203.0.113.9", False, "192.0.2.1"),  # anybody can write this header
-        ("10.0.0.1", "198.51.100.1, 203.0.113.9", True, "203.0.113.9"),  # the router's own is the last
-        ("2001:db8:1:2:3::4", "", False, "2001:db8:1:2::"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2:9::9", True, "2001:db8:1:2::"),
-        ("::ffff:192.0.2.1", "", False, "192.0.2.1"),  # a socket for both kinds of address
-        ("10.0.0.1", "", True, "10.0.0.1"),
-        ("", "", False, NOBODY),
-        ("10.0.0.1", "x", True, "10.0.0.1"),
-        ("10.0.0.1", "203.0.113.9:50123", True, "203.0.113.9"),  # as Azure writes it
-        ("10.0.0.1", "198.51.100.1, ::ffff:203.0.113.9", True, "203.0.113.9"),
-        ("10.0.0.1", "[::ffff:203.0.113.9]:50123", True, "203.0.113.9"),
-        ("10.0.0.1", "[2001:db8:1:2:3::4]:50123", True, "2001:db8:1:2::"),
-        ("10.0.0.1", "[2001:db8:1:2:3::4]", True, "2001:db8:1:2::"),
-        ("10.0.0.1", "198.51.100.1,", True, "10.0.0.1"),  # an empty second header
-        ("fe80::1%eth0", "", False, "fe80::"),
-        ("10.0.0.1", "1.2.3.4" * 1000, True, "10.0.0.1"),
-    ],
-)
+@pytest.mark.parametrize(("remote", "forwarded", "behind_router", "address"), [
+    ("192.0.2.1", "", False, "192.0.2.1"),
+    ("192.0.2.1", "203.0.113.9", False, "192.0.2.1"),  # anybody can write this header
+    ("10.0.0.1", "198.51.100.1, 203.0.113.9", True, "203.0.113.9"),  # the router's own is the last
+    ("2001:db8:1:2:3::4", "", False, "2001:db8:1:2::"),
+    ("2001:db8:1:2:3::4", "2001:db8:1:2:9::9", True, "2001:db8:1:2::"),
+    ("::ffff:192.0.2.1", "", False, "192.0.2.1"),  # a socket for both kinds of address
+    ("10.0.0.1", "", True, "10.0.0.1"),
+    ("", "", False, NOBODY),
+    ("10.0.0.1", "x", True, "10.0.0.1"),
+    ("10.0.0.1", "203.0.113.9:50123", True, "203.0.113.9"),  # as Azure writes it
+    ("10.0.0.1", "198.51.100.1, ::ffff:203.0.113.9", True, "203.0.113.9"),
+    ("10.0.0.1", "[::ffff:203.0.113.9]:50123", True, "203.0.113.9"),
+    ("10.0.0.1", "[2001:db8:1:2:3::4]:50123", True, "2001:db8:1:2::"),
+    ("10.0.0.1", "[2001:db8:1:2:3::4]", True, "2001:db8:1:2::"),
+    ("10.0.0.1", "198.51.100.1,", True, "10.0.0.1"),  # an empty second header
+    ("fe80::1%eth0", "", False, "fe80::"),
+    ("10.0.0.1", "1.2.3.4" * 1000, True, "10.0.0.1"),
+])  # fmt: skip
 def test_whose_address_counts(remote: str, forwarded: str, behind_router: bool, address: str, settings: Any) -> None:
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if behind_router else None
     headers = {"X-Forwarded-For": forwarded} if forwarded else {}
     assert client_address(RequestFactory().get("/", REMOTE_ADDR=remote, headers=headers)) == address
 
 
-@pytest.mark.parametrize(
-    ("forwarded", "address"),
-    [
-        ("6.6.6.6, 203.0.113.9, 198.51.100.1", "203.0.113.9"),
-        ("203.0.113.9, 198.51.100.1", "203.0.113.9"),
-        ("203.0.113.9", "203.0.113.9"),
-    ],
-)
+@pytest.mark.parametrize(("forwarded", "address"), [
+    ("6.6.6.6, 203.0.113.9, 198.51.100.1", "203.0.113.9"),
+    ("203.0.113.9, 198.51.100.1", "203.0.113.9"),
+    ("203.0.113.9", "203.0.113.9"),
+])  # fmt: skip
 def test_of_two_routers_the_outer_one_wrote_the_clients_address(forwarded: str, address: str, settings: Any) -> None:
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     settings.ROUTER_HOPS = 2
@@ -147,13 +141,8 @@ def test_whatever_is_written_gives_an_address_or_none(written: str) -> None:
 
 @given(address=V4, port=st.integers(0, 65535), spaces=st.sampled_from(["", " ", "\t"]))
 def test_each_way_to_write_an_ipv4_address_is_one_client(address: str, port: int, spaces: str) -> None:
-    ways = [
-        address,
-        f"{address}:{port}",
-        f"::ffff:{address}",
-        f"[::ffff:{address}]:{port}",
-        f"{spaces}{address}{spaces}",
-    ]
+    ways = [address, f"{address}:{port}", f"::ffff:{address}", f"[::ffff:{address}]:{port}",
+            f"{spaces}{address}{spaces}"]  # fmt: skip
     assert {parse_address(way) for way in ways} == {address}
 
 

@@ -56,15 +56,12 @@ def test_granian_gets_bytes_from_an_iterator() -> None:
     assert serve(application, {}).sent == [(418, [("a", "b")], b"short and stout")]
 
 
-@pytest.mark.parametrize(
-    ("status", "scope", "closes"),
-    [
-        ("401 Unauthorized", {"CONTENT_LENGTH": "2"}, True),
-        ("413 Content Too Large", {"HTTP_TRANSFER_ENCODING": "chunked"}, True),
-        ("404 Not Found", {}, False),
-        ("200 OK", {"CONTENT_LENGTH": "2"}, False),
-    ],
-)
+@pytest.mark.parametrize(("status", "scope", "closes"), [
+    ("401 Unauthorized", {"CONTENT_LENGTH": "2"}, True),
+    ("413 Content Too Large", {"HTTP_TRANSFER_ENCODING": "chunked"}, True),
+    ("404 Not Found", {}, False),
+    ("200 OK", {"CONTENT_LENGTH": "2"}, False),
+])  # fmt: skip
 def test_a_client_whose_body_was_not_read_is_told_that_the_connection_ends(
     status: str, scope: dict[str, Any], closes: bool
 ) -> None:

@@ -134,14 +134,10 @@ def test_strangers_are_refused_before_their_body(edge: Edge) -> None:
     unknown = edge.generic.webhook_path.replace(edge.generic.public_id, "A" * 32)
     stale = edge.signed(b"x", at=1e9)
     wrong = {"x-telegram-bot-api-secret-token": "wrong"}
-    heads = [
-        ({**edge.signed(b"x")}, unknown),
-        ({}, edge.generic.webhook_path),
-        ({**edge.signed(b"x"), "webhook-signature": "v1,AAAA"}, edge.generic.webhook_path),
-        (stale, edge.generic.webhook_path),
-        (wrong, edge.telegram.webhook_path),
-        ({**edge.signed(b"x")}, f"/bots/{'A' * 32}/replies/"),
-    ]
+    heads = [({**edge.signed(b"x")}, unknown), ({}, edge.generic.webhook_path),
+             ({**edge.signed(b"x"), "webhook-signature": "v1,AAAA"}, edge.generic.webhook_path),
+             (stale, edge.generic.webhook_path), (wrong, edge.telegram.webhook_path),
+             ({**edge.signed(b"x")}, f"/bots/{'A' * 32}/replies/")]  # fmt: skip
     with opened(edge, [edge.head({**headers, "content-length": "1000"}, path) for headers, path in heads]) as senders:
         wait_until(lambda: len(answered(senders)) == len(heads), 10, "all are answered")
         answers = {sender.makefile("rb").read() for sender in senders}

@@ -38,12 +38,9 @@ class Stored:
 @pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
     stand_in = Stored()
-    known = {
-        ("telegram", "known"): CREDENTIALS,
-        ("telegram", "other"): {**CREDENTIALS, "secret_token": "another-tenants"},
-        ("telegram", "bare"): {"token": "1:x"},
-        ("generic", "known"): CREDENTIALS,
-    }
+    known = {("telegram", "known"): CREDENTIALS,
+             ("telegram", "other"): {**CREDENTIALS, "secret_token": "another-tenants"},
+             ("telegram", "bare"): {"token": "1:x"}, ("generic", "known"): CREDENTIALS}  # fmt: skip
 
     def channel(platform: str, public_id: str) -> ChannelConfig | None:
         credentials = known.get((platform, public_id))

@@ -30,11 +30,8 @@ def commit_lost(scene: Scene) -> Iterator[None]:
 def _commits_hurt(scene: Scene, name: str) -> Iterator[None]:
     """Of every stream: storing, handling, delivering."""
     every = scene.chance.randint(3, 6)
-    triggers = {
-        (link, stream): scene.link(link).arm(name, every=every, times=MOST_RESETS, application=stream)
-        for link, streams in STREAMS.items()
-        for stream in streams
-    }
+    triggers = {(link, stream): scene.link(link).arm(name, every=every, times=MOST_RESETS, application=stream) for link,
+                streams in STREAMS.items() for stream in streams}  # fmt: skip
     yield
     scene.wait(lambda: all(trigger.hits for trigger in triggers.values()), 10)
     for link in STREAMS:

@@ -20,12 +20,9 @@ def storm_of_429(scene: Scene) -> Iterator[None]:
 @fault("F30", "The platforms answer 500 or not at all", bound=60, seconds=600, scaled=12)
 def platform_broken(scene: Scene) -> Iterator[None]:
     """Attempts grow with time, not with load: between two of one reply there is a wait."""
-    rules: list[Rule] = [
-        {"do": "500", "times": 0, "probability": 0.4},
-        {"do": "502", "times": 0, "probability": 0.2},
-        {"do": "hang", "seconds": 4, "times": 0, "probability": 0.1},
-        {"do": "hang_then_accept", "seconds": 4, "times": 0, "probability": 0.1},
-    ]
+    rules: list[Rule] = [{"do": "500", "times": 0, "probability": 0.4}, {"do": "502", "times": 0, "probability": 0.2},
+                         {"do": "hang", "seconds": 4, "times": 0, "probability": 0.1},
+                         {"do": "hang_then_accept", "seconds": 4, "times": 0, "probability": 0.1}]  # fmt: skip
     since = time.monotonic_ns()
     yield from _mood(scene, rules, {"500", "502", "hang", "hang_then_accept"})
     tries = Counter((call["chat"], call["text"]) for call in scene.cluster.platform.calls() if call["t_ns"] >= since)

@@ -42,12 +42,8 @@ def sorry_behind(scene: Scene) -> Iterator[None]:
     scene.cluster.platform.clear()
 
 
-@fault(
-    "late-to-a-window",
-    "A message comes after its settle window, when later ones have their numbers",
-    bound=10,
-    seconds=2,
-)
+@fault("late-to-a-window", "A message comes after its settle window, when later ones have their numbers", bound=10,
+       seconds=2)  # fmt: skip
 def late_to_a_window(scene: Scene) -> Iterator[None]:
     """It gets the next number, marked late; nobody's number moves."""
     users = strangers(scene, "window", 4)
@@ -145,12 +141,9 @@ def frozen_in_a_turn(scene: Scene) -> Iterator[None]:
         scene.saw("another process began the same turn meanwhile", set(begun_of(scene, [user])) - {pid})
 
 
-@fault(
-    "sender-frozen-in-a-call",
-    "A sender freezes in a call, and wakes with a refusal while another sends the same reply",
-    bound=20,
-    seconds=11,
-)
+@fault("sender-frozen-in-a-call",
+       "A sender freezes in a call, and wakes with a refusal while another sends the same reply", bound=20,
+       seconds=11)  # fmt: skip
 def sender_frozen_in_a_call(scene: Scene) -> Iterator[None]:
     """What became of the first call says nothing of the second."""
     (user,) = strangers(scene, "keep", 1)

@@ -16,12 +16,5 @@ from tests.chaos.invariants.delivering import calls_in_flight_at_429
 from tests.chaos.invariants.proof import rescued, seen_to_happen, taken_over, unproven
 
 __all__ = [
-    "INVARIANTS",
-    "Violation",
-    "calls_in_flight_at_429",
-    "judge",
-    "rescued",
-    "seen_to_happen",
-    "taken_over",
-    "unproven",
-]
+    "INVARIANTS", "Violation", "calls_in_flight_at_429", "judge", "rescued", "seen_to_happen", "taken_over", "unproven",
+]  # fmt: skip

@@ -14,15 +14,11 @@ RESCUED_SECONDS = 2.8  # what was not woken is due after 3 s
 
 def seen_to_happen(seen: Evidence) -> dict[str, int]:
     """How often what a run must meet was met."""
-    return {
-        "taken over": taken_over(seen),
-        "duplicates met": sum(row["duplicates"] for row in seen.rows["receipts"]),
-        "rescued by the sweeper": rescued(seen),
-        "429 said": sum(call["decision"] == "429" for call in seen.calls),
-        "sends in doubt": sum(reply["attempts"] > 1 for reply in seen.rows["replies"]),
-        "failed after sent": sum(reply["status"] == "failed" for reply in seen.rows["replies"]),
-        "parked": sum(row["status"] == "parked" for row in seen.rows["messages"]),
-    }
+    return {"taken over": taken_over(seen), "duplicates met": sum(row["duplicates"] for row in seen.rows["receipts"]),
+            "rescued by the sweeper": rescued(seen), "429 said": sum(call["decision"] == "429" for call in seen.calls),
+            "sends in doubt": sum(reply["attempts"] > 1 for reply in seen.rows["replies"]),
+            "failed after sent": sum(reply["status"] == "failed" for reply in seen.rows["replies"]),
+            "parked": sum(row["status"] == "parked" for row in seen.rows["messages"])}  # fmt: skip
 
 
 def taken_over(seen: Evidence) -> int:

@@ -120,11 +120,8 @@ class Function(_InDatabase):
 
     def migrate(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(
-                """SELECT pg_get_function_arguments(oid), pg_get_function_identity_arguments(oid),
-                          pg_get_function_result(oid) FROM pg_proc WHERE proname = %s""",
-                [self.name],
-            )
+            cursor.execute("""SELECT pg_get_function_arguments(oid), pg_get_function_identity_arguments(oid),
+                          pg_get_function_result(oid) FROM pg_proc WHERE proname = %s""", [self.name])  # fmt: skip
             found = cursor.fetchall()
             if len(found) != 1:
                 raise NotApplied(f"{len(found)} functions {self.name} in the database")

@@ -168,17 +168,8 @@ def _run(case: str, planted: str) -> dict[str, Any]:
     log = FOLDER / f"mutant-{planted or f'none-{case}'}.log"
     answer = log.with_suffix(".json")
     answer.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.chaos.mutants.hunt",
-        "--case",
-        case,
-        "--plant",
-        planted,
-        "--answer",
-        str(answer),
-    ]
+    command = [sys.executable, "-m", "tests.chaos.mutants.hunt", "--case", case, "--plant", planted, "--answer",
+               str(answer)]  # fmt: skip
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -200,16 +191,9 @@ def _play(case: Case, planted: str, answer: Path) -> None:
 
     faults = [FAULTS[name] for name in case.faults]
     env = {name: value for fault in faults for name, value in fault.env.items()}
-    verdict = run(
-        case.seed,
-        faults,
-        name=f"mutant-{planted or 'none'}",
-        needed=("duplicates met",),
-        crowd=case.crowd,
-        calm_seconds=case.calm,
-        drain_seconds=DRAIN_SECONDS,
-        env={**env, "CHAOS_MUTANT": planted},
-    )
+    verdict = run(case.seed, faults, name=f"mutant-{planted or 'none'}", needed=("duplicates met",), crowd=case.crowd,
+                  calm_seconds=case.calm, drain_seconds=DRAIN_SECONDS,
+                  env={**env, "CHAOS_MUTANT": planted})  # fmt: skip
     first = {violation.invariant: violation.words for violation in reversed(verdict.violations)}
     words = "; ".join([*(f"{name}: {said}" for name, said in first.items()), *verdict.unproven])
     answer.write_text(json.dumps({"word": verdict.word, "broken": sorted(first), "words": words[:1000]}))

@@ -47,22 +47,11 @@ class Scene:
 
     def rows(self) -> dict[str, Any]:
         """A row for the page of every list, by the name of its model."""
-        return {
-            "conversation": self.lane,
-            "stuckconversation": self.lane,
-            "message": self.message,
-            "parkedmessage": self.message,
-            "reply": self.reply,
-            "replyforstaff": self.reply,
-            "quarantine": self.quarantine,
-            "contact": self.lane.contact,
-            "channel": self.channel,
-            "app": self.app,
-            "pause": self.pause,
-            "tenant": self.channel.tenant,
-            "audit": self.audit,
-            "template": self.template,
-        }
+        return {"conversation": self.lane, "stuckconversation": self.lane, "message": self.message,
+                "parkedmessage": self.message, "reply": self.reply, "replyforstaff": self.reply,
+                "quarantine": self.quarantine, "contact": self.lane.contact, "channel": self.channel, "app": self.app,
+                "pause": self.pause, "tenant": self.channel.tenant, "audit": self.audit,
+                "template": self.template}  # fmt: skip
 
 
 def make_scene(tenant: str, words: str = "words") -> Scene:

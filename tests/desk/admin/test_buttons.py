@@ -176,16 +176,13 @@ def test_credentials_of_an_app_are_written_and_its_channels_go_on(chief: Client,
     assert Audit.objects.get(verb="set_credentials").subject == f"app {shop.app.public_id}"
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("secret_previous", "whsec_", "cannot be that"),
-        ("secret", "whsec_QUJDREVGR0hJSktMTU5P", "cannot be that"),
-        ("bot_secret", "short", "cannot be that"),
-        ("outbound_url", "gopher://169.254.169.254/", "cannot be that"),
-        ("outbound_url", "https://169.254.169.254/", "ALLOW_PRIVATE_OUTBOUND is off"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("secret_previous", "whsec_", "cannot be that"),
+    ("secret", "whsec_QUJDREVGR0hJSktMTU5P", "cannot be that"),
+    ("bot_secret", "short", "cannot be that"),
+    ("outbound_url", "gopher://169.254.169.254/", "cannot be that"),
+    ("outbound_url", "https://169.254.169.254/", "ALLOW_PRIVATE_OUTBOUND is off"),
+])  # fmt: skip
 def test_a_credential_that_cannot_be_is_refused(
     chief: Client, shop: Scene, settings: Any, name: str, value: str, words: str
 ) -> None:

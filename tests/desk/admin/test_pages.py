@@ -67,11 +67,8 @@ def pages(client: Client, scene: Scene) -> list[Any]:
     rows = [
         (window, scene.rows()[window.opts.model_name]) for window in WINDOWS if window.opts.model_name in scene.rows()
     ]
-    addresses = [
-        reverse("admin:index"),
-        *map(reverse, names),
-        *(address_of(window, "change", row) for window, row in rows),
-    ]
+    addresses = [reverse("admin:index"), *map(reverse, names),
+                 *(address_of(window, "change", row) for window, row in rows)]  # fmt: skip
     return [client.get(address, follow=True) for address in addresses]
 
 
@@ -433,13 +430,10 @@ def test_the_live_page_answers_304_until_something_changes(chief: Client, anna: 
     address = reverse("admin:conversations_conversation_live", args=[lane.pk])
     cursor = lane_page(chief, lane).context["cursor"]
     assert chief.get(address, {"cursor": cursor}).status_code == 304
-    changes = [
-        lambda: actions.take_over(seen(lane), anna),
-        lambda: actions.answer(seen(lane), anna, "hello there"),
-        lambda: Reply.objects.filter(conversation=lane, sequence=1).update(delivered="read"),
-        lambda: actions.hand_back(seen(lane), anna, skip_answered=True),
-        lambda: Pause.objects.create(scope="bot", target="x", stops="handling"),
-    ]
+    changes = [lambda: actions.take_over(seen(lane), anna), lambda: actions.answer(seen(lane), anna, "hello there"),
+               lambda: Reply.objects.filter(conversation=lane, sequence=1).update(delivered="read"),
+               lambda: actions.hand_back(seen(lane), anna, skip_answered=True),
+               lambda: Pause.objects.create(scope="bot", target="x", stops="handling")]  # fmt: skip
     for change in changes:
         change()
         answer = chief.get(address, {"cursor": cursor})

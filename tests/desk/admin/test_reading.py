@@ -74,19 +74,16 @@ def test_what_cannot_be_seen_leaves_no_trace(anna_of_shop: Client, anna: User) -
 HUGE = "9" * 23
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        f"/api/conversations/{HUGE}/",
-        f"/admin/conversations/message/?channel={'9' * 5_000}",
-        "/admin/conversations/quarantine/?channel=²",
-        f"/admin/conversations/quarantine/?channel={HUGE}",
-        f"/admin/conversations/audit/?who={HUGE}&tenant={HUGE}",
-        f"/admin/conversations/contact/?before={HUGE}",
-        f"/admin/conversations/conversation/{HUGE}/change/",
-        f"/admin/conversations/conversation/{HUGE}/live/",
-    ],
-)
+@pytest.mark.parametrize("address", [
+    f"/api/conversations/{HUGE}/",
+    f"/admin/conversations/message/?channel={'9' * 5_000}",
+    "/admin/conversations/quarantine/?channel=²",
+    f"/admin/conversations/quarantine/?channel={HUGE}",
+    f"/admin/conversations/audit/?who={HUGE}&tenant={HUGE}",
+    f"/admin/conversations/contact/?before={HUGE}",
+    f"/admin/conversations/conversation/{HUGE}/change/",
+    f"/admin/conversations/conversation/{HUGE}/live/",
+])  # fmt: skip
 def test_a_number_that_fits_no_row_is_no_fault_of_ours(chief: Client, address: str) -> None:
     assert chief.get(address).status_code in (200, 302, 404)
 
