@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from channels_ingest.webchat import tokens
+from tests.kit.shared import shared
 from tests.kit.stack import Channel, Stack, wait_until
 
 if TYPE_CHECKING:
@@ -25,11 +26,7 @@ KEPT = "(() => { try { return Object.keys(localStorage).join() } catch { return 
 SHOP_POLICY = "default-src 'none'; script-src {origin}; frame-src {origin}"
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with Stack() as running:
-        running.wait_for_workers("handle", "send")
-        yield running
+stack = shared()
 
 
 @pytest.fixture(scope="module")

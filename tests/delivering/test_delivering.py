@@ -6,7 +6,6 @@ import collections
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -20,30 +19,15 @@ from tests.kit.doubles import Double
 from tests.kit.platforms import generic, telegram_text
 from tests.kit.replies import OPEN, Scene, decide, desk, texts, without_repeats
 from tests.kit.rows import add_lane, add_replies
+from tests.kit.shared import shared
 from tests.kit.stack import Channel, Stack, state, wait_until
 from tests.kit.stored_files import PNG
 
 pytestmark = [pytest.mark.xdist_group("delivering"), pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with Stack(roles="handle,send,sweep") as stack:
-        stack.wait_for_workers("handle", "send", "sweep")
-        yield stack
-
-
-@pytest.fixture
-def scene(stack: Stack, double: Double) -> Scene:
-    return Scene(stack, double)
-
-
-@pytest.fixture(scope="module")
-def bare() -> Iterator[Stack]:
-    """Without senders: each test starts its own, broken ones among them."""
-    with Stack(roles="sweep") as stack:
-        stack.wait_for_workers("sweep")
-        yield stack
+stack = shared()
+bare = shared(roles="sweep")  # without senders: each test starts its own, broken ones among them
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from conversations.models import Channel, Conversation, Reply
 from tests.kit.desk_scenes import make_channel, make_lane
 from tests.kit.doubles import Double
 from tests.kit.replies import Scene
-from tests.kit.stack import Stack, wait_until
+from tests.kit.shared import working
+from tests.kit.stack import wait_until
 
 LATER = dt.timedelta(minutes=4)
 QUIET = 0.3
@@ -136,8 +137,7 @@ def test_many_are_due_in_parts_longest_wait_first(
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_people_hear_from_a_platform_that_works_again_before_their_retry_would_have_come(double: Double) -> None:
-    with Stack(roles="send,sweep") as stack:
-        stack.wait_for_workers("send", "sweep")
+    with working(roles="send,sweep") as stack:
         scene = Scene(stack, double)
         channel = scene.generic()
         stack.query("UPDATE channel SET active = false WHERE id = %s", channel.id)

@@ -35,11 +35,6 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture
-def scene(stack: Stack, double: Double) -> Scene:
-    return Scene(stack, double)
-
-
 def most(times: Sequence[float], seconds: float) -> int:
     """The fullest window of ``seconds``."""
     ordered = sorted(times)

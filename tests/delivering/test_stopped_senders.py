@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS, expect_constant
 from tests.kit.replies import Scene, decide, desk, without_repeats
-from tests.kit.stack import Stack, wait_until
+from tests.kit.shared import shared
+from tests.kit.stack import wait_until
 from tests.kit.stopped_processes import asleep, go_on, process
 
 pytestmark = [pytest.mark.xdist_group("stopped-senders"), pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """A sweeper, and no sender but those that a test starts."""
-    with Stack(roles="sweep", env=BOTS) as stack:
-        stack.wait_for_workers("sweep")
-        yield stack
-
-
-@pytest.fixture
-def scene(stack: Stack, double: Double) -> Scene:
-    return Scene(stack, double)
+stack = shared(roles="sweep", env=BOTS)  # no sender but those that a test starts
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +11,15 @@ import pytest
 from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS, Lanes
 from tests.kit.platforms import telegram, telegram_text
-from tests.kit.stack import SLACK, Stack, wait_until
+from tests.kit.shared import shared
+from tests.kit.stack import SLACK, wait_until
 
 pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
 
 HURRY = "UPDATE conversation SET not_before = NULL, due_at = now() WHERE id = %s AND not_before > now() RETURNING id"
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    with Stack(roles="handle,sweep", env=BOTS) as stack:
-        stack.wait_for_workers("handle", "sweep")
-        yield Lanes(stack)
+lanes = shared(Lanes, roles="handle,sweep", env=BOTS)
 
 
 @pytest.fixture(autouse=True)

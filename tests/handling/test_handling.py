@@ -11,17 +11,13 @@ import pytest
 import redis
 
 from tests.kit.lanes import BOTS, Lanes, expect_constant
-from tests.kit.stack import Stack, every, state, wait_until
+from tests.kit.shared import shared
+from tests.kit.stack import every, state, wait_until
 
 pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    """A sweeper, and no worker but those that a test starts."""
-    with Stack(roles="sweep", env=BOTS) as stack:
-        stack.wait_for_workers("sweep")
-        yield Lanes(stack)
+lanes = shared(Lanes, roles="sweep", env=BOTS)  # no worker but those that a test starts
 
 
 UNLOCK = "for _, k in ipairs(redis.call('KEYS', '{lanes}:handling:*')) do redis.call('DEL', k) end"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from tests.kit.lanes import BOTS, Lanes
-from tests.kit.stack import SLACK, Stack
+from tests.kit.shared import working
+from tests.kit.stack import SLACK
 
 pytestmark = [pytest.mark.xdist_group("misbehaviour"), pytest.mark.timeout(400)]
 
@@ -128,8 +129,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    with Stack(roles="handle,sweep", env={**BOTS, "TURN_SECONDS": TURN_SECONDS}) as stack:
-        stack.wait_for_workers("handle", "sweep")
+    with working(roles="handle,sweep", env={**BOTS, "TURN_SECONDS": TURN_SECONDS}) as stack:
         scene = Scene(Lanes(stack))
         scene.misbehave([HOLDER])  # alone: one that ends the process would end its hold
         scene.go_on(lambda: scene.lanes.lane(scene.culprits[HOLDER], "suspect"))

@@ -10,6 +10,7 @@ from conversations.handling.verdicts import Head, Step, next_step
 
 USUAL: dict[str, Any] = {**dict.fromkeys(Head.__struct_fields__), "id": 1, "mode": "bot", "stopped": False,
                          "message_id": 7, "status": "pending", "starts_turn": True}  # fmt: skip
+NOTHING_NUMBERED = {"message_id": None, "status": None, "starts_turn": None}
 
 
 @pytest.mark.parametrize(("found", "step"), [

@@ -16,6 +16,7 @@ import pytest
 from channels_ingest.formats.signatures import sign_webhook, verify_webhook
 from tests.kit.doubles import Double
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram, telegram_text
+from tests.kit.shared import shared
 from tests.kit.stack import Channel, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("http_bots"), pytest.mark.timeout(400)]
@@ -80,11 +81,7 @@ def bot() -> Iterator[Bot]:
     bot.close()
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with Stack() as stack:
-        stack.wait_for_workers("handle", "send", "sweep")
-        yield stack
+stack = shared()
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import find_chromium
-from tests.kit.stack import Stack
+from tests.kit.shared import working
 
 
 def test_that_never_ends(request: pytest.FixtureRequest) -> None:
     if find_chromium():
         request.getfixturevalue("browser")
-    with Stack() as stack:
-        stack.wait_for_workers("handle", "send", "sweep")
+    with working():
         Path(os.environ["READY"]).touch()
         time.sleep(600)

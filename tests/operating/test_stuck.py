@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from conversations.models import Message, Pause, Reply, Worker
 from conversations.operating import health
 from tests.kit import desk_scenes, stuck
 from tests.kit.lanes import BOTS, Lanes
-from tests.kit.stack import Stack, wait_until
+from tests.kit.shared import shared
+from tests.kit.stack import wait_until
 
 OLD_SECONDS = 25
 
@@ -117,11 +117,7 @@ def test_a_retry_whose_time_came_and_a_call_beyond_its_deadline_are_late() -> No
 # ---------------------------------------------------------------- real workers with a planted bug
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    with Stack(roles="sweep", webs=1, env=BOTS) as stack:
-        stack.wait_for_workers("sweep")
-        yield Lanes(stack)
+lanes = shared(Lanes, roles="sweep", env=BOTS)
 
 
 @pytest.mark.slow

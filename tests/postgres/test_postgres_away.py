@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psutil
 import psycopg
@@ -14,6 +14,7 @@ import pytest
 from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS
 from tests.kit.people import Crowd, open_channel
+from tests.kit.shared import shared
 from tests.kit.stack import Channel, Stack, wait_until
 
 pytestmark = [pytest.mark.xdist_group("postgres-away"), pytest.mark.timeout(400)]
@@ -21,11 +22,7 @@ pytestmark = [pytest.mark.xdist_group("postgres-away"), pytest.mark.timeout(400)
 AWAY_SECONDS = 5.0
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with Stack(roles="handle,send,sweep", webs=2, env={**BOTS, "WEB_THREADS": "16"}) as stack:
-        stack.wait_for_workers("handle", "send", "sweep")
-        yield stack
+stack = shared(webs=2, env={**BOTS, "WEB_THREADS": "16"})
 
 
 @pytest.fixture

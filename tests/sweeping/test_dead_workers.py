@@ -20,14 +20,14 @@ from conversations.postgres.sql_files import sql
 from conversations.sweeping import dead_workers
 from tests.kit.desk_scenes import make_channel, make_lane
 from tests.kit.lanes import BOTS, Lanes
-from tests.kit.stack import Stack, wait_until
+from tests.kit.shared import working
+from tests.kit.stack import wait_until
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_process_in_a_dead_ones_place_buries_it_without_any_sweeper() -> None:
-    with Stack(roles="handle", env=BOTS) as stack:
-        stack.wait_for_workers("handle")
+    with working(roles="handle", env=BOTS) as stack:
         lanes = Lanes(stack)
         lane = lanes.say(lanes.channel(), "u", "wait 60")
         lanes.begun(lane)

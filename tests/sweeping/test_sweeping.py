@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -13,18 +12,15 @@ import redis
 from conversations.waking import doorbell
 from tests.kit.lanes import BOTS, Lanes
 from tests.kit.platforms import GENERIC_SECRET, generic_text
-from tests.kit.stack import Stack, wait_until
+from tests.kit.shared import shared
+from tests.kit.stack import wait_until
 
 pytestmark = [pytest.mark.xdist_group("handling"), pytest.mark.timeout(400)]
 
 DUE = 100_000
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    with Stack(roles="sweep", env=BOTS) as stack:
-        stack.wait_for_workers("sweep")
-        yield Lanes(stack)
+lanes = shared(Lanes, roles="sweep", env=BOTS)
 
 
 def handled(lanes: Lanes, channel: int) -> int:

@@ -9,7 +9,8 @@ import pytest
 from tests.kit import imported
 from tests.kit.doubles import Double
 from tests.kit.platforms import GENERIC_SECRET, generic_text
-from tests.kit.stack import Stack, wait_until
+from tests.kit.shared import working
+from tests.kit.stack import wait_until
 
 ROLES = ("handle", "send", "sweep")
 ONLY_PAGES = ("conversations.desk", "channels_ingest.webchat", "django.contrib.admin", "rest_framework")
@@ -18,8 +19,7 @@ ONLY_PAGES = ("conversations.desk", "channels_ingest.webchat", "django.contrib.a
 @pytest.mark.slow
 def test_no_worker_imports_what_only_pages_need() -> None:
     """All of them, after they handled a message and delivered its reply."""
-    with Double() as double, Stack(env={"EXTRA_APPS": imported.APP}, forks=False) as stack:
-        stack.wait_for_workers(*ROLES)
+    with Double() as double, working(env={"EXTRA_APPS": imported.APP}, forks=False) as stack:
         channel = stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{double.url}/out")
         assert stack.post(channel, *generic_text(channel, "ann", "m1", "hello")) == 200
         wait_until(lambda: [line["text"] for line in double.accepted()] == ["hello"], 30, "the reply")

@@ -15,18 +15,14 @@ from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS, Lanes, expect_constant
 from tests.kit.platforms import GENERIC_SECRET, generic_text
 from tests.kit.replies import Scene, desk
+from tests.kit.shared import shared
 from tests.kit.stack import Channel, Stack, free_port, wait_until
 from tests.kit.stopped_processes import asleep, go_on, process
 
 pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """A sweeper, and no worker but those that a test starts."""
-    with Stack(roles="sweep", env=BOTS) as stack:
-        stack.wait_for_workers("sweep")
-        yield stack
+stack = shared(roles="sweep", env=BOTS)  # no worker but those that a test starts
 
 
 @pytest.fixture
