@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -31,7 +30,7 @@ import redis
 
 from botproject.local.servers import Servers, private_servers
 from tests.chaos.platform import Platform
-from tests.chaos.proxy import Link
+from tests.chaos.proxy import Link, at
 from tests.kit.stack import ROOT, Process, Stack, free_port, wait_until
 
 LINKS = ("web-pg", "A-pg", "B-pg", "app-redis", "sender-platform", "generator-web-0", "generator-web-1")
@@ -212,8 +211,8 @@ class Cluster(Stack):
 
     def _env_of(self, name: str) -> dict[str, str]:
         link = "web-pg" if name.startswith("web") else f"{name}-pg"
-        database = _at(self.servers.database_url, self._through(link, self.postgres.port))
-        broker = _at(self.servers.redis_url, self._through("app-redis", self.redis.port))
+        database = at(self.servers.database_url, self._through(link, self.postgres.port))
+        broker = at(self.servers.redis_url, self._through("app-redis", self.redis.port))
         return {"DATABASE_URL": database, "REDIS_URL": broker, "FAILPOINTS": self._failpoints.get(name, "")}
 
     def _through(self, name: str, port: int) -> int:
@@ -267,13 +266,6 @@ class Cluster(Stack):
 
     def log_of(self, name: str) -> Path:
         return self.folder / f"{name}.log"
-
-
-def _at(url: str, port: int) -> str:
-    """The same URL at another port of this machine."""
-    parts = urlsplit(url)
-    before, _, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{before}@127.0.0.1:{port}").geturl()
 
 
 assert sys.platform == "linux", "processes are found and stopped through /proc"

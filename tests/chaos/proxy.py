@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 UP, DOWN = "up", "down"  # what the client says; what the server says
 CHUNK = 256 * 1024
@@ -158,8 +159,19 @@ class Flow:
     cut_after: int = -1  # bytes that still pass, then every connection is reset; -1: no cut
 
 
+def at(url: str, port: int, host: str = "127.0.0.1") -> str:
+    """The same URL at another place."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{host}:{port}").geturl()
+
+
 class Link:
     """A port of our own (``port``) that leads to ``target_host:target_port``."""
+
+    @classmethod
+    def to(cls, url: str) -> Link:
+        parts = urlsplit(url)
+        return cls(parts.hostname or "127.0.0.1", parts.port or 0)
 
     def __init__(self, target_host: str, target_port: int) -> None:
         self.target = (target_host, target_port)

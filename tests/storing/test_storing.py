@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from conversations.storing import intake, statuses
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.store_stream import STORE
 from conversations.waking import wake
+from tests.chaos.proxy import UP, Link, at
 from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts, told
 from tests.kit.platforms import GENERIC_SECRET, generic_text, telegram_text
 from tests.kit.stack import ROOT, Channel, Stack, wait_until
@@ -374,58 +374,19 @@ def refused(channel: ChannelConfig, *things: Parsed, body: bytes = b"the body") 
 # ---------------------------------------------------------------- when it cannot be stored now
 
 
-class Cut:
-    """Between the core and Postgres: forwards everything, until it loses the answer to a COMMIT."""
-
-    def __init__(self, url: str) -> None:
-        self._info = psycopg.conninfo.conninfo_to_dict(url)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = psycopg.conninfo.make_conninfo(
-            url, host="127.0.0.1", hostaddr="", port=self._listener.getsockname()[1]
-        )
-        self.armed = False
-        self.through = float("inf")  # bytes that may still pass to the server
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            host, port = str(self._info.get("host", "127.0.0.1")), int(self._info.get("port", 5432))
-            if host.startswith("/"):
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(f"{host}/.s.PGSQL.{port}")
-            else:
-                server = socket.create_connection((host, port))
-            threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if not answers:
-                    self.through -= len(data)
-                    while self.through < 0:  # as if the core were frozen while it sends
-                        time.sleep(0.1)
-                if answers and self.armed and b"COMMIT" in data:
-                    self.armed = False
-                    break
-                sink.sendall(data)
-        except OSError:
-            pass
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+@pytest.fixture
+def cut(own_database: str, settings: Any) -> Iterator[Link]:
+    """What lies between the core and Postgres."""
+    with contextlib.closing(Link.to(own_database)) as link:
+        settings.DATABASE_URL = at(own_database, link.port)
+        runtime.begin()  # connect again
+        yield link
 
 
-def test_after_a_commit_whose_outcome_is_unknown_the_repeat_is_a_duplicate(
-    own_database: str, settings: Any, channel: ChannelConfig
-) -> None:
-    cut = Cut(own_database)
-    settings.DATABASE_URL = cut.url
-    runtime.begin()  # connect again
+def test_after_a_commit_whose_outcome_is_unknown_the_repeat_is_a_duplicate(channel: ChannelConfig, cut: Link) -> None:
     user = new_user()
     accept(channel, entry(user, "1"))
-    cut.armed = True
+    cut.arm("commit_answer", times=1)
     with pytest.raises(NotStored):
         accept(channel, entry(user, "2"))
     assert texts(user) == ["1", "2"]  # it was written; nobody was told
@@ -444,14 +405,12 @@ def hears() -> bool:
 
 
 def test_a_core_that_freezes_while_it_sends_a_large_body_is_ended_by_the_server(
-    own_database: str, settings: Any, channel: ChannelConfig
+    own_database: str, channel: ChannelConfig, cut: Link
 ) -> None:
     """It is not idle in its transaction: the server waits for the rest of a statement, with the lanes locked."""
-    cut, user = Cut(own_database), new_user()
-    settings.DATABASE_URL = cut.url
-    runtime.begin()
+    user = new_user()
     accept(channel, entry(user, "1"))
-    cut.through = 300_000
+    cut.throttle(300_000, UP)  # it does not come to its end
     with psycopg.connect(own_database, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
 
         def free() -> bool:
@@ -468,7 +427,7 @@ def test_a_core_that_freezes_while_it_sends_a_large_body_is_ended_by_the_server(
         frozen = pool.submit(refused, channel, entry(user, "2"), body=b"x" * 4_000_000)
         wait_until(lambda: waits() and not free(), 4, "the server waits for the rest, with the lane locked")
         wait_until(free, 8, "the server ends the frozen one")
-        cut.through = float("inf")
+        cut.heal()
         frozen.result()
     # The committer may learn of its lost connection later than its caller gave up: until then it refuses.
     wait_until(hears, 5, "the committer hears of its database")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from tests.chaos.cluster import Part
 from tests.chaos.faults.base import Scene, fault, no_private_mounts
-from tests.chaos.proxy import UP
+from tests.chaos.proxy import UP, at
 
 TO_POSTGRES = ("web-pg", "A-pg", "B-pg")
 # Who speaks through which link; see the names of the committers.
@@ -126,7 +126,7 @@ def names_lost(scene: Scene) -> Iterator[None]:
     script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
     host.process.command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command]
     for variable, name in zip(("DATABASE_URL", "REDIS_URL"), NAMES, strict=True):
-        host.process.env[variable] = _named(env[variable], name)
+        host.process.env[variable] = at(env[variable], urlsplit(env[variable]).port or 0, name)
     _restart(scene, host)
     scene.saw("the host works with names", scene.wait(cluster.complete, 30))
     hosts.write_text("127.0.0.1 localhost\n")
@@ -142,12 +142,6 @@ def names_lost(scene: Scene) -> Iterator[None]:
     scene.saw("it connected again by itself", scene.wait(lambda: link.counts["accepted"] > accepted, 30))
     host.process.command, host.process.env = command, env
     host.kill()
-
-
-def _named(url: str, name: str) -> str:
-    parts = urlsplit(url)
-    before, _, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{before}@{name}:{parts.port}").geturl()
 
 
 def _restart(scene: Scene, host: Part) -> None:
