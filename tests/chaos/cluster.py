@@ -64,11 +64,6 @@ class Part:
         self.away = not again
         return self.process.signal(signal.SIGKILL)
 
-    def term(self, *, again: bool = True) -> list[int]:
-        """SIGTERM to every process at once, as hosts do it."""
-        self.away = not again
-        return self.process.signal(signal.SIGTERM)
-
     def stop(self) -> list[int]:
         """SIGSTOP to all of it, until ``cont``."""
         return self.process.signal(signal.SIGSTOP)
@@ -251,10 +246,6 @@ class Cluster(Stack):
         part = self.web[int(host[4:])] if host.startswith("web-") else self.hosts[host]
         return part.process.children(role if part.name in self.hosts else "")
 
-    def failpoints(self, name: str, words: str) -> None:
-        """FAILPOINTS for the next start of ``A``, ``B``, ``web-0``, ``web-1``."""
-        next(part for part in self.parts() if part.name == name).failpoints(words)
-
     # ------------------------------------------------------------ looking inside
 
     def drained(self) -> bool:
@@ -263,9 +254,6 @@ class Cluster(Stack):
             return super().drained()
         except psycopg.OperationalError:
             return False
-
-    def log_of(self, name: str) -> Path:
-        return self.folder / f"{name}.log"
 
 
 assert sys.platform == "linux", "processes are found and stopped through /proc"

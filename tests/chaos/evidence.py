@@ -161,19 +161,14 @@ class Evidence:
     def called(self) -> dict[tuple[str, str], list[Row]]:
         """Every call with words, by account and chat."""
         found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        for call in self.calls:
-            if call["text"]:
-                found[(call["account"], call["chat"])].append(call)
+        for call in filter(lambda call: call["text"], self.calls):
+            found[(call["account"], call["chat"])].append(call)
         return found
 
     @functools.cached_property
     def shown(self) -> dict[tuple[str, str], list[Row]]:
         """What people saw, in order, by account and chat."""
-        found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        for call in self.calls:
-            if call["accepted"] and call["text"]:
-                found[(call["account"], call["chat"])].append(call)
-        return found
+        return {who: [call for call in calls if call["accepted"]] for who, calls in self.called.items()}
 
 
 def key_of(event: Event) -> Key:

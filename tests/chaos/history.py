@@ -38,9 +38,6 @@ class History:
         with self._lock:
             return [event for event in self.events if event["f"] == what]
 
-    def count(self, what: str, kind: str = "") -> int:
-        return sum(not kind or event["k"] == kind for event in self.of(what))
-
     def close(self) -> None:
         with self._lock:
             self._file.close()

@@ -127,10 +127,6 @@ class Platform:
         self.process.start()
         wait_until(self._answers, 20, "the fake platform answers")
 
-    def kill(self) -> None:
-        """Gone until ``start``; what was accepted stays accepted, its rules are forgotten."""
-        self.process.end()
-
     def stop(self) -> None:
         self.process.signal(signal.SIGSTOP)
 

@@ -39,57 +39,7 @@ TIMES = {
 }
 MOST = ("messages_waiting", "replies_waiting", "connections", "memory_mb", "dead_rows")
 
-HEAD = """\
-# Reliability
-
-<!-- Made by `python -m tests.chaos report` from docs/reliability/*.json. Not to be edited. -->
-
-What is promised, how it is tested, the latest figures, and what is not covered. `make chaos-smoke` (3 minutes),
-`make chaos`, `make chaos-all` and `make chaos-mutants` measure all of it again on your machine; how the checker
-works is in [its README](../tests/chaos/README.md).
-[Runs that failed](measurements/failed-runs.md), and what was mended.
-
-## What is promised
-
-Every message that is answered 2xx is stored durably before the answer. It is handled exactly once, in the order
-accepted for its person; where the platform gives an order, in that order. Its replies are delivered in order, at
-least once, and exactly once where the platform takes an idempotency key. Nothing is dropped in silence: what cannot
-be handled is parked, visible, explained and replayable, and the person hears something. The [README](../README.md)
-has the same in its eight points, and what is not promised.
-
-## How it is tested
-
-* The real processes run: two web processes, two hosts of workers (handle, send, sweep), Postgres, Valkey, and fake
-  chat platforms of three kinds (no idempotency keys, keys for ever, keys for a minute) that refuse, throttle, hang,
-  reset, and accept a reply without saying so.
-* Messages arrive as platforms deliver them: a fifth arrives several times at the same moment at both web processes,
-  a fifth again later, some out of order, some with gaps, some never. A request that is not answered 2xx is repeated.
-* Each fault hurts one thing, and the run proves that it hit; then the clock runs until all work is done. A fault that
-  did not hit makes a run INVALID, not PASS.
-* Afterwards the history of what was sent, the database, and what the platforms showed are compared. The order is
-  proven without clocks: the bot's state and every reply carry a hash chain over all messages before.
-* Every named point in the code where a process can die is hit with a kill, a freeze, an error and a cut connection.
-* Bugs are planted, one at a time, to prove that the checker would notice them: see below.
-"""
-
-NOT_COVERED = """\
-## What is not covered
-
-* Data that the operating system had not written: Postgres is crashed, not the machine. Every start checks that
-  `fsync` is on; nothing checks that disks obey it.
-* An asynchronous standby that lacks the last commits when it is promoted loses them: that is the limit of
-  asynchronous replication, not of this code. F44 above measures it; F44-sync is the same with
-  `synchronous_standby_names`, which prevents it.
-* One machine with two cores runs everything, people and platforms included. There is no real network between the
-  parts: delays, cuts and black holes come from proxies.
-* The clocks of real machines: a shim tells each process another time of day; the kernel's clock, Postgres's and
-  Redis's stay as they are. The product never compares two clocks to decide.
-* The platforms themselves: the fake ones behave as the documentation says, and worse.
-* A platform that fails some calls and takes others is not paused, and the attempts of a reply are minutes apart. When
-  it works again, eight successes in a row end these waits (docs/decisions/0014). A channel that sends fewer than eight
-  replies in five minutes does not notice, and its waiting replies go out up to five minutes later.
-* Bugs that nobody thought of. The planted bugs show what the checker sees, not what it misses.
-"""
+WORDS = Path(__file__).with_name("page.md")  # what surrounds the figures
 
 
 # ---------------------------------------------------------------- keeping
@@ -137,7 +87,8 @@ def page(kept: Sequence[Json]) -> str:
     by_kind: dict[str, list[Json]] = defaultdict(list)
     for summary in kept:
         by_kind[summary["kind"]].append(summary)
-    parts = [HEAD, *_runs(by_kind[RUN]), *_points(by_kind[POINTS]), *_mutants(by_kind[MUTANTS]), NOT_COVERED]
+    head, not_covered = WORDS.read_text().split("<!-- figures -->")
+    parts = [head, *_runs(by_kind[RUN]), *_points(by_kind[POINTS]), *_mutants(by_kind[MUTANTS]), not_covered]
     return "\n".join(part.strip() + "\n" for part in parts)
 
 
@@ -158,9 +109,8 @@ def _runs(runs: Sequence[Json]) -> Iterator[str]:
 
 
 def _verdict(run: Json) -> str:
-    return (
-        "a limit, measured" if run["faults"] and all(fault.get("limit") for fault in run["faults"]) else run["verdict"]
-    )
+    limits = [fault.get("limit") for fault in run["faults"]]
+    return "a limit, measured" if limits and all(limits) else str(run["verdict"])
 
 
 def _not_passed(runs: Sequence[Json]) -> Iterator[str]:
@@ -168,10 +118,8 @@ def _not_passed(runs: Sequence[Json]) -> Iterator[str]:
     for run in runs:
         if run["verdict"] != "PASS" and not _verdict(run).startswith("a limit"):
             why = [f"{name} is broken" for name in run["broken"] if name != "faults"]
-            why += [f"{fault['name']}: {word}" for fault in run["faults"] for word in fault.get("problems", [])]
-            why += [
-                f"{fault['name']} did not hit: {word}" for fault in run["faults"] for word in fault.get("missed", [])
-            ]
+            for kind, words in (("problems", ""), ("missed", " did not hit")):
+                why += [f"{fault['name']}{words}: {word}" for fault in run["faults"] for word in fault.get(kind, [])]
             yield f"`{run['name']}` did not pass: {'; '.join(why)}."
 
 
@@ -258,21 +206,16 @@ def _times(runs: Sequence[Json]) -> Iterator[tuple[str, ...]]:
             yield words, *_spread(times), str(len(faults) - len(times))
 
 
-def _count(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _figure(value: float | None, form: str = ",.0f") -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _most(runs: Sequence[Json]) -> Iterator[str]:
     """What was looked at once a second."""
     rows = [
-        (run["name"], *(_count(run["most"].get(name)) for name in MOST), _seconds(run["usual_p99_s"]))
-        for run in runs
-        if "most" in run
-    ]
+        (run["name"], *(_figure(run["most"].get(name)) for name in MOST), _figure(run["usual_p99_s"], ".2f"))
+        for run in runs if "most" in run
+    ]  # fmt: skip
     if rows:
         yield "Looked at once a second, the most of each; and how long 99 of 100 messages took before the first fault:"
         yield _table(("run", *(name.replace("_", " ") for name in MOST), "usual p99, s"), rows)
@@ -311,15 +254,9 @@ def _mutants(results: Sequence[Json]) -> Iterator[str]:
         killed = [bug for bug in bugs if bug["outcome"] == "killed"]
         commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(bug["commit"] for bug in bugs))
         rows = [
-            (
-                f"`{bug['name']}`",
-                bug["bug"],
-                bug["case"].replace("_", " "),
-                " ".join(bug["by"]) or bug["outcome"],
-                f"{bug['seconds']:.0f}",
-            )
-            for bug in bugs
-        ]
+            (f"`{bug['name']}`", bug["bug"], bug["case"].replace("_", " "), " ".join(bug["by"]) or bug["outcome"],
+             f"{bug['seconds']:.0f}") for bug in bugs
+        ]  # fmt: skip
         yield (
             f"## Planted bugs\n\n{len(killed)} of {len(bugs)} were found at {commits}. Each replaces"
             " a function, a constant or a part of a statement (`tests/chaos/mutants/planted.py`); the case that must"

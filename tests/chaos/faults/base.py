@@ -22,7 +22,6 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -32,6 +31,7 @@ from tests.chaos.cluster import Cluster, Part
 from tests.chaos.generator import Generator
 from tests.chaos.history import Event, History
 from tests.chaos.proxy import Link
+from tests.kit.stack import state
 
 MOST_SECONDS = 20.0  # that a fault lasts where durations are scaled
 FIND_SECONDS = 20.0  # to find somebody to hurt, also right after a fault that takes so long to recover from
@@ -215,14 +215,6 @@ def fault(
 
 
 # ---------------------------------------------------------------- processes
-
-
-def state(pid: int) -> str:
-    """R, S, D, T (stopped), Z; '' when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def gone(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -111,9 +112,8 @@ def bad_release(scene: Scene) -> Iterator[None]:
     scene.saw("the pause ended by itself", scene.wait(lambda: not scene.value(paused), 45))
 
 
-@fault(
-    "dead-release", "A release whose workers do not even start; the next one is good", bound=20, seconds=30, scaled=10
-)
+@fault("dead-release", "A release whose workers do not even start; the next one is good", bound=20, seconds=30,
+       scaled=10)  # fmt: skip
 def dead_release(scene: Scene) -> Iterator[None]:
     hosts = list(scene.cluster.hosts.values())
     key, stored = scene.cluster.env["SECRET_KEY"], scene.stored()
@@ -126,21 +126,8 @@ def dead_release(scene: Scene) -> Iterator[None]:
     scene.saw("workers are there again", scene.wait(scene.cluster.complete, 40))
 
 
-@fault("F35", "The clocks of the hosts are twenty minutes apart, and Redis stands still", bound=15, seconds=20,
-       scaled=10)  # fmt: skip
-def clocks_apart(scene: Scene) -> Iterator[None]:
-    """Each role in turn is ahead of those that wake it."""
-    yield from _wrong_clocks(scene, 600)
-
-
-@fault("clock-60s", "The clocks of the roles are two minutes apart, and Redis stands still", bound=15, seconds=20,
-       scaled=10)  # fmt: skip
-def clocks_a_little_apart(scene: Scene) -> Iterator[None]:
-    yield from _wrong_clocks(scene, 60)
-
-
 def _wrong_clocks(scene: Scene, seconds: int) -> Iterator[None]:
-    """By a shim in the processes (clock.py): the machine's clock is everybody's.
+    """Each role in turn is ahead of those that wake it, by a shim (clock.py): the machine's clock is everybody's.
 
     The web's clock stays within the window of signed requests: it rightly refuses those outside.
     """
@@ -161,6 +148,12 @@ def _wrong_clocks(scene: Scene, seconds: int) -> Iterator[None]:
     wanted = {(str(sign * by), role) for sign in (1, -1) for role, by in wrong.items()}
     scene.saw("each role was ahead and behind", wanted <= said)
     deploy(scene, env={"CHAOS_CLOCK": ""})
+
+
+fault("F35", "The clocks of the hosts are twenty minutes apart, and Redis stands still", bound=15, seconds=20,
+      scaled=10)(functools.partial(_wrong_clocks, seconds=600))  # fmt: skip
+fault("clock-60s", "The clocks of the roles are two minutes apart, and Redis stands still", bound=15, seconds=20,
+      scaled=10)(functools.partial(_wrong_clocks, seconds=60))  # fmt: skip
 
 
 # ---------------------------------------------------------------- two versions
@@ -201,13 +194,7 @@ def two_versions(scene: Scene) -> Iterator[None]:
     scene.saw("it waited for its turn", "A table is in use; trying again" in said)
     column = "SELECT count(*) FROM information_schema.columns WHERE column_name = %s"
     scene.saw("the tables are the next version's", scene.value(column, package) == 2)
-    late = deploy(scene, env=env)
-    scene.wrong(f"{', '.join(late)} had to be killed", late)
-    yield
-    refused = sum(status == 503 for status, *_ in scene.attempts(time.monotonic_ns()))
-    scene.notes["refused"] = refused
-    scene.wrong(f"{refused} webhooks were refused", refused)
-    scene.saw("the new version is there", scene.wait(lambda: _versions(scene) == {package[:40]}, 30))
+    yield from _newer(scene, env)
 
 
 @fault("two-commits", "The version before the newest migration serves while the new one migrates and starts", bound=20,
@@ -221,13 +208,17 @@ def two_commits(scene: Scene) -> Iterator[None]:
     scene.saw("there is something to migrate", plan.returncode)
     scene.began = time.monotonic_ns()
     released(scene, {**cluster.env, **env})
-    late = deploy(scene, env=env, code=ROOT)
+    yield from _newer(scene, env, ROOT)
+
+
+def _newer(scene: Scene, env: Mapping[str, str], code: Path | None = None) -> Iterator[None]:
+    late = deploy(scene, env=env, code=code)
     scene.wrong(f"{', '.join(late)} had to be killed", late)
     yield
     refused = sum(status == 503 for status, *_ in scene.attempts(time.monotonic_ns()))
     scene.notes["refused"] = refused
     scene.wrong(f"{refused} webhooks were refused", refused)
-    scene.saw("the new version is there", scene.wait(lambda: _versions(scene) == {"newest"}, 30))
+    scene.saw("the new version is there", scene.wait(lambda: _versions(scene) == {env["VERSION"][:40]}, 30))
 
 
 def released(scene: Scene, env: Mapping[str, str], folder: Path = ROOT) -> str:

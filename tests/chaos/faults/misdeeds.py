@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos.bots import LEFT
-from tests.chaos.faults.base import Scene, fault, gone, state
+from tests.chaos.faults.base import Scene, fault, gone
 from tests.chaos.faults.neighbours import PENDING
 from tests.chaos.faults.traffic import OF_USERS
-from tests.kit.stack import every
+from tests.kit.stack import every, state
 
 SILENT_SECONDS = 3.0  # of a heartbeat that is written every 2 s
 MOST = 6  # messages, until each host has had one
@@ -54,9 +54,8 @@ def _runs(pid: int) -> bool:
     return any(state(int(task.name)) == "R" for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
-@fault(
-    "loop-ends", "A task of an async bot ends the event loop, some time after its turn", bound=20, seconds=20, scaled=12
-)
+@fault("loop-ends", "A task of an async bot ends the event loop, some time after its turn", bound=20, seconds=20,
+       scaled=12)  # fmt: skip
 def loop_ends(scene: Scene) -> Iterator[None]:
     scene.generator.open("async")
     left = scene.cluster.folder / LEFT.name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.chaos.cluster import Part
@@ -15,16 +17,6 @@ TO_POSTGRES = ("web-pg", "A-pg", "B-pg")
 # Who speaks through which link; see the names of the committers.
 STREAMS = {"web-pg": ("store",), "A-pg": ("handle", "send"), "B-pg": ("handle", "send")}
 MOST_RESETS = 20  # in one fault: each costs its caller a new connection
-
-
-@fault("F23", "Postgres commits, and the answer is lost", bound=10, seconds=5, links=TO_POSTGRES, smoke=4)
-def commit_unknown(scene: Scene) -> Iterator[None]:
-    yield from _commits_hurt(scene, "commit_answer")
-
-
-@fault("commit-lost", "A COMMIT gets lost on its way to Postgres", bound=10, seconds=5, links=TO_POSTGRES)
-def commit_lost(scene: Scene) -> Iterator[None]:
-    yield from _commits_hurt(scene, "commit_request")
 
 
 def _commits_hurt(scene: Scene, name: str) -> Iterator[None]:
@@ -40,6 +32,12 @@ def _commits_hurt(scene: Scene, name: str) -> Iterator[None]:
         hits = sum(trigger.hits for (_, of), trigger in triggers.items() if of == stream)
         scene.notes[f"{stream}_hits"] = hits
         scene.saw(f"{hits} commits of {stream} were hurt", hits)
+
+
+fault("F23", "Postgres commits, and the answer is lost", bound=10, seconds=5, links=TO_POSTGRES,
+      smoke=4)(functools.partial(_commits_hurt, name="commit_answer"))  # fmt: skip
+fault("commit-lost", "A COMMIT gets lost on its way to Postgres", bound=10, seconds=5,
+      links=TO_POSTGRES)(functools.partial(_commits_hurt, name="commit_request"))  # fmt: skip
 
 
 @fault("F25", "Postgres is far away: 200 ms, then 2 s; then the line is narrow", bound=20, seconds=60, scaled=15,
@@ -87,25 +85,19 @@ def split(scene: Scene) -> Iterator[None]:
     link.heal()
 
 
-@fault(
-    "answers-lost", "The platform takes a reply, and its answer is lost", bound=20, seconds=5, links=["sender-platform"]
-)
-def platform_answers_lost(scene: Scene) -> Iterator[None]:
-    trigger = scene.link("sender-platform").arm("http_answer", every=3, times=MOST_RESETS)
-    yield
-    scene.link("sender-platform").heal()
-    scene.saw("answers were lost", trigger.hits)
-
-
-@fault("webhook-answers-lost", "A webhook is stored, and the platform never hears it", bound=10, seconds=5,
-       links=["generator-web-0", "generator-web-1"])  # fmt: skip
-def webhook_answers_lost(scene: Scene) -> Iterator[None]:
-    names = ("generator-web-0", "generator-web-1")
-    triggers = [scene.link(name).arm("http_answer", only="/webhooks/", every=3) for name in names]
+def _answers_lost(scene: Scene, names: Sequence[str], **how: Any) -> Iterator[None]:
+    triggers = [scene.link(name).arm("http_answer", every=3, **how) for name in names]
     yield
     for name in names:
         scene.link(name).heal()
     scene.saw("answers were lost", sum(trigger.hits for trigger in triggers))
+
+
+TO_PLATFORM, TO_WEB = ("sender-platform",), ("generator-web-0", "generator-web-1")
+fault("answers-lost", "The platform takes a reply, and its answer is lost", bound=20, seconds=5,
+      links=TO_PLATFORM)(functools.partial(_answers_lost, names=TO_PLATFORM, times=MOST_RESETS))  # fmt: skip
+fault("webhook-answers-lost", "A webhook is stored, and the platform never hears it", bound=10, seconds=5,
+      links=TO_WEB)(functools.partial(_answers_lost, names=TO_WEB, only="/webhooks/"))  # fmt: skip
 
 
 # ---------------------------------------------------------------- names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import shutil
 import signal
 import subprocess
@@ -19,16 +20,6 @@ REFUSING_SECONDS = 3.0  # until a webhook hears that it cannot be stored
 STALL_SECONDS = 1.0  # of a busy machine, on top
 
 
-@fault("F9", "Postgres crashes", bound=20, seconds=5, smoke=5)
-def crash(scene: Scene) -> Iterator[None]:
-    yield from _away(scene, "immediate")
-
-
-@fault("F11", "Postgres is down for minutes", bound=20, seconds=300)
-def down(scene: Scene) -> Iterator[None]:
-    yield from _away(scene, "fast")
-
-
 def _away(scene: Scene, how: str) -> Iterator[None]:
     """No message is taken meanwhile, and whoever brings one is told within three seconds."""
     before = _processes(scene)
@@ -37,15 +28,25 @@ def _away(scene: Scene, how: str) -> Iterator[None]:
     yield
     scene.healed = time.monotonic_ns()
     scene.cluster.postgres.start()
-    answers = list(scene.attempts(scene.healed - int(ANSWERED_NS)))
-    scene.saw("webhooks came meanwhile, and were refused", any(status == 503 for status, *_ in answers))
-    scene.wrong("a webhook was answered 2xx without a database", any(200 <= status < 300 for status, *_ in answers))
-    slowest = max((seconds for _, seconds, _ in answers), default=0.0)
-    scene.notes["slowest_refusal_seconds"] = round(slowest, 2)
-    scene.wrong(f"a refusal took {slowest:.1f} s", slowest > REFUSING_SECONDS + STALL_SECONDS)
+    answers = _refused(scene, scene.healed)
+    scene.wrong("a webhook was answered 2xx without a database", any(200 <= status < 300 for status in answers))
     after = _processes(scene)
     ended = [what for pid, what in before.items() if pid not in after]
     scene.wrong(f"a process had to be started again: {ended}", ended)
+
+
+fault("F9", "Postgres crashes", bound=20, seconds=5, smoke=5)(functools.partial(_away, how="immediate"))
+fault("F11", "Postgres is down for minutes", bound=20, seconds=300)(functools.partial(_away, how="fast"))
+
+
+def _refused(scene: Scene, until: int) -> list[int]:
+    """Webhooks came meanwhile, and whoever brought one was told in time that it is not taken; how each was answered."""
+    answers = list(scene.attempts(until - int(ANSWERED_NS)))
+    scene.saw("webhooks came meanwhile, and were refused", any(status == 503 for status, *_ in answers))
+    slowest = max((seconds for _, seconds, _ in answers), default=0.0)
+    scene.notes["slowest_refusal_seconds"] = round(slowest, 2)
+    scene.wrong(f"a refusal took {slowest:.1f} s", slowest > REFUSING_SECONDS + STALL_SECONDS)
+    return [status for status, *_ in answers]
 
 
 def _processes(scene: Scene) -> dict[int, str]:
@@ -86,11 +87,7 @@ def stands_still(scene: Scene) -> Iterator[None]:
     yield
     scene.healed = time.monotonic_ns()
     scene.cluster.postgres.resume()
-    answers = list(scene.attempts(scene.healed - int(ANSWERED_NS)))
-    scene.saw("webhooks came meanwhile, and were refused", any(status == 503 for status, *_ in answers))
-    slowest = max((seconds for _, seconds, _ in answers), default=0.0)
-    scene.notes["slowest_refusal_seconds"] = round(slowest, 2)
-    scene.wrong(f"a refusal took {slowest:.1f} s", slowest > REFUSING_SECONDS + STALL_SECONDS)
+    _refused(scene, scene.healed)
 
 
 # ---------------------------------------------------------------- full
@@ -235,10 +232,7 @@ def table_locked(scene: Scene) -> Iterator[None]:
         scene.began = time.monotonic_ns()
         yield
         waiting = locking.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-        answers = list(scene.attempts(time.monotonic_ns() - int(ANSWERED_NS)))
-        scene.saw("webhooks came meanwhile, and were refused", any(status == 503 for status, *_ in answers))
-        scene.wrong("a webhook was answered 2xx without being stored", any(200 <= a < 300 for a, *_ in answers))
-        slowest = max((seconds for _, seconds, _ in answers), default=0.0)
-        scene.notes.update(slowest_refusal_seconds=round(slowest, 2), waiting=waiting and waiting[0])
-        scene.wrong(f"a refusal took {slowest:.1f} s", slowest > REFUSING_SECONDS + STALL_SECONDS)
+        answers = _refused(scene, time.monotonic_ns())
+        scene.wrong("a webhook was answered 2xx without being stored", any(200 <= status < 300 for status in answers))
+        scene.notes["waiting"] = waiting and waiting[0]
         locking.rollback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import resource
 import signal
@@ -23,12 +24,17 @@ WEB_POINTS = ("W1", "W2", "W3", "W4")
 TURN_POINTS = ("T3", "T4", "T5")
 
 
-@fault("F1", "A worker's child is killed in the middle of its turns", bound=10, seconds=1, smoke=1)
-def child_killed(scene: Scene) -> Iterator[None]:
-    pid = scene.busy("handle")
+def _killed(scene: Scene, role: str, what: str) -> Iterator[None]:
+    pid = scene.busy(role)
     send(signal.SIGKILL, pid)
     yield
-    scene.saw("a process with lanes in hand was killed", gone(pid))
+    scene.saw(f"{what} was killed", gone(pid))
+
+
+fault("F1", "A worker's child is killed in the middle of its turns", bound=10, seconds=1,
+      smoke=1)(functools.partial(_killed, role="handle", what="a process with lanes in hand"))  # fmt: skip
+fault("sender-dies", "A sender is killed with replies in hand", bound=10, seconds=1,
+      smoke=1)(functools.partial(_killed, role="send", what="a sender with replies in hand"))  # fmt: skip
 
 
 @fault("sender-killed", "A sender is killed between a call and its result", bound=10, seconds=1)
@@ -36,14 +42,6 @@ def sender_killed(scene: Scene) -> Iterator[None]:
     _, pid = scene.hit(scene.host(), f"D3=kill@{scene.chance.randint(1, 5)}")
     yield
     scene.saw("the sender is dead", gone(pid))
-
-
-@fault("sender-dies", "A sender is killed with replies in hand", bound=10, seconds=1, smoke=1)
-def sender_dies(scene: Scene) -> Iterator[None]:
-    pid = scene.busy("send")
-    send(signal.SIGKILL, pid)
-    yield
-    scene.saw("a sender with replies in hand was killed", gone(pid))
 
 
 @fault("F2", "A whole host of workers is gone for a while", bound=15, seconds=60)
@@ -93,25 +91,25 @@ def web_killed(scene: Scene) -> Iterator[None]:
 @fault("F6", "A worker freezes for longer than its locks live, then goes on", bound=15, seconds=16, scaled=12)
 def worker_frozen(scene: Scene) -> Iterator[None]:
     point = scene.chance.choice(TURN_POINTS)
-    _, pid = scene.hit(scene.host(), f"{point}=stop@{scene.chance.randint(1, 5)}")
-    yield
-    scene.saw("it stood still for longer than a lock lives", scene.seconds > LOCK_SECONDS and stopped(pid))
-    scene.saw("it was taken for dead", scene.value("SELECT count(*) FROM worker WHERE pid = %s AND dead", pid))
-    send(signal.SIGCONT, pid)
+    yield from _frozen_at(scene, point)
+    scene.saw("it stood still for longer than a lock lives", scene.seconds > LOCK_SECONDS)
 
 
 @fault("F7", "A sender freezes between a call and its result, until others took over", bound=15, seconds=16, scaled=12)
 def sender_frozen(scene: Scene) -> Iterator[None]:
-    _, pid = scene.hit(scene.host(), f"D3=stop@{scene.chance.randint(1, 5)}")
+    yield from _frozen_at(scene, "D3")
+
+
+def _frozen_at(scene: Scene, point: str) -> Iterator[None]:
+    _, pid = scene.hit(scene.host(), f"{point}=stop@{scene.chance.randint(1, 5)}")
     yield
     scene.saw("it stood still", stopped(pid))
     scene.saw("it was taken for dead", scene.value("SELECT count(*) FROM worker WHERE pid = %s AND dead", pid))
     send(signal.SIGCONT, pid)
 
 
-@fault(
-    "F8", "Everything of the application freezes at once, as when a machine is paused", bound=20, seconds=60, scaled=15
-)
+@fault("F8", "Everything of the application freezes at once, as when a machine is paused", bound=20, seconds=60,
+       scaled=15)  # fmt: skip
 def all_frozen(scene: Scene) -> Iterator[None]:
     pids = [pid for part in scene.cluster.parts() for pid in part.process.tree()]
     freezer = Freezer.make(scene.chance.getrandbits(32))

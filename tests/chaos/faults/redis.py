@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from redis import RedisError
 
@@ -121,10 +123,8 @@ def hints_lost(scene: Scene) -> Iterator[None]:
 @fault("F21", "Redis takes no more clients, and ours are thrown out", bound=15, seconds=15)
 def no_clients(scene: Scene) -> Iterator[None]:
     with scene.redis() as client:
-        most, before = (
-            int(client.config_get("maxclients")["maxclients"] or 10_000),
-            _info(scene, "stats", "rejected_connections"),
-        )
+        most = int(client.config_get("maxclients")["maxclients"] or 10_000)
+        before = _info(scene, "stats", "rejected_connections")
         client.config_set("maxclients", 10)
         client.client_kill_filter(_type="normal", skipme=True)
         yield
@@ -134,23 +134,19 @@ def no_clients(scene: Scene) -> Iterator[None]:
         scene.saw("clients of ours were refused", refused)
 
 
-@fault("F22", "A lock is taken, and its taker never hears it", bound=15, seconds=10, links=["app-redis"])
-def locks_unknown(scene: Scene) -> Iterator[None]:
-    yield from _armed(scene, "script_answer", only=HOLD, every=3)
-
-
-@fault("no-script", "Redis does not know our scripts", bound=10, seconds=5, links=["app-redis"])
-def no_script(scene: Scene) -> Iterator[None]:
-    yield from _armed(scene, "no_script", every=2)
-
-
-def _armed(scene: Scene, name: str, **how: object) -> Iterator[None]:
+def _armed(scene: Scene, name: str, **how: Any) -> Iterator[None]:
     link = scene.link("app-redis")
-    trigger = link.arm(name, **how)  # type: ignore[arg-type]
+    trigger = link.arm(name, **how)
     yield
     scene.notes["hits"] = trigger.hits
     scene.saw(f"{name} was hit", trigger.hits)
     link.heal()
+
+
+fault("F22", "A lock is taken, and its taker never hears it", bound=15, seconds=10,
+      links=["app-redis"])(functools.partial(_armed, name="script_answer", only=HOLD, every=3))  # fmt: skip
+fault("no-script", "Redis does not know our scripts", bound=10, seconds=5,
+      links=["app-redis"])(functools.partial(_armed, name="no_script", every=2))  # fmt: skip
 
 
 def _info(scene: Scene, section: str, name: str) -> int:
