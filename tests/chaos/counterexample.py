@@ -38,11 +38,8 @@ def _lines(seen: Evidence, key: Key) -> Iterator[tuple[float, str]]:
 def _people(seen: Evidence, key: Key) -> Iterator[tuple[float, str]]:
     for event in seen.events:
         if event["f"] in ("webhook", "message", "never") and key_of(event) == key:
-            words = {
-                name: event[name]
-                for name in ("a", "web", "status", "error", "kind")
-                if event.get(name) not in (None, "")
-            }
+            named = ("a", "web", "status", "error", "kind")
+            words = {name: event[name] for name in named if event.get(name) not in (None, "")}
             yield seen.began.seconds(event["t"]), f"person   {event['f']} {event['k']} {_said(words)}"
 
 
@@ -67,17 +64,13 @@ def _reply(seen: Evidence, row: Row, reply: Row) -> Iterator[tuple[float, str]]:
     words = f"reply {reply['sequence']} ({reply['author']})"
     yield at(reply["created"]), f"database {words}: {reply['text']}"
     if reply["settled"]:
-        yield (
-            at(reply["settled"]),
-            f"database {words}: {reply['status']} after {reply['attempts']} attempts {reply['error']}",
-        )
+        became = f"{reply['status']} after {reply['attempts']} attempts {reply['error']}"
+        yield at(reply["settled"]), f"database {words}: {became}"
     for call in seen.calls:
         if call["text"] == reply["text"] and call["chat"] == row["u"]:
             shown = "shown" if call["accepted"] else "not shown"
-            yield (
-                seen.began.seconds(call["done_ns"]),
-                f"platform {words}: {call['decision']}, {shown}, key {call['key'][:8]}",
-            )
+            said = f"{call['decision']}, {shown}, key {call['key'][:8]}"
+            yield seen.began.seconds(call["done_ns"]), f"platform {words}: {said}"
 
 
 def _said(words: Row) -> str:

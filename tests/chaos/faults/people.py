@@ -11,34 +11,35 @@ from tests.chaos.bots import BROKEN
 from tests.chaos.faults.base import Scene, fault
 from tests.kit.stack import every
 
-# Five lanes at a time, those with the most in hand; then everything is handed back, and left to the bot.
 ACT = """
-import json, sys
+import json
 from django.contrib.auth import get_user_model
 from django.db.models import F
 from conversations.desk import actions as desk
 from conversations.errors import CoreError
 from conversations.models import Conversation
 
-verb = {verb!r}
 anna, _ = get_user_model().objects.get_or_create(username="anna", defaults=dict(is_staff=True, is_superuser=True))
-lanes = Conversation.objects.filter(mode="bot" if verb == "take_over" else "human")
-lanes = lanes.order_by(F("next_sequence") - F("last_sequence") - F("last_reply_sequence") + F("next_reply_sequence"))
-done = []
-for lane in lanes[:{most}]:
-    seen = desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next_sequence,
-                     last_sequence=lane.last_sequence)
+done = 0
+for lane in Conversation.objects.{lanes}:
+    seen = desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next_sequence, last_sequence={last})
     try:
-        if verb == "take_over":
-            desk.take_over(seen, anna, "chaos")
-            done.append(lane.id)
-        else:
-            desk.hand_back(seen, anna, skip_answered=False)
-            done.append(lane.id)
+        {act}
+        done += 1
     except CoreError:
         pass  # somebody was faster: the page would say so
 print(json.dumps(done))
 """
+TAKE_OVER, HAND_BACK = "desk.take_over(seen, anna, 'chaos')", "desk.hand_back(seen, anna, skip_answered=False)"
+# Three lanes at a time, those with the most in hand.
+BUSIEST = """filter(mode="bot").order_by(
+    F("next_sequence") - F("last_sequence") - F("last_reply_sequence") + F("next_reply_sequence"))[:3]"""
+
+
+def act(scene: Scene, lanes: str, verb: str, last: str = "lane.last_sequence") -> int:
+    """What a person of staff does with each of these lanes, having seen ``last``; with how many it went."""
+    said = scene.cluster.manage("shell", "-c", ACT.format(lanes=lanes, act=verb, last=last))
+    return int(json.loads(said.strip().splitlines()[-1]))
 
 
 @fault("take-over", "People take over in the middle of everything, and hand back", bound=20, seconds=10, smoke=5)
@@ -46,20 +47,14 @@ def taken_over(scene: Scene) -> Iterator[None]:
     taken: list[int] = []
 
     def take() -> None:
-        taken.extend(_act(scene, "take_over", 3))
+        taken.append(act(scene, BUSIEST, TAKE_OVER))
 
     take()
     with every(1.0, take):
         yield
-    back = _act(scene, "hand_back", 1000)
-    scene.notes.update(taken=len(taken), handed_back=len(back))
-    scene.saw(f"{len(taken)} conversations were taken over", taken)
+    scene.notes.update(taken=sum(taken), handed_back=act(scene, 'filter(mode="human")', HAND_BACK))
+    scene.saw(f"{sum(taken)} conversations were taken over", sum(taken))
     scene.saw("all were handed back", scene.value("SELECT count(*) FROM conversation WHERE mode = 'human'") == 0)
-
-
-def _act(scene: Scene, verb: str, most: int) -> list[int]:
-    said = scene.cluster.manage("shell", "-c", ACT.format(verb=verb, most=most))
-    return list(json.loads(said.strip().splitlines()[-1]))
 
 
 @fault("crm-down", "What the bot depends on is down, for everybody", bound=45, seconds=60, scaled=12)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
 
 from tests.chaos.evidence import read_begun
 from tests.chaos.faults.base import Scene, fault, frozen, gone, send, stopped
+from tests.chaos.faults.people import HAND_BACK, TAKE_OVER, act
 from tests.chaos.generator import BY_NAME, Message
 from tests.kit.stack import every
 
@@ -171,11 +171,11 @@ def taken_over_meanwhile(scene: Scene) -> Iterator[None]:
     for user in turning:
         speak(scene, "keep", user, 1, "long")
     scene.saw("calls were on their way", scene.wait(lambda: len(senders_of(scene, calling)) == len(calling)))
-    taken = _act(scene, users, "desk.take_over(seen, anna, 'chaos')", 1)
+    taken = _act(scene, users, TAKE_OVER)
     calls = len(senders_of(scene, calling))
     yield
     scene.saw("lanes were taken over, in the middle of calls", taken == len(users) and calls)
-    _act(scene, users, "desk.hand_back(seen, anna, skip_answered=False)", 1)
+    _act(scene, users, HAND_BACK)
 
 
 SAID_ONCE = "SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id WHERE c.user = ANY (%s)"
@@ -196,42 +196,26 @@ def senders_of(scene: Scene, users: Sequence[str]) -> list[int]:
     return [pid for (pid,) in scene.cluster.query(asked, list(users))]
 
 
-ACT = """
-import json
-from django.contrib.auth import get_user_model
-from conversations.desk import actions as desk
-from conversations.models import Conversation
-
-anna, _ = get_user_model().objects.get_or_create(username="anna", defaults=dict(is_staff=True, is_superuser=True))
-lanes = Conversation.objects.filter(user__in={users!r})
-for lane in lanes:
-    seen = desk.Seen(conversation=lane.id, epoch=lane.epoch, next_sequence=lane.next_sequence, last_sequence={last})
-    {act}
-print(json.dumps(len(lanes)))
-"""
-
-
 @fault("hand-back", "People hand back on a page that is older than the newest messages", bound=20, seconds=2)
 def handed_back(scene: Scene) -> Iterator[None]:
     """What the page showed is answered by the person; what came after it is the bot's."""
     users = strangers(scene, "keep", 4)
     for user in users:
         speak(scene, "keep", user, 1, "plain")
-    taken = _act(scene, users, "desk.take_over(seen, anna, 'chaos')", 1)
+    taken = _act(scene, users, TAKE_OVER)
     for user in users:
         for number in (2, 3, 4):
             speak(scene, "keep", user, number, "plain")
     yield
-    _act(scene, users, "desk.answer(seen, anna, 'answered by a person')", 2)
+    answered = _act(scene, users, "desk.answer(seen, anna, 'answered by a person')", 2)
     back = _act(scene, users, "desk.hand_back(seen, anna, skip_answered=True)", 2)
     states = """SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id
                  WHERE c.user = ANY (%s) AND m.status = 'skipped' AND """
-    scene.saw("lanes were taken over and handed back", taken == back == len(users))
+    scene.saw("lanes were taken over and handed back", taken == answered == back == len(users))
     scene.saw("what the page showed was skipped", scene.value(states + "m.sequence = 2", users) == len(users))
     unseen = scene.value(states + "m.sequence > 2", users)
     scene.wrong(f"{unseen} messages that nobody saw were skipped", unseen)
 
 
-def _act(scene: Scene, users: Sequence[str], act: str, last: int) -> int:
-    said = scene.cluster.manage("shell", "-c", ACT.format(users=list(users), act=act, last=last))
-    return int(json.loads(said.strip().splitlines()[-1]))
+def _act(scene: Scene, users: Sequence[str], verb: str, last: int = 1) -> int:
+    return act(scene, f"filter(user__in={list(users)!r})", verb, str(last))

@@ -70,10 +70,8 @@ def statuses_are_believed(seen: Evidence) -> Found:
         key, said = key_of_reply(seen, reply), _said(seen, showings)
         arrived = said & {"delivered", "read"}
         if len(showings) == 1 and arrived and (reply["status"], reply["delivered"] != "none") != ("sent", True):
-            yield (
-                key,
-                f"a reply is {reply['status']}, delivered: {reply['delivered']}, and was {', '.join(sorted(said))}",
-            )
+            found = f"{reply['status']}, delivered: {reply['delivered']}"
+            yield key, f"a reply is {found}, and was {', '.join(sorted(said))}"
         elif len(showings) == 1 and "failed" in said and not arrived and reply["status"] != "failed":
             yield key, f"a reply is {reply['status']}, and failed after it was sent"
         elif reply["status"] == "failed" and "failed" not in _said(seen, showings, until=None):

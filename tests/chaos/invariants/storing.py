@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 
-from tests.chaos.evidence import Evidence, Row, number_of
+from tests.chaos.evidence import Evidence, Key, Row, number_of
 from tests.chaos.invariants.base import Found, holds, place_of
 
 BEGINNING_SECONDS = 0.3  # a message's time is the beginning of its transaction
@@ -55,10 +55,8 @@ def numbers_are_dense(seen: Evidence) -> Found:
     for lane in seen.rows["lanes"]:
         given = max([row["sequence"] or 0 for row in seen.messages_of[lane["id"]]], default=0)
         if given != lane["last_sequence"]:
-            yield (
-                (lane["ch"], lane["u"], given),
-                f"the lane counts {lane['last_sequence']} messages, its last number is {given}",
-            )
+            words = f"the lane counts {lane['last_sequence']} messages, its last number is {given}"
+            yield (lane["ch"], lane["u"], given), words
 
 
 @holds("I5", "numbers follow the real order, or the platform's where it gives one")
@@ -90,9 +88,8 @@ def _real_order(seen: Evidence, rows: list[Row]) -> Found:
         if number < greatest:
             yield key, f"has number {number}, but {greatest} was answered before it"
     for before, row in itertools.pairwise(rows):
-        if before["receipt_id"] == row["receipt_id"] and number_of(before["platform_id"]) > number_of(
-            row["platform_id"]
-        ):
+        first, then = (number_of(each["platform_id"]) for each in (before, row))
+        if before["receipt_id"] == row["receipt_id"] and first > then:
             yield seen.key_by_id.get(row["id"]), "stands after one that came behind it in the same request"
 
 
@@ -102,25 +99,16 @@ def _platforms_order(rows: list[Row], column: str) -> Found:
         if row["sequence"] is None or row["late"] or row["status"] == "missing" or row[column] is None:
             continue
         if row[column] <= last:
-            yield (
-                (row["ch"], row["u"], number_of(row["platform_id"])),
-                f"number {row['sequence']} is the platform's {row[column]}, after its {last}",
-            )
+            yield _key(row), f"number {row['sequence']} is the platform's {row[column]}, after its {last}"
         last = max(last, row[column])
 
 
 def _late_for_a_reason(rows: list[Row]) -> Found:
-    holes = [
-        (row["sequence"], row["external_sequence"], row["order_key"]) for row in rows if row["status"] == "missing"
-    ]
-    for row in rows:
-        if row["late"] and not any(
-            number < row["sequence"] and first <= row["external_sequence"] <= last for number, first, last in holes
-        ):
-            yield (
-                (row["ch"], row["u"], number_of(row["platform_id"])),
-                "is marked late, and no hole was closed before it",
-            )
+    holes = [row for row in rows if row["status"] == "missing"]
+    for row in filter(lambda row: row["late"], rows):
+        closed = [hole for hole in holes if hole["sequence"] < row["sequence"]]
+        if not any(hole["external_sequence"] <= row["external_sequence"] <= hole["order_key"] for hole in closed):
+            yield _key(row), "is marked late, and no hole was closed before it"
 
 
 def _late_after_a_window(rows: list[Row]) -> Found:
@@ -129,10 +117,11 @@ def _late_after_a_window(rows: list[Row]) -> Found:
     for row in rows:
         later = [other["received"] for other in rows if (other["order_key"] or 0) > (row["order_key"] or 0)]
         if row["late"] and not any(received + settle <= row["received"] for received in later):
-            yield (
-                (row["ch"], row["u"], number_of(row["platform_id"])),
-                "is marked late, and no window was over when it came",
-            )
+            yield _key(row), "is marked late, and no window was over when it came"
+
+
+def _key(row: Row) -> Key:
+    return row["ch"], row["u"], number_of(row["platform_id"])
 
 
 @holds("I6", "the answer comes after the commit")
