@@ -11,7 +11,7 @@ import pytest
 from tests.chaos import invariants
 from tests.chaos.bots import chained, replies_to
 from tests.chaos.counterexample import tell
-from tests.chaos.evidence import Evidence, LockMonitor
+from tests.chaos.evidence import Evidence
 from tests.chaos.generator import BY_NAME
 from tests.chaos.history import Moment
 from tests.chaos.invariants import whole
@@ -35,20 +35,8 @@ class Teller:
 
     def __init__(self) -> None:
         self.events: list[Story] = []
-        self.rows: dict[str, list[Story]] = {
-            name: []
-            for name in (
-                "lanes",
-                "messages",
-                "replies",
-                "turns",
-                "receipts",
-                "connections",
-                "pauses",
-                "audits",
-                "bodies",
-            )
-        }
+        names = "lanes messages replies turns receipts connections pauses audits bodies"
+        self.rows: dict[str, list[Story]] = {name: [] for name in names.split()}
         self.calls: list[Story] = []
         self.begun: list[Story] = []
         self._attempt = 0
@@ -325,24 +313,6 @@ def test_takeovers_and_rescues_are_counted() -> None:
     assert invariants.taken_over(run.evidence()) == 1
     run.begun[1]["t"] = clock(2 + 3.5)
     assert invariants.rescued(run.evidence()) == 1
-
-
-def test_a_lock_that_another_removes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LockMonitor, "_loop", lambda self: None)
-    watching = LockMonitor("redis://127.0.0.1:1/0")
-    hold = ['1.1 [0 127.0.0.1:5] "EVALSHA" "aa" "1" "{lanes}:handling:7" "mine" "6000"',
-            '1.2 [0 lua] "HSET" "{lanes}:handling:7" "o" "mine"']  # fmt: skip
-    release = '1.3 [0 127.0.0.1:5] "EVALSHA" "bb" "1" "{lanes}:handling:7" "%s" "1"'
-    delete = '1.4 [0 lua] "DEL" "{lanes}:handling:7"'
-    for line in (*hold, release % "mine", delete):
-        watching.see(line)
-    assert (watching.faults, watching.releases) == ([], 1)
-    for line in (*hold, release % "other", delete):
-        watching.see(line)
-    assert len(watching.faults) == 1
-    for line in (*hold, '1.5 [0 127.0.0.1:6] "DEL" "{lanes}:handling:7"'):
-        watching.see(line)
-    assert len(watching.faults) == 2
 
 
 def test_a_counterexample_tells_of_one_message_in_the_order_of_time() -> None:

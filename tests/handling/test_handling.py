@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.kit.lanes import BOTS, Lanes, expect_constant
+from tests.kit.replies import desk
 from tests.kit.shared import shared
 from tests.kit.stack import every, state, wait_until
 
@@ -75,18 +76,10 @@ def test_a_worker_whose_clock_is_ahead_handles_everything(lanes: Lanes) -> None:
 
 @pytest.mark.slow
 def test_a_take_over_in_the_middle_of_a_turn_voids_it(lanes: Lanes) -> None:
-    take_over = """
-from django.contrib.auth.models import User
-from conversations.desk import actions as desk
-from conversations.models import Conversation
-anna, _ = User.objects.get_or_create(username="anna")
-lane = Conversation.objects.get(pk={lane})
-desk.take_over(desk.Seen(conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence), anna)
-"""
     with lanes.workers(""):
         lane = lanes.say(lanes.channel(), "u", "one", "wait 60", "three")
         lanes.begun(lane, 2)
-        lanes.stack.manage("shell", "-c", take_over.format(lane=lane))
+        desk(lanes, f"desk.take_over(seen({lane}), anna)")
         assert not [line for line in lanes.done(lane, "ended") if line.sequence == 2], "the take-over came too late"
         with lanes.released():
             wait_until(lambda: len(lanes.done(lane, "ended")) == 2, 25, "the turn's end")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.kit.doubles import Double
+from tests.kit.lanes import Lanes
 from tests.kit.platforms import GENERIC_SECRET, WHATSAPP, whatsapp
 from tests.kit.rows import add_lane, add_replies
 from tests.kit.stack import Channel, Process, Stack, wait_until
@@ -90,7 +91,7 @@ def without_repeats(lines: Sequence[str]) -> list[str]:
 # ---------------------------------------------------------------- staff
 
 
-def desk(scene: Scene, verb: str) -> None:
+def desk(scene: Scene | Lanes, verb: str) -> None:
     """A verb of staff, in a process of its own."""
     scene.stack.manage("shell", "-c",
                        f"""

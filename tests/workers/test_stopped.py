@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from tests.kit.lanes import BOTS, Lanes, expect_constant
 from tests.kit.platforms import GENERIC_SECRET, generic_text
 from tests.kit.replies import Scene, desk
 from tests.kit.shared import shared
-from tests.kit.stack import Channel, Stack, free_port, wait_until
+from tests.kit.stack import Channel, Stack, every, free_port, wait_until
 from tests.kit.stopped_processes import asleep, go_on, process
 
 pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.timeout(400)]
@@ -158,7 +158,7 @@ def test_a_turn_whose_lock_ran_out_because_nobody_renewed_it_counts_once(lanes: 
     with process(lanes.stack, "handle", "R1=sleep:120@1"):
         lanes.wake(lane)
         lanes.begun(lane)
-        with process(lanes.stack, "handle", ""), _woken(lanes, lane):
+        with process(lanes.stack, "handle", ""), every(0.5, lambda: lanes.wake(lane)):
             lanes.begun(lane, 2, seconds=15)  # by the other one: the lock is gone, the turn still runs
             with lanes.released():
                 lanes.settled(lane, seconds=40)
@@ -167,24 +167,6 @@ def test_a_turn_whose_lock_ran_out_because_nobody_renewed_it_counts_once(lanes: 
     assert len({line.pid for line in begun if line.sequence == 1}) == 2
     assert lanes.turns(lane) == ["committed"] * 2
     lanes.assert_in_order(lane)
-
-
-@contextlib.contextmanager
-def _woken(lanes: Lanes, lane: int) -> Iterator[None]:
-    """Hints without end."""
-    stop = threading.Event()
-
-    def wake() -> None:
-        while not stop.wait(0.5):
-            lanes.wake(lane)
-
-    thread = threading.Thread(target=wake)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 # ---------------------------------------------------------------- sweepers
