@@ -20,6 +20,7 @@ OTHER_SECRET = "whsec_" + "b3RoZXItdGVuYW50LXNlY3JldC1vdGhlci10ZW5hbnQ="
 NOWHERE = "http://127.0.0.1:9/"  # replies cannot be sent
 OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC1vZi0zMi1ieXRlcy1sb25nLW9sZCE="
 TOKEN = "telegram-token_0123456789"
+Counts = tuple[int, int, int]  # status, new messages, new quarantine
 
 
 @dataclass
@@ -64,16 +65,13 @@ class Edge:
     def post(self, body: bytes, headers: dict[str, str] | None = None, path: str = "", method: str = "POST") -> int:
         url = f"http://127.0.0.1:{self.stack.ports[0]}{path or self.generic.webhook_path}"
         began = time.monotonic()
-        answer = self.stack.http.request(
-            method, url, body=body, headers=self.signed(body) if headers is None else headers
-        )
+        headers = self.signed(body) if headers is None else headers
+        answer = self.stack.http.request(method, url, body=body, headers=headers)
         self.seen.append(time.monotonic() - began)
         assert b"Traceback" not in answer.data
         return answer.status
 
-    def check(
-        self, body: bytes, wanted: tuple[int, int, int], headers: dict[str, str] | None = None, path: str = ""
-    ) -> None:
+    def check(self, body: bytes, wanted: Counts, headers: dict[str, str] | None = None, path: str = "") -> None:
         with self.adds(*wanted[1:]):
             assert self.post(body, headers, path) == wanted[0]
 
@@ -101,8 +99,15 @@ class Edge:
         return self.raw(head + b"%x\r\n%s\r\n" % (len(body), body) + ending)
 
 
-def event(edge: Edge, text: Any = "hello", **data: Any) -> bytes:
+def item(edge: Edge, text: Any = "hello", **data: Any) -> dict[str, Any]:
+    """The members of a message; ``...``: one that is missing."""
     content = {"message_id": edge.fresh(), "user": {"id": "u"}, "chat": {"id": "c"}, "text": text, **data}
-    return json.dumps(
-        {"type": "message.created", "data": {name: value for name, value in content.items() if value is not ...}}
-    ).encode()
+    return {name: value for name, value in content.items() if value is not ...}
+
+
+def event(edge: Edge, text: Any = "hello", **data: Any) -> bytes:
+    return json.dumps({"type": "message.created", "data": item(edge, text, **data)}).encode()
+
+
+def batch(items: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"type": "messages.batch", "data": {"messages": items}}).encode()

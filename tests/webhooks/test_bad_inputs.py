@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from channels_ingest.formats.signatures import hex_signature, sign_webhook
-from tests.webhooks.edge import OLD_SECRET, OTHER_SECRET, SECRET, TOKEN, Edge, event
+from tests.webhooks.edge import OLD_SECRET, OTHER_SECRET, SECRET, TOKEN, Counts, Edge, batch, event, item
 
 pytestmark = [pytest.mark.xdist_group("bad_inputs"), pytest.mark.timeout(400)]
 
@@ -40,9 +40,22 @@ def update(edge: Edge, **message: Any) -> bytes:
     person = {"id": 7, "is_bot": False, "first_name": "Ada"}
     content = {"message_id": edge.count, "from": person, "chat": {"id": 7, "type": "private"}, "date": 1, "text": "hi",
                **message}  # fmt: skip
-    return json.dumps(
-        {"update_id": edge.count, "message": {name: value for name, value in content.items() if value is not ...}}
-    ).encode()
+    given = {name: value for name, value in content.items() if value is not ...}
+    return json.dumps({"update_id": edge.count, "message": given}).encode()
+
+
+def check_update(edge: Edge, body: bytes, wanted: Counts, secret: str = TOKEN) -> None:
+    edge.check(body, wanted, token(secret), edge.telegram.webhook_path)
+
+
+def newest(edge: Edge, columns: str = "text") -> tuple[Any, ...]:
+    return edge.query(f"SELECT {columns} FROM message ORDER BY id DESC LIMIT 1")[0]
+
+
+def at_once(many: int, act: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(many) as pool:
+        for job in [pool.submit(act) for _ in range(many)]:
+            job.result()
 
 
 def token(value: str = TOKEN) -> dict[str, str]:
@@ -85,13 +98,13 @@ def test_07_a_disabled_channel_stores(edge: Edge) -> None:
     for active in (False, True):
         edge.connection.execute("UPDATE channel SET active = %s WHERE id = %s", (active, edge.telegram.id))
         time.sleep(1.2)
-        edge.check(update(edge), A, token(), edge.telegram.webhook_path)
+        check_update(edge, update(edge), A)
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [({f"x-{n}": "1" for n in range(101)}, 431), ({"x-big": "v" * 9000}, 431), ({"x_underscore": "1"}, 200)],
-)
+ODD_HEADERS = [({f"x-{n}": "1" for n in range(101)}, 431), ({"x-big": "v" * 9000}, 431), ({"x_underscore": "1"}, 200)]
+
+
+@pytest.mark.parametrize(("headers", "status"), ODD_HEADERS)
 def test_09_many_or_large_headers_are_refused_and_odd_ones_are_not(
     edge: Edge, headers: dict[str, str], status: int
 ) -> None:
@@ -107,11 +120,8 @@ def test_10_a_header_never_comes_back(edge: Edge) -> None:
 
 def test_11_forwarded_headers_of_strangers_change_nothing(edge: Edge) -> None:
     body = event(edge)
-    edge.check(
-        body,
-        A,
-        {**edge.signed(body), "x-forwarded-for": "1.2.3.4", "x-forwarded-proto": "http", "x-forwarded-host": "evil"},
-    )
+    forwarded = {"x-forwarded-for": "1.2.3.4", "x-forwarded-proto": "http", "x-forwarded-host": "evil"}
+    edge.check(body, A, {**edge.signed(body), **forwarded})
 
 
 # ---------------------------------------------------------------- B: signature, time, replay
@@ -120,16 +130,8 @@ def test_11_forwarded_headers_of_strangers_change_nothing(edge: Edge) -> None:
 def test_12_13_14_missing_empty_and_odd_signatures(edge: Edge) -> None:
     body = event(edge)
     good = edge.signed(body)
-    for wrong in (
-        None,
-        "",
-        "sha256=",
-        "v1",
-        good["webhook-signature"].lower(),
-        "v2" + good["webhook-signature"][2:],
-        "é",
-        "v1,é",
-    ):
+    signature = good["webhook-signature"]
+    for wrong in (None, "", "sha256=", "v1", signature.lower(), "v2" + signature[2:], "é", "v1,é"):
         headers = {**good, "webhook-signature": wrong} if wrong is not None else {"content-type": "application/json"}
         raw = edge.head({**headers, "content-length": str(len(body))}) + body
         with edge.adds(0, 0):
@@ -160,9 +162,8 @@ def test_20_a_list_of_signatures_is_fine_two_headers_are_not(edge: Edge) -> None
     body = event(edge)
     headers = edge.signed(body)
     edge.check(body, A, {**headers, "webhook-signature": "v1,AAAA " + headers["webhook-signature"]})
-    twice = edge.head(
-        {**token(), "content-length": "2", "X-Telegram-Bot-Api-Secret-Token": "wrong"}, edge.telegram.webhook_path
-    )
+    other = {"content-length": "2", "X-Telegram-Bot-Api-Secret-Token": "wrong"}
+    twice = edge.head({**token(), **other}, edge.telegram.webhook_path)
     with edge.adds(0, 0):
         assert edge.raw(twice + b"{}") in (400, 401)
 
@@ -188,10 +189,9 @@ def test_24_25_81_a_replay_adds_nothing(edge: Edge) -> None:
     body, later = event(edge), update(edge)
     edge.check(body, A)
     edge.check(body, C)
-    edge.check(later, A, token(), edge.telegram.webhook_path)
-    edge.check(later, C, token(), edge.telegram.webhook_path)
-    item = {"message_id": edge.fresh(), "user": {"id": "u"}, "chat": {"id": "c"}, "text": "twice"}
-    edge.check(json.dumps({"type": "messages.batch", "data": {"messages": [item, item]}}).encode(), A)
+    check_update(edge, later, A)
+    check_update(edge, later, C)
+    edge.check(batch([item(edge, "twice")] * 2), A)
 
 
 def test_26_the_same_id_with_other_words_is_a_conflict(edge: Edge) -> None:
@@ -202,12 +202,8 @@ def test_26_the_same_id_with_other_words_is_a_conflict(edge: Edge) -> None:
 
 def test_27_five_identical_at_once_are_one(edge: Edge) -> None:
     body, statuses = event(edge), []
-    threads = [threading.Thread(target=lambda: statuses.append(edge.post(body))) for _ in range(5)]
     with edge.adds(1, 0):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(5, lambda: statuses.append(edge.post(body)))
     assert statuses == [200] * 5
 
 
@@ -218,7 +214,7 @@ def test_28_the_same_words_with_another_id_are_two(edge: Edge) -> None:
 
 @pytest.mark.parametrize("value", ["", "wrong", TOKEN.upper(), TOKEN + "x", " "])
 def test_29_telegrams_token(edge: Edge, value: str) -> None:
-    edge.check(update(edge), (401, 0, 0), token(value), edge.telegram.webhook_path)
+    check_update(edge, update(edge), (401, 0, 0), value)
     edge.check(update(edge), (401, 0, 0), {}, edge.telegram.webhook_path)
 
 
@@ -227,14 +223,11 @@ def test_29_telegrams_token(edge: Edge, value: str) -> None:
 
 def test_30_an_empty_body(edge: Edge) -> None:
     edge.check(b"", B)
-    edge.check(b"", B, token(), edge.telegram.webhook_path)
+    check_update(edge, b"", B)
 
 
 def test_31_three_megabytes(edge: Edge) -> None:
-    items = [
-        {"message_id": edge.fresh(), "user": {"id": "u"}, "chat": {"id": "c"}, "text": "x" * 6000} for _ in range(500)
-    ]
-    body = json.dumps({"type": "messages.batch", "data": {"messages": items}}).encode()
+    body = batch([item(edge, "x" * 6000) for _ in range(500)])
     assert len(body) > 3_000_000
     edge.check(body, (200, 500, 0))
 
@@ -279,10 +272,8 @@ def test_34_a_short_length_cuts_the_body(edge: Edge) -> None:
 @pytest.mark.parametrize("length", ["-1", "+5", "0x10", "5\r\nContent-Length: 6"])
 def test_36_odd_lengths(edge: Edge, length: str) -> None:
     with edge.adds(0, 0):
-        assert edge.raw(edge.head({**token(), "content-length": length}, edge.telegram.webhook_path) + b"{}    ") in (
-            400,
-            0,
-        )
+        head = edge.head({**token(), "content-length": length}, edge.telegram.webhook_path)
+        assert edge.raw(head + b"{}    ") in (400, 0)
 
 
 def test_35_length_and_chunks_smuggle_nothing(edge: Edge) -> None:
@@ -315,18 +306,18 @@ def test_41_expect_100_continue(edge: Edge) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize(
-    "label", ["", "text/plain", "application/json; charset=utf-16", "multipart/form-data; boundary=x"]
-)
+LABELS = ["", "text/plain", "application/json; charset=utf-16", "multipart/form-data; boundary=x"]
+
+
+@pytest.mark.parametrize("label", LABELS)
 def test_42_the_content_type_is_not_believed(edge: Edge, label: str) -> None:
     body = event(edge)
     edge.check(body, A, {**edge.signed(body), "content-type": label})
 
 
 def test_43_a_form_on_a_json_channel(edge: Edge) -> None:
-    edge.check(
-        b"payload=%7B%7D", B, {**edge.signed(b"payload=%7B%7D"), "content-type": "application/x-www-form-urlencoded"}
-    )
+    body = b"payload=%7B%7D"
+    edge.check(body, B, {**edge.signed(body), "content-type": "application/x-www-form-urlencoded"})
 
 
 # ---------------------------------------------------------------- D: JSON
@@ -370,11 +361,12 @@ def test_44_to_56_unusable_json_is_kept_with_its_bytes(edge: Edge, name: str) ->
     assert reason
 
 
-@pytest.mark.parametrize(
-    "name", ["44 truncated", "49 1,100 levels", "51 a key twice", "54 UTF-16", "55 bad byte", "45 list"]
-)
+ON_TELEGRAM = ["44 truncated", "49 1,100 levels", "51 a key twice", "54 UTF-16", "55 bad byte", "45 list"]
+
+
+@pytest.mark.parametrize("name", ON_TELEGRAM)
 def test_44_to_56_the_same_on_telegram(edge: Edge, name: str) -> None:
-    edge.check(UNUSABLE[name] + b" " * edge.count, B, token(), edge.telegram.webhook_path)
+    check_update(edge, UNUSABLE[name] + b" " * edge.count, B)
 
 
 def test_52_53_odd_keys_and_a_bom(edge: Edge) -> None:
@@ -410,15 +402,16 @@ WORDS = {
 @pytest.mark.parametrize("name", WORDS)
 def test_60_to_92_words_are_stored_as_written(edge: Edge, name: str) -> None:
     edge.check(event(edge, WORDS[name]), A)
-    assert edge.value("SELECT text FROM message ORDER BY id DESC LIMIT 1") == WORDS[name]
+    assert newest(edge) == (WORDS[name],)
 
 
-@pytest.mark.parametrize(
-    ("text", "kept"), [("a\0b", "a\ufffdb"), ("a\ud800b", "a\ufffdb"), ("\udc00\ud800", "\ufffd\ufffd")]
-)
+NOT_STORABLE = [("a\0b", "a\ufffdb"), ("a\ud800b", "a\ufffdb"), ("\udc00\ud800", "\ufffd\ufffd")]
+
+
+@pytest.mark.parametrize(("text", "kept"), NOT_STORABLE)
 def test_57_59_nul_and_lone_surrogates_are_replaced_and_flagged(edge: Edge, text: str, kept: str) -> None:
     edge.check(event(edge, text), A)
-    assert edge.query("SELECT text, payload->>'replaced' FROM message ORDER BY id DESC LIMIT 1") == [(kept, "true")]
+    assert newest(edge, "text, payload->>'replaced'") == (kept, "true")
 
 
 @pytest.mark.parametrize("id_", ["a\0b", "a\ud800", "", "x" * 10_000, None, True, 1.5, 1e3, [], {}])
@@ -441,7 +434,7 @@ def test_63_ids_are_not_normalised(edge: Edge) -> None:
 @pytest.mark.parametrize("text", [123, None, ["a"], {}, True])
 def test_71_text_that_is_none(edge: Edge, text: Any) -> None:
     edge.check(event(edge, text), B)
-    edge.check(update(edge, text=text), B, token(), edge.telegram.webhook_path)
+    check_update(edge, update(edge, text=text), B)
 
 
 @pytest.mark.parametrize("missing", ["text", "user", "chat", "message_id"])
@@ -451,19 +444,17 @@ def test_72_missing_members(edge: Edge, missing: str) -> None:
 
 @pytest.mark.parametrize("missing", ["text", "from", "chat", "message_id"])
 def test_72_missing_members_on_telegram(edge: Edge, missing: str) -> None:
-    edge.check(update(edge, **{missing: ...}), B, token(), edge.telegram.webhook_path)
+    check_update(edge, update(edge, **{missing: ...}), B)
 
 
-@pytest.mark.parametrize(
-    ("id_", "wanted"), [(0, A), (-5, A), (2**53 + 1, A), (2**64, A), (10**30, A), (1.0, B), ("12", B), (True, B)]
-)
-def test_73_74_ids_on_telegram(edge: Edge, id_: Any, wanted: tuple[int, int, int]) -> None:
-    edge.check(update(edge, chat={"id": id_, "type": "private"}), wanted, token(), edge.telegram.webhook_path)
+IDS = [(0, A), (-5, A), (2**53 + 1, A), (2**64, A), (10**30, A), (1.0, B), ("12", B), (True, B)]
+
+
+@pytest.mark.parametrize(("id_", "wanted"), IDS)
+def test_73_74_ids_on_telegram(edge: Edge, id_: Any, wanted: Counts) -> None:
+    check_update(edge, update(edge, chat={"id": id_, "type": "private"}), wanted)
     if wanted == A:
-        newest = (
-            "SELECT c.chat FROM message m JOIN conversation c ON c.id = m.conversation_id ORDER BY m.id DESC LIMIT 1"
-        )
-        assert edge.value(newest) == str(id_)
+        assert newest(edge, "(SELECT chat FROM conversation WHERE id = conversation_id)") == (str(id_),)
 
 
 @pytest.mark.parametrize("at", [
@@ -477,8 +468,8 @@ def test_76_77_times_decide_nothing(edge: Edge, at: Any) -> None:
 def test_78_82_other_kinds_are_noted(edge: Edge) -> None:
     edge.check(json.dumps({"type": "customer.renamed", "data": {}}).encode(), C)
     robot = {"id": 9, "is_bot": True, "first_name": "B"}
-    edge.check(update(edge, **{"from": robot}), C, token(), edge.telegram.webhook_path)
-    edge.check(b'{"update_id": 5, "galaxy": {}}', C, token(), edge.telegram.webhook_path)
+    check_update(edge, update(edge, **{"from": robot}), C)
+    check_update(edge, b'{"update_id": 5, "galaxy": {}}', C)
 
 
 def test_79_500_more_members(edge: Edge) -> None:
@@ -486,19 +477,16 @@ def test_79_500_more_members(edge: Edge) -> None:
 
 
 def test_80_one_bad_item_among_a_thousand(edge: Edge) -> None:
-    items = [
-        {"message_id": edge.fresh(), "user": {"id": "u"}, "chat": {"id": "c"}, "text": str(n)} for n in range(1000)
-    ]
-    items[500]["text"] = 5  # type: ignore[assignment]
-    edge.check(json.dumps({"type": "messages.batch", "data": {"messages": items}}).encode(), (200, 999, 1))
+    items = [item(edge, str(n) if n != 500 else 5) for n in range(1000)]
+    edge.check(batch(items), (200, 999, 1))
     place, kept = edge.query("SELECT entry, body FROM quarantine ORDER BY id DESC LIMIT 1")[0]
     assert (place, json.loads(bytes(kept))) == (500, items[500])
-    newest = edge.query("SELECT text FROM message ORDER BY sequence DESC, id DESC LIMIT 999")
-    assert [text for (text,) in reversed(newest)] == [str(n) for n in range(1000) if n != 500]
+    last = edge.query("SELECT text FROM message ORDER BY sequence DESC, id DESC LIMIT 999")
+    assert [text for (text,) in reversed(last)] == [str(n) for n in range(1000) if n != 500]
 
 
 def test_83_an_edit_before_its_original(edge: Edge) -> None:
-    data = {"message_id": "late-1", "edit_id": edge.fresh(), "user": {"id": "u"}, "chat": {"id": "c"}, "text": "edited"}
+    data = item(edge, "edited", message_id="late-1", edit_id=edge.fresh())
     edge.check(json.dumps({"type": "message.updated", "data": data}).encode(), A)
     edge.check(event(edge, message_id="late-1"), A)
 
@@ -509,13 +497,13 @@ def test_84_a_blocked_bot_is_recorded(edge: Edge) -> None:
     change = {"chat": {"id": 7, "type": "private"}, "from": person, "date": edge.count,
               "old_chat_member": {"user": robot, "status": "member"},
               "new_chat_member": {"user": robot, "status": "kicked"}}  # fmt: skip
-    body = json.dumps({"update_id": edge.count, "my_chat_member": change}).encode()
-    edge.check(body, A, token(), edge.telegram.webhook_path)
+    check_update(edge, json.dumps({"update_id": edge.count, "my_chat_member": change}).encode(), A)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1/", "http://169.254.169.254/latest", "file:///etc/passwd", "gopher://x"]
-)
+URLS = ["http://127.0.0.1/", "http://169.254.169.254/latest", "file:///etc/passwd", "gopher://x"]
+
+
+@pytest.mark.parametrize("url", URLS)
 def test_85_media_is_stored_and_never_fetched_here(edge: Edge, url: str) -> None:
     edge.check(event(edge, attachments=[{"kind": "image", "url": url}]), A)
 
@@ -549,13 +537,7 @@ def test_94_a_challenge_in_a_body(edge: Edge) -> None:
 
 def test_96_one_person_writes_a_thousand_messages(edge: Edge) -> None:
     with edge.adds(1000, 0):
-        threads = [
-            threading.Thread(target=lambda: [edge.post(event_of(edge, "flood")) for _ in range(100)]) for _ in range(10)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(10, lambda: [edge.post(event_of(edge, "flood")) for _ in range(100)])
 
 
 _lock = threading.Lock()

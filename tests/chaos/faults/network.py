@@ -21,9 +21,9 @@ MOST_RESETS = 20  # in one fault: each costs its caller a new connection
 
 def _commits_hurt(scene: Scene, name: str) -> Iterator[None]:
     """Of every stream: storing, handling, delivering."""
-    every = scene.chance.randint(3, 6)
-    triggers = {(link, stream): scene.link(link).arm(name, every=every, times=MOST_RESETS, application=stream) for link,
-                streams in STREAMS.items() for stream in streams}  # fmt: skip
+    how = {"every": scene.chance.randint(3, 6), "times": MOST_RESETS}
+    pairs = [(link, stream) for link, streams in STREAMS.items() for stream in streams]
+    triggers = {pair: scene.link(pair[0]).arm(name, application=pair[1], **how) for pair in pairs}
     yield
     scene.wait(lambda: all(trigger.hits for trigger in triggers.values()), 10)
     for link in STREAMS:

@@ -34,8 +34,11 @@ def holds(name: str, words: str) -> Callable[[Invariant], Invariant]:
 
 
 def judge(evidence: Evidence) -> list[Violation]:
-    return [Violation(invariant=name, key=key, words=words) for name, (_, function) in INVARIANTS.items() for key,
-            words in function(evidence)]  # fmt: skip
+    return [
+        Violation(invariant=name, key=key, words=words)
+        for name, (_, function) in INVARIANTS.items()
+        for key, words in function(evidence)
+    ]
 
 
 # ---------------------------------------------------------------- what several of them ask
