@@ -18,6 +18,7 @@ import pytest
 from conversations import concurrency, runtime
 from conversations.errors import Busy, CoreError, NotStored
 from conversations.postgres import backlog, committer, database, reads, room
+from conversations.postgres.committer import Committer
 from conversations.postgres.stream import LANE_LOCKED, Stream, Ticket
 from tests.kit.stack import wait_until
 
@@ -25,12 +26,16 @@ pytestmark = pytest.mark.xdist_group("order")
 
 
 class Notes(Stream[tuple[str, int], str]):
-    """A stream into a table ``note(lane, number UNIQUE, CHECK (number < 1000))``; ``fault`` is asked first."""
+    """A stream into a table ``note(lane, number UNIQUE, CHECK (number < 1000))``.
+
+    ``fault`` is asked first; a batch with an item of ``broken`` raises its error.
+    """
 
     def __init__(self, patient: bool = False) -> None:
         self.patient = patient
         self.name = "patient notes" if patient else "notes"
         self.fault: Callable[[Sequence[tuple[str, int]]], None] = lambda items: None
+        self.broken: dict[tuple[str, int], type[Exception] | Exception] = {}
         self.held: set[str] = set()
         self.batches: list[int] = []
 
@@ -43,16 +48,13 @@ class Notes(Stream[tuple[str, int], str]):
     def write(self, connection: psycopg.Connection[Any], items: Sequence[tuple[str, int]]) -> Sequence[Any]:
         self.batches.append(len(items))
         self.fault(items)
+        for error in (self.broken[item] for item in self.broken if item in items):
+            raise error
         held = self.held
         free = [item for item in items if item[0] not in held]
-        statements = {
-            str(place): (
-                "INSERT INTO note (lane, number) VALUES (%(lane)s, %(number)s)",
-                {"lane": lane, "number": number},
-            )
-            for place, (lane, number) in enumerate(free)
-        }
-        database.transaction(connection, statements)
+        insert = "INSERT INTO note (lane, number) VALUES (%(lane)s, %(number)s)"
+        rows = enumerate({"lane": lane, "number": number} for lane, number in free)
+        database.transaction(connection, {str(place): (insert, row) for place, row in rows})
         return [LANE_LOCKED if item[0] in held else "written" for item in items]
 
 
@@ -61,34 +63,29 @@ def notes(own_database: str) -> Iterator[None]:
     """The table, empty."""
     with psycopg.connect(own_database, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS note")
-        connection.execute(
-            """CREATE TABLE note (id bigint GENERATED ALWAYS AS IDENTITY, lane text,
-                                  number int UNIQUE CHECK (number < 1000))"""
-        )
+        connection.execute("""CREATE TABLE note (id bigint GENERATED ALWAYS AS IDENTITY, lane text,
+                                                 number int UNIQUE CHECK (number < 1000))""")
         yield
         connection.execute("DROP TABLE note")
 
 
 @pytest.fixture
-def writer(notes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[committer.Committer]:
+def writer(notes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Committer]:
     """A committer whose death is a failed test instead of the end of the process."""
     died: list[bool] = []
     monkeypatch.setattr(concurrency, "end_process", lambda: died.append(True))
-    made = committer.Committer("notes", after_batch=lambda tickets: [ticket.stream for ticket in tickets])
+    made = Committer("notes", after_batch=lambda tickets: [ticket.stream for ticket in tickets])
     yield made
     made.stop()
     assert not died, "the committer's thread died"
 
 
 def written(lane: str = "") -> list[int]:
-    return [
-        number for (number,) in runtime.read("SELECT number FROM note WHERE lane LIKE %s ORDER BY id", (lane + "%",))
-    ]
+    rows = runtime.read("SELECT number FROM note WHERE lane LIKE %s ORDER BY id", (lane + "%",))
+    return [number for (number,) in rows]
 
 
-def submit(
-    writer: committer.Committer, stream: Notes, *items: tuple[str, int], seconds: float = 2.5
-) -> Callable[[], list[Any]]:
+def submit(writer: Committer, stream: Notes, *items: tuple[str, int], seconds: float = 2.5) -> Callable[[], list[Any]]:
     """Queue items as one request each time it is called; ask for their results later."""
     tickets: list[Ticket[Any, Any]] = []
     finished = threading.Event()
@@ -107,7 +104,7 @@ def submit(
     return results
 
 
-def test_a_bad_item_is_mended_and_the_others_are_written_in_order(writer: committer.Committer) -> None:
+def test_a_bad_item_is_mended_and_the_others_are_written_in_order(writer: Committer) -> None:
     stream = Notes()
     items = [("a", 1), ("b", 2), ("a", 2000), ("a", 3), ("b", 4)]
     assert submit(writer, stream, *items)() == ["written"] * 5
@@ -115,34 +112,28 @@ def test_a_bad_item_is_mended_and_the_others_are_written_in_order(writer: commit
     assert written("b") == [2, 4]
 
 
-def test_after_a_failed_item_nothing_later_of_its_request_and_lane_is_written(writer: committer.Committer) -> None:
+def test_after_a_failed_item_nothing_later_of_its_request_and_lane_is_written(writer: Committer) -> None:
     """The request is answered 503 and comes again as a whole: what was later must not be there first."""
     stream = Notes()
-
-    def fault(items: Sequence[tuple[str, int]]) -> None:
-        if ("a", 2) in items:
-            raise psycopg.errors.QueryCanceled
-
-    stream.fault = fault
+    stream.broken = {("a", 2): psycopg.errors.QueryCanceled}
     results = submit(writer, stream, *[("a", n) for n in range(1, 301)], ("b", 500))()
     assert results[0] == results[-1] == "written"
     assert all(isinstance(result, NotStored) for result in results[1:300])
     assert written("a") == [1]
-    stream.fault = lambda items: None
+    stream.broken = {}
     submit(writer, stream, ("a", 301))()
     assert written("a") == [1, 301]  # another request is not concerned
 
 
 @pytest.mark.parametrize("interruption", [None, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected])
 def test_an_item_that_takes_too_long_alone_three_times_is_mended_and_holds_up_nobody(
-    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch, interruption: type[psycopg.Error] | None
+    writer: Committer, monkeypatch: pytest.MonkeyPatch, interruption: type[psycopg.Error] | None
 ) -> None:
     """Whatever else came in between: that is not the item's fault."""
     monkeypatch.setattr(committer, "RECONNECT_SECONDS", 0.01)
     stream = Notes(patient=True)
-    refusals = itertools.chain(
-        [interruption] * 5 if interruption else [], itertools.repeat(psycopg.errors.QueryCanceled)
-    )
+    before = [interruption] * 5 if interruption else []
+    refusals = itertools.chain(before, itertools.repeat(psycopg.errors.QueryCanceled))
     alone: list[type[psycopg.Error]] = []
 
     def fault(items: Sequence[tuple[str, int]]) -> None:
@@ -158,7 +149,7 @@ def test_an_item_that_takes_too_long_alone_three_times_is_mended_and_holds_up_no
     assert alone.count(psycopg.errors.QueryCanceled) == 3
 
 
-def test_an_item_that_waits_holds_back_the_later_ones_of_its_lane_in_the_fallback(writer: committer.Committer) -> None:
+def test_an_item_that_waits_holds_back_the_later_ones_of_its_lane_in_the_fallback(writer: Committer) -> None:
     stream = Notes()
     stream.held = {"a"}
     results = submit(writer, stream, ("a", 1), ("b", 2000), ("a", 3), ("b", 4), seconds=15)
@@ -168,7 +159,7 @@ def test_an_item_that_waits_holds_back_the_later_ones_of_its_lane_in_the_fallbac
     assert written("a") == [1, 3]
 
 
-def test_many_items_of_a_held_lane_do_not_stand_before_others(writer: committer.Committer) -> None:
+def test_many_items_of_a_held_lane_do_not_stand_before_others(writer: Committer) -> None:
     stream = Notes()
     stream.held = {"a"}
     stuck = submit(writer, stream, *[("a", n) for n in range(1, 601)], seconds=4)
@@ -180,37 +171,24 @@ def test_many_items_of_a_held_lane_do_not_stand_before_others(writer: committer.
     assert written("a") == []
 
 
-def test_an_error_of_our_own_code_does_not_end_the_process(writer: committer.Committer) -> None:
+def test_an_error_of_our_own_code_does_not_end_the_process(writer: Committer) -> None:
     stream = Notes()
-
-    def fault(items: Sequence[tuple[str, int]]) -> None:
-        if ("a", 2) in items:
-            raise KeyError("a bug")
-        if ("a", 3) in items:
-            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
-
-    stream.fault = fault
+    stream.broken = {("a", 2): KeyError("a bug"),
+                     ("a", 3): UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")}  # fmt: skip
     results = submit(writer, stream, ("a", 1), ("b", 5), ("a", 3), ("a", 2))()
     assert results[:3] == ["written"] * 3
     assert isinstance(results[3], NotStored)  # ours: the platform comes again
     assert written("a") == [1, -3]  # the item's: set aside
 
 
-def test_an_item_of_a_patient_stream_that_cannot_be_written_is_mended_and_holds_up_nobody(
-    writer: committer.Committer,
-) -> None:
+def test_an_item_of_a_patient_stream_that_cannot_be_written_is_mended_and_holds_up_nobody(writer: Committer) -> None:
     stream = Notes(patient=True)
-
-    def fault(items: Sequence[tuple[str, int]]) -> None:
-        if ("a", 2) in items:
-            raise TypeError("a bug")
-
-    stream.fault = fault
+    stream.broken = {("a", 2): TypeError("a bug")}
     assert submit(writer, stream, ("a", 1), ("a", 2), ("b", 3))() == ["written"] * 3
     assert written() == [1, -2, 3]
 
 
-def test_a_request_is_queued_whole_or_not_at_all(writer: committer.Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_queued_whole_or_not_at_all(writer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request with more items than the queue takes would else never be stored, however often it comes."""
     monkeypatch.setattr(room, "QUEUED_ITEMS", 10)
     stream = Notes()
@@ -225,9 +203,7 @@ def test_a_request_is_queued_whole_or_not_at_all(writer: committer.Committer, mo
     assert written("b") == [100]
 
 
-def test_a_queue_that_holds_too_many_bytes_refuses(
-    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_that_holds_too_many_bytes_refuses(writer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "QUEUED_BYTES", 1_000)
     stream = Notes()
     gate = threading.Event()
@@ -260,7 +236,7 @@ def test_only_while_the_processor_is_short_a_batch_waits_for_more_as_long_as_the
         assert submit(made, stream, *items)() == ["written"] * 20
 
     monkeypatch.setattr(committer.processor, "is_short", lambda: False)
-    made = committer.Committer("lingering", linger=longest)
+    made = Committer("lingering", linger=longest)
     try:
         for _ in range(3):
             batch(0.02)
@@ -275,7 +251,7 @@ def test_only_while_the_processor_is_short_a_batch_waits_for_more_as_long_as_the
         made.stop()
 
 
-def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Committer) -> None:
+def test_a_read_in_the_committers_own_thread_is_answered(writer: Committer) -> None:
     """Callbacks look up channels; where reads go through the committer, nobody else would serve them."""
     answers: list[Any] = []
     finished = threading.Event()
@@ -289,7 +265,7 @@ def test_a_read_in_the_committers_own_thread_is_answered(writer: committer.Commi
     assert answers == [[(7,)], [(8,)]]
 
 
-def test_a_locked_lane_is_no_result_in_the_committers_own_thread(writer: committer.Committer) -> None:
+def test_a_locked_lane_is_no_result_in_the_committers_own_thread(writer: Committer) -> None:
     """That thread cannot wait for the lane: nobody else would write the batch that unlocks it."""
     stream, outcomes, finished = Notes(), [], threading.Event()
     stream.held = {"a"}
@@ -323,7 +299,7 @@ class Lines(Notes):
         assert self.through.acquire(timeout=20)
 
 
-def test_a_tenant_with_a_large_backlog_delays_no_other_tenant_and_is_served_too(writer: committer.Committer) -> None:
+def test_a_tenant_with_a_large_backlog_delays_no_other_tenant_and_is_served_too(writer: Committer) -> None:
     stream = Lines()
     crowd = [(f"a{n % 7}", n) for n in range(1, backlog.LARGE_BACKLOG + 20)]
     others = [("b", 101), ("c", 102), ("b", 103)]
@@ -340,7 +316,7 @@ def test_a_tenant_with_a_large_backlog_delays_no_other_tenant_and_is_served_too(
 
 
 def test_one_tenant_gets_half_of_the_queue_and_another_finds_room(
-    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch
+    writer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "QUEUED_ITEMS", 100)
     stream = Lines()
@@ -375,18 +351,14 @@ def test_large_requests_of_many_tenants_leave_room_for_a_small_one() -> None:
 
 
 def test_a_large_request_is_written_by_slices_in_order_and_ends_at_its_first_failure(
-    writer: committer.Committer, monkeypatch: pytest.MonkeyPatch
+    writer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer, "SLICE", 10)
     stream = Notes()
     assert writer.write_all(stream, [("a", n) for n in range(1, 36)]) == ["written"] * 35
     assert (stream.batches, written()) == ([10, 10, 10, 5], list(range(1, 36)))
 
-    def fault(items: Sequence[tuple[str, int]]) -> None:
-        if ("a", 55) in items:
-            raise psycopg.errors.QueryCanceled
-
-    stream.fault = fault
+    stream.broken = {("a", 55): psycopg.errors.QueryCanceled}
     with pytest.raises(NotStored):
         writer.write_all(stream, [("a" if n % 2 else "b", n) for n in range(41, 81)])
     assert written("a")[35:] == [41, 43, 45, 47, 49, 51, 53]
@@ -400,7 +372,7 @@ class Moved(Lines):
         return "before" if item[1] < 100 else "after"
 
 
-def test_a_lane_that_changes_its_tenant_meanwhile_keeps_its_order(writer: committer.Committer) -> None:
+def test_a_lane_that_changes_its_tenant_meanwhile_keeps_its_order(writer: Committer) -> None:
     stream = Moved()
     first = submit(writer, stream, ("x", 99), seconds=20)
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
@@ -416,9 +388,7 @@ ONE_LINE = [("a", n) for n in range(1, backlog.LARGE_BACKLOG + 2)]
 
 
 @pytest.mark.parametrize("batch", [FEW, ONE_LINE], ids=["few of each", "one line"])
-def test_a_large_backlog_without_other_tenants_is_written_in_one_batch(
-    writer: committer.Committer, batch: list[tuple[str, int]]
-) -> None:
+def test_a_large_backlog_without_other_tenants_is_written_in_one_batch(writer: Committer, batch: Any) -> None:
     stream = Lines()
     submit(writer, stream, ("x", 999), seconds=20)
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
@@ -428,7 +398,7 @@ def test_a_large_backlog_without_other_tenants_is_written_in_one_batch(
     assert stream.taken[1:] == [batch]
 
 
-def test_what_is_read_goes_before_what_waits_to_be_written_and_both_go_on(writer: committer.Committer) -> None:
+def test_what_is_read_goes_before_what_waits_to_be_written_and_both_go_on(writer: Committer) -> None:
     stream, order = Lines(), []
     first = submit(writer, stream, ("x", 1), seconds=20)
     wait_until(lambda: len(stream.taken) == 1, 5, "a batch is being written")
@@ -455,7 +425,7 @@ class Refusing(Notes):
         raise NotStored("not today")
 
 
-def test_an_item_that_failed_is_freed_without_the_garbage_collector(writer: committer.Committer) -> None:
+def test_an_item_that_failed_is_freed_without_the_garbage_collector(writer: Committer) -> None:
     """Requests of megabytes, each answered 503 while the database is away."""
     body = Bytes(b"x")
     gone = weakref.ref(body)
@@ -470,16 +440,13 @@ def test_an_item_that_failed_is_freed_without_the_garbage_collector(writer: comm
         gc.enable()
 
 
-def test_without_a_database_impatient_items_are_refused_and_patient_ones_wait(
-    writer: committer.Committer, settings: Any
-) -> None:
+def test_without_a_database_impatient_items_are_refused_and_patient_ones_wait(writer: Committer, settings: Any) -> None:
     writer.write(Notes(), ("a", 1))
     there = settings.DATABASE_URL
     with psycopg.connect(there, autocommit=True) as connection:
         settings.DATABASE_URL = "postgresql://nobody@127.0.0.1:1/none"
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'notes%'"
-        )
+        notes = "application_name LIKE 'notes%'"
+        connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {notes}")
     waiting = submit(writer, Notes(patient=True), ("a", 2), ("a", 3), seconds=20)
     with pytest.raises((NotStored, CoreError)):
         writer.write(Notes(), ("b", 9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import multiprocessing
 import os
 import resource
@@ -38,9 +39,8 @@ from conversations.storing.rows import ParsedRequest
 from tests.kit import fixtures
 from tests.kit.entries import entry, make_channel, new_user, texts
 
-CHANNEL = ChannelConfig(
-    id=7, public_id="p", platform="generic", tenant_id=1, credentials={"secret": "s3cret-Token-0123456789"}
-)
+SECRET = "s3cret-Token-0123456789"
+CHANNEL = ChannelConfig(id=7, public_id="p", platform="generic", tenant_id=1, credentials={"secret": SECRET})
 AWAY = "postgresql://nobody@127.0.0.1:1/none"
 
 
@@ -82,14 +82,14 @@ def test_every_fixture_comes_out_as_it_went_in(folder: Path, platform: str) -> N
 
 
 def test_whatever_an_adapter_says_comes_out_as_it_went_in(folder: Path) -> None:
-    things: list[Parsed] = [Entry(kind=Kind.BUTTON, chat="a\0b\ud800", sender=Sender(user="\udfff", aliases=("x", "y")),
-                                  key="k", starts_turn=True,
-                                  attachments=(Attachment(kind="location", latitude=52, longitude=13.4, size=2**70),),
-                                  order_key=2**70, new_ids=("z",),
-                                  sent_at=dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-                                  address={"deep": [{"er": None}], "\ud83d": 1.5}, data={"n": float("inf")}),
-                            StatusUpdate(platform_id="p", status="read", error="\ud800"), Note(reason="ping"),
-                            Unusable(reason="no", raw=bytes(range(256)))]  # fmt: skip
+    things: list[Parsed] = [
+        Entry(kind=Kind.BUTTON, chat="a\0b\ud800", sender=Sender(user="\udfff", aliases=("x", "y")), key="k",
+              starts_turn=True, attachments=(Attachment(kind="location", latitude=52, longitude=13.4, size=2**70),),
+              order_key=2**70, new_ids=("z",), sent_at=dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
+              address={"deep": [{"er": None}], "\ud83d": 1.5}, data={"n": float("inf")}),
+        StatusUpdate(platform_id="p", status="read", error="\ud800"), Note(reason="ping"),
+        Unusable(reason="no", raw=bytes(range(256))),
+    ]  # fmt: skip
     spool.append(request(*things, body=bytes(range(256))))
     (line,) = spool.read(0)[0]
     after = spool_format.unseal(line)
@@ -100,8 +100,8 @@ def test_whatever_an_adapter_says_comes_out_as_it_went_in(folder: Path) -> None:
 def test_nothing_of_it_can_be_read_on_the_disk(folder: Path) -> None:
     spool.append(request(entry("somebody", "my words"), body=b"their bytes"))
     raw = (folder / "log").read_bytes()
-    assert not [word for word in (b"my words", b"somebody", b"their bytes", b"s3cret-Token-0123456789") if word in raw]
-    assert "s3cret-Token-0123456789" not in repr(spool_format.unseal(spool.read(0)[0][0]))
+    assert not [word for word in (b"my words", b"somebody", b"their bytes", SECRET.encode()) if word in raw]
+    assert SECRET not in repr(spool_format.unseal(spool.read(0)[0][0]))
     assert (folder.stat().st_mode & 0o077, (folder / "log").stat().st_mode & 0o077) == (0, 0)
 
 
@@ -241,13 +241,10 @@ def test_lines_of_processes_and_threads_never_mix(folder: Path) -> None:
     for each in (*processes, *threads):
         each.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    found: list[str] = []
-    at = 0
-    while True:
-        lines, at, is_last = spool.read(at)
-        found += [spool_format.unseal(line).parsed[0].text for line in lines]  # type: ignore[union-attr]
-        if is_last:
-            break
+    found, at, is_last = [], 0, False
+    while not is_last:
+        found += waiting(at)
+        _, at, is_last = spool.read(at)
     for name in "abcd":
         assert [word for word in found if word[0] == name] == [f"{name}{number}" for number in range(100)]
 
@@ -297,6 +294,14 @@ def test_count_and_age_follow_the_log(folder: Path) -> None:
 @pytest.fixture
 def channel(own_database: str, folder: Path) -> ChannelConfig:
     return make_channel()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a lane no longer than a test can."""
+    monkeypatch.setattr(spool_drainer, "STORE_SECONDS", 0.3)
+    monkeypatch.setattr(spool_drainer, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(intake, "ANSWER_SECONDS", 0.3)
 
 
 def drained() -> bool:
@@ -388,11 +393,8 @@ def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
 
 
 def test_a_lane_that_is_held_holds_back_its_channel_only_and_in_order(
-    channel: ChannelConfig, own_database: str, monkeypatch: pytest.MonkeyPatch
+    channel: ChannelConfig, own_database: str, quick: None
 ) -> None:
-    monkeypatch.setattr(spool_drainer, "STORE_SECONDS", 0.3)
-    monkeypatch.setattr(spool_drainer, "LAST_SECONDS", 0.2)
-    monkeypatch.setattr(intake, "ANSWER_SECONDS", 0.3)
     other, (held, free) = make_channel(), (new_user(), new_user())
     intake.accept(channel, [entry(held, "0")], request().request)
     drainer = spool_drainer.Drainer()
@@ -411,11 +413,8 @@ def test_a_lane_that_is_held_holds_back_its_channel_only_and_in_order(
 
 
 def test_what_is_refused_again_and_again_is_set_aside_with_its_bytes_and_the_rest_goes_on(
-    channel: ChannelConfig, own_database: str, monkeypatch: pytest.MonkeyPatch
+    channel: ChannelConfig, own_database: str, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_drainer, "STORE_SECONDS", 0.3)
-    monkeypatch.setattr(spool_drainer, "LAST_SECONDS", 0.2)
-    monkeypatch.setattr(intake, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(spool_drainer, "PATIENCE_SECONDS", 0.0)
     held, free = new_user(), new_user()
     intake.accept(channel, [entry(held, "0")], request().request)
@@ -436,8 +435,7 @@ def test_what_is_refused_again_and_again_is_set_aside_with_its_bytes_and_the_res
 def test_a_channel_is_known_for_ten_minutes_and_not_longer(
     channel: ChannelConfig, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ask() -> ChannelConfig | None:
-        return registry.channel_by_public_id("generic", channel.public_id)
+    ask = functools.partial(registry.channel_by_public_id, "generic", channel.public_id)
 
     def aged(seconds: float) -> None:
         registry._cache().known[key] = (time.monotonic() - seconds, known)

@@ -27,6 +27,13 @@ class Visitor:
         self.origin = origin
         self.token = ""
 
+    @classmethod
+    def of(cls, channel: Channel) -> Visitor:
+        """Return one whose session has begun."""
+        someone = cls(channel)
+        assert someone.begin().status_code == 200
+        return someone
+
     def begin(self, **identity: str) -> Any:
         answer = self._post("session/", identity)
         self.token = answer.json().get("token", self.token)
@@ -63,9 +70,7 @@ def channel(chat: None) -> Channel:
 
 @pytest.fixture
 def visitor(channel: Channel) -> Visitor:
-    someone = Visitor(channel)
-    assert someone.begin().status_code == 200
-    return someone
+    return Visitor.of(channel)
 
 
 def make_channel(name: str, **options: Any) -> Channel:

@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -19,16 +20,7 @@ from channels_ingest.webchat import caps, timeline, tokens
 from conversations import registry, runtime
 from conversations.contracts import Attachment, Choice, ReplyBody
 from conversations.errors import Busy, NotStored
-from conversations.models import (
-    Channel,
-    Conversation,
-    Desk,
-    Message,
-    Pause,
-    Quarantine,
-    ReceiptBody,
-    Reply,
-)
+from conversations.models import Channel, Conversation, Desk, Message, Pause, Quarantine, ReceiptBody, Reply
 from conversations.storing import intake
 from tests.webchat.conftest import OWN, SECRET, SHOP, Visitor, make_channel
 
@@ -75,8 +67,7 @@ def test_messages_keep_the_order_in_which_they_were_posted(visitor: Visitor) -> 
 
 
 def test_two_visitors_may_use_the_same_client_id(channel: Channel, visitor: Visitor) -> None:
-    other = Visitor(channel)
-    other.begin()
+    other = Visitor.of(channel)
     visitor.say("mine", "client-id-1")
     other.say("other", "client-id-1")
     assert Conversation.objects.count() == Message.objects.count() == 2
@@ -123,13 +114,8 @@ def test_nul_and_lone_surrogates_in_a_text_are_stored_as_replacement_characters(
 
 
 @pytest.mark.parametrize("error", [Busy("full"), NotStored("away"), OSError("disk")])
-def test_a_fault_of_ours_asks_to_come_again(
-    visitor: Visitor, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*args: Any, **more: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(intake, "accept", fail)
+def test_a_fault_of_ours_asks_to_come_again(visitor: Visitor, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "accept", mock.Mock(side_effect=error))
     refused = visitor.say("Hello")
     assert refused.status_code == 503
     assert int(refused["Retry-After"]) >= 1
@@ -164,12 +150,7 @@ def test_many_visitors_together_are_slowed_down_too(
 ) -> None:
     monkeypatch.setattr(caps, f"{cap}_SECONDS", 1000)
     monkeypatch.setattr(caps, f"{cap}_BURST", 3)
-    answers = []
-    for number in range(5):
-        someone = Visitor(channel)
-        someone.begin()
-        answers.append(someone.say(str(number)).status_code)
-    assert answers == [200, 200, 200, 429, 429]
+    assert [Visitor.of(channel).say(str(n)).status_code for n in range(5)] == [200, 200, 200, 429, 429]
 
 
 # ---------------------------------------------------------------- who, and from where
@@ -303,26 +284,22 @@ def test_a_stopped_channel_neither_answers_nor_types(channel: Channel, visitor: 
     assert (visitor.poll().json()["answering"], visitor.poll().json()["busy"]) == (True, True)
     target = {"bot": channel.bot, "channel": str(channel.pk), "tenant": str(channel.tenant_id)}.get(scope, channel.bot)
     since = None if scope == "counting only" else timezone.now()
-    Pause.objects.create(
-        scope=scope.split()[0].replace("counting", "bot"), target=target, stops="handling", since=since
-    )
+    of = scope if since else "bot"
+    Pause.objects.create(scope=of, target=target, stops="handling", since=since)
     runtime.begin()
     seen = visitor.poll().json()
     assert (seen["answering"], seen["busy"]) == ((True, True) if since is None else (False, False))
 
 
-def test_a_channel_that_is_off_neither_answers_nor_types(visitor: Visitor) -> None:
+@pytest.mark.parametrize(("rows", "stop"), [
+    (Channel, {"active": False}), (Conversation, {"paused_at": timezone.now()}), (Conversation, {"blocked": True}),
+])  # fmt: skip
+def test_a_channel_that_is_off_and_a_stopped_conversation_neither_answer_nor_type(
+    visitor: Visitor, rows: Any, stop: dict[str, Any]
+) -> None:
     visitor.say("one")
-    Channel.objects.update(active=False)
+    rows.objects.filter(pk=rows.objects.get().pk).update(**stop)
     runtime.begin()
-    seen = visitor.poll().json()
-    assert (seen["answering"], seen["busy"]) == (False, False)
-
-
-@pytest.mark.parametrize("stop", [{"paused_at": timezone.now()}, {"blocked": True}])
-def test_a_stopped_conversation_is_not_answered(visitor: Visitor, stop: dict[str, Any]) -> None:
-    visitor.say("one")
-    Conversation.objects.filter(pk=Conversation.objects.get().pk).update(**stop)
     seen = visitor.poll().json()
     assert (seen["answering"], seen["busy"]) == (False, False)
 
@@ -431,8 +408,7 @@ def test_the_visitors_of_an_address_share_a_limit_of_polls(
 ) -> None:
     monkeypatch.setattr(caps, "POLL_SECONDS", 1000)
     monkeypatch.setattr(caps, "ADDRESS_POLLS", 1)
-    other = Visitor(channel)
-    other.begin()
+    other = Visitor.of(channel)
     assert {visitor.poll().status_code for _ in range(10)} == {200}
     assert other.poll().status_code == 429
 
@@ -501,8 +477,7 @@ def test_no_other_button_can_be_pressed(channel: Channel, visitor: Visitor) -> N
     offered = answer(ReplyBody(text="?", choices=(Choice(id="buy", title="Buy it"),)))
     refund = {"client_id": "client-id-2", "choice": "refund", "reply": offered.platform_id}
     assert visitor.post(refund).status_code == 400
-    other = Visitor(channel)
-    other.begin()
+    other = Visitor.of(channel)
     assert other.post({**refund, "choice": "buy"}).status_code == 400  # offered to somebody else
     assert Message.objects.count() == 1
 
