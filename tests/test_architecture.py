@@ -118,9 +118,8 @@ def test_nobody_saves_a_lane() -> None:
     for folder in PRODUCT:
         for path in modules(ROOT / folder):
             text = path.read_text()
-            assert not re.search(
-                r"Conversation\.objects[^\n]*\.(update|create|bulk_\w+|get_or_create|update_or_create)\(", text
-            ), path
+            writes = r"Conversation\.objects[^\n]*\.(update|create|bulk_\w+|get_or_create|update_or_create)\("
+            assert not re.search(writes, text), path
             assert not re.search(r"\b(lane|conversation)\.save\(", text), path
 
 
@@ -204,9 +203,8 @@ def test_every_name_that_a_comment_refers_to_exists() -> None:
 def test_every_statement_or_module_that_a_statement_refers_to_exists() -> None:
     files = [path for name in PRODUCT for path in (ROOT / name).rglob("*.sql")]
     known = {path.stem for path in [*files, *modules(CORE)]}
-    assert [
-        (path.name, name) for path in files for name in SEE_STATEMENT.findall(path.read_text()) if name not in known
-    ] == []
+    named = [(path.name, name) for path in files for name in SEE_STATEMENT.findall(path.read_text())]
+    assert [(place, name) for place, name in named if name not in known] == []
 
 
 def test_the_documents_name_only_what_a_turn_has() -> None:

@@ -145,9 +145,8 @@ def is_there(name: str, page: Path) -> bool:
     """A path from the root, from its page, or from an app of ours; patterns and placeholders name a kind of file."""
     if re.search(r"[<*{]|\.\.\.", name):
         return True
-    return any(
-        (folder / name).exists() for folder in (ROOT, page.parent, ROOT / "conversations", ROOT / "channels_ingest")
-    )
+    places = (ROOT, page.parent, ROOT / "conversations", ROOT / "channels_ingest")
+    return any((folder / name).exists() for folder in places)
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -176,9 +175,8 @@ def test_every_module_that_a_document_names_exists(page: Path) -> None:
 
 def test_the_index_lists_every_page_and_picture_of_the_documentation() -> None:
     index = ROOT / "docs" / "README.md"
-    listed = {
-        (index.parent / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+)\)", index.read_text())
-    }
+    links = re.findall(r"\]\(([^)\s]+)\)", index.read_text())
+    listed = {(index.parent / link.partition("#")[0]).resolve() for link in links}
     pages = {
         path
         for path in (ROOT / "docs").rglob("*")
@@ -195,9 +193,8 @@ def test_every_promise_of_the_readme_has_its_tests_in_the_architecture() -> None
     promised = re.findall(r"^(\d+)\. ", readme[readme.index("## What is promised") :].split("\n## ")[0], re.M)
     assert promised == [str(number) for number in range(1, 9)]
     table = architecture[architecture.index("## The promises") :].split("\n## ")[0]
-    held = {
-        number: re.findall(r"`(test_\w+)`", tests) for number, tests in re.findall(r"^\| (\d+) \|(.*)$", table, re.M)
-    }
+    rows = re.findall(r"^\| (\d+) \|(.*)$", table, re.M)
+    held = {number: re.findall(r"`(test_\w+)`", tests) for number, tests in rows}
     assert sorted(held) == promised
     assert all(held.values())
 

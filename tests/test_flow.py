@@ -69,9 +69,8 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
 ) -> None:
     seed = 20261122
     with Double() as double, Stack(webs=1, env={"DJANGO_SETTINGS_MODULE": settings}) as stack:
-        telegram = stack.add_channel(
-            "telegram", token="1:abc", secret_token="s3cret-Token-0123456789", limits=HIGH, api_base=double.url
-        )
+        values = {"token": "1:abc", "secret_token": "s3cret-Token-0123456789", "limits": HIGH}
+        telegram = stack.add_channel("telegram", api_base=double.url, **values)
         generic = stack.add_channel("generic", secret=GENERIC_SECRET, outbound_url=f"{double.url}/out", limits=HIGH,
                                     gap_timeout_s="600")  # fmt: skip
         stack.wait_for_workers("handle", "send", "sweep")
@@ -110,8 +109,6 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
 def assert_dense(stack: Stack) -> None:
     """Numbers are 1, 2, 3, ... in every conversation, for messages and for replies."""
     for table in ("message", "reply"):
-        holes = stack.query(
-            f"""SELECT conversation_id FROM {table} GROUP BY 1
-                HAVING min(sequence) <> 1 OR max(sequence) <> count(*) OR count(DISTINCT sequence) <> count(*)"""
-        )
+        counts = "min(sequence) <> 1 OR max(sequence) <> count(*) OR count(DISTINCT sequence) <> count(*)"
+        holes = stack.query(f"SELECT conversation_id FROM {table} GROUP BY 1 HAVING {counts}")
         assert holes == [], f"{table}: not dense in {holes}"

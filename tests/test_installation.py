@@ -167,7 +167,6 @@ def test_credentials_of_before_still_open_and_a_rotation_binds_them_to_their_fie
         run("rotate_credentials")
     channel.refresh_from_db()
     assert channel.sealed["token"].startswith(crypto.WITH_FIELD)
+    sealed = {"x": channel.sealed["token"]}
     with pytest.raises(InvalidToken):
-        Channel(
-            tenant=channel.tenant, public_id=channel.public_id, sealed={"x": channel.sealed["token"]}
-        ).open_credentials()
+        Channel(tenant=channel.tenant, public_id=channel.public_id, sealed=sealed).open_credentials()

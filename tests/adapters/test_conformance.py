@@ -46,9 +46,8 @@ def test_it_is_registered_under_its_name_and_its_facts_are_data(platform: str) -
     assert re.fullmatch("[a-z_]{1,20}", platform)
     assert all(limit.bucket in ("channel", "chat", "group") and limit.count and limit.seconds for limit in ours.limits)
     assert 0 <= ours.settle_ms <= 2000
-    assert len({secret.name for secret in ours.secrets} | {option.name for option in ours.options}) == len(
-        ours.secrets
-    ) + len(ours.options)
+    names = {secret.name for secret in ours.secrets} | {option.name for option in ours.options}
+    assert len(names) == len(ours.secrets) + len(ours.options)
     assert all(re.compile(fact.pattern) and fact.help for fact in (*ours.secrets, *ours.options))
     assert {ours.channel_ref_option, ours.template_option} <= {"", *(option.name for option in ours.options)}
 
@@ -58,9 +57,8 @@ def test_its_verbs_stand_in_flow_order_and_it_imports_no_models_celery_or_redis(
     ours = type(adapter(platform))
     own = [name for name in vars(ours) if name in VERBS]
     assert own == sorted(own, key=VERBS.index)
-    assert not re.search(
-        r"import.*(celery|redis|models|django\.db)|from (celery|redis)", inspect.getsource(inspect.getmodule(ours))
-    )  # type: ignore[arg-type]
+    source = inspect.getsource(inspect.getmodule(ours))  # type: ignore[arg-type]
+    assert not re.search(r"import.*(celery|redis|models|django\.db)|from (celery|redis)", source)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -96,9 +94,8 @@ def test_its_facts_are_what_it_does(platform: str) -> None:
 
 @pytest.mark.parametrize("platform", POSTING)
 def test_its_fixtures_have_all_that_matters(platform: str) -> None:
-    found = [
-        each for name in names(platform) for each in adapter(platform).parse(channel(platform), request(platform, name))
-    ]
+    ours, config = adapter(platform), channel(platform)
+    found = [each for name in names(platform) for each in ours.parse(config, request(platform, name))]
     kinds = {str(each.kind) for each in found if isinstance(each, Entry)}
     assert {"message", "button", "edit", "delete"} <= kinds
     assert {type(each).__name__ for each in found} >= {"Entry", "Note", "Unusable"}

@@ -41,9 +41,8 @@ def test_a_batch_is_one() -> None:
 
 
 def test_what_we_send_is_in_the_schema() -> None:
-    body = ReplyBody(
-        text="hi", choices=(Choice(id="y", title="Yes"),), media=Attachment(kind="image", url="https://e.org/i")
-    )
+    picture = Attachment(kind="image", url="https://e.org/i")
+    body = ReplyBody(text="hi", choices=(Choice(id="y", title="Yes"),), media=picture)
     reply = OutboundReply(key="0f1e", chat="c", user="u", address={"thread_id": "t"}, body=body, sequence=1)
     validator("reply").validate(json.loads(msgspec.json.encode(_event(channel("generic"), reply))))
 

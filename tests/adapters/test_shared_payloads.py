@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import time_machine
 
@@ -62,9 +63,7 @@ def test_shared_payloads_verify_with_their_headers_and_with_no_other_byte(case: 
     with time_machine.travel(int(SIGNATURES["keys"]["standard_webhooks_timestamp"])):
         assert adapter.verify(channel(case["platform"]), incoming)
         if case["platform"] != "telegram":
-            changed = WebhookRequest(
-                method="POST", url="", headers=incoming.headers, query={}, body=incoming.body + b" "
-            )
+            changed = msgspec.structs.replace(incoming, body=incoming.body + b" ")
             assert not adapter.verify(channel(case["platform"]), changed)
 
 

@@ -46,9 +46,8 @@ def test_each_refusal_concerns_what_the_table_says(code: int, scope: Scope, stat
 
 def test_each_limit_makes_its_bucket_wait_and_each_passing_fault_spends_an_attempt() -> None:
     waits = {code: refused(code, 429) for code in (*WAITING, 131057)}
-    assert {code: (type(found), found.bucket) for code, found in waits.items()} == {
-        code: (Deferred, bucket) for code, bucket in ({**WAITING, 131057: "channel"}).items()
-    }
+    wanted = {code: (Deferred, bucket) for code, bucket in {**WAITING, 131057: "channel"}.items()}
+    assert {code: (type(found), found.bucket) for code, found in waits.items()} == wanted
     assert waits[131057].seconds == 60
     assert [type(refused(code, 500)) for code in PASSING] == [Failed] * len(PASSING)
     known = {code for code in MEANINGS if type(code) is int and code not in range(200, 300)}

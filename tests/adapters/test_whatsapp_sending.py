@@ -195,9 +195,8 @@ def graph_api(httpserver: Any, settings: Any) -> Any:
 def test_a_send_goes_to_the_number_with_the_token(graph_api: Any) -> None:
     answer = {"messaging_product": "whatsapp", "contacts": [{"input": "+49"}], "messages": [{"id": "wamid.OUT9"}]}
     validate("MessageResponsePayload", answer)
-    graph_api.expect_request(
-        "/v26.0/555000/messages", "POST", headers={"Authorization": "Bearer EAAtoken"}
-    ).respond_with_json(answer)
+    token = {"Authorization": "Bearer EAAtoken"}
+    graph_api.expect_request("/v26.0/555000/messages", "POST", headers=token).respond_with_json(answer)
     assert WhatsApp().send(config(graph_api), reply(text="hi")) == Sent(platform_id="wamid.OUT9")
     sent = graph_api.log[0][0]
     assert json.loads(sent.data) == message(reply(text="hi"), "Choose")
@@ -226,9 +225,8 @@ def test_typing_marks_the_message_as_read_and_may_fail(graph_api: Any) -> None:
 
 def test_a_channel_without_number_or_token_says_so() -> None:
     bare = ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1)
-    assert WhatsApp().send(bare, reply(text="hi")) == Rejected(
-        reason="the channel has no phone_number_id or no access_token", scope=Scope.CHANNEL
-    )
+    refused = Rejected(reason="the channel has no phone_number_id or no access_token", scope=Scope.CHANNEL)
+    assert WhatsApp().send(bare, reply(text="hi")) == refused
 
 
 def test_media_without_a_source_is_refused_before_any_call(graph_api: Any) -> None:

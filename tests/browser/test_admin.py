@@ -17,9 +17,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("admin")]
 
 PASSWORD = "words-of-the-chief-123"
 HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> javascript:window.ran=1 \u202egnp.exe'
-PICTURE = (  # a red dot
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+# A red dot.
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 LISTS = ("conversation", "stuckconversation", "parkedmessage", "replyforstaff", "quarantine", "contact", "channel",
          "pause", "tenant", "tenantstaff", "worker", "audit")  # fmt: skip
 
@@ -121,9 +120,7 @@ PASTE = """content => {
 DROP = PASTE.replace("pasted.png", "dropped.png").replace(
     'new ClipboardEvent("paste", { clipboardData: data,', 'new DragEvent("drop", { dataTransfer: data,'
 )
-LOADED = (
-    "([where, many]) => [...document.querySelectorAll(where)].filter((image) => image.naturalWidth).length === many"
-)
+LOADED = "([where, many]) => [...document.querySelectorAll(where)].filter((each) => each.naturalWidth).length === many"
 
 
 def test_files_go_both_ways(desk: Page, visitor: Page, stack: Stack) -> None:

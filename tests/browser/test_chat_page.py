@@ -63,9 +63,8 @@ def words(page: Page | Frame, side: str) -> list[str]:
 
 
 def wait_for_replies(page: Page, number: int, seconds: float = 20) -> list[str]:
-    page.wait_for_function(
-        "number => document.querySelectorAll('.theirs').length >= number", arg=number, timeout=seconds * 1000
-    )
+    enough = "number => document.querySelectorAll('.theirs').length >= number"
+    page.wait_for_function(enough, arg=number, timeout=seconds * 1000)
     return words(page, "theirs")
 
 
@@ -361,9 +360,8 @@ def test_nothing_sticks_out_at_any_width(page: Page, stack: Stack, echo: Channel
     say(page, "unbroken" * 60)
     wait_for_replies(page, 1)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(
-        "document.getElementById('scroll').scrollWidth <= document.getElementById('scroll').clientWidth"
-    )
+    scroll = "document.getElementById('scroll')"
+    assert page.evaluate(f"{scroll}.scrollWidth <= {scroll}.clientWidth")
 
 
 # ---------------------------------------------------------------- the widget

@@ -35,10 +35,8 @@ def run(*arguments: str) -> str:
 
 
 # What a channel of a platform must have.
-NEEDED = {
-    "telegram": {"token": "1:A"},
-    "generic": {"secret": CREDENTIALS["secret"], "outbound_url": "http://127.0.0.1:9/"},
-}
+OUT = "http://127.0.0.1:9/"
+NEEDED = {"telegram": {"token": "1:A"}, "generic": {"secret": CREDENTIALS["secret"], "outbound_url": OUT}}
 
 
 def add(platform: str = "telegram", name: str = "shop", *more: str) -> Channel:
@@ -109,9 +107,9 @@ def test_a_wrong_option_is_refused_and_the_possible_values_are_named(arguments: 
     assert not Channel.objects.exists()
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9000", "https://10.0.0.1", "https://localhost", "http://api.example.org"]
-)
+@pytest.mark.parametrize("url", [
+    "http://127.0.0.1:9000", "https://10.0.0.1", "https://localhost", "http://api.example.org",
+])  # fmt: skip
 def test_a_private_api_base_needs_leave(url: str, settings: Any) -> None:
     settings.ALLOW_PRIVATE_OUTBOUND = False
     with pytest.raises(CommandError, match="ALLOW_PRIVATE_OUTBOUND is off"):
@@ -135,9 +133,8 @@ def test_the_same_name_twice_is_refused() -> None:
 
 def test_set_channel_changes_one_and_the_audit_names_credentials_without_values() -> None:
     channel = add()
-    run(
-        "set_channel", channel.public_id, "--set", "token=9:NEW", "--set", "secret_token_previous=old", "--active", "no"
-    )
+    values = ("--set", "token=9:NEW", "--set", "secret_token_previous=old")
+    run("set_channel", channel.public_id, *values, "--active", "no")
     channel.refresh_from_db()
     assert channel.open_credentials()["token"] == "9:NEW"
     assert config(channel).secrets("secret_token")[1] == "old"

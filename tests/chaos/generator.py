@@ -162,22 +162,15 @@ class Generator:
             url = f"{self.cluster.platform_url}/{place.account}"
             return "generic", words, {"secret": platforms.GENERIC_SECRET, "outbound_url": url, **common}
         words += ["--api-base", self.cluster.platform_url]
+        secret = f"canary-{place.name}-0123456789abcdef"
         if place.platform == "whatsapp":
-            ours = {
-                "app_secret": f"canary-{place.name}-0123456789abcdef",
-                "verify_token": "canary-verify-0123456789abcdef",
-            }
+            ours = {"app_secret": secret, "verify_token": "canary-verify-0123456789abcdef"}
             return "whatsapp", words, {**ours, "access_token": place.account, "phone_number_id": "55500011", **common}
-        return (
-            "telegram",
-            words,
-            {"token": place.account, "secret_token": f"canary-{place.name}-0123456789abcdef", **common},
-        )
+        return "telegram", words, {"token": place.account, "secret_token": secret, **common}
 
     def start(self) -> None:
-        self.statuses = Statuses(
-            self.cluster.platform.record, BY_NAME["batch"].account, self._chance, self._say_of_replies
-        )
+        record, account = self.cluster.platform.record, BY_NAME["batch"].account
+        self.statuses = Statuses(record, account, self._chance, self._say_of_replies)
         for place in PLACES:
             for n in range(max(1, round(place.users * self.crowd))):
                 thread = threading.Thread(target=self._live, args=(place, n), name=f"{place.name}-{n}", daemon=True)

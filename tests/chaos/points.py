@@ -237,9 +237,8 @@ class Rig:
     # ------------------------------------------------------------ what must hold
 
     def problems(self, people: Sequence[Person]) -> list[str]:
-        return [
-            f"{person.channel.platform} {person.chat}: {problem}" for person in people for problem in self._of(person)
-        ]
+        found = ((person, problem) for person in people for problem in self._of(person))
+        return [f"{person.channel.platform} {person.chat}: {problem}" for person, problem in found]
 
     def _of(self, person: Person) -> Iterator[str]:
         ask, lane = functools.partial(self._ask, person), "c.channel_id = %s AND c.chat = %s"

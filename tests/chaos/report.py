@@ -186,9 +186,8 @@ def _recovery(runs: Sequence[Json]) -> Iterator[str]:
         _table(("target", "times", "median", "p95", "max"),
                [(f"{bound:g} s", *_spread(times)) for bound, times in sorted(by_target.items())]),
     ])  # fmt: skip
-    yield _table(
-        ("from the end of a fault", "times", "median", "p95", "max", "not before the next fault"), list(_times(runs))
-    )
+    titles = ("from the end of a fault", "times", "median", "p95", "max", "not before the next fault")
+    yield _table(titles, list(_times(runs)))
     rows = [
         (name, title, *_spread(times), f"{bound:g} s")
         for (name, title, bound), times in sorted(by_fault.items(), key=_by_number)

@@ -322,9 +322,8 @@ class Run:
         ends = {row["message_id"]: row["settled"] for row in seen.rows["replies"] if row["settled"]}
         at = self.history.began.wall_seconds
         rows = [row for row in seen.rows["messages"] if row["ch"] in MEASURED and row["u"] != self.unlucky]
-        before = [
-            row for row in rows if at(row["received"]) < healed and row["settled"] and row["id"] in seen.key_by_id
-        ]
+        done = (row for row in rows if row["settled"] and row["id"] in seen.key_by_id)
+        before = [row for row in done if at(row["received"]) < healed]
         last = max(before, key=lambda row: max(row["settled"], ends.get(row["id"]) or 0.0), default=None)
         return timeline(seen, seen.key_by_id[last["id"]]) if last else []
 
@@ -360,6 +359,5 @@ def _print(verdict: Verdict, path: Path) -> None:
         print(verdict.story)
     for reason in verdict.unproven:
         print(f"not proven: {reason}")
-    print(
-        f"{verdict.word}  seed {figures['seed']}  {figures['seconds']:.0f} s  {os.path.relpath(path, ROOT)}", flush=True
-    )
+    where = os.path.relpath(path, ROOT)
+    print(f"{verdict.word}  seed {figures['seed']}  {figures['seconds']:.0f} s  {where}", flush=True)

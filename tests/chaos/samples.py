@@ -69,9 +69,8 @@ class Samples:
 
     def _in_the_database(self) -> Sample:
         if self._connection is None:
-            self._connection = psycopg.connect(
-                self.cluster.servers.database_url, connect_timeout=2, autocommit=True, row_factory=dict_row
-            )
+            url = self.cluster.servers.database_url
+            self._connection = psycopg.connect(url, connect_timeout=2, autocommit=True, row_factory=dict_row)
             self._connection.execute("SET statement_timeout = '2s'")
         row: Sample | None = self._connection.execute(SAMPLE).fetchone()
         assert row is not None

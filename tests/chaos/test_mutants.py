@@ -158,7 +158,6 @@ def test_a_wrapped_function_has_the_bug_for_all_who_imported_it() -> None:
 
 def test_the_product_knows_nothing_of_planted_bugs() -> None:
     words = ("CHAOS_MUTANT", "tests.chaos", "mutant")
-    files = [
-        path for folder in ("conversations", "channels_ingest", "botproject") for path in (ROOT / folder).rglob("*.py")
-    ]
+    folders = ("conversations", "channels_ingest", "botproject")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert not [path for path in files for word in words if word in path.read_text()]

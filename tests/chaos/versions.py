@@ -40,9 +40,8 @@ def none_before() -> str:
     changed = git("diff", "-Isafe_because", "--name-only", commit, "--", MIGRATIONS, SCHEMAS).splitlines()
     rewritten = [name for name in changed if name in there]
     if rewritten:
-        return f"since {commit[:7]}, migrations of before were changed, which only happens before a first release: " + (
-            ", ".join(rewritten)
-        )
+        why = "migrations of before were changed, which only happens before a first release"
+        return f"since {commit[:7]}, {why}: {', '.join(rewritten)}"
     return ""
 
 

@@ -180,9 +180,8 @@ def test_a_probe_that_must_wait_for_the_platform_is_over(
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_outcome_is_unknown(returned: Any) -> None:
-    assert calls_module._checked(returned) == Unknown(
-        reason=f"the adapter returned no valid outcome: {type(returned).__name__}"
-    )
+    reason = f"the adapter returned no valid outcome: {type(returned).__name__}"
+    assert calls_module._checked(returned) == Unknown(reason=reason)
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,8 @@ def test_a_head_is_skipped_once_by_five_people(anna: User) -> None:
 def test_a_conversation_is_taken_over_once(anna: User) -> None:
     lane = make_lane("pending", "pending")
     page = seen(lane)
-    acts = [lambda: actions.answer(page, anna, "hello", taking_over=True)] * 3 + [
-        lambda: actions.take_over(page, anna)
-    ] * 2
+    answer, take = lambda: actions.answer(page, anna, "hello", taking_over=True), lambda: actions.take_over(page, anna)
+    acts = [answer] * 3 + [take] * 2
     assert sorted(at_once(*acts)) == ["LaneMoved"] * 4 + ["done"]
     lane.refresh_from_db()
     assert lane.epoch == 1
@@ -98,10 +97,8 @@ def test_a_verb_that_waited_for_the_lane_sees_what_happened_meanwhile(anna: User
     page = seen(lane)
     with psycopg.connect(servers.database_url) as turn:
         turn.execute("UPDATE conversation SET next_sequence = 2 WHERE id = %s", (lane.pk,))
-        turn.execute(
-            "UPDATE message SET status = 'handled', settled_at = now() WHERE conversation_id = %s AND sequence = 1",
-            (lane.pk,),
-        )
+        handled = "UPDATE message SET status = 'handled', settled_at = now()"
+        turn.execute(f"{handled} WHERE conversation_id = %s AND sequence = 1", (lane.pk,))
         threading.Timer(0.2, turn.commit).start()
         with pytest.raises(LaneMoved):
             actions.skip(page, anna, "x")

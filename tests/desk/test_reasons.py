@@ -218,9 +218,8 @@ def test_who_paused_it_and_why(anna: User) -> None:
 
 def test_a_cause_names_how_many_wait_for_it() -> None:
     channel = make_channel(name="Shop")
-    lane = stopped(
-        make_lane("handled", "pending", channel=channel, send_due_at=NOW()), "sending", reason="its token is refused"
-    )
+    lane = make_lane("handled", "pending", channel=channel, send_due_at=NOW())
+    lane = stopped(lane, "sending", reason="its token is refused")
     for _ in range(3):
         make_lane("handled", "pending", channel=channel, send_due_at=NOW())
     assert say(lane) == ["Channel 'Shop' cannot send: its token is refused; 4 conversations wait."]

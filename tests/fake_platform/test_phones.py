@@ -129,9 +129,8 @@ def test_statuses_follow_a_message_and_bring_its_key(
         wanted = [*wanted, "read"]
     statuses = [parsed for _, (parsed,) in posted(httpserver, 1 + len(wanted))[1:]]
     assert all(isinstance(each, StatusUpdate) for each in statuses)
-    assert [(each.status, each.key, each.platform_id) for each in statuses] == [  # type: ignore[union-attr]
-        (status, "0f1e", sent.platform_id) for status in wanted
-    ]
+    found = [(each.status, each.key, each.platform_id) for each in statuses]  # type: ignore[union-attr]
+    assert found == [(status, "0f1e", sent.platform_id) for status in wanted]
     assert statuses[-1].error.startswith(error)  # type: ignore[union-attr]
 
 

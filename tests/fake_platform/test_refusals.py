@@ -337,14 +337,11 @@ def test_each_template_that_the_double_lists_is_accepted_as_we_fill_it(double: D
                          credentials={"access_token": "EAAfixture"}, options={"waba_id": "777"})  # fmt: skip
     found: dict[str, list[int]] = {}
     for each in (each for page in WhatsApp().list_templates(ours) for each in page):
-        values: dict[str, Any] = {
-            name: Attachment(kind="image", file_id=FILE) if slot.media else "7"
-            for name, slot in slots(each.shape).items()
-        }
+        picture = Attachment(kind="image", file_id=FILE)
+        values: dict[str, Any] = {name: picture if slot.media else "7" for name, slot in slots(each.shape).items()}
         body = fill(Template(each.name, language=each.language, values=values), each.shape)
-        raw = json.dumps(
-            message(OutboundReply(key="k", chat="42", user="42", address={"to": "4915112345678"}, body=body), "")
-        )
+        out = OutboundReply(key="k", chat="42", user="42", address={"to": "4915112345678"}, body=body)
+        raw = json.dumps(message(out, ""))
         answer = HTTP.request("POST", double.url + PATHS["whatsapp"], body=raw,
                               headers={"Authorization": "Bearer EAAfixture"})  # fmt: skip
         found.setdefault(each.status, []).append(answer.status)

@@ -72,10 +72,9 @@ def test_no_secret_no_id_no_entry() -> None:
     assert not verify(id_="é")
 
 
-@pytest.mark.parametrize(
-    "timestamp",
-    ["", "abc", "1e9", "-1", "1_614_265_330", "１６１４２６５３３０", str(2**63), " 1614265330", "1614265330\n"],
-)
+@pytest.mark.parametrize("timestamp", [
+    "", "abc", "1e9", "-1", "1_614_265_330", "１６１４２６５３３０", str(2**63), " 1614265330", "1614265330\n",
+])  # fmt: skip
 def test_a_timestamp_is_ascii_digits(timestamp: str) -> None:
     assert not fresh(timestamp, now=1614265330)
     assert not verify(timestamp=timestamp)

@@ -191,9 +191,8 @@ def test_too_many_brackets_in_one_item_are_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_batch_of_the_documented_size_is_read_with_a_bad_item_apart() -> None:
-    items = [
-        b'{"message_id":"%d","user":{"id":"u"},"chat":{"id":"u"},"text":"a \\"word\\""}' % n for n in range(MAX_ITEMS)
-    ]
+    item = b'{"message_id":"%d","user":{"id":"u"},"chat":{"id":"u"},"text":"a \\"word\\""}'
+    items = [item % n for n in range(MAX_ITEMS)]
     items[5000] = b'{"a" 1, "b":[1 2]}'
     things = parse(BATCH + b",".join(items) + b"]}}")
     assert [n for n, thing in enumerate(things) if not isinstance(thing, Entry)] == [5000]

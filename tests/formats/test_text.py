@@ -12,9 +12,8 @@ from channels_ingest.formats.text import Unit, size, split
 from conversations.contracts import Attachment, Choice, ReplyBody
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
-TEXTS = st.lists(
-    st.sampled_from(["a", "bc ", "Ü", FAMILY, "🇩🇪", "e\u0301", ". ", "\n\n", "\r\n", "漢字", "x" * 9]), max_size=80
-).map("".join)
+PIECES = ["a", "bc ", "Ü", FAMILY, "🇩🇪", "e\u0301", ". ", "\n\n", "\r\n", "漢字", "x" * 9]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=80).map("".join)
 UNITS = st.sampled_from(list(Unit))
 
 

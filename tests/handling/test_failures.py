@@ -93,11 +93,9 @@ def test_choices_and_media_are_replies_in_order(lanes: Lanes) -> None:
     assert question["media"] == {"kind": "file", "url": "https://example.org/b"}
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["nul", "surrogate", "object", "remember 65600", "talk 101", "raise", "stray", "exit"],
-    ids=lambda text: text.replace(" ", "-"),
-)
+@pytest.mark.parametrize("text", [
+    "nul", "surrogate", "object", "remember 65600", "talk 101", "raise", "stray", "exit",
+], ids=lambda text: text.replace(" ", "-"))  # fmt: skip
 def test_a_turn_that_cannot_be_written_is_a_failed_attempt_of_its_message_only(lanes: Lanes, text: str) -> None:
     channel = lanes.channel()
     bad, good = lanes.say(channel, "bad", text), lanes.say(channel, "good", "hello")

@@ -171,9 +171,8 @@ def test_late_replies_of_strangers_and_of_other_channels_are_no_replies(
     late = {"turn": bot.turn("mine"), "key": "s1", "text": "not yours"}
     wrong = "whsec_" + "QUJD" * 8
     assert post_late(stack, generic, late, secret=wrong) == 401
-    assert (
-        stack.http.request("GET", f"http://127.0.0.1:{stack.ports[0]}/bots/{generic.public_id}/replies").status == 405
-    )
+    url = f"http://127.0.0.1:{stack.ports[0]}/bots/{generic.public_id}/replies"
+    assert stack.http.request("GET", url).status == 405
     before = stack.value("SELECT count(*) FROM reply")
     assert post_late(stack, other, late) == 200
     assert post_late(stack, generic, {"turn": "turn_x", "key": "s2", "text": "?"}) == 200
@@ -191,10 +190,8 @@ def test_a_late_reply_after_a_take_over_is_a_draft_and_what_follows_still_goes_o
     lane = stack.value("SELECT id FROM conversation WHERE chat = 'dan' AND channel_id = %s", generic.id)
     stack.query("UPDATE conversation SET mode = 'human', epoch = epoch + 1 WHERE id = %s", lane)
     assert post_late(stack, generic, {"turn": bot.turn("hello dan"), "key": "d1", "text": "too late"}) == 200
-    assert stack.query("SELECT status FROM reply WHERE conversation_id = %s ORDER BY sequence", lane) == [
-        ("sent",),
-        ("cancelled",),
-    ]
+    became = stack.query("SELECT status FROM reply WHERE conversation_id = %s ORDER BY sequence", lane)
+    assert became == [("sent",), ("cancelled",)]
     stack.query("UPDATE conversation SET mode = 'bot', epoch = epoch + 1 WHERE id = %s", lane)
     write(stack, generic, "dan", "again")
     wait_until(lambda: shown(double, "dan") == ["1: hello dan", "2: again"], 20, "the next answer, and no draft")

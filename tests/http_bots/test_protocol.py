@@ -38,19 +38,16 @@ def test_a_turn_is_posted_signed_with_its_id_and_answered(httpserver: Any) -> No
         return Response(json.dumps({"replies": [{"text": "hi"}], "state": {"n": 1}}))
 
     httpserver.expect_request("/turn").respond_with_handler(bot)
-    assert ask(channel(httpserver.url_for("/turn")), TURN) == {
-        "replies": [{"text": "hi", "markdown": "", "choices": [], "attachments": []}],
-        "state": {"n": 1},
-    }
+    words = {"text": "hi", "markdown": "", "choices": [], "attachments": []}
+    assert ask(channel(httpserver.url_for("/turn")), TURN) == {"replies": [words], "state": {"n": 1}}
 
 
 def test_a_reply_in_markdown_is_taken_now_and_later_and_never_beside_text() -> None:
     data = {"turn": "turn_1", "key": "k", "markdown": "**hi**"}
     (reply,) = read_answer(json.dumps({"replies": [{"markdown": "**hi**"}]}).encode())["replies"]
     assert (reply["text"], reply["markdown"]) == ("", "**hi**")
-    assert read_late(channel(""), json.dumps({"type": "reply", "data": data}).encode()).bodies == (
-        ReplyBody(markdown="**hi**"),
-    )
+    late = read_late(channel(""), json.dumps({"type": "reply", "data": data}).encode())
+    assert late.bodies == (ReplyBody(markdown="**hi**"),)
     with pytest.raises(BotFailed, match="text and markdown"):
         read_answer(json.dumps({"replies": [{"text": "hi", "markdown": "**hi**"}]}).encode())
     with pytest.raises(Unreadable, match="text and markdown"):
@@ -62,10 +59,9 @@ def test_an_empty_answer_says_nothing(httpserver: Any) -> None:
     assert ask(channel(httpserver.url_for("/turn")), TURN) == {"replies": []}
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [(500, ""), (302, ""), (200, "{"), (200, '{"replies":NaN}'), (200, "[]"), (200, " " * 1_100_000)],
-)
+@pytest.mark.parametrize(("status", "body"), [
+    (500, ""), (302, ""), (200, "{"), (200, '{"replies":NaN}'), (200, "[]"), (200, " " * 1_100_000),
+])  # fmt: skip
 def test_anything_else_is_a_failed_turn(httpserver: Any, status: int, body: str) -> None:
     httpserver.expect_request("/turn").respond_with_data(body, status=status)
     with pytest.raises(BotFailed):

@@ -83,16 +83,14 @@ def make_reply(lane: Conversation, sequence: int, word: str = "pending", **field
 def seen(lane: Conversation) -> actions.Seen:
     """What a page that shows ``lane`` now has seen."""
     lane.refresh_from_db()
-    return actions.Seen(
-        conversation=lane.pk, epoch=lane.epoch, next_sequence=lane.next_sequence, last_sequence=lane.last_sequence
-    )
+    numbers = {"next_sequence": lane.next_sequence, "last_sequence": lane.last_sequence}
+    return actions.Seen(conversation=lane.pk, epoch=lane.epoch, **numbers)
 
 
 def messages(lane: Conversation) -> str:
     """Every message's status, in order: what ``make_lane`` took."""
-    return " ".join(
-        Message.objects.filter(conversation=lane).order_by("sequence", "id").values_list("status", flat=True)
-    )
+    rows = Message.objects.filter(conversation=lane).order_by("sequence", "id")
+    return " ".join(rows.values_list("status", flat=True))
 
 
 def replies(lane: Conversation) -> str:

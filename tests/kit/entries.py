@@ -87,7 +87,6 @@ def later(user: str, seconds: float) -> None:
 
 def release(user: str) -> int:
     """What the holder of the lane and the sweeper's wake do; how many got their number."""
-    rows: Sequence[Any] = runtime.execute(
-        "SELECT release_waiting(id) FROM conversation WHERE chat = %(user)s", {"user": user}
-    )
+    release = "SELECT release_waiting(id) FROM conversation WHERE chat = %(user)s"
+    rows: Sequence[Any] = runtime.execute(release, {"user": user})
     return int(rows[0][0])

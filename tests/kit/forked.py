@@ -110,8 +110,7 @@ def server() -> ForkServer:
     without = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     command = [sys.executable, "-u", "-m", "tests.kit.forkserver", "x" * ARGUMENTS]
     with theirs:
-        started = subprocess.Popen(
-            command, cwd=ROOT, env={**without, "ROOM": "x" * ENVIRONMENT}, stdin=theirs, start_new_session=True
-        )
+        more = {**without, "ROOM": "x" * ENVIRONMENT}
+        started = subprocess.Popen(command, cwd=ROOT, env=more, stdin=theirs, start_new_session=True)
     started.returncode = 0  # it outlives the last of us, and Popen need not warn that it does
     return ForkServer(ours)

@@ -180,9 +180,8 @@ def run(argv: Sequence[str]) -> None:
 
 def words_of(line: str) -> list[str]:
     """The words of a line of the Procfile as the shell sees them."""
-    printed = subprocess.run(
-        ["/bin/sh", "-c", f"printf '%s\\n' {line.removeprefix('exec ')}"], capture_output=True, text=True, check=True
-    )
+    printing = ["/bin/sh", "-c", f"printf '%s\\n' {line.removeprefix('exec ')}"]
+    printed = subprocess.run(printing, capture_output=True, text=True, check=True)
     return printed.stdout.splitlines()
 
 

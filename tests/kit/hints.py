@@ -51,9 +51,8 @@ class Hints:
     def left(self) -> dict[int, list[int]]:
         """By tenant: lanes whose hints wait."""
         tenants = self.client.zrange(self.tenants, 0, -1)
-        return {
-            int(each): [int(lane) for lane in self.client.zrange(f"{self.tenants}:{each}", 0, -1)] for each in tenants
-        }
+        hints = {each: self.client.zrange(f"{self.tenants}:{each}", 0, -1) for each in tenants}
+        return {int(each): [int(lane) for lane in lanes] for each, lanes in hints.items()}
 
     def tasks(self) -> int:
         return int(self.client.llen(str(self.kind)))

@@ -82,9 +82,8 @@ class Lanes:
         return [lane for (lane,) in self.stack.query(FILL, channel, due_in, many)]
 
     def wake(self, *lanes: int) -> None:
-        tenant = self.stack.value(
-            "SELECT ch.tenant_id FROM channel ch JOIN conversation c ON c.channel_id = ch.id WHERE c.id = %s", lanes[0]
-        )
+        of = "SELECT ch.tenant_id FROM channel ch JOIN conversation c ON c.channel_id = ch.id WHERE c.id = %s"
+        tenant = self.stack.value(of, lanes[0])
         self.hints.ring(lanes, tenant)
 
     def tenant_of(self, channel: int) -> int:

@@ -137,9 +137,8 @@ class Watched:
         if told:  # some come with the answer to the next statement
             found = json.loads(plan)
             text = found["Query Text"]
-            self.plans.append(
-                Plan(self._names.get(_beginning(text), "inside: " + " ".join(text.split())), found["Plan"])
-            )
+            name = self._names.get(_beginning(text), "inside: " + " ".join(text.split()))
+            self.plans.append(Plan(name, found["Plan"]))
 
     @property
     def names(self) -> set[str]:
@@ -407,9 +406,8 @@ def _poll(run: Watched) -> None:
 def run_desk(watched: Watched) -> None:
     """What an open page of a conversation asks for, again and again, and the page itself."""
     watched.listen()
-    ((lane,),) = watched.run(
-        "a lane", "SELECT id FROM conversation WHERE channel_id = 1 AND chat = 'u4' AND \"user\" = 'u4'"
-    )
+    ask = "SELECT id FROM conversation WHERE channel_id = 1 AND chat = 'u4' AND \"user\" = 'u4'"
+    ((lane,),) = watched.run("a lane", ask)
     assert watched.file("read_version", conversation=lane)
     assert len(watched.file("read_turns", conversation=lane, limit=300)) == 3
     assert len(watched.file("read_facts", ids=[lane])) == 1

@@ -20,9 +20,8 @@ from tests.kit import templates
 from tests.kit.guard import watch_over_this_process
 
 # A failed assertion of the kit shows its values, as one of a test does.
-pytest.register_assert_rewrite(
-    *(f"tests.kit.{name}" for name in ("entries", "lanes", "people", "replies", "rows", "stack"))
-)
+ASSERTING = ("entries", "lanes", "people", "replies", "rows", "stack")
+pytest.register_assert_rewrite(*(f"tests.kit.{name}" for name in ASSERTING))
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As many runs of this checkout as may go on at once.

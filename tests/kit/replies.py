@@ -107,6 +107,5 @@ def seen(pk):
 
 
 def decide(scene: Scene, lane: int, *, sent: bool) -> None:
-    desk(
-        scene, f"desk.decide_unknown_reply(Reply.objects.get(conversation={lane}, status='unknown'), anna, sent={sent})"
-    )
+    reply = f"Reply.objects.get(conversation={lane}, status='unknown')"
+    desk(scene, f"desk.decide_unknown_reply({reply}, anna, sent={sent})")

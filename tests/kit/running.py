@@ -20,9 +20,8 @@ from tests.kit.stack import ROOT, SLACK
 @contextlib.contextmanager
 def running(arguments: list[str], environment: Mapping[str, str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
     with output.open("ab") as file:
-        process = subprocess.Popen(
-            arguments, cwd=ROOT, env=dict(environment), stdout=file, stderr=file, start_new_session=True
-        )
+        env = dict(environment)
+        process = subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True)
     try:
         yield process
     finally:
@@ -48,9 +47,8 @@ def web(environment: Mapping[str, str], output: Path) -> Iterator[str]:
 
 
 def manage(environment: Mapping[str, str], *arguments: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=ROOT, env=dict(environment), capture_output=True, text=True
-    )
+    command = [sys.executable, "manage.py", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, env=dict(environment), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

@@ -305,9 +305,8 @@ class Stack:
         for name, (platform, words, values) in wanted.items():
             sets = [word for value in values.items() for word in ("--set", "=".join(value))]
             commands.append(["add_channel", platform, "--name", name, *words, *sets])
-        code = "from django.core.management import call_command\n" + "\n".join(
-            f"call_command(*{c!r})" for c in commands
-        )
+        calls = [f"call_command(*{command!r})" for command in commands]
+        code = "\n".join(["from django.core.management import call_command", *calls])
         lines = [line for line in self.manage("shell", "--no-imports", "-c", code).splitlines() if line.startswith("{")]
         return {
             name: Channel(platform=platform, secrets=values, **json.loads(line))

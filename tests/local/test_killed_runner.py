@@ -39,15 +39,13 @@ def test_servers_workers_and_the_browser_die_with_a_runner_that_is_killed(tmp_pa
     mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "tests/local/never_ends.py"]
     with (tmp_path / "run.log").open("wb") as log:
-        run = subprocess.Popen(
-            [*command, "--max-worker-restart=0"], cwd=ROOT, env={**mine, "READY": str(ready)}, stdout=log, stderr=log
-        )
+        env = {**mine, "READY": str(ready)}
+        run = subprocess.Popen([*command, "--max-worker-restart=0"], cwd=ROOT, env=env, stdout=log, stderr=log)
     try:
         wait_until(ready.exists, 60, "the run has started everything")
         runner = psutil.Process(run.pid)
-        (worker,) = [
-            each for each in runner.children() if "granian" in " ".join(map(words, each.children(recursive=True)))
-        ]
+        begun = {each: " ".join(map(words, each.children(recursive=True))) for each in runner.children()}
+        (worker,) = [each for each, commands in begun.items() if "granian" in commands]
         root = runner if killed == "the runner" else worker
         tree = [root, *root.children(recursive=True)]
         seen = " ".join(map(words, tree))

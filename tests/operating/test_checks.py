@@ -55,9 +55,9 @@ def test_missing_keys_are_named(settings: Any, name: str) -> None:
     assert [message.msg for message in checks.keys_are_set(None)] == [f"{name} is not set"]
 
 
-@pytest.mark.parametrize(
-    "secret", ["short", "a" * 60, "django-insecure-0123456789-abcdefghijklmnopqrstuvwxyz", "changeme" * 8]
-)
+@pytest.mark.parametrize("secret", [
+    "short", "a" * 60, "django-insecure-0123456789-abcdefghijklmnopqrstuvwxyz", "changeme" * 8,
+])  # fmt: skip
 def test_default_and_short_secrets_are_refused(settings: Any, secret: str) -> None:
     settings.SECRET_KEY = secret
     assert ids(checks.secret_is_secret(None)) == ["E002"]
@@ -163,9 +163,9 @@ def test_deploy_warns_of_lines_in_clear(safe: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["LOCAL", "DEBUG"])
-@pytest.mark.parametrize(
-    ("url", "errors"), [("http://127.0.0.1:8000", []), ("http://localhost:9", []), ("https://bots.example", ["E015"])]
-)
+@pytest.mark.parametrize(("url", "errors"), [
+    ("http://127.0.0.1:8000", []), ("http://localhost:9", []), ("https://bots.example", ["E015"]),
+])  # fmt: skip
 def test_no_process_starts_with_local_settings_at_a_public_address(
     safe: Any, name: str, url: str, errors: list[str]
 ) -> None:

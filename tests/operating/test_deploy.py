@@ -182,9 +182,8 @@ def debian_servers() -> Iterator[postgres.Postgres]:
             with psycopg.connect(servers.database_url, autocommit=True) as connection:
                 connection.execute("CREATE ROLE app LOGIN")
                 connection.execute("CREATE DATABASE app OWNER app")
-            yield dataclasses.replace(
-                servers, database_url=urlsplit(servers.database_url)._replace(path="/app").geturl()
-            )
+            url = urlsplit(servers.database_url)._replace(path="/app").geturl()
+            yield dataclasses.replace(servers, database_url=url)
 
 
 class Customers(Crowd):

@@ -47,9 +47,8 @@ def test_a_release_that_waits_for_a_table_in_use_refuses_no_webhook(next_version
         with psycopg.connect(stack.servers.database_url) as reading:
             reading.execute("SELECT count(*) FROM message")  # and its transaction goes on
             command = [sys.executable, "manage.py", "release"]
-            releasing = subprocess.Popen(
-                command, cwd=ROOT, env={**stack.env, **next_version}, stdout=subprocess.PIPE, text=True
-            )
+            env = {**stack.env, **next_version}
+            releasing = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
             with every(0.02, post):
                 wait_until(lambda: waiting(stack) > 0, 30, "the migration waits for its lock")
                 wait_until(lambda: waiting(stack) == 0, 30, "it stops waiting")
@@ -66,6 +65,5 @@ def test_a_release_that_waits_for_a_table_in_use_refuses_no_webhook(next_version
 
 def waiting(stack: Stack) -> int:
     """Migrations that wait for a lock."""
-    return int(
-        stack.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%planted%%'")
-    )
+    waits = "wait_event_type = 'Lock' AND query LIKE '%%planted%%'"
+    return int(stack.value(f"SELECT count(*) FROM pg_stat_activity WHERE {waits}"))

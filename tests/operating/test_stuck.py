@@ -93,9 +93,8 @@ def block(lane: Any) -> None:
 
 
 def send(lane: Any) -> None:
-    Reply.objects.filter(conversation=lane, status="pending").update(
-        status="sending", claimed_by=uuid.uuid4(), intent_at=ago(20)
-    )
+    sending = {"status": "sending", "claimed_by": uuid.uuid4(), "intent_at": ago(20)}
+    Reply.objects.filter(conversation=lane, status="pending").update(**sending)
 
 
 @pytest.mark.usefixtures("_workers")
@@ -108,9 +107,8 @@ def test_what_waits_for_good_reason_is_not_late(wait: Any) -> None:
 @pytest.mark.usefixtures("_workers")
 def test_a_retry_whose_time_came_and_a_call_beyond_its_deadline_are_late() -> None:
     lane = make_old(not_before=ago(OLD_SECONDS), send_due_at=ago(-9))
-    Reply.objects.filter(conversation=lane, status="pending").update(
-        status="sending", claimed_by=uuid.uuid4(), intent_at=ago(33 + OLD_SECONDS)
-    )
+    sending = {"status": "sending", "claimed_by": uuid.uuid4(), "intent_at": ago(33 + OLD_SECONDS)}
+    Reply.objects.filter(conversation=lane, status="pending").update(**sending)
     assert (words()["handling"], words()["sending"]) == ("late", "late")
 
 

@@ -76,10 +76,8 @@ def test_no_spelling_of_a_private_host_is_connected_to(
     )
     with pytest.raises(http.CallFailed) as failed:
         http.call("POST", f"https://{host}:{port}/", headers={}, allow_private=False)
-    assert failed.value.outcome in (
-        Rejected(reason="a private address is refused", scope=Scope.CHANNEL),
-        Rejected(reason="not a URL that may be called", scope=Scope.CHANNEL),
-    )
+    reasons = ("a private address is refused", "not a URL that may be called")
+    assert failed.value.outcome in [Rejected(reason=reason, scope=Scope.CHANNEL) for reason in reasons]
     assert seen == []
 
 

@@ -27,9 +27,8 @@ def test_two_calls_use_one_connection_and_head_and_body_leave_together(serve: Se
 
     server = serve(speak)
     for body in (b"one", b""):
-        assert call(server, body, **{"X-Id": "7"}) == http.Answered(
-            status=200, headers={"content-length": "2"}, body=b"ok", complete=True
-        )
+        answer = http.Answered(status=200, headers={"content-length": "2"}, body=b"ok", complete=True)
+        assert call(server, body, **{"X-Id": "7"}) == answer
     assert server.connections == 1
     head, _, body = seen[0].partition(b"\r\n\r\n")
     assert head.split(b"\r\n") == [b"POST /bot?x=1 HTTP/1.1", b"host: 127.0.0.1:%d" % server.port,

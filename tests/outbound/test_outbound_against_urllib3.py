@@ -86,9 +86,8 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("speak", "we_open", "urllib3_opens", "why"), [row[1:] for row in KEPT], ids=[r[0] for r in KEPT]
-)
+@pytest.mark.parametrize(("speak", "we_open", "urllib3_opens", "why"), [row[1:] for row in KEPT],
+                         ids=[row[0] for row in KEPT])  # fmt: skip
 def test_each_client_uses_a_connection_again_where_the_table_says_so(
     serve: Serve, speak: object, we_open: int, urllib3_opens: int, why: str
 ) -> None:

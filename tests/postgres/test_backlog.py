@@ -49,9 +49,8 @@ LANES, OWNERS = "abcdef", "ABC"
 def ticket(
     stream: Notes, note: Note, deadline: float = float("inf"), failed_lanes: set[Any] | None = None
 ) -> AnyTicket:
-    return Ticket(
-        stream, note, lambda tickets: None, deadline, 0, set() if failed_lanes is None else failed_lanes, None
-    )
+    failed = set() if failed_lanes is None else failed_lanes
+    return Ticket(stream, note, lambda tickets: None, deadline, 0, failed, None)
 
 
 class Calls(RuleBasedStateMachine):
@@ -87,11 +86,9 @@ class Calls(RuleBasedStateMachine):
     # ------------------------------------------------------------ calls
 
     @precondition(lambda self: not self.in_hand)
-    @rule(
-        stream=st.sampled_from(STREAMS),
-        notes=st.lists(st.tuples(st.sampled_from(LANES), st.sampled_from(OWNERS)), min_size=1, max_size=8),
-        seconds=st.sampled_from([1.0, 3.0, float("inf")]),
-    )
+    @rule(stream=st.sampled_from(STREAMS),
+          notes=st.lists(st.tuples(st.sampled_from(LANES), st.sampled_from(OWNERS)), min_size=1, max_size=8),
+          seconds=st.sampled_from([1.0, 3.0, float("inf")]))  # fmt: skip
     def put(self, stream: Notes, notes: list[tuple[str, str]], seconds: float) -> None:
         """One request."""
         failed_lanes: set[Any] = set()

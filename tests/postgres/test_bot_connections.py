@@ -23,10 +23,8 @@ IsFree = Callable[[], bool]
 @pytest.fixture(autouse=True)
 def own_pool(own_database: str) -> Iterator[None]:
     """A database "bots": the same one, with a pool of one connection, which all threads share."""
-    values = {
-        "ENGINE": "conversations.postgres.bot_connections",
-        "OPTIONS": {"pool": {"min_size": 0, "max_size": 1, "timeout": 0.1}},
-    }
+    pool = {"min_size": 0, "max_size": 1, "timeout": 0.1}
+    values = {"ENGINE": "conversations.postgres.bot_connections", "OPTIONS": {"pool": pool}}
     connections.settings["bots"] = {**connections["default"].settings_dict, **values}
     wait_until(is_somebody_served, 10, "the first connection, which may take longer than the timeout")
     yield

@@ -102,9 +102,8 @@ def test_every_statement_of_the_flow_was_looked_at(watched: Watched) -> None:
 
 
 def test_every_index_of_a_hot_table_is_justified_in_the_docs(watched: Watched) -> None:
-    rows = watched.connection.execute(
-        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = ANY (%s::regclass[])", [plans.HOT]
-    )
+    of = "FROM pg_index WHERE indrelid = ANY (%s::regclass[])"
+    rows = watched.connection.execute(f"SELECT indexrelid::regclass::text {of}", [plans.HOT])
     justified = re.findall(r"^\| `(\w+)` \|", DOCS.read_text().partition("## Every index")[2], re.MULTILINE)
     assert sorted(justified) == sorted(name for (name,) in rows)
 

@@ -108,19 +108,16 @@ def test_what_names_no_channel_of_the_app_is_set_aside_with_its_bytes_and_answer
     assert (stored(off), stored(alone)) == (["to 7"], ["to 8"])
     assert [stored(each) for each in (ours, of_another_app, without, moved, foreign)] == [[]] * 5
     expected = ["2", "3", "5", "9", "\0", "4"]
-    assert [(reason.replace("�", "\0"), item["text"]) for reason, item in set_aside()] == [
-        (f"message for an unknown number: {to}", f"to {to}") for to in expected
-    ]
+    found = [(reason.replace("�", "\0"), item["text"]) for reason, item in set_aside()]
+    assert found == [(f"message for an unknown number: {to}", f"to {to}") for to in expected]
 
 
 def test_what_cannot_be_read_is_set_aside_under_the_channel_that_it_is_for() -> None:
     app = add_app()
     ours, theirs, sister = add("1", "--app", app), add("2", "--app", app, tenant="Bank"), add("3", "--app", app)
     assert post(ours, "s1", {"to": "2"}, {"to": "9"}, says("1", "a")) == 200
-    assert rows("SELECT channel_id, body FROM quarantine ORDER BY receipt_id") == [
-        (theirs.pk, b'{"to": "2"}'),
-        (ours.pk, b'{"to": "9"}'),
-    ]
+    kept = rows("SELECT channel_id, body FROM quarantine ORDER BY receipt_id")
+    assert kept == [(theirs.pk, b'{"to": "2"}'), (ours.pk, b'{"to": "9"}')]
     assert post(ours, "s1", says("1", "b"), says("3", "c")) == 200
     assert (kept(ours)[-1], kept(sister)) == ([says("1", "b"), says("3", "c")], [says("3", "c")])
 
@@ -154,10 +151,8 @@ def test_statuses_reach_the_replies_of_the_channel_that_they_name() -> None:
     told = [{"to": to, "status": "read", "reply": "w1"} for to in ("1", "2", "9")]
     assert post(ours, "s1", *told) == 200
     assert rows("SELECT delivered FROM reply") == [("read",)]
-    assert rows("SELECT channel_id, noted, quarantined FROM receipt ORDER BY id DESC LIMIT 2") == [
-        (other.pk, 1, 0),
-        (ours.pk, 2, 0),
-    ]
+    newest = rows("SELECT channel_id, noted, quarantined FROM receipt ORDER BY id DESC LIMIT 2")
+    assert newest == [(other.pk, 1, 0), (ours.pk, 2, 0)]
 
 
 def test_a_channel_whose_credentials_cannot_be_decrypted_holds_up_no_other() -> None:

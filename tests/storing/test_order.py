@@ -159,9 +159,8 @@ def test_a_lane_that_waits_is_due_when_its_window_ends(settling: ChannelConfig) 
     accept(settling, keyed(user, 1, "a"))
     assert lane(user, "due_at = wait_until") is True
     assert lane(user, "due_at BETWEEN now() AND now() + interval '0.8 s'") is True
-    assert (
-        lane(user, "wait_until = (SELECT min(release_at) FROM message WHERE conversation_id = conversation.id)") is True
-    )
+    soonest = "(SELECT min(release_at) FROM message WHERE conversation_id = conversation.id)"
+    assert lane(user, f"wait_until = {soonest}") is True
 
 
 def test_what_has_no_key_keeps_its_place_behind_what_waits(settling: ChannelConfig) -> None:

@@ -56,9 +56,8 @@ def test_a_bad_item_is_set_aside_with_its_bytes_and_the_others_are_stored_in_ord
     things = [entry(user, "1"), entry(user, "too great", order_key=2**70), entry(user, "2"), entry(new_user(), "x")]
     accept(channel, *things, body=b"\x00 all of it")
     assert texts(user) == ["1", "2"]
-    assert rows("SELECT entry, body, reason FROM quarantine") == [
-        (1, b"\x00 all of it", "the database refused it (22003)")
-    ]
+    refused = (1, b"\x00 all of it", "the database refused it (22003)")
+    assert rows("SELECT entry, body, reason FROM quarantine") == [refused]
     assert rows("SELECT stored, duplicates, quarantined, noted FROM receipt") == [(3, 0, 1, 0)]
     assert rows("SELECT body FROM receipt_body") == [(b"\x00 all of it",)]
 
@@ -148,9 +147,8 @@ def test_a_conflict_within_one_request_is_no_duplicate(channel: ChannelConfig) -
     user = new_user()
     accept(channel, entry(user, "first", key="m:1"), entry(user, "other", key="m:1"), entry(user, "first", key="m:1"))
     assert texts(user) == ["first"]
-    assert [(entry_, reason.partition(":")[0]) for entry_, reason in rows("SELECT entry, reason FROM quarantine")] == [
-        (1, "conflict")
-    ]
+    ((place, reason),) = rows("SELECT entry, reason FROM quarantine")
+    assert (place, reason.partition(":")[0]) == (1, "conflict")
 
 
 def test_what_postgres_cannot_hold_is_replaced_in_text_and_refused_in_ids(channel: ChannelConfig) -> None:
@@ -210,10 +208,8 @@ def test_a_telegram_group_that_migrates_keeps_its_lanes_and_their_state(own_data
     def post(chat: int, user: int, message: int, **content: Any) -> None:
         person = {"id": user, "is_bot": False, "first_name": "A"}
         place = {"id": chat, "type": "supergroup" if chat < -1000 else "group", "title": "G"}
-        update = {
-            "update_id": message,
-            "message": {"message_id": message, "from": person, "chat": place, "date": 1, **content},
-        }
+        content |= {"message_id": message, "from": person, "chat": place, "date": 1}
+        update = {"update_id": message, "message": content}
         request = WebhookRequest(method="POST", url="", headers={}, query={}, body=json.dumps(update).encode())
         intake.accept(channel, registry.adapter("telegram").parse(channel, request), request)
 
@@ -256,9 +252,8 @@ def reply(user: str, platform_id: str, status: str = "sent") -> int:
            RETURNING id""",
         user=user, status=status, platform_id=platform_id,
     )  # fmt: skip
-    runtime.execute(
-        "UPDATE conversation SET last_reply_sequence = last_reply_sequence + 1 WHERE chat = %(user)s", {"user": user}
-    )
+    count = "UPDATE conversation SET last_reply_sequence = last_reply_sequence + 1 WHERE chat = %(user)s"
+    runtime.execute(count, {"user": user})
     return int(found[0][0])
 
 
@@ -351,9 +346,8 @@ def test_many_statuses_are_stored_together_and_a_held_lane_holds_up_only_its_own
             reply(user, f"{user}-{number}")
     with psycopg.connect(own_database) as other:
         other.execute("SELECT FROM conversation WHERE chat = %s FOR UPDATE", (users[0],))
-        stuck = threading.Thread(
-            target=refused, args=(channel, StatusUpdate(platform_id=f"{users[0]}-1", status="read"))
-        )
+        status = StatusUpdate(platform_id=f"{users[0]}-1", status="read")
+        stuck = threading.Thread(target=refused, args=(channel, status))
         stuck.start()
         time.sleep(0.05)
         began = time.monotonic()
@@ -516,12 +510,9 @@ def test_numbers_are_dense_and_in_order_of_acceptance_for_10_000_messages_of_50_
     before = rows(deadlocks)
     command = [sys.executable, "-m", "tests.kit.flood", str(channel.id), "16", "5000", "50"]
     env = {**process_env, "DJANGO_SETTINGS_MODULE": "botproject.settings", "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen([*command, name], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for name in "ab"
-    ]
-    accepted = [
-        line for process in processes for line in json.loads(process.communicate(timeout=100)[0].splitlines()[-1])
-    ]
+    floods = [subprocess.Popen([*command, name], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for name in "ab"]
+    said = [flood.communicate(timeout=100)[0].splitlines()[-1] for flood in floods]
+    accepted = [line for lines in map(json.loads, said) for line in lines]
     assert len(accepted) == 32 * (5000 // 16)
     time_of = {text: (began, ended) for _, text, began, ended in accepted}
     stored = rows(
@@ -558,9 +549,8 @@ def generic(stack: Stack) -> Channel:
 
 @pytest.fixture(scope="module")
 def blocking(stack: Stack) -> Channel:
-    return stack.add_channel(
-        "generic", secret=GENERIC_SECRET, outbound_url=NOWHERE, gap_timeout_s="1", gap_policy="block"
-    )
+    ours = {"secret": GENERIC_SECRET, "outbound_url": NOWHERE}
+    return stack.add_channel("generic", **ours, gap_timeout_s="1", gap_policy="block")
 
 
 @pytest.mark.slow
@@ -596,9 +586,8 @@ def test_a_frozen_process_that_holds_lanes_holds_up_nobody_else_and_is_ended_by_
 ) -> None:
     for number in range(10):
         assert post_timed(stack, generic, f"five{number}", f"before-{number}", 0)[0] == 200
-    frozen = subprocess.Popen(
-        [sys.executable, "-c", FREEZE, stack.servers.database_url], cwd=ROOT, env=stack.env, stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", FREEZE, stack.servers.database_url]
+    frozen = subprocess.Popen(command, cwd=ROOT, env=stack.env, stdout=subprocess.PIPE)
     try:
         assert frozen.stdout is not None
         assert frozen.stdout.readline() == b"held\n"
@@ -651,15 +640,13 @@ def test_without_redis_webhooks_are_answered_and_windows_and_gaps_end_later(
     wait_until(lambda: handled(stack, "77") == ["1", "2", "3"], 25, "the window ends in the platform's order")
     wait_until(lambda: handled(stack, "goes") == ["1", "2", "", "5"], 10, "the gap ends and the bot goes on")
     wait_until(lambda: handled(stack, "stops") == ["1", "2", ""], 10, "the gap ends and the lane stops at it")
-    assert stack.query("SELECT blocked, due_at, next_sequence FROM conversation WHERE chat = 'stops'") == [
-        (True, None, 3)
-    ]
+    stopped = stack.query("SELECT blocked, due_at, next_sequence FROM conversation WHERE chat = 'stops'")
+    assert stopped == [(True, None, 3)]
     body, headers = generic_text(generic, "goes", "goes-4", "4", seq=4)
     assert stack.post(generic, body, headers) == 200
     wait_until(lambda: handled(stack, "goes")[-1] == "4", 5, "a late one is handled, too")
-    assert (
-        stack.value("SELECT note FROM message WHERE text = '4' AND late") == "late: it belongs to the hole at number 3"
-    )
+    note = stack.value("SELECT note FROM message WHERE text = '4' AND late")
+    assert note == "late: it belongs to the hole at number 3"
     # With workers there, the message is held for its window, and then goes on.
     body, headers = telegram_text(telegram, 78, 1, "soon")
     began = time.monotonic()

@@ -48,10 +48,9 @@ def test_a_message_that_is_one_of_the_words_is_a_wish(options: dict[str, str], t
     assert heard(msgspec.structs.replace(WHATSAPP, options=options), text) == wish
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"kind": Kind.BUTTON}, {"kind": Kind.EDIT}, {"group": True}, {"attachments": (Attachment(kind="image"),)}],
-)
+@pytest.mark.parametrize("fields", [
+    {"kind": Kind.BUTTON}, {"kind": Kind.EDIT}, {"group": True}, {"attachments": (Attachment(kind="image"),)},
+])  # fmt: skip
 def test_nothing_else_is_a_wish(fields: dict[str, Any]) -> None:
     assert heard(WHATSAPP, "stop", **fields) == ""
 

@@ -67,9 +67,8 @@ def test_with_redis_stopped_bots_go_on_answering(lanes: Lanes) -> None:
             lanes.settled(*filled, seconds=25)
             crowd = lanes.channel("echo")
             lanes.fill(crowd, 600)
-            wait_until(
-                lambda: handled(lanes, crowd) == 600, 30, "more lanes than there is room for, by the sweeper alone"
-            )
+            what = "more lanes than there is room for, by the sweeper alone"
+            wait_until(lambda: handled(lanes, crowd) == 600, 30, what)
             print(f"answered {time.monotonic() - began:.1f} s after the first message")
         finally:
             stack.servers.valkey.start()
@@ -104,9 +103,8 @@ def test_a_worker_without_room_when_redis_went_takes_hints_again(lanes: Lanes) -
 
 def test_what_a_sender_left_behind_is_settled_also_without_its_row(lanes: Lanes) -> None:
     lane = lanes.say(lanes.channel(), "u", "hello", status="skipped", woken=False)
-    lanes.stack.query(
-        "UPDATE conversation SET paused_at = now(), due_at = NULL, last_reply_sequence = 1 WHERE id = %s", lane
-    )
+    paused = "paused_at = now(), due_at = NULL, last_reply_sequence = 1"
+    lanes.stack.query(f"UPDATE conversation SET {paused} WHERE id = %s", lane)
     lanes.stack.query(
         """INSERT INTO reply (conversation_id, channel_id, sequence, body, status, claimed_by)
            SELECT id, channel_id, 1, '{"text": "left over"}', 'sending', %s FROM conversation WHERE id = %s""",

@@ -183,9 +183,8 @@ def test_with_another_redis_as_broker_hints_flow_and_bots_go_on_without_either()
     with OnTwo(roles="handle", env=BOTS) as stack:
         sweeper = stack.start_workers("sweep")
         stack.wait_for_workers("handle", "sweep")
-        channel = stack.add_channel(
-            "generic", bot="obedient", secret=GENERIC_SECRET, outbound_url="http://127.0.0.1:9/"
-        )
+        out = "http://127.0.0.1:9/"
+        channel = stack.add_channel("generic", bot="obedient", secret=GENERIC_SECRET, outbound_url=out)
         count = itertools.count(1)
 
         def say() -> int:

@@ -47,9 +47,8 @@ def self_signed(folder: Path) -> Path:
     now, day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     made = made.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    form, no_password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, form, no_password)
     path = folder / "both.pem"
     path.write_bytes(private + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     return path
@@ -80,13 +79,11 @@ def rediss_url(servers: Addresses, tmp_path: Path) -> Iterator[str]:
     loop.call_soon_threadsafe(loop.stop)
 
 
-@pytest.mark.parametrize(
-    ("certs", "said"),
-    [("none", "redis ok\nkombu ok\n"), ("required", "redis refused True\nkombu refused True\n")],
-)
+@pytest.mark.parametrize(("certs", "said"), [
+    ("none", "redis ok\nkombu ok\n"), ("required", "redis refused True\nkombu refused True\n"),
+])  # fmt: skip
 def test_self_signed_certificates_are_taken_knowingly(rediss_url: str, certs: str, said: str) -> None:
     environment = {**os.environ, "REDIS_URL": rediss_url, "CELERY_BROKER_URL": rediss_url, "REDIS_CERTS": certs}
-    talked = subprocess.run(
-        [sys.executable, "-c", TALK], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    talk = [sys.executable, "-c", TALK]
+    talked = subprocess.run(talk, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert talked.stdout == said, talked.stderr

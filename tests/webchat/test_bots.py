@@ -22,9 +22,8 @@ class Chat:
 
     def says(self, text: str = "", **fields: Any) -> Output:
         self.number += 1
-        message = Incoming(
-            id=self.number, sequence=self.number, kind=fields.pop("kind", "message"), text=text, **fields
-        )
+        kind = fields.pop("kind", "message")
+        message = Incoming(id=self.number, sequence=self.number, kind=kind, text=text, **fields)
         task = Task(
             conversation_id=1, channel_id=1, bot=self.bot, message=message, contact=self.contact, state=self.state
         )

@@ -65,10 +65,9 @@ def test_memory_is_bounded_and_the_longest_unseen_goes_first() -> None:
     assert cap.wait("busy", 3600, 1) > 0
 
 
-@pytest.mark.parametrize(
-    ("options", "per_hour"),
-    [({}, 120), ({"new_per_hour": 5}, 5), ({"new_per_hour": "0"}, 0), ({"new_per_hour": "?"}, 120)],
-)
+@pytest.mark.parametrize(("options", "per_hour"), [
+    ({}, 120), ({"new_per_hour": 5}, 5), ({"new_per_hour": "0"}, 0), ({"new_per_hour": "?"}, 120),
+])  # fmt: skip
 def test_the_channel_may_say_how_many(options: dict[str, Any], per_hour: int) -> None:
     channel = ChannelConfig(id=1, public_id="one", platform="web", tenant_id=1, options=options)
     assert caps.new_per_hour(channel) == per_hour

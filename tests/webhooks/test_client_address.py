@@ -76,10 +76,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]
     """The ports of two granians, by the header in which they look for the client's address."""
     folder = tmp_path_factory.mktemp("addresses")
     ports = {"HTTP_X_FORWARDED_FOR": free_port(), "HTTP_CLIENTADDRESS": free_port()}
-    serving = [
-        running(granian(name, port, folder), {**os.environ, "PYTHONPATH": str(folder)}, folder / "log")
-        for name, port in ports.items()
-    ]
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    serving = [running(granian(name, port, folder), env, folder / "log") for name, port in ports.items()]
     with serving[0], serving[1]:
         until(lambda: all(map(listens, ports.values())), 30)
         yield ports
@@ -121,9 +119,8 @@ def test_a_name_with_underscores_takes_the_place_of_the_routers_header_unless_th
     Granian passes on no original names: of two that WSGI writes alike, the one that appears last
     replaces the other. Once the first assertion fails, granian drops them, and the documents can.
     """
-    assert (
-        seen(servers["HTTP_X_FORWARDED_FOR"], "X-Forwarded-For: 203.0.113.9", "X_Forwarded_For: 6.6.6.6") == "6.6.6.6"
-    )
+    headers = ("X-Forwarded-For: 203.0.113.9", "X_Forwarded_For: 6.6.6.6")
+    assert seen(servers["HTTP_X_FORWARDED_FOR"], *headers) == "6.6.6.6"
     lines = ("ClientAddress: 203.0.113.9", "Client_Address: 6.6.6.6", "Client-Address: 6.6.6.6")
     assert seen(servers["HTTP_CLIENTADDRESS"], *lines) == "203.0.113.9"
 

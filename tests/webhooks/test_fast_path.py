@@ -50,9 +50,8 @@ def test_pages_take_half_of_the_threads_and_webhooks_go_on(few_threads: None, ow
 
 
 def test_a_webhook_under_an_unknown_host_name_is_judged_by_its_signature_alone(own_database: str) -> None:
-    response = Client().post(
-        "/webhooks/telegram/nobody/", b"{}", content_type="application/json", headers={"host": "other.example"}
-    )
+    other = {"host": "other.example"}
+    response = Client().post("/webhooks/telegram/nobody/", b"{}", content_type="application/json", headers=other)
     assert response.status_code == 401
     assert "sessionid" not in response.cookies
     assert Client().get("/admin/login/", headers={"host": "other.example"}).status_code == 400

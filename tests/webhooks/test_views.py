@@ -55,9 +55,8 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
 
 
 def post(url: str = URL, content: bytes = TEXT, headers: dict[str, str] | None = None, **more: Any) -> Any:
-    return Client().post(
-        url, content, content_type="application/json", headers=TOKEN if headers is None else headers, **more
-    )
+    headers = TOKEN if headers is None else headers
+    return Client().post(url, content, content_type="application/json", headers=headers, **more)
 
 
 @pytest.mark.parametrize("url", [URL, URL.rstrip("/")])

@@ -170,10 +170,9 @@ class Log(io.BytesIO):
             self.complete.set()
 
 
-@pytest.mark.parametrize(
-    ("hold", "end", "kill_seconds"),
-    [("hold_for_ever", b"killed by SIGKILL", 1.2), ("hold_for_a_while", b"told to stop", 60.0)],
-)
+@pytest.mark.parametrize(("hold", "end", "kill_seconds"), [
+    ("hold_for_ever", b"killed by SIGKILL", 1.2), ("hold_for_a_while", b"told to stop", 60.0),
+])  # fmt: skip
 def test_another_process_starts_beside_one_that_stands_still(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hold: str, end: bytes, kill_seconds: float
 ) -> None:

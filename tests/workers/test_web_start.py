@@ -15,9 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def start_web(tmp_path: Path, respawn_seconds: str) -> subprocess.CompletedProcess[str]:
     """The Procfile's command without any setting; ends by itself, or the test fails."""
     command = next(line for line in (ROOT / "Procfile").read_text().splitlines() if line.startswith("web:"))
-    command = command.removeprefix("web: python").replace(
-        "--respawn-interval 0.5", f"--respawn-interval {respawn_seconds}"
-    )
+    before, after = "--respawn-interval 0.5", f"--respawn-interval {respawn_seconds}"
+    command = command.removeprefix("web: python").replace(before, after)
     environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path), "PORT": str(free_port())}
     shell = ["/bin/sh", "-c", f"exec {sys.executable} {command}"]
     return subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

@@ -151,9 +151,8 @@ def neighbour_floods(scene: Scene) -> Iterator[None]:
     items = scene.value("SELECT sum(r.stored + r.duplicates)::int FROM receipt r JOIN channel n ON n.id = r.channel_id"
                         " WHERE n.name = 'crowd'") or 0  # fmt: skip
     scene.notes.update(items=items, batches_refused=batch.refused, others=len(statuses), others_refused=refused)
-    scene.saw(
-        f"{items} items of {CONNECTIONS} full batches at a time were written", items > CONNECTIONS * PEOPLE * EACH
-    )
+    all_of_them = CONNECTIONS * PEOPLE * EACH
+    scene.saw(f"{items} items of {CONNECTIONS} full batches at a time were written", items > all_of_them)
     scene.saw("the other tenant wrote meanwhile", len(statuses) > 50)
     scene.wrong(f"{refused} of {len(statuses)} webhooks of the other tenant were refused", refused)
     scene.saw("it was taken whole at last", scene.wait(lambda: batch.send(web=1)))

@@ -45,10 +45,8 @@ def refused_for_good(scene: Scene) -> Iterator[None]:
     rules: list[Rule] = [{"do": "400", "times": 3}, {"do": "403", "times": 2}]
     before = scene.value("SELECT count(*) FROM reply WHERE status = 'parked'")
     yield from _mood(scene, rules, {"400", "403"})
-    scene.saw(
-        "replies were parked, with the reason",
-        scene.wait(lambda: scene.value("SELECT count(*) FROM reply WHERE status = 'parked' AND error <> ''") > before),
-    )
+    parked = "SELECT count(*) FROM reply WHERE status = 'parked' AND error <> ''"
+    scene.saw("replies were parked, with the reason", scene.wait(lambda: scene.value(parked) > before))
 
 
 @fault("platform-gone", "The platforms cannot be reached", bound=60, seconds=60, scaled=12)

@@ -72,10 +72,8 @@ def no_overlap(seen: Evidence) -> Found:
             continue
         other = begun_on.setdefault((turn["lane"], turn["hash_before"] or ""), turn)
         if other is not turn:
-            yield (
-                seen.key_by_id.get(turn["message_id"]),
-                f"its turn began on the same state as that of message {other['message_id']}",
-            )
+            words = f"its turn began on the same state as that of message {other['message_id']}"
+            yield seen.key_by_id.get(turn["message_id"]), words
 
 
 @holds("I10", "a handled message has exactly the replies that its turn said")

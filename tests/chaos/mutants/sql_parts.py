@@ -71,9 +71,8 @@ class Condition:
         object.__setattr__(self, "names", names)
 
     def find(self, tokens: Sequence[Token]) -> Span:
-        found = [
-            one for one in _conditions(_query(tokens, self.within)) if {*self.names} <= {each.text for each in one}
-        ]
+        conditions = _conditions(_query(tokens, self.within))
+        found = [one for one in conditions if {*self.names} <= {each.text for each in one}]
         shortest = min(map(len, found), default=0)
         return _only([one for one in found if len(one) == shortest], f"condition on {' and '.join(self.names)}")
 

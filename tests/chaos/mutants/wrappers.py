@@ -100,10 +100,8 @@ def replies_afterwards(original: Original, self: Any, connection: psycopg.Connec
 
 
 def _write_replies(connection: psycopg.Connection[Any], verdicts: Sequence[Any]) -> None:
-    items = [
-        {"id": one.id, "channel_id": one.channel_id, "message_id": one.message_id, "replies": one.replies}
-        for one in verdicts
-    ]
+    names = ("id", "channel_id", "message_id", "replies")
+    items = [{name: getattr(one, name) for name in names} for one in verdicts]
     lock, replies = (LOCK, {"ids": [item["id"] for item in items]}), (REPLIES, {"items": as_json(items)})
     written = not items
     while not written:

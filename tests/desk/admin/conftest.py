@@ -61,24 +61,21 @@ def make_scene(tenant: str, words: str = "words") -> Scene:
     app = App.objects.create(tenant=channel.tenant, platform="generic", name=f"{words} app")
     app.set_credentials({"secret": f"clear-{tenant}"})
     app.save()
-    lane = desk_scenes.make_lane(
-        "", "", channel=channel, name=words, next_sequence=1, last_sequence=2, last_reply_sequence=2
-    )
+    numbers = {"next_sequence": 1, "last_sequence": 2, "last_reply_sequence": 2}
+    lane = desk_scenes.make_lane("", "", channel=channel, name=words, **numbers)
     parked = desk_scenes.make_message(lane, 1, "parked", text=words, note=words, sender={"name": words})
     desk_scenes.make_message(lane, 2, "pending", text=words)
     Conversation.objects.filter(pk=lane.pk).update(blocked=True, next_reply_sequence=1)
     reply = desk_scenes.make_reply(lane, 1, "unknown", body={"text": words}, error=words, message_id=parked.pk)
-    desk_scenes.make_reply(
-        lane, 2, "parked", body={"text": words, "choices": [{"id": "1", "title": words}]}, error=words
-    )
+    body = {"text": words, "choices": [{"id": "1", "title": words}]}
+    desk_scenes.make_reply(lane, 2, "parked", body=body, error=words)
     Turn.objects.create(
         conversation=lane, message_id=parked.pk, worker=uuid.uuid4(), outcome="failed", started_at=timezone.now(),
         bot=words, error_type=words, error_place=words, error_text=words,
     )  # fmt: skip
     item = Quarantine.objects.create(channel=channel, reason=words, body=words.encode(), fingerprint=words.encode())
-    pause = Pause.objects.create(
-        scope="channel", target=str(channel.pk), stops="sending", reason=words, since=timezone.now()
-    )
+    of = {"scope": "channel", "target": str(channel.pk), "stops": "sending"}
+    pause = Pause.objects.create(**of, reason=words, since=timezone.now())
     audit = Audit.objects.create(verb="skip", conversation_id=lane.pk, subject=words, reason=words)
     lane.refresh_from_db()
     worker = Worker.objects.create(incarnation=uuid.uuid4(), kind="handle", host="one")

@@ -148,9 +148,8 @@ def address_of(name: str, scene: Scene) -> str:
 
 
 def is_verb(name: str) -> bool:
-    return any(
-        name == f"{model}_{verb}" for model, one in MODELS.items() if isinstance(one, Window) for verb in one.verbs
-    )
+    windows = [(model, one) for model, one in MODELS.items() if isinstance(one, Window)]
+    return any(name == f"{model}_{verb}" for model, one in windows for verb in one.verbs)
 
 
 FORM = {"epoch": 0, "next_sequence": 1, "last_sequence": 2, "note": "x", "text": "x", "rest": "bot", "number": 1}
@@ -223,9 +222,8 @@ def test_no_page_decides_by_djangos_permissions() -> None:
         "channels", "conversations", "credentials", "messages", "operations", "people", "quarantine", "replies",
         "windows",
     ))):  # fmt: skip
-        names = {
-            node.attr for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Attribute)
-        }
+        tree = ast.parse(inspect.getsource(module))
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not names & {"has_perm", "has_perms", "has_module_perms"}, module.__name__
 
 
@@ -302,9 +300,8 @@ def test_a_role_in_one_tenant_is_none_in_another(role: Role) -> None:
 def test_the_api_answers_whoever_may_see(shop: Scene, role: Role) -> None:
     client = entered(person_with(role, shop))
     stranger = entered(person_with(Role.TENANT_ADMIN, make_scene("Bank"), "stranger"))
-    paths = [
-        path.replace("<int:conversation_id>", str(shop.lane.pk)) for path, _ in routes() if path.startswith("api/")
-    ]
+    lane = str(shop.lane.pk)
+    paths = [path.replace("<int:conversation_id>", lane) for path, _ in routes() if path.startswith("api/")]
     assert len(paths) == 2
     for path in paths:
         assert client.get(f"/{path}").status_code == (403 if role is Role.NOBODY else 200)
