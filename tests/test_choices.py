@@ -63,9 +63,7 @@ def test_where_the_text_shows_numbers_the_number_comes_first() -> None:
     ("edit", {}, False),
     ("unsupported", {}, False),
 ])  # fmt: skip
-def test_only_plain_words_answer_and_not_those_that_quote_another_message(
-    kind: str, payload: dict[str, Any], chosen: bool
-) -> None:
+def test_only_plain_words_answer_not_those_that_quote_another(kind: str, payload: dict[str, Any], chosen: bool) -> None:
     offered = msgspec.to_builtins(question("Tea", "Cake"))
     expected = ("button", {**payload, "payload": "2", "target": "q1"}) if chosen else (kind, payload)
     assert choices.meant(kind, "cake", payload, offered, "q1") == expected

@@ -30,9 +30,7 @@ esac
     ("2 2", "0", 2, 1),
     ("0", "1", 1, 1),  # the bench found a reply missing, doubled or out of order
 ])  # fmt: skip
-def test_only_faults_that_proved_too_little_run_again(
-    smoke: str, bench: str, smokes: int, code: int, tmp_path: Path
-) -> None:
+def test_only_what_proved_too_little_runs_again(smoke: str, bench: str, smokes: int, code: int, tmp_path: Path) -> None:
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (tmp_path / ".ci").mkdir()

@@ -24,9 +24,7 @@ from tests.kit.stack import wait_until
     pytest.param(Reading(at=60, idle=0, total=9_000, stops=7), False, id="the last reading is too old"),
     pytest.param(Reading(at=1), False, id="a system that tells nothing"),
 ])  # fmt: skip
-def test_the_processor_is_short_when_hardly_any_of_its_time_was_idle_or_its_quota_is_used_up(
-    now: Reading, short: bool
-) -> None:
+def test_the_processor_is_short_when_hardly_ever_idle_or_with_its_quota_used_up(now: Reading, short: bool) -> None:
     assert processor.compared(Reading(at=0), now) is short
 
 

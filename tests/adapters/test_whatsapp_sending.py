@@ -100,9 +100,7 @@ RECIPIENTS = [
 
 
 @pytest.mark.parametrize(("address", "chat", "wanted"), RECIPIENTS)
-def test_a_number_goes_into_to_with_plus_and_a_user_id_never(
-    address: dict[str, Any], chat: str, wanted: dict[str, str]
-) -> None:
+def test_a_number_goes_into_to_with_plus_and_a_user_id_never(address: Any, chat: str, wanted: dict[str, str]) -> None:
     sent = message(reply(address, chat, text="hi"), "Choose")
     assert {name: sent[name] for name in ("recipient_type", "to", "recipient") if name in sent} == wanted
     assert ("context" in sent) is (wanted["recipient_type"] == "group")  # in a group the answered message is quoted

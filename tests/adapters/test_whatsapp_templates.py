@@ -73,9 +73,7 @@ SHAPES: list[tuple[list[Any], TemplateShape]] = [
 
 
 @pytest.mark.parametrize(("components", "shape"), SHAPES)
-def test_each_part_of_a_template_is_read_or_named_as_one_that_cannot_be_filled(
-    components: list[Any], shape: TemplateShape
-) -> None:
+def test_each_part_of_a_template_is_read_or_named_as_unfillable(components: list[Any], shape: TemplateShape) -> None:
     ((listed,), after) = read_page({"data": [item(*components, quality_score={"score": "GREEN", "date": 1})]})
     assert after == ""
     assert listed == ListedTemplate(name="t", language="de", status="approved", category="utility", quality="green",
@@ -113,9 +111,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("answer", "status", "words"), FAULTS)
-def test_a_list_that_cannot_be_had_says_why(
-    httpserver: Any, settings: Any, answer: Any, status: int, words: str
-) -> None:
+def test_a_list_that_is_not_had_says_why(httpserver: Any, settings: Any, answer: Any, status: int, words: str) -> None:
     settings.ALLOW_PRIVATE_OUTBOUND = True
     body = answer if isinstance(answer, str) else json.dumps(answer)
     httpserver.expect_request("/v26.0/777000/message_templates").respond_with_data(body, status)

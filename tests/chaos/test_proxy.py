@@ -161,9 +161,7 @@ def test_it_refuses_and_comes_back_on_the_same_port(postgres: Link, servers: Add
         again.execute("SELECT 1")
 
 
-def test_a_black_hole_accepts_and_says_nothing_and_what_was_said_passes_afterwards(
-    cache: redis.Redis, valkey: Link
-) -> None:
+def test_a_black_hole_accepts_and_says_nothing_and_what_was_said_passes_later(cache: redis.Redis, valkey: Link) -> None:
     cache.set("chaos-held", "0")
     valkey.hold()
     with pytest.raises(redis.TimeoutError):

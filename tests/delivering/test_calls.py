@@ -149,9 +149,7 @@ def test_a_sender_that_gets_no_thread_for_a_call_lives_on_and_makes_it_later(
     assert reply.get().attempts == 1, "an attempt was spent on a call that had not begun"
 
 
-def test_a_reply_of_a_channel_without_limits_asks_no_stage(
-    sender: Sender, sends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reply_without_limits_asks_no_stage(sender: Sender, sends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limiter's stage is two changes of thread, for nothing."""
     monkeypatch.setattr(Limiter, "admit", lambda self, requests: pytest.fail("asked"))
     lane = make_lane(replies="pending pending")
@@ -204,9 +202,7 @@ def test_an_adapter_that_returns_nothing_leaves_an_unknown_outcome(calls: Calls,
     assert end() == (1, Unknown(reason="the adapter returned no valid outcome: NoneType"))
 
 
-def test_an_error_around_a_call_ends_it_and_keeps_its_thread(
-    calls: Calls, sends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_at_a_call_ends_it_not_its_thread(calls: Calls, sends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (RecursionError(), SystemExit(1)):
         with monkeypatch.context() as patch:
             patch.setattr(results, "outbound", Mock(side_effect=error))
@@ -218,9 +214,7 @@ def test_an_error_around_a_call_ends_it_and_keeps_its_thread(
     assert end() == (1, Sent())
 
 
-def test_threads_that_could_not_be_started_are_made_up_for(
-    calls: Calls, sends: Any, full: Callable[[bool], None]
-) -> None:
+def test_threads_that_could_not_start_are_made_up_for(calls: Calls, sends: Any, full: Callable[[bool], None]) -> None:
     calls.begin(call(1), ended)
     full(True)
     for lane in (2, 3):
@@ -233,9 +227,7 @@ def test_threads_that_could_not_be_started_are_made_up_for(
     assert sorted(end()[0] for _ in range(4)) == [1, 2, 3, 4]
 
 
-def test_the_check_for_lost_rows_reads_no_replies_in_its_own_thread(
-    sender: Sender, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_for_lost_rows_reads_no_replies_in_its_thread(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[Lane] = []
     monkeypatch.setattr(sender._reads, "run", lambda lanes: pytest.fail("read by the thread that decides"))
     monkeypatch.setattr(sender._reads, "put", put.extend)

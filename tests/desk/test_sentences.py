@@ -80,7 +80,5 @@ TABLE: list[tuple[str, Around | None, dict[str, Any], list[tuple[str, str]]]] = 
 
 
 @pytest.mark.parametrize(("around", "changes", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_reasons_in_their_order(
-    around: Around | None, changes: dict[str, Any], expected: list[tuple[str, str]]
-) -> None:
+def test_reasons_in_their_order(around: Around | None, changes: dict[str, Any], expected: list[Any]) -> None:
     assert say(around, **changes) == expected

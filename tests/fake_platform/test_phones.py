@@ -76,9 +76,7 @@ EVENTS = [(platform, event) for platform in PLATFORMS for event in SAMPLES[platf
 
 
 @pytest.mark.parametrize(("platform", "event"), EVENTS)
-def test_whatever_a_person_does_is_posted_signed_and_read(
-    phones: Phones, httpserver: Any, platform: str, event: str
-) -> None:
+def test_what_people_do_is_posted_signed_and_read(phones: Phones, httpserver: Any, platform: str, event: str) -> None:
     content = base64.b64encode(b"bytes").decode()
     file = order(phones, "/_file", {"content": content, "mime_type": "image/png", "name": "tea.png"})["file"]
     values = {"text": "Hello", "file": file, "data": "y", "target": 7 if platform == "telegram" else "m7"}

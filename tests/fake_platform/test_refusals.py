@@ -223,9 +223,7 @@ def test_whatsapp_refuses_with_its_own_codes(
 
 
 @pytest.mark.parametrize(("kind", "path", "value", "status"), GENERIC)
-def test_a_receiver_refuses_what_breaks_the_contract(
-    double: Double, kind: str, path: str, value: Any, status: int
-) -> None:
+def test_a_receiver_refuses_a_broken_contract(double: Double, kind: str, path: str, value: Any, status: int) -> None:
     assert post(double, kind, path, value)[0] == status
 
 
@@ -253,9 +251,7 @@ def test_a_wrong_token_path_or_signature_is_refused(
 # ---------------------------------------------------------------- refused later, dropped, delivered in another order
 
 
-def test_a_closed_window_and_an_unknown_person_fail_after_an_answer_200(
-    double: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closed_windows_and_unknown_people_fail_after_a_200(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody sees the message; a template is seen although the window is closed."""
     events: list[tuple[str, str]] = []
     heard = {"sent", "delivered", "failed"}
@@ -369,9 +365,7 @@ UPLOADS = [
 
 
 @pytest.mark.parametrize(("mime_type", "size", "status", "code"), UPLOADS)
-def test_an_upload_is_judged_by_its_type_and_size(
-    double: Double, mime_type: str, size: int, status: int, code: int
-) -> None:
+def test_uploads_are_judged_by_type_and_size(double: Double, mime_type: str, size: int, status: int, code: int) -> None:
     fields = {"messaging_product": "whatsapp", "type": mime_type, "file": ("i", b"\x01\r\n" + b"x" * size, mime_type)}
     headers = {"Authorization": "Bearer EAAfixture"}
     answer = HTTP.request("POST", f"{double.url}/v26.0/555000111222333/media", fields=fields, headers=headers)

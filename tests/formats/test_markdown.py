@@ -89,9 +89,7 @@ def kept(text: str) -> str:
 
 @pytest.mark.parametrize("render", DIALECTS)
 @given(source=SOURCES, limit=st.integers(50, 90), unit=st.sampled_from(list(Unit)))
-def test_parts_fit_after_rendering_and_lose_no_word(
-    render: Callable[[Runs], str], source: str, limit: int, unit: Unit
-) -> None:
+def test_shown_parts_fit_and_lose_no_word(render: Callable[[Runs], str], source: str, limit: int, unit: Unit) -> None:
     room = Room(limit, unit, render)
     parts = split(source, room)
     assert all(size(shown(part, render), unit) <= limit for part in parts)

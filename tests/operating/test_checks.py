@@ -166,9 +166,7 @@ def test_deploy_warns_of_lines_in_clear(safe: Any) -> None:
 @pytest.mark.parametrize(("url", "errors"), [
     ("http://127.0.0.1:8000", []), ("http://localhost:9", []), ("https://bots.example", ["E015"]),
 ])  # fmt: skip
-def test_no_process_starts_with_local_settings_at_a_public_address(
-    safe: Any, name: str, url: str, errors: list[str]
-) -> None:
+def test_no_process_starts_local_at_a_public_address(safe: Any, name: str, url: str, errors: list[str]) -> None:
     safe.PUBLIC_URL = url
     setattr(safe, name, True)
     assert ids(checks.nothing_local_in_public(None)) == errors

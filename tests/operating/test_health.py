@@ -112,9 +112,7 @@ def test_only_get_and_head_are_answered(own_database: str, method: str, code: in
     assert code == 200 or answer["Allow"] == "GET, HEAD"
 
 
-def test_a_transaction_that_fails_as_a_webhooks_would_is_503(
-    own_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_transaction_that_fails_as_webhooks_would_is_503(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a PgBouncer that mixes up prepared statements: single statements succeed, transactions do not."""
     asked = []
 

@@ -120,9 +120,7 @@ def test_a_name_that_does_not_resolve_is_surely_not_taken() -> None:
     assert ending == Failed(reason="no connection: gaierror")
 
 
-def test_a_platform_that_hangs_is_unknown_after_the_read_timeout(
-    double: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_platform_that_hangs_is_unknown_after_a_timeout(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
     monkeypatch.setattr(Telegram, "read_timeout_seconds", 0.3)
     double.script({"do": "hang", "seconds": 20})

@@ -51,9 +51,7 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_tls", lambda: ssl.create_default_context(cafile=certificate))
 
 
-def test_a_certificate_that_nobody_vouches_for_ends_the_call_before_anything_is_sent(
-    serve: Serve, tls: ssl.SSLContext
-) -> None:
+def test_a_certificate_nobody_vouches_for_ends_the_call_before_it_is_sent(serve: Serve, tls: ssl.SSLContext) -> None:
     seen: list[bytes] = []
     server = serve(lambda connected: seen.append(connected.recv(65536)), tls)
     assert failure(server) == Failed(reason="no connection: SSLCertVerificationError")

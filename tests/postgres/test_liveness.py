@@ -55,9 +55,7 @@ def test_after_a_lost_connection_silence_comes_sooner_until_a_batch_succeeds(liv
     assert not is_silent_after(liveness, clock, soon)
 
 
-def test_a_stream_whose_table_is_locked_is_not_cleared_by_another_streams_success(
-    liveness: Liveness, clock: Clock
-) -> None:
+def test_a_stream_whose_table_is_locked_is_not_cleared_by_anothers_success(liveness: Liveness, clock: Clock) -> None:
     soon = SILENT_AFTER_FAILURE_SECONDS + 0.5
     liveness.begin()
     clock.now += SILENT_SECONDS + 1

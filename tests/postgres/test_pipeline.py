@@ -191,9 +191,7 @@ def test_rows_that_python_cannot_hold_are_an_error_of_their_statement(connection
     assert second == [(dt.date(2026, 11, 29),)]
 
 
-def test_text_is_the_same_whatever_encoding_a_role_has_chosen(
-    own_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_text_is_the_same_whatever_encoding_a_role_chose(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     with database.connect("test") as connection:
         ask = ("SELECT %(words)s::text, length(%(words)s::text)", {"words": "Grüße 🙂"})

@@ -133,7 +133,7 @@ def test_a_settle_window_brings_messages_into_the_platforms_order(settling: Chan
     assert lane(user, "wait_until") is None
 
 
-def test_messages_up_to_the_greatest_key_with_an_expired_window_are_released_the_others_wait(
+def test_messages_up_to_the_greatest_key_of_an_expired_window_are_released_others_wait(
     settling: ChannelConfig,
 ) -> None:
     user = new_user()
@@ -244,7 +244,7 @@ def test_a_jump_a_used_number_and_a_fall_back_are_no_order(generic: ChannelConfi
     assert set(marked) == {"used", "5000", "back"}
 
 
-def test_messages_without_number_come_in_order_of_arrival_but_never_before_those_that_wait(
+def test_messages_without_number_come_in_order_of_arrival_but_never_before_what_waits(
     generic: ChannelConfig,
 ) -> None:
     user = new_user()

@@ -249,9 +249,7 @@ def test_lines_of_processes_and_threads_never_mix(folder: Path) -> None:
         assert [word for word in found if word[0] == name] == [f"{name}{number}" for number in range(100)]
 
 
-def test_somebody_who_holds_the_log_for_ever_costs_503s_and_hangs_nobody(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_holds_the_log_for_ever_costs_503s_and_hangs_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "LOCK_SECONDS", 0.2)
     append("1")
     with spool._open("log") as other:  # as another process has it: locks belong to the opened file
@@ -341,9 +339,7 @@ def test_while_it_holds_anything_all_goes_behind_it_and_when_it_is_empty_nothing
     assert texts(user) == ["1", "2", "3"]
 
 
-def test_with_the_database_away_what_is_accepted_is_on_the_disk(
-    channel: ChannelConfig, own_database: str, settings: Any
-) -> None:
+def test_without_a_database_what_came_is_on_the_disk(channel: ChannelConfig, own_database: str, settings: Any) -> None:
     user = new_user()
     intake.accept(channel, [entry(user, "1")], request().request)
     settings.DATABASE_URL = AWAY
@@ -378,9 +374,7 @@ def test_a_line_that_nobody_can_open_is_kept_and_holds_up_nobody(channel: Channe
     assert spool_tally.tally.look() == {"count": 0, "oldest_seconds": None, "bad": 2}
 
 
-def test_with_keys_that_are_not_the_databases_no_line_is_taken_for_bad(
-    channel: ChannelConfig, folder: Path, settings: Any
-) -> None:
+def test_with_keys_of_another_database_no_line_is_bad(channel: ChannelConfig, folder: Path, settings: Any) -> None:
     append("1", channel=channel)
     settings.CREDENTIALS_KEYS = ["0" * 64]
     runtime.begin()
@@ -454,9 +448,7 @@ def test_a_channel_is_known_for_ten_minutes_and_not_longer(
         ask()
 
 
-def test_another_web_host_switches_it_off_and_check_says_so(
-    channel: ChannelConfig, own_database: str, folder: Path
-) -> None:
+def test_another_host_turns_it_off_and_check_says_so(channel: ChannelConfig, own_database: str, folder: Path) -> None:
     append("1", channel=channel)
     with psycopg.connect(own_database, application_name="store@elsewhere"):
         spool_drainer.look_for_other_hosts()
@@ -477,9 +469,7 @@ def test_a_long_host_name_is_still_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay", "nfs4"])
-def test_check_refuses_a_disk_that_does_not_last(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
-) -> None:
+def test_check_wants_a_lasting_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\n{kind} {tmp_path} {kind} rw 0 0\n/dev/vdb {tmp_path}x ext4 rw 0 0\n")
     monkeypatch.setattr(checks, "MOUNTS", mounts)

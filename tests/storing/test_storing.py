@@ -87,9 +87,7 @@ def test_a_repeat_keeps_no_second_body(channel: ChannelConfig) -> None:
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["free", "held for a while"])
-def test_copies_that_come_together_are_written_once_and_counted_each(
-    channel: ChannelConfig, settings: Any, held: bool
-) -> None:
+def test_copies_at_once_are_written_once_and_counted_each(channel: ChannelConfig, settings: Any, held: bool) -> None:
     user, group = new_user(), new_user()
     accept(channel, entry(user, "before"))
     together = [
@@ -189,9 +187,7 @@ def test_contacts_are_written_only_when_something_changed(channel: ChannelConfig
     assert say("4", name="Ada L")[1:] == ("Ada L", "493012", "de")
 
 
-def test_a_busy_contact_is_brought_up_to_date_by_the_persons_next_message(
-    channel: ChannelConfig, own_database: str
-) -> None:
+def test_a_busy_contact_is_up_to_date_with_the_persons_next_message(channel: ChannelConfig, own_database: str) -> None:
     user = new_user()
     accept(channel, entry(user, "1", sender={"name": "Ada"}))
     with psycopg.connect(own_database) as other:
@@ -280,9 +276,7 @@ def test_statuses_only_upgrade_their_reply(channel: ChannelConfig) -> None:
 
 
 @pytest.mark.parametrize("told", list(itertools.permutations(("sent", "failed", "delivered"))))
-def test_what_statuses_make_of_a_reply_does_not_depend_on_their_order(
-    channel: ChannelConfig, told: tuple[str, ...]
-) -> None:
+def test_what_statuses_make_of_a_reply_is_the_same_in_any_order(channel: ChannelConfig, told: tuple[str, ...]) -> None:
     user = new_user()
     accept(channel, entry(user, "1"))
     ours = reply(user, "p")
@@ -336,9 +330,7 @@ def test_a_status_that_comes_while_its_reply_is_being_written_is_joined_soon(
     wait_until(lambda: said_of(early)[0] == "failed", 5, "the status is joined")
 
 
-def test_many_statuses_are_stored_together_and_a_held_lane_holds_up_only_its_own(
-    channel: ChannelConfig, own_database: str
-) -> None:
+def test_statuses_are_stored_at_once_a_held_lane_holds_up_its_own(channel: ChannelConfig, own_database: str) -> None:
     users = [new_user() for _ in range(2)]
     for user in users:
         accept(channel, entry(user, "1"))

@@ -255,9 +255,7 @@ def test_nobody_is_named_before_somebody_took_the_conversation(visitor: Visitor)
 
 
 @pytest.mark.parametrize("first_name", ["Anna", "", "Zoë"])
-def test_the_first_name_of_whoever_took_it_is_news_and_the_login_name_stays_secret(
-    visitor: Visitor, first_name: str
-) -> None:
+def test_the_first_name_of_who_took_it_is_news_and_the_login_stays_secret(visitor: Visitor, first_name: str) -> None:
     visitor.say("one")
     lane = hand_over()
     seen = visitor.poll()

@@ -62,9 +62,7 @@ def test_granian_gets_bytes_from_an_iterator() -> None:
     ("404 Not Found", {}, False),
     ("200 OK", {"CONTENT_LENGTH": "2"}, False),
 ])  # fmt: skip
-def test_a_client_whose_body_was_not_read_is_told_that_the_connection_ends(
-    status: str, scope: dict[str, Any], closes: bool
-) -> None:
+def test_who_was_not_read_is_told_that_the_connection_ends(status: str, scope: dict[str, Any], closes: bool) -> None:
     """Otherwise a router would send somebody else's request on a connection that the server closes."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -271,7 +271,7 @@ def test_staff_read_the_audit_of_their_tenants_only(anna_of_shop: Client, shop: 
     assert "theirs" not in found
 
 
-def test_staff_see_no_entries_of_a_tenant_that_they_left_not_even_their_own(
+def test_staff_see_no_entries_of_a_tenant_they_left_nor_their_own(
     anna_of_shop: Client, anna: User, shop: Scene
 ) -> None:
     bank = make_scene("Bank")

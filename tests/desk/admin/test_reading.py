@@ -34,9 +34,7 @@ OF_A_CONVERSATION = {
 
 
 @pytest.mark.parametrize("page", OF_A_CONVERSATION)
-def test_words_of_a_conversation_are_read_with_one_trace_an_hour(
-    anna_of_shop: Client, anna: User, shop: Scene, page: str
-) -> None:
+def test_reading_words_leaves_one_trace_an_hour(anna_of_shop: Client, anna: User, shop: Scene, page: str) -> None:
     row = OF_A_CONVERSATION[page]
     for _ in range(3):
         assert open_page(anna_of_shop, page, *([shop.rows()[row].pk] if row else [])) == 200
