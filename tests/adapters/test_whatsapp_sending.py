@@ -184,39 +184,35 @@ def config(server: Any, **options: str) -> ChannelConfig:
                          api_base=server.url_for("").rstrip("/"))  # fmt: skip
 
 
-@pytest.fixture
-def graph_api(httpserver: Any, settings: Any) -> Any:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
-    return httpserver
-
-
-def test_a_send_goes_to_the_number_with_the_token(graph_api: Any) -> None:
+def test_a_send_goes_to_the_number_with_the_token(httpserver: Any) -> None:
     answer = {"messaging_product": "whatsapp", "contacts": [{"input": "+49"}], "messages": [{"id": "wamid.OUT9"}]}
     validate("MessageResponsePayload", answer)
     token = {"Authorization": "Bearer EAAtoken"}
-    graph_api.expect_request("/v26.0/555000/messages", "POST", headers=token).respond_with_json(answer)
-    assert WhatsApp().send(config(graph_api), reply(text="hi")) == Sent(platform_id="wamid.OUT9")
-    sent = graph_api.log[0][0]
+    httpserver.expect_request("/v26.0/555000/messages", "POST", headers=token).respond_with_json(answer)
+    assert WhatsApp().send(config(httpserver), reply(text="hi")) == Sent(platform_id="wamid.OUT9")
+    sent = httpserver.log[0][0]
     assert json.loads(sent.data) == message(reply(text="hi"), "Choose")
 
 
-def test_markdown_is_sent_with_whatsapps_marks(graph_api: Any) -> None:
-    graph_api.expect_request("/v26.0/555000/messages", "POST").respond_with_json({"messages": [{"id": "wamid.OUT9"}]})
+def test_markdown_is_sent_with_whatsapps_marks(httpserver: Any) -> None:
+    httpserver.expect_request("/v26.0/555000/messages", "POST").respond_with_json({"messages": [{"id": "wamid.OUT9"}]})
     (body,) = WhatsApp().split(ReplyBody(markdown="**Bold** and [a link](https://e.org)"))
-    WhatsApp().send(config(graph_api), reply(text=body.text, markdown=body.markdown))
+    WhatsApp().send(config(httpserver), reply(text=body.text, markdown=body.markdown))
     picture = Attachment(kind="image", file_id="f")
-    WhatsApp().send(config(graph_api), reply(text="a", markdown="_a_", media=picture))
-    text, image = (json.loads(request.data) for request, _ in graph_api.log)
+    WhatsApp().send(config(httpserver), reply(text="a", markdown="_a_", media=picture))
+    text, image = (json.loads(request.data) for request, _ in httpserver.log)
     assert text["text"]["body"] == "*Bold* and a link (https://e.org)"
     assert image["image"]["caption"] == "_a_"
 
 
-def test_typing_marks_the_message_as_read_and_may_fail(graph_api: Any) -> None:
+def test_typing_marks_the_message_as_read_and_may_fail(httpserver: Any) -> None:
     for answer, status in (({"success": True}, 200), ({"error": {"code": 131000}}, 500)):
-        graph_api.expect_oneshot_request("/v26.0/555000/messages", "POST").respond_with_json(answer, status)
-    asked = [WhatsApp().show_typing(config(graph_api), TO, message_id) for message_id in ("wamid.IN1", "wamid.IN1", "")]
+        httpserver.expect_oneshot_request("/v26.0/555000/messages", "POST").respond_with_json(answer, status)
+    asked = [
+        WhatsApp().show_typing(config(httpserver), TO, message_id) for message_id in ("wamid.IN1", "wamid.IN1", "")
+    ]
     assert asked == [25.0, 0.0, 0.0]
-    sent, again = (json.loads(request.data) for request, _ in graph_api.log)
+    sent, again = (json.loads(request.data) for request, _ in httpserver.log)
     assert sent == again == as_seen("wamid.IN1")
     validate("MarkMessageRequestPayload", sent)
 
@@ -227,20 +223,20 @@ def test_a_channel_without_number_or_token_says_so() -> None:
     assert WhatsApp().send(bare, reply(text="hi")) == refused
 
 
-def test_media_without_a_source_is_refused_before_any_call(graph_api: Any) -> None:
-    found = WhatsApp().send(config(graph_api), reply(media=Attachment(kind="image")))
-    assert (found, graph_api.log) == (Rejected(reason="media has neither file id nor URL"), [])
+def test_media_without_a_source_is_refused_before_any_call(httpserver: Any) -> None:
+    found = WhatsApp().send(config(httpserver), reply(media=Attachment(kind="image")))
+    assert (found, httpserver.log) == (Rejected(reason="media has neither file id nor URL"), [])
 
 
-def test_register_puts_our_url_in_place_of_the_apps(graph_api: Any) -> None:
-    answers = graph_api.expect_request("/v26.0/777000/subscribed_apps", "POST")
+def test_register_puts_our_url_in_place_of_the_apps(httpserver: Any) -> None:
+    answers = httpserver.expect_request("/v26.0/777000/subscribed_apps", "POST")
     answers.respond_with_json({"success": True})
-    ours = config(graph_api, waba_id="777000")
+    ours = config(httpserver, waba_id="777000")
     assert WhatsApp().register(ours, "https://bot.example.org/w") == {"webhook": {"success": True}}
     wanted = {"override_callback_uri": "https://bot.example.org/w", "verify_token": "our words"}
-    assert json.loads(graph_api.log[0][0].data) == wanted
+    assert json.loads(httpserver.log[0][0].data) == wanted
     answers.respond_with_json({"error": {"code": 190, "message": "expired"}}, 401)
     with pytest.raises(NotRegistered, match="190 the access token has expired or was revoked"):
         WhatsApp().register(ours, "https://bot.example.org/w")
     with pytest.raises(NotRegistered, match="set waba_id first"):
-        WhatsApp().register(config(graph_api), "https://bot.example.org/w")
+        WhatsApp().register(config(httpserver), "https://bot.example.org/w")

@@ -86,8 +86,7 @@ def config(server: Any, **options: str) -> ChannelConfig:
                          credentials={"access_token": "EAAtoken"})  # fmt: skip
 
 
-def test_pages_are_followed_by_their_cursor_with_the_token(httpserver: Any, settings: Any) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_pages_are_followed_by_their_cursor_with_the_token(httpserver: Any) -> None:
     pages = [("", "a", ["one", "two"]), ("a", "b", ["three"]), ("b", "", [])]
     for cursor, after, found in pages:
         paging = {"cursors": {"after": after or "x"}, **({"next": "https://graph.example/"} if after else {})}
@@ -111,18 +110,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("answer", "status", "words"), FAULTS)
-def test_a_list_that_is_not_had_says_why(httpserver: Any, settings: Any, answer: Any, status: int, words: str) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_a_list_that_is_not_had_says_why(httpserver: Any, answer: Any, status: int, words: str) -> None:
     body = answer if isinstance(answer, str) else json.dumps(answer)
     httpserver.expect_request("/v26.0/777000/message_templates").respond_with_data(body, status)
     with pytest.raises(NotListed, match=words):
         list(WhatsApp().list_templates(config(httpserver, waba_id="777000")))
 
 
-def test_a_list_without_an_end_or_an_account_is_refused(
-    httpserver: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_a_list_without_an_end_or_an_account_is_refused(httpserver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("channels_ingest.adapters.meta.whatsapp.PAGES", 3)
     endless = {"data": [], "paging": {"cursors": {"after": "a"}, "next": "https://graph.example/"}}
     httpserver.expect_request("/v26.0/777000/message_templates").respond_with_json(endless)

@@ -29,9 +29,8 @@ PLATFORMS = ("telegram", "whatsapp", "generic")
 
 
 @pytest.fixture
-def phones(httpserver: Any, settings: Any) -> Iterator[Phones]:
+def phones(httpserver: Any) -> Iterator[Phones]:
     """The double of one channel of each platform; ``httpserver`` stands for our web process."""
-    settings.ALLOW_PRIVATE_OUTBOUND = True
     httpserver.expect_request(re.compile("/webhooks/.*"), "POST").respond_with_data("ok")
     port = free_port()
     running = Phones([config(platform, port) for platform in PLATFORMS], httpserver.url_for("").rstrip("/"), port)
@@ -171,8 +170,7 @@ def test_it_runs_only_where_local_is_set_and_a_channel_leads_to_it(own_database:
         call_command("fake_platform")
 
 
-def test_the_demos_channels_are_made_once_and_follow_the_port(own_database: str, settings: Any) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_the_demos_channels_are_made_once_and_follow_the_port(own_database: str) -> None:
     demo.set_up("http://127.0.0.1:8010")
     before = {row.platform: (row.public_id, row.sealed) for row in Channel.objects.all()}
     assert set(before) == set(PLATFORMS)

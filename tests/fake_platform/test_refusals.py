@@ -306,8 +306,7 @@ BODIES = [
 
 @pytest.mark.parametrize("adapter", [Telegram(), WhatsApp(), Generic()], ids=lambda each: each.platform)
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-def test_no_part_of_a_reply_is_refused(double: Double, settings: Any, adapter: Any, body: ReplyBody) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_no_part_of_a_reply_is_refused(double: Double, adapter: Any, body: ReplyBody) -> None:
     channel = ChannelConfig(
         id=1, public_id="p", platform=adapter.platform, tenant_id=1, credentials=CREDENTIALS,
         options={"phone_number_id": "555000111222333"},
@@ -327,8 +326,7 @@ def test_each_form_of_a_whatsapp_message_is_accepted(double: Double, out: Outbou
     assert answer.status == 200, answer.data
 
 
-def test_each_template_that_the_double_lists_is_accepted_as_we_fill_it(double: Double, settings: Any) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_each_template_that_the_double_lists_is_accepted_as_we_fill_it(double: Double) -> None:
     ours = ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1, api_base=double.url,
                          credentials={"access_token": "EAAfixture"}, options={"waba_id": "777"})  # fmt: skip
     found: dict[str, list[int]] = {}

@@ -19,11 +19,6 @@ from tests.kit.fixtures import CREDENTIALS, incoming
 TURN = {"id": "turn-7", "message": {"text": "hello"}, "state": {}}
 
 
-@pytest.fixture(autouse=True)
-def _private(settings: Any) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
-
-
 def channel(url: str, **credentials: str) -> ChannelConfig:
     return ChannelConfig(id=1, public_id="p", platform="generic", tenant_id=1, credentials=credentials or CREDENTIALS,
                          options={"bot_url": url})  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +29,7 @@ from conversations.contracts import (
 )
 from conversations.errors import BadOutput
 from tests.kit.doubles import Double
+from tests.kit.stack import free_port
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -38,11 +38,6 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 def double() -> Iterator[Double]:
     with Double() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _private(settings: Any) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
 
 
 def channel(platform: str, api_base: str, **credentials: str) -> ChannelConfig:
@@ -54,12 +49,6 @@ def reply(chat: str = "42", address: dict[str, Any] | None = None, answers: str 
     body = body or {"text": "hello"}
     return OutboundReply(key="5b2f", chat=chat, user="42", address=address or {}, body=ReplyBody(**body), sequence=3,
                          in_answer_to=answers)  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ---------------------------------------------------------------- Telegram
@@ -437,6 +426,6 @@ def test_without_a_place_to_send_to_the_channel_says_so() -> None:
 def test_a_receiver_remembers_keys_for_ever_unless_told_otherwise() -> None:
     ours = channel("generic", "")
     assert Generic().key_life(ours) == FOREVER
-    assert (Generic().key_life(ChannelConfig(id=1, public_id="", platform="generic", tenant_id=1,
-                                             options={"key_life_s": 60})) == 60)  # fmt: skip
+    forgets = ChannelConfig(id=1, public_id="", platform="generic", tenant_id=1, options={"key_life_s": 60})
+    assert Generic().key_life(forgets) == 60
     assert Telegram().key_life(ours) == 0

@@ -47,11 +47,6 @@ class Disk(io.BytesIO):
         return super().read(size)
 
 
-@pytest.fixture(autouse=True)
-def _private(settings: Any) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
-
-
 def config(server: HTTPServer) -> ChannelConfig:
     credentials = {"token": "4242:ABC", "access_token": "EAAtoken"}
     options = {"phone_number_id": "555000"}

@@ -137,10 +137,7 @@ def test_a_report_survives_the_spool(shop: ChannelConfig) -> None:
 # ---------------------------------------------------------------- fetching
 
 
-def test_the_command_says_what_it_read_and_changes_nothing_when_it_fails(
-    shop: ChannelConfig, httpserver: Any, settings: Any
-) -> None:
-    settings.ALLOW_PRIVATE_OUTBOUND = True
+def test_the_command_says_what_it_read_and_changes_nothing_when_it_fails(shop: ChannelConfig, httpserver: Any) -> None:
     Channel.objects.filter(pk=shop.id).update(api_base=httpserver.url_for("").rstrip("/"))
     item = {"language": "de", "components": [{"type": "BODY", "text": "Hi {{1}}"}]}
     statuses = {"one": "APPROVED", "two": "PAUSED"}
