@@ -4,6 +4,7 @@
     edits      the kinds of edit, each through a seam that has a name
     wrappers   functions with a bug, in place of the product's
     sql_parts  parts of a statement, found by what they are
+    lua, sql   scripts, functions and parts of statements with a bug
     hunt       runs each bug where it must be found, and says which were
 
 A process plants the bug that ``CHAOS_MUTANT`` names when Django starts (``tests.chaos.apps``). The product

@@ -17,6 +17,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -140,6 +141,12 @@ class Ddl(_InDatabase):
     def migrate(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:
             cursor.execute(self.statement)
+
+
+def script(name: str) -> str:
+    """Return ``lua/<name>.lua`` or ``sql/<name>.sql`` beside this file, without its comment."""
+    (path,) = Path(__file__).parent.glob(f"*/{name}.*")
+    return "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("--"))
 
 
 def without_unique(constraint: str, columns: str) -> Ddl:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.chaos.mutants.edits import Constant, Ddl, Edit, Function, Lua, Sql, Wrapped, without_unique
+from tests.chaos.mutants.edits import Constant, Ddl, Edit, Function, Lua, Sql, Wrapped, script, without_unique
 from tests.chaos.mutants.sql_parts import MAIN, Assigned, Condition, Cte, NewCte, Ordered, Output
 
 
@@ -30,35 +30,9 @@ def mutant(name: str, bug: str, case: str, breaks: str, *edits: Edit) -> Mutant:
 
 IDENTITY_NOT_UNIQUE = without_unique("message_identity_once", "identity")
 NUMBER_NOT_UNIQUE = without_unique("message_sequence_once", "conversation_id, sequence")
+LANE_NUMBERS = Ddl(script("lane_numbers"))
 NUMBERS_MAY_MOVE = Ddl("DROP TRIGGER message_number_never_moves ON message")
 NO_SWEEP = Wrapped("conversations.sweeping.sweeper:Sweeper.sweep", "sweep_nothing")
-
-# A ring that asks neither the bell nor the length of the queue.
-RING_ALWAYS = """
-redis.call('ZADD', KEYS[2], 1, ARGV[4])
-for j = 6, #ARGV do redis.call('ZADD', KEYS[2] .. ':' .. ARGV[4], 'NX', j, ARGV[j]) end
-redis.call('LPUSH', KEYS[3], ARGV[2])
-return 0
-"""
-
-# A bell that lives for ever, and that nobody silences.
-RING_FOR_EVER = """
-redis.call('ZADD', KEYS[2], 1, ARGV[4])
-for j = 6, #ARGV do redis.call('ZADD', KEYS[2] .. ':' .. ARGV[4], 'NX', j, ARGV[j]) end
-if redis.call('SET', KEYS[1], '1', 'NX') then redis.call('LPUSH', KEYS[3], ARGV[2]) end
-return 0
-"""
-TAKE_AND_LEAVE_THE_BELL = """
-local taken = {0}
-for _, tenant in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-  local hints = KEYS[2] .. ':' .. tenant
-  local popped = redis.call('ZPOPMIN', hints, ARGV[3] + 1 - #taken)
-  for i = 1, #popped, 2 do taken[#taken + 1] = tonumber(popped[i]) end
-  if redis.call('EXISTS', hints) == 0 then redis.call('ZREM', KEYS[2], tenant) end
-end
-if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('LPUSH', KEYS[3], ARGV[2]) end
-return taken
-"""
 
 # Storing does not look for what is there.
 STORE_BLINDLY = (
@@ -95,90 +69,6 @@ def fetched_by(order: str) -> tuple[Sql, Sql]:
     )
 
 
-LANE_NUMBERS = Ddl(
-    """CREATE FUNCTION lane_number(lane bigint) RETURNS bigint LANGUAGE plpgsql AS $$
-       BEGIN
-         IF to_regclass('lane_' || lane) IS NULL THEN EXECUTE 'CREATE SEQUENCE lane_' || lane; END IF;
-         RETURN nextval('lane_' || lane);
-       END $$"""
-)
-
-# Storing looks for the message in the snapshot from before the wait for its lane.
-MINE_LOCKED_WHILE_LOOKING = """
-  SELECT i.ord, c.id AS conversation_id, c.last_sequence, c.wait_until, c.last_key,
-         decode(i.identity, 'hex') AS identity, decode(i.content_hash, 'hex') AS content_hash
-    FROM items i
-   CROSS JOIN LATERAL (SELECT l.id, l.last_sequence, l.wait_until, l.last_key FROM conversation l
-                        WHERE l.channel_id = i.channel_id AND l.chat = i.lane_chat AND l."user" = i.lane_user
-                        LIMIT 1 FOR NO KEY UPDATE) c"""
-
-# As lanes/lua/release.lua (where locks with word are kept) and extend.lua, without a look at the owner.
-RELEASE_ANYBODYS = """
-local result = {}
-for i, key in ipairs(KEYS) do
-  if ARGV[2] == '0' and redis.call('HGET', key, 'o') ~= ARGV[1] then
-    result[i] = 0
-  elseif ARGV[2] == '1' and redis.call('HDEL', key, 'w') == 1 then
-    result[i] = 2
-  else
-    redis.call('DEL', key)
-    result[i] = 1
-  end
-end
-return result"""
-EXTEND_ANYBODYS = """
-local result = {}
-for i, key in ipairs(KEYS) do
-  redis.call('HSET', key, 'o', ARGV[1])
-  redis.call('PEXPIRE', key, ARGV[2])
-  result[i] = 1
-end
-return result"""
-
-# ---------------------------------------------------------------- other functions of the database
-
-# A message that came after its window changes places with the one before it.
-LATECOMERS_CHANGE_PLACES = """
-DECLARE
-  before bigint := (SELECT last_sequence FROM conversation WHERE id = lane);
-  released integer := planted_release_waiting(lane, everything);
-  latecomer bigint;
-BEGIN
-  FOR latecomer IN SELECT sequence FROM message WHERE conversation_id = lane AND sequence > greatest(before, 1)
-                      AND late AND external_sequence IS NULL AND order_key IS NOT NULL ORDER BY sequence LOOP
-    UPDATE message SET sequence = sequence + 1000000 WHERE conversation_id = lane AND sequence = latecomer;
-    UPDATE message SET sequence = latecomer WHERE conversation_id = lane AND sequence = latecomer - 1;
-    UPDATE message SET sequence = latecomer - 1 WHERE conversation_id = lane AND sequence = latecomer + 1000000;
-  END LOOP;
-  RETURN released;
-END"""
-
-# Whatever number comes next was the one expected.
-HOLES_DO_NOT_MATTER = """
-DECLARE
-  released integer := 0;
-  step integer;
-BEGIN
-  LOOP
-    UPDATE conversation c SET last_key = w.first - 1
-      FROM (SELECT min(external_sequence) AS first FROM message
-             WHERE conversation_id = lane AND sequence IS NULL) w
-     WHERE c.id = lane AND c.last_key < w.first - 1;
-    step := planted_release_waiting(lane, everything);
-    released := released + step;
-    EXIT WHEN step = 0;
-  END LOOP;
-  RETURN released;
-END"""
-
-# A settle window is over at once.
-WINDOWS_ARE_OVER = """
-BEGIN
-  UPDATE message SET release_at = least(release_at, clock_timestamp())
-   WHERE conversation_id = lane AND sequence IS NULL AND external_sequence IS NULL;
-  RETURN planted_release_waiting(lane, everything);
-END"""
-
 # ---------------------------------------------------------------- the classics
 
 CLASSICS = (
@@ -201,7 +91,7 @@ CLASSICS = (
            whatever_the_lane_is("l.attempts", "i.attempts"), whatever_the_lane_is("l.mode"),
            whatever_the_lane_is("h.sequence", "i.sequence"), whatever_the_lane_is("h.status", "i.expect")),
     mutant("unlock_without_owner", "the lock is released by DEL, whoever holds it", "frozen_worker", "I24",
-           Lua("release", RELEASE_ANYBODYS)),
+           Lua("release", script("release_anybodys"))),
     mutant("replies_apart", "state and mark in one transaction, replies in the next", "killed_handlers", "I10",
            Wrapped("conversations.handling.turn_stream:TurnStream.write", "replies_afterwards")),
     mutant("wake_is_the_only_trigger", "a stored message is due to nobody: only its wake brings it", "unwoken",
@@ -236,28 +126,22 @@ CLASSICS = (
 
 RACES = (
     mutant("latecomer_moves_numbers", "a message that comes late takes the number of the newest one, which moves on",
-           "late", "I7 I8 I15 I22", NUMBERS_MAY_MOVE, Function("release_waiting", LATECOMERS_CHANGE_PLACES)),
+           "late", "I7 I8 I15 I22", NUMBERS_MAY_MOVE, Function("release_waiting", script("latecomers_change_places"))),
     mutant("duplicate_check_with_the_lock",
            "one statement locks the lane and looks for duplicates, in the snapshot from before the wait", "plain", "I3",
            Wrapped("conversations.storing.store_stream:StoreStream._statements", "without_locking_lanes"),
-           Sql("store_messages", Cte("mine"), MINE_LOCKED_WHILE_LOOKING), IDENTITY_NOT_UNIQUE),
+           Sql("store_messages", Cte("mine"), script("mine_locked_while_looking")), IDENTITY_NOT_UNIQUE),
     mutant("lanes_not_locked", "storing numbers messages without holding their lanes", "plain", "I3 I4",
            Sql("lock_lanes", Cte("locked"), "SELECT id FROM wanted"), NUMBER_NOT_UNIQUE),
     mutant("held_lane_counts_as_stored", "a message whose lane somebody else holds is answered 200", "plain", "I1",
            Wrapped("conversations.storing.store_stream:StoreStream._result", "locked_counts_as_stored")),
     mutant("hole_not_waited_for", "a message beyond a hole in the platform's numbers is released at once", "plain",
-           "I5", Function("release_waiting", HOLES_DO_NOT_MATTER)),
+           "I5", Function("release_waiting", script("holes_do_not_matter"))),
     mutant("release_before_the_window", "a settle window is over at once", "plain", "I5",
-           Function("release_waiting", WINDOWS_ARE_OVER)),
+           Function("release_waiting", script("windows_are_over"))),
     mutant("message_overtakes_retry", "a message that failed changes places with the one behind it", "plain",
            "I5 I8 I27", NUMBERS_MAY_MOVE, NUMBER_NOT_UNIQUE,
-           Sql("commit_turns", NewCte("swapped"),
-               """
-  UPDATE message m SET sequence = 2 * o.sequence + 1 - m.sequence
-    FROM ours o WHERE m.conversation_id = o.id AND o.expect = 'pending' AND o.status = 'pending'
-     AND m.sequence IN (o.sequence, o.sequence + 1)
-     AND EXISTS (SELECT FROM message x WHERE x.conversation_id = o.id AND x.sequence = o.sequence + 1
-                    AND x.status = 'pending')""")),
+           Sql("commit_turns", NewCte("swapped"), script("message_overtakes_retry"))),
     mutant("suspects_all_blamed", "a worker's death spends an attempt of every message that it had in hand",
            "killed_handlers", "I27",
            Sql("revive_lanes", Assigned(MAIN, "suspect"),
@@ -265,7 +149,7 @@ RACES = (
     mutant("everybody_blamed", "while a bot fails for everybody, each failure spends an attempt of its message",
            "bot_down", "faults I7", Wrapped("conversations.lanes.pauses:count_failure", "blame_the_message")),
     mutant("lock_taken_by_renewal", "renewing takes the lock from whoever holds it by now", "frozen_worker", "I24",
-           Lua("extend", EXTEND_ANYBODYS)),
+           Lua("extend", script("extend_anybodys"))),
     mutant("take_over_without_cancelled_through",
            "a take-over cancels what is pending, but a reply in flight that comes back is sent again", "take_over",
            "I26", Sql("take_over", Assigned("lane", "cancelled_through"), "cancelled_through")),
@@ -289,9 +173,10 @@ RACES = (
     mutant("limits_per_process", "each sender keeps a channel's limits for itself alone", "burst", "I14 faults",
            Wrapped("conversations.delivering.limiter:Limiter._ask", "ask_nobody")),
     mutant("tasks_pile_up", "each hint pushes a task, however many wait", "workers_away", "faults",
-           Lua("ring", RING_ALWAYS)),
+           Lua("ring", script("ring_always"))),
     mutant("bell_never_cleared", "the bell does not expire, and whoever takes the last hint does not silence it",
-           "plain", "I15 I18 I22", Lua("ring", RING_FOR_EVER), Lua("take", TAKE_AND_LEAVE_THE_BELL)),
+           "plain", "I15 I18 I22", Lua("ring", script("ring_for_ever")),
+           Lua("take", script("take_and_leave_the_bell"))),
     mutant("ids_taken_and_dropped", "a task takes hints and gives their conversations to nobody", "plain", "I15 I22",
            Wrapped("conversations.waking.doorbell:answer", "take_and_drop")),
     mutant("ring_in_the_committer", "the thread that stores rings itself, and waits for Redis", "redis_silent",

@@ -21,6 +21,7 @@ from conversations.postgres.stream import as_json
 from conversations.storing import intake
 from conversations.storing.rows import StoreItem
 from conversations.waking import doorbell, publisher
+from tests.chaos.mutants.edits import script
 
 Original = Callable[..., Any]
 
@@ -67,23 +68,7 @@ def cut_at_nul(original: Original, text: str, limit: int | None = None) -> str:
 
 # ---------------------------------------------------------------- handling
 
-# The second half of commit_turns.sql, for lanes that the transaction holds.
-REPLIES = """
-WITH items AS MATERIALIZED (
-  SELECT i.*, c.last_reply_sequence FROM json_to_recordset(%(items)s::json) AS i(
-         id bigint, channel_id bigint, message_id bigint, replies json) JOIN conversation c ON c.id = i.id),
-said AS MATERIALIZED (
-  SELECT i.id, i.channel_id, i.message_id, r.value ->> 'author' AS author, (r.value -> 'body')::jsonb AS body,
-         i.last_reply_sequence + row_number() OVER (PARTITION BY i.id ORDER BY r.ordinality) AS sequence
-    FROM items i CROSS JOIN LATERAL json_array_elements(i.replies) WITH ORDINALITY AS r),
-replies AS (
-  INSERT INTO reply (conversation_id, channel_id, sequence, message_id, author, body)
-  SELECT id, channel_id, sequence, message_id, author, body FROM said ORDER BY id, sequence)
-UPDATE conversation c
-   SET last_reply_sequence = c.last_reply_sequence + s.added,
-       send_due_at = lane_send_due_at(c.next_reply_sequence, c.last_reply_sequence, c.send_due_at,
-                                      now() + interval '3 s')
-  FROM (SELECT id, count(*) AS added FROM said GROUP BY id) s WHERE c.id = s.id"""
+REPLIES = script("replies_afterwards")
 LOCK = "SELECT id FROM conversation WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE"
 APART_SECONDS = 0.1  # a slow database between the two
 
