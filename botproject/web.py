@@ -1,9 +1,10 @@
-"""Adapts granian: whole answers, clean environs, connections that can be cut, a common end.
+"""Adapts granian: whole answers, clean environs, connections that can be cut or do not read, a common end.
 
 granian calls ``connected`` in place of its own WSGI layer (``granian.wsgi``). The differences:
 
 * An answer is handed over as bytes. From an iterator granian would pull on the request's thread,
-  and a client that does not read would hold that thread for ever.
+  and a client that does not read would hold that thread for ever. Only files go chunk by chunk; they
+  are counted, and have a time limit.
 * ``environ`` holds the request and nothing else. granian adds the process's environment, secrets
   included.
 * ``environ`` has a function that cuts the request's connection, for bodies that never end. granian
@@ -17,12 +18,14 @@ import functools
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from channels_ingest.webhooks.body_limits import CUT
 from channels_ingest.webhooks.fast_path import whole
+from conversations.media.serving import FileAnswer
 from conversations.workers.supervisor import die_with_parent
 
 # The parts of a WSGI environ that are the same for all requests.
@@ -37,6 +40,12 @@ FIXED: Mapping[str, Any] = {
     "wsgi.run_once": False,
     "wsgi.version": (1, 0),
 }
+# Seconds after which the kernel closes the connection of a client that takes nothing of what was sent. Larger:
+# such a client holds its connection for longer. Smaller: people lose their link after a shorter break.
+UNREAD_SECONDS = 60
+# Bytes of answers that the kernel keeps for a client; it takes twice as many, and ``net.core.wmem_max`` at
+# most. Larger: more memory for each. Smaller: large files are sent more slowly over long distances.
+UNREAD_BYTES = 256 << 10
 # Where granian's worker finds its WSGI layer, which is not a public name: see ``guarded``.
 LAYER = "_wsgi_call_wrap"
 
@@ -61,16 +70,20 @@ def connected(application: Application, *_: Any) -> Callable[[Any, dict[str, Any
     """Return what granian calls for a request, with the connection and the request's environ."""
 
     def answer(connection: Any, scope: dict[str, Any]) -> None:
+        limit_unread()
         said: list[Any] = []
         environ = {**FIXED, **scope, CUT: functools.partial(cut, connection)}
-        body = application(environ, lambda status, headers, error=None: said.extend((status, headers)))
-        (content,) = whole(body)
+        body = whole(application(environ, lambda status, headers, error=None: said.extend((status, headers))))
         status, headers = said[-2:]
         # The body may not have been read. The server then closes the connection, so the client must
         # not send its next request on it.
         if status[0] == "4" and (scope.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in scope):
             headers = [*headers, ("connection", "close")]
-        connection.response_bytes(int(status[:3]), headers, content)
+        if isinstance(body, FileAnswer):
+            with contextlib.closing(body):
+                connection.response_iter(int(status[:3]), headers, iter(body))
+        else:
+            connection.response_bytes(int(status[:3]), headers, *body)
 
     return answer
 
@@ -82,6 +95,20 @@ def cut(connection: Any) -> None:
     once, mostly before the answer is out; after a whole answer it would go on reading the body.
     """
     connection.response_iter(408, [("content-length", "1"), ("connection", "close")], (b for b in [b""] if b))
+
+
+@functools.cache
+def limit_unread() -> None:
+    """Bound what the kernel keeps for clients that do not read, and for how long. Only Linux can.
+
+    Connections inherit both from the listening socket. granian makes that by itself, so it is looked for at the
+    first request.
+    """
+    for number in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        with contextlib.suppress(OSError), socket.fromfd(int(number), socket.AF_INET, socket.SOCK_STREAM) as found:
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
 
 
 def die_with_main_process() -> None:

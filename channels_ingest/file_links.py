@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from django.core import signing
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
@@ -32,7 +32,7 @@ def address(channel: ChannelConfig, file: str) -> str:
 
 
 @require_safe
-def give(request: HttpRequest, public_id: str) -> HttpResponse:
+def give(request: HttpRequest, public_id: str) -> HttpResponseBase:
     """Give a file to whoever has its address."""
     channel, file = registry.channel_by_public_id(None, public_id), request.GET.get("file", "")
     if channel is None or not files.read_id(file) or not _is_signed(channel, file, request.GET.get("sign", "")):

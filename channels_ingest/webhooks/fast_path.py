@@ -6,7 +6,7 @@ pages need no session either: they skip the middleware as well, but count as pag
 The server has a thread for each connection, so no request waits for a thread. What costs is work:
 webhooks have slots of their own, and pages have half as many. A client that sends slowly holds a
 thread but no slot, because bodies are read without one. A client that reads slowly holds neither,
-because answers are handed to the server whole.
+because answers are handed to the server whole; only of a file it holds a thread, see ``file_answers``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
-from channels_ingest.webhooks import body, body_limits
+from channels_ingest.webhooks import body, body_limits, file_answers
 from conversations import runtime
+from conversations.media.serving import FileAnswer
 
 # Webhooks that a web process works on at once, and twice the pages. Larger: more requests at once,
 # more memory. Smaller: requests wait for a slot sooner.
@@ -66,7 +67,8 @@ class Front:
             return call_view(request)
         if STAFF_UPLOADS.fullmatch(request.path_info):
             return on_page_thread(request, self.get_response, staff_upload_slots())
-        return on_page_thread(request, call_chat if CHATS.fullmatch(request.path_info) else self.get_response)
+        answer = on_page_thread(request, call_chat if CHATS.fullmatch(request.path_info) else self.get_response)
+        return file_answers.admit(request, answer) if isinstance(answer, FileAnswer) else answer
 
 
 @runtime.kept
@@ -198,13 +200,15 @@ def respond(response: HttpResponse, start_response: Callable[..., Any]) -> list[
     return [response.content]
 
 
-def whole(answer: Iterable[bytes]) -> list[bytes]:
-    """Return an answer as a list. From an iterator the server would pull on this thread.
+def whole(answer: Iterable[bytes]) -> list[bytes] | FileAnswer:
+    """Return an answer as a list, unless it is a file. From an iterator the server would pull on this thread.
 
     A client that does not read its answer would then hold the thread.
     """
     try:
         return [b"".join(answer)]
+    if isinstance(answer, FileAnswer):
+        return answer
     finally:
         getattr(answer, "close", lambda: None)()
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.core.files import File
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 
 from conversations.media import files, types
 from conversations.media.files import Kept
 
 # Most bytes of an answer to a request for a part: players ask for the next part by themselves. Larger:
-# more memory for each. Smaller: more requests.
+# more of it is read in vain when they seek. Smaller: more requests.
 PART_BYTES = 2 << 20
+# Bytes of a chunk. A server keeps a few for a client that does not read. Larger: more memory for each.
+# Smaller: more steps for a large file.
+CHUNK = 32 * 1024
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -30,27 +34,46 @@ HEADERS = {
 }
 
 
-def respond(request: HttpRequest, kept: Kept, content_type: str, told: Mapping[str, Any]) -> HttpResponse:
+class FileAnswer(StreamingHttpResponse):
+    """``size`` bytes of a file from where it stands, read chunk by chunk as the client takes them."""
+
+    def __init__(self, file: File[Any], size: int, **about: Any) -> None:
+        super().__init__(_chunks(file, size), **about)
+        self.size, self._file = size, file
+        self.headers["Content-Length"] = str(size)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def respond(request: HttpRequest, kept: Kept, content_type: str, told: Mapping[str, Any]) -> HttpResponseBase:
     """Answer with a file, or with the part of it that ``Range`` asks for. ``told``: its attachment."""
     shown = content_type in types.SHOWN and "download" not in request.GET
     named = re.sub(r"[\x00-\x1f\x7f]", " ", str(told.get("name") or "")).strip()  # a header has one line
     name = named or f"{told.get('kind', 'file')}{mimetypes.guess_extension(content_type) or ''}"
     headers = {**HEADERS, "Content-Disposition": content_disposition_header(not shown, name) or "attachment"}
     try:
-        with files.open_kept(kept) as file:
-            size = file.size
-            part = _part(request.headers.get("Range", ""), size)
-            start, end = part or (0, size)
-            file.seek(start)
-            content = file.read(end - start)
+        file = files.open_kept(kept)
+        size = file.size
     except FileNotFoundError:
         return HttpResponse("The storage does not have the file.", status=404, content_type="text/plain")
-    if part and not content:
+    part = _part(request.headers.get("Range", ""), size)
+    start, end = part or (0, size)
+    if part and start == end:
+        file.close()
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    content_type = content_type if shown else types.UNKNOWN
-    return HttpResponse(content, status=206 if part else 200, content_type=content_type, headers=headers)
+    file.seek(start)
+    about = {"status": 206 if part else 200, "content_type": content_type if shown else types.UNKNOWN}
+    return FileAnswer(file, end - start, headers=headers, **about)
+
+
+def _chunks(file: File[Any], left: int) -> Iterator[bytes]:
+    while chunk := file.read(min(left, CHUNK)):
+        left -= len(chunk)
+        yield chunk
 
 
 def _part(header: str, size: int) -> tuple[int, int] | None:

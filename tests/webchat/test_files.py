@@ -56,7 +56,7 @@ def test_the_page_gets_the_address_of_a_file_which_works_for_nobody_else_and_for
     (shown,) = visitor.poll().json()["items"][0]["files"]
     assert (shown["kind"], shown["name"]) == ("image", "a picture.png")
     answer = Client().get(shown["url"])
-    assert (answer.content, answer.headers["Content-Type"]) == (PNG, "image/png")
+    assert (answer.getvalue(), answer.headers["Content-Type"]) == (PNG, "image/png")
     assert answer.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
     other = make_channel("other")
     address, _, query = shown["url"].partition("?")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import io
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import granian.server.mp
 import pytest
+from django.core.files import File
 
 from botproject import web
+from conversations.media.serving import FileAnswer
 
 
 class Connection:
@@ -19,6 +23,10 @@ class Connection:
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.sent.append((status, headers, body))
+
+    def response_iter(self, status: int, headers: list[tuple[str, str]], body: Iterator[bytes]) -> None:
+        self.sent.append((status, headers, next(body)))
+        raise ConnectionError
 
 
 def serve(application: web.Application, scope: dict[str, Any]) -> Connection:
@@ -54,6 +62,28 @@ def test_granian_gets_bytes_from_an_iterator() -> None:
         yield from (b"short and ", b"stout")
 
     assert serve(application, {}).sent == [(418, [("a", "b")], b"short and stout")]
+
+
+@pytest.mark.usefixtures("own_database")  # its connections are closed
+def test_granian_takes_a_file_chunk_by_chunk_and_it_is_closed_whatever_happens() -> None:
+    file = File(io.BytesIO(bytes(100_000)))
+    answer, connection = FileAnswer(file, 100_000), Connection()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return answer
+
+    with pytest.raises(ConnectionError):
+        web.connected(application)(connection, {})
+    assert (connection.sent, file.closed) == ([(200, [], bytes(32 * 1024))], True)
+
+
+def test_the_kernel_keeps_little_for_a_client_that_does_not_read_and_not_for_long() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        web.limit_unread.__wrapped__()
+        with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * web.UNREAD_BYTES
 
 
 @pytest.mark.parametrize(("status", "scope", "closes"), [

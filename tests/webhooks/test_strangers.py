@@ -10,13 +10,19 @@ import re
 import selectors
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from channels_ingest import file_links
+from channels_ingest.webhooks import file_answers
 from channels_ingest.webhooks.body_limits import READS_OF_ADDRESS
+from conversations.media import files
 from tests.kit.stack import wait_until
 from tests.webhooks.edge import Edge, event
 
@@ -82,6 +88,49 @@ def test_clients_that_do_not_read_keep_nobody_waiting(edge: Edge) -> None:
         assert webhooks(edge) == [200] * 10
         assert page(edge, "/admin/login/") == 200
         assert all(reader.recv(15) == b"HTTP/1.1 200 OK" for reader in readers)
+
+
+def kept_file(edge: Edge, size: int) -> str:
+    """The address of a file of the chat, as its page gets it."""
+    kept = files.Kept(uuid.uuid4(), edge.web.id, 0)
+    path = edge.stack.folder / "media" / files.name(kept)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    columns = "id, channel_id, status, content_type, size"
+    edge.stack.query(f"INSERT INTO media ({columns}) VALUES (%s, %s, 'stored', 'video/mp4', %s)", *kept[:2], size)
+    return file_links.address(SimpleNamespace(public_id=edge.web.public_id), str(kept.id))  # type: ignore[arg-type]
+
+
+def memory_of_web(edge: Edge) -> int:
+    return sum(psutil.Process(pid).memory_info().rss for pid in edge.stack._workers[0].tree())
+
+
+def test_files_that_nobody_reads_take_little_memory_and_a_share_of_the_address(edge: Edge) -> None:
+    size = 16 << 20
+    address = kept_file(edge, size)
+    asked = edge.head({}, address, method="GET")
+    with opened(edge, [asked], address="127.0.0.5") as (reader,):  # whoever reads gets it whole
+        answer = reader.makefile("rb")
+        assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert len(answer.read(size)) == size
+    before, share = memory_of_web(edge), file_answers.OF_ADDRESS // size
+    with opened(edge, [asked] * share, receive_buffer=4096, address="127.0.0.5") as readers:
+        seen: list[list[int]] = [[]]
+        wait_until(lambda: stuck(edge, readers, seen), 10, "the server cannot send to any of them")
+        assert max(seen[-1]) < 1 << 20, "what the kernel keeps for each"
+        assert memory_of_web(edge) - before < 2 * size
+        with opened(edge, [asked], address="127.0.0.5") as (refused,), opened(edge, [asked]) as (other,):
+            head = refused.recv(4096)
+            assert (head[:12], b"retry-after: 5" in head.lower()) == (b"HTTP/1.1 503", True)
+            assert other.recv(12) == b"HTTP/1.1 200"
+        assert webhooks(edge) == [200] * 10
+
+    def comes_again() -> bool:
+        with opened(edge, [asked], address="127.0.0.5") as (reader,):
+            return reader.recv(12) == b"HTTP/1.1 200"
+
+    wait_until(comes_again, 10, "those who left count no more")
 
 
 def test_bodies_that_never_end_keep_nobody_waiting(edge: Edge) -> None:

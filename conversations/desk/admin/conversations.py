@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import models
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -158,7 +158,7 @@ class Conversations(Lanes):
         upload = path("<int:object_id>/upload/", self.admin_site.admin_view(self.upload), name=self._url_name("upload"))
         return [live, file, upload, *super().get_urls()]
 
-    def file(self, request: HttpRequest, object_id: int, file: uuid.UUID) -> HttpResponse:
+    def file(self, request: HttpRequest, object_id: int, file: uuid.UUID) -> HttpResponseBase:
         """Return a file of this conversation to whoever may see the conversation."""
         lane = self.find(request, str(object_id))
         row = Media.objects.filter(pk=file, status=Media.Status.STORED).first()

@@ -23,7 +23,7 @@ def address(lane: Conversation, file: Media, query: str = "") -> str:
 
 def test_a_file_is_served_to_its_tenants_staff_only(anna_of_shop: Client, shop: Scene) -> None:
     theirs = make_scene("Bank", "theirs")
-    assert anna_of_shop.get(address(shop.lane, shop.file)).content == PNG
+    assert anna_of_shop.get(address(shop.lane, shop.file)).getvalue() == PNG
     for lane, file in ((theirs.lane, theirs.file), (shop.lane, theirs.file)):
         assert anna_of_shop.get(address(lane, file)).status_code == 404
     assert Client().get(address(shop.lane, shop.file)).status_code == 302
@@ -80,7 +80,7 @@ def test_a_player_gets_the_part_that_it_asks_for(
 ) -> None:
     file = put(shop.channel.pk, b"0123456789", content_type="video/mp4", conversation_id=shop.lane.pk)
     answer = anna_of_shop.get(address(shop.lane, file), headers={"Range": asked})
-    assert (answer.status_code, answer.headers.get("Content-Range"), answer.content) == (status, told, content)
+    assert (answer.status_code, answer.headers.get("Content-Range"), answer.getvalue()) == (status, told, content)
 
 
 SHOWN: list[tuple[dict[str, Any], list[str]]] = [
@@ -115,7 +115,7 @@ def test_the_picture_of_a_template_is_shown_where_it_was_sent(anna_of_shop: Clie
     Reply.objects.filter(pk=shop.reply.pk).update(body={"text": "Look", "template": sent})
     page = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
     assert address(shop.lane, file) in anna_of_shop.get(page).content.decode()
-    assert anna_of_shop.get(address(shop.lane, file)).content == PNG
+    assert anna_of_shop.get(address(shop.lane, file)).getvalue() == PNG
 
 
 def test_the_live_page_changes_when_a_file_has_come(anna_of_shop: Client, shop: Scene) -> None:

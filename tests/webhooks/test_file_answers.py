@@ -1,0 +1,54 @@
+"""Files on their way to clients: counted, for strangers and for staff, and cut at who reads too slowly."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from django.core.files import File
+from django.http import HttpResponseBase
+from django.test import RequestFactory
+
+from channels_ingest.webhooks import file_answers
+from conversations.media.serving import CHUNK, FileAnswer
+
+pytestmark = pytest.mark.usefixtures("own_database")  # its connections are closed
+
+
+def sent(size: int, path: str = "/files/x/", address: str = "192.0.2.1") -> HttpResponseBase:
+    request = RequestFactory().get(path, REMOTE_ADDR=address)
+    return file_answers.admit(request, FileAnswer(File(io.BytesIO(bytes(size))), size))
+
+
+def test_an_address_has_a_share_of_the_files_on_their_way_and_staff_have_a_count_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(file_answers, "OF_ADDRESS", 100)
+    first = sent(60)
+    refused = sent(60)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    others = [sent(60, address="192.0.2.2"), sent(60, "/admin/x/")]
+    assert {other.status_code for other in others} == {200}
+    first.close()
+    others.append(sent(1000))  # larger than a share: alone
+    assert (others[-1].status_code, sent(1).status_code) == (200, 503)
+    for other in others:
+        other.close()
+    assert file_answers.to_strangers.taken == file_answers.to_staff.taken == 0
+
+
+def test_a_client_that_lags_far_behind_gets_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(file_answers, "time", clock)
+    answer = sent(5 * CHUNK)
+    chunks = iter(answer)  # type: ignore[call-overload]
+    clock.now = file_answers.LAG_SECONDS + 1
+    assert next(chunks, b"") == b""
+    answer.close()
+    answer = sent(5 * CHUNK)
+    chunks = iter(answer)  # type: ignore[call-overload]
+    assert len(next(chunks)) == CHUNK
+    clock.now += file_answers.LAG_SECONDS + 1
+    assert len(b"".join(chunks)) == 4 * CHUNK
+    answer.close()
