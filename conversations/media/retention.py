@@ -5,6 +5,7 @@ The file goes first, then its row says so: a crash in between repeats the deleti
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable
 
@@ -19,8 +20,11 @@ from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
 
-# Files of a channel that are deleted in a round. Larger: old ones go sooner, in a longer round. Smaller:
-# they may come faster than they go.
+# Seconds after which a round deletes no more. Larger: more is deleted, while other upkeep waits. Smaller:
+# files may come faster than they are deleted.
+ROUND_SECONDS = 60.0
+# Files of each channel that are found at once. Larger: channels with many old files hold up those of others.
+# Smaller: more queries.
 BATCH = 500
 # Rows that a round looks at for orphans. Larger: an orphan is found sooner. Smaller: less reading.
 WALK = 5_000
@@ -36,17 +40,23 @@ def _walk() -> dict[str, uuid.UUID]:
 
 
 def run() -> int:
-    """Do one round; return how many files were deleted."""
-    old = runtime.read(sql("find_old_files"), {"days": settings.MEDIA_DAYS, "most": BATCH})
+    """Delete files until none is old, for ``ROUND_SECONDS`` at most; return how many were deleted."""
+    until = time.monotonic() + ROUND_SECONDS
     seen = runtime.read(sql("find_orphans"), {"after": _walk().get("after", NOBODY), "most": WALK})
     _walk()["after"] = seen[-1][0] if len(seen) == WALK else NOBODY
-    return _delete(old, FORGET) + _delete([row for row in seen if row[3]], REMOVE)
+    deleted = _delete([row for row in seen if row[3]], REMOVE, until)
+    old = {"days": settings.MEDIA_DAYS, "most": BATCH}
+    while found := _delete(runtime.read(sql("find_old_files"), old), FORGET, until):
+        deleted += found
+    return deleted
 
 
-def _delete(rows: Iterable[tuple[object, ...]], then: str) -> int:
+def _delete(rows: Iterable[tuple[object, ...]], then: str, until: float) -> int:
     """Delete these files, then write it. A file that the storage does not delete is tried again."""
     gone: list[uuid.UUID] = []
     for row in rows:
+        if time.monotonic() > until:
+            break
         kept = Kept(*row[:3])  # type: ignore[arg-type]
         try:
             files.delete(kept)

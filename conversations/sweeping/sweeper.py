@@ -281,7 +281,7 @@ class Sweeper:
             publisher.maintain()
         except publisher.AWAY as error:
             log.warning("upkeep not asked for", error=type(error).__name__)
-            maintenance.run()
+            self._direct.submit(self._try, maintenance.run)
 
 
 def _may_probe(key: pauses.Key, channel_id: int, tenant_id: int, bot: str) -> bool:

@@ -37,6 +37,18 @@ def test_each_tenants_files_go_after_its_days_and_their_rows_say_so(settings: An
 
 
 @pytest.mark.usefixtures("woken")
+def test_a_round_goes_on_until_nothing_is_old_or_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    channel, old = make_channel(), timezone.now() - dt.timedelta(days=1000)
+    for _ in range(5):
+        put(channel.id, conversation_id=1, created_at=old)
+    with monkeypatch.context() as patched:
+        patched.setattr(retention, "ROUND_SECONDS", -1.0)
+        assert retention.run() == 0
+    assert (retention.run(), retention.run()) == (5, 0)
+
+
+@pytest.mark.usefixtures("woken")
 def test_files_without_their_message_and_uploads_that_nobody_sent_go_with_their_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 
 import pytest
 import time_machine
 
 from conversations import runtime
-from conversations.sweeping import maintenance
+from conversations.sweeping import maintenance, sweeper
 from tests.kit.entries import make_channel
 
 
@@ -41,6 +42,20 @@ def test_failed_logins_of_yesterday_and_sessions_that_are_over_are_forgotten(own
     assert maintenance.run()["logins"] == 2
     assert runtime.read("SELECT username FROM axes_accessattempt") == [("23 hours",)]
     assert runtime.read("SELECT session_key FROM django_session") == [("-1 hour",)]
+
+
+def test_without_a_broker_the_upkeep_holds_up_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise ConnectionError
+
+    go, done = threading.Event(), threading.Event()
+    monkeypatch.setattr(sweeper.publisher, "maintain", away)
+    monkeypatch.setattr(sweeper.maintenance, "run", lambda: go.wait(5) and done.set())
+    ours = sweeper.Sweeper(None, None)  # type: ignore[arg-type]
+    ours._upkeep_at = 0.0
+    ours._upkeep()
+    go.set()
+    assert done.wait(5)
 
 
 def test_upkeep_does_without_the_tables_of_staffs_pages(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
--- Finds files that their tenant keeps no longer, oldest first.
+-- Finds files that their tenant keeps no longer, the oldest of each channel, in any order: no channel's wait
+-- for those of another.
 -- days: for tenants that say nothing else; most: rows of each channel.
 -- Rows: id, channel id, attempts. Index: media_kept.
 SELECT o.id, ch.id, o.attempts
@@ -7,3 +8,4 @@ SELECT o.id, ch.id, o.attempts
                       WHERE m.channel_id = ch.id AND m.status = 'stored'
                         AND m.created_at < now() - make_interval(days => coalesce(t.media_days, %(days)s))
                       ORDER BY m.created_at LIMIT %(most)s) o
+ ORDER BY random()
