@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
@@ -165,6 +165,8 @@ def ahead_of(application: Application) -> Application:
         if UPLOADS.fullmatch(environ["PATH_INFO"]):
             return respond(on_page_thread(WSGIRequest(environ), call_chat), start_response)
         if STAFF_UPLOADS.fullmatch(environ["PATH_INFO"]):
+            if environ["REQUEST_METHOD"] != "POST":
+                return respond(HttpResponseNotAllowed(["POST"]), start_response)
             if refused := refused_upload(environ):
                 return respond(HttpResponse(status=refused), start_response)
             with body_limits.upload(environ):
@@ -205,10 +207,10 @@ def whole(answer: Iterable[bytes]) -> list[bytes] | FileAnswer:
 
     A client that does not read its answer would then hold the thread.
     """
-    try:
-        return [b"".join(answer)]
     if isinstance(answer, FileAnswer):
         return answer
+    try:
+        return [b"".join(answer)]
     finally:
         getattr(answer, "close", lambda: None)()
 

@@ -165,6 +165,14 @@ def test_a_file_that_staff_may_not_send_is_refused_with_its_reason(
     assert not Reply.objects.filter(author="person").exists()
 
 
+def test_the_address_of_an_upload_takes_nothing_but_posts() -> None:
+    environ = RequestFactory().get(f"/{settings.ADMIN_PATH.strip('/')}/x/upload/").environ
+    said: list[Any] = []
+    serve = fast_path.ahead_of(get_wsgi_application())
+    serve(environ, lambda status, headers, error=None: said.extend((status, headers)))
+    assert (said[0], ("Allow", "POST") in said[1]) == ("405 Method Not Allowed", True)
+
+
 REFUSED = [  # content type, content length, chunked
     ("multipart/form-data; boundary=a", "2000000000", False),
     ("application/x-www-form-urlencoded", "2000000", False),
