@@ -50,6 +50,12 @@ class Web(Adapter):
             pattern="[0-9]{1,6}",
             number=True,
         ),
+        Option(
+            name="files_mb_per_day",
+            help="megabytes of files that all visitors together may send in a day (2048); 0: no cap",
+            pattern="[0-9]{1,7}",
+            number=True,
+        ),
     )
     text_size = caption_size = 4000
     text_unit = cut.Unit.CODE_POINTS

@@ -1,6 +1,6 @@
-"""Limits how often an address may begin a conversation, and how often a visitor may write and poll.
+"""Limits how often an address may begin a conversation, how often a visitor may write and poll, and files.
 
-Each process counts by itself, in bounded memory.
+Each process counts by itself, in bounded memory; only a channel's files of a day are counted in the database.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from channels_ingest.webhooks.client_address import client_address
 from conversations import runtime
 from conversations.contracts import ChannelConfig
+from conversations.media import quota
 
 # Conversations that an address may begin in an hour, a sixth of them at once. Larger: a script
 # opens more conversations. Smaller: people behind one address (an office) wait.
@@ -37,6 +38,9 @@ ADDRESS_POLLS = 20
 # together four times as many. A smaller burst or a longer time delays people who send many pictures; the
 # reverse lets strangers fill the storage sooner.
 UPLOAD_SECONDS, UPLOAD_BURST = 10.0, 10
+# The part of a channel's files of a day that may come from one address. Larger: fewer strangers can leave
+# nothing for others. Smaller: people behind one address can send less.
+DAY, ADDRESS_SHARE = 86_400.0, 0.25
 # Addresses or visitors that a cap counts. Larger: more memory. Smaller: under load the oldest are
 # forgotten sooner and may begin again.
 KEYS = 20_000
@@ -47,7 +51,7 @@ class Limit(NamedTuple):
 
     key: Any
     interval: float
-    burst: int
+    burst: float
 
 
 class Cap:
@@ -62,7 +66,7 @@ class Cap:
         self._free_at: OrderedDict[Any, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait(self, key: Any, interval: float, burst: int) -> float:
+    def wait(self, key: Any, interval: float, burst: float) -> float:
         """Count an event and return 0.0, or return the seconds to wait without counting it."""
         return self.wait_for_all([Limit(key, interval, burst)])
 
@@ -116,6 +120,20 @@ def wait_to_upload(channel: ChannelConfig, visitor: str, request: HttpRequest) -
     """Return the seconds until this visitor may send a file; 0.0 counts one now."""
     of_address = Limit(client_address(request), UPLOAD_SECONDS / 4, UPLOAD_BURST * 4)
     return _uploads().wait_for_all([Limit((channel.id, visitor), UPLOAD_SECONDS, UPLOAD_BURST), of_address])
+
+
+def no_room(channel: ChannelConfig, request: HttpRequest, size: int) -> str:
+    """Return why a file of ``size`` bytes is not taken, in words for the visitor; '' counts it now."""
+    if quota.disk_is_full():
+        return "Files cannot be taken at the moment. Your message can."
+    most = quota.day_bytes(channel.options)
+    if not most:
+        return ""
+    if quota.added(channel.id) + size > most:
+        return "This chat takes no more files today. Please write, or send the file tomorrow."
+    seconds = DAY * size / max(most * ADDRESS_SHARE, size)  # that the file takes of the address's day
+    early = _uploads().wait(("day", channel.id, client_address(request)), seconds, DAY / seconds)
+    return "Too many files came from your connection today. Please write, or send the file tomorrow." if early else ""
 
 
 def wait_to_poll(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:

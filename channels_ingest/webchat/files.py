@@ -5,6 +5,8 @@ POST /web/<channel>/files/?name=<name>    the bytes    -> {"file": <id>, "kind",
 
 from __future__ import annotations
 
+import logging
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
@@ -20,9 +22,12 @@ from conversations.contracts import Attachment, ChannelConfig
 from conversations.errors import WrongFile
 from conversations.media import adding, files
 
+log = logging.getLogger(__name__)
+
 # Largest file of a visitor, in bytes, unless ``MEDIA_MAX_BYTES`` is less. Larger: strangers can fill
 # the storage sooner. Smaller: pictures of phones are refused.
 MOST_BYTES = 16 << 20
+NO_ROOM_SECONDS = 3600  # in ``Retry-After``. Larger: people wait longer. Smaller: more requests in vain
 OWN = """SELECT id, content_type, size, reference FROM media
           WHERE id = ANY (%s) AND channel_id = %s AND reference ->> 'visitor' = %s AND status = 'stored'"""
 
@@ -32,13 +37,23 @@ def upload(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
     """Keep a file. Nothing is read of a body before the token has told whose it is."""
     visitor = visitor_of(request, channel)
     refuse_if_early(caps.wait_to_upload(channel, visitor, request))
-    with tempfile.TemporaryFile() as file:
+    _refuse_without_room(request, channel)
+    with body_limits.upload(request.META), tempfile.TemporaryFile() as file:
         _read(request, file)
         try:
             told = adding.add(file, channel.id, request.GET.get("name", ""), visitor=visitor)
         except WrongFile as error:
             raise Refused(415, f"This file cannot be sent: {error}.") from None
     return as_json({"file": told.media, "kind": told.kind, "name": told.name, "size": told.size})
+
+
+def _refuse_without_room(request: HttpRequest, channel: ChannelConfig) -> None:
+    """Raise ``Refused`` if the channel, the address or the disk has no room for the file, by its stated size."""
+    stated = request.META.get("CONTENT_LENGTH") or ""
+    size = int(stated) if re.fullmatch("[0-9]{1,12}", stated) else most_bytes()
+    if words := caps.no_room(channel, request, max(1, min(size, most_bytes()))):
+        log.warning("no room for a visitor's file", extra={"channel": channel.id})
+        raise Refused(429, words, NO_ROOM_SECONDS)
 
 
 def most_bytes() -> int:
@@ -50,7 +65,7 @@ def _read(request: HttpRequest, into: BinaryIO) -> None:
     """Write the body into a file, without a slot of the pages: clients may send slowly. Raises ``Refused``."""
     most = most_bytes()
     try:
-        with body_limits.upload(request.META), fast_path.without_page_slot():
+        with fast_path.without_page_slot():
             body.copy(request.META, most, into)
     except body.TooLarge:
         raise Refused(413, f"The file is larger than {most >> 20} MB.") from None

@@ -2,6 +2,7 @@
 
 types.py      what a file is, by its content, and what of it may be shown
 files.py      the storage, and the name of a file in it
+quota.py      what strangers may leave with us: bytes of a channel in a day, room on the disk
 fetching.py   a step of its own: claim -> the adapter fetches -> check -> keep
 adding.py     a file that is ours from the start: of a visitor, a bot, staff
 opening.py    a bot opens a file, and waits for it

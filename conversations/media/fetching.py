@@ -21,9 +21,9 @@ import structlog
 from django.conf import settings
 
 from conversations import installation, registry, runtime
-from conversations.contracts import Attachment, Deferred, Fetched, Fetching, Rejected, Scope, Unknown
+from conversations.contracts import Attachment, Deferred, Failed, Fetched, Fetching, Rejected, Scope, Unknown
 from conversations.errors import CoreError
-from conversations.media import files, types
+from conversations.media import files, quota, types
 from conversations.media.files import Kept
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
@@ -136,6 +136,8 @@ def _fetch(claimed: Claimed, into: BinaryIO) -> Fetching:
         return Rejected(reason="its channel is gone")
     if file.size is not None and file.size > most:
         return Rejected(reason=f"it is larger than {most >> 20} MB")
+    if quota.disk_is_full():
+        return Failed(reason="our disk is nearly full")
     try:
         return registry.adapter(channel.platform).fetch(channel, file, into, most)
     except Exception as error:

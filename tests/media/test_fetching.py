@@ -11,7 +11,7 @@ import redis
 
 from conversations import registry, runtime
 from conversations.contracts import Attachment, Deferred, Failed, Fetched, Fetching, Rejected, Scope
-from conversations.media import fetching, files
+from conversations.media import fetching, files, quota
 from conversations.models import Media, Message
 from conversations.storing import rows
 from conversations.sweeping import sweeper
@@ -115,6 +115,16 @@ def test_a_file_that_says_that_it_is_too_large_is_not_asked_for(monkeypatch: pyt
     fetching.attempt(*claim(channel.id))
     row.refresh_from_db()
     assert (row.status, row.error) == ("refused", "it is larger than 1 MB")
+
+
+def test_a_disk_that_is_nearly_full_fetches_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_by(monkeypatch, PNG)
+    channel = make_channel()
+    row = say(channel)
+    monkeypatch.setattr(quota, "FREE_BYTES", 1 << 62)
+    fetching.attempt(*claim(channel.id))
+    row.refresh_from_db()
+    assert (row.status, row.error) == ("waiting", "our disk is nearly full")
 
 
 def test_after_its_last_attempt_a_file_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

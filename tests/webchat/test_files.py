@@ -11,9 +11,10 @@ from django.test import Client
 
 from channels_ingest import file_links
 from channels_ingest.webchat import caps, files
-from channels_ingest.webhooks import body_limits, fast_path
-from conversations import registry
+from channels_ingest.webhooks import body, body_limits, fast_path
+from conversations import registry, runtime
 from conversations.contracts import Attachment
+from conversations.media import quota
 from conversations.models import Channel, Media, Message
 from tests.kit.entries import accept, entry
 from tests.kit.stored_files import PNG, content, in_memory
@@ -124,17 +125,66 @@ def test_while_a_file_arrives_no_page_waits_for_it(visitor: Visitor, monkeypatch
 
 
 def test_files_on_their_way_are_bounded(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    add = files.adding.add
+
+    def added(*args: Any, **about: Any) -> Any:
+        held.append(body_limits.uploads.taken)
+        return add(*args, **about)
+
+    monkeypatch.setattr(files.adding, "add", added)
     monkeypatch.setattr(body_limits, "UPLOADS_OF_ADDRESS", 20_000)
     assert send(visitor, bytes(30_000)).status_code == 200  # the first chunk is not counted
     answer = send(visitor, bytes(40_000))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
-    assert body_limits.uploads.taken == 0
+    assert (held, body_limits.uploads.taken) == ([30_000 - body.CHUNK], 0)
 
 
 def test_a_visitor_who_sends_many_files_is_slowed_down(visitor: Visitor) -> None:
     answers = [send(visitor) for _ in range(caps.UPLOAD_BURST + 1)]
     assert [answer.status_code for answer in answers] == [200] * caps.UPLOAD_BURST + [429]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= caps.UPLOAD_SECONDS
+
+
+def take(channel: Channel, megabytes: int) -> None:
+    """The channel takes so many of its visitors in a day."""
+    channel.options["files_mb_per_day"] = megabytes
+    channel.save()
+    runtime.begin()
+
+
+def test_a_channel_takes_so_many_files_of_its_visitors_in_a_day(visitor: Visitor, channel: Channel) -> None:
+    take(channel, 1)
+    answers = [send(visitor) for _ in range(5)]  # each counts as a quarter of it
+    assert [answer.status_code for answer in answers] == [200] * 4 + [429]
+    assert answers[-1].json() == {
+        "error": "This chat takes no more files today. Please write, or send the file tomorrow."
+    }
+    assert visitor.say("hello").status_code == 200
+    Media.objects.update(created_at="2026-01-01T00:00:00Z")
+    assert send(visitor).status_code == 200
+
+
+def test_an_address_takes_a_part_of_a_channels_day(visitor: Visitor, channel: Channel) -> None:
+    take(channel, 1)
+    answers = [send(visitor, bytes(140_000)) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert "from your connection today" in answers[1].json()["error"]
+    visitor.client.defaults["REMOTE_ADDR"] = "192.0.2.9"
+    assert send(visitor, bytes(140_000)).status_code == 200
+    take(channel, 0)
+    assert send(visitor, bytes(140_000)).status_code == 200
+
+
+def test_a_disk_that_is_nearly_full_takes_no_files_of_visitors(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "FREE_BYTES", 1 << 62)
+    answer = send(visitor)
+    assert (answer.status_code, answer.json()["error"]) == (
+        429, "Files cannot be taken at the moment. Your message can.",
+    )  # fmt: skip
+    assert not Media.objects.exists()
 
 
 def test_a_file_that_is_named_twice_is_sent_once(visitor: Visitor, channel: Channel) -> None:

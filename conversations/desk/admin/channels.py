@@ -16,6 +16,7 @@ from conversations.desk import access, actions
 from conversations.desk.admin.credentials import SealedWindow
 from conversations.desk.admin.windows import Verb, Walk, Window
 from conversations.desk.templatetags.desk import age, clock, visible
+from conversations.media import quota
 from conversations.models import Audit, Channel, Pause, Tenant, TenantStaff
 
 
@@ -53,9 +54,9 @@ class Channels(SealedWindow):
         return row.webhook_path
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Add the pauses of the channel."""
+        """Add the pauses of the channel, and whether it takes visitors' files."""
         pauses = Pause.objects.filter(scope=Pause.Scope.CHANNEL, target=str(row.pk), since__isnull=False)
-        return super().show(request, row, template, {**context, "pauses": pauses})
+        return super().show(request, row, template, {**context, "pauses": pauses, "no_room": _no_room(row)})
 
     def buttons(self, request: HttpRequest, row: Any) -> list[Verb]:
         names = ["stop_sending", "stop_handling", "off"] if row.active else ["on"]
@@ -84,6 +85,17 @@ class Channels(SealedWindow):
         note = request.POST.get("note", "")
         actions.start_pause(Pause.Scope.CHANNEL, str(row.pk), stops, access.staff_of(request), note)
         return f"Stopped: {stops}. End it under Pauses."
+
+
+def _no_room(row: Channel) -> str:
+    """Return why visitors' files are refused, or will be soon; '' while there is room."""
+    if quota.disk_is_full():
+        return "The disk is nearly full: visitors' files are refused, and files of platforms wait."
+    most, added = quota.day_bytes(row.options), quota.added(row.pk)
+    if not most or added < 0.9 * most:
+        return ""
+    figures = f"{added >> 20:,} of the {most >> 20:,} MB that the channel takes within a day (files_mb_per_day)"
+    return f"Visitors sent {figures}: files that do not fit are refused."
 
 
 # The buttons of a channel: verb -> its label, and what it does.

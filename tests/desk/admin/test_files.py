@@ -165,6 +165,13 @@ def test_a_file_that_staff_may_not_send_is_refused_with_its_reason(
     assert not Reply.objects.filter(author="person").exists()
 
 
+def test_a_channels_page_says_that_it_takes_no_more_files_of_visitors(anna_of_shop: Client, shop: Scene) -> None:
+    page = reverse("admin:conversations_channel_change", args=[shop.channel.pk])
+    assert "Visitors sent" not in anna_of_shop.get(page).content.decode()
+    put(shop.channel.pk, size=2 << 30, reference={"visitor": "v:1"})
+    assert "Visitors sent 2,048 of the 2,048 MB" in anna_of_shop.get(page).content.decode()
+
+
 def test_the_address_of_an_upload_takes_nothing_but_posts() -> None:
     environ = RequestFactory().get(f"/{settings.ADMIN_PATH.strip('/')}/x/upload/").environ
     said: list[Any] = []
