@@ -52,7 +52,7 @@ def clients_that_do_not_read(scene: Scene) -> Iterator[None]:
         looks: list[list[int]] = []
 
         def stand_still() -> bool:
-            """Nothing has moved for a second: the kernel took its 3 MB for each, which costs more than the standing."""
+            """Nothing has moved for a second: the kernel took its 0.4 MB for each, more than the standing costs."""
             looks.append(unread(clients))
             return len(looks[-1]) == SOCKETS and looks[-20:-19] == looks[-1:]
 
