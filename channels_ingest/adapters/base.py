@@ -248,7 +248,7 @@ class Adapter(abc.ABC):
             raise WrongSetting(f"{name} can be guessed: leave it out, or make one of 32 random characters or more")
 
     def register(self, channel: ChannelConfig, url: str) -> dict[str, Any]:
-        """Tell the platform our URL. Returns its answer, ``webhook``, and ``options`` to keep."""
+        """Tell the platform our URL. Returns its answer, ``webhook``, and maybe ``options`` to keep."""
         raise NotRegistered(f"a webhook of {self.platform} is set where the account is managed, to {url}")
 
     def list_templates(self, channel: ChannelConfig) -> Iterator[list[ListedTemplate]]:

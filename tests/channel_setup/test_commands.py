@@ -36,7 +36,13 @@ def run(*arguments: str) -> str:
 
 # What a channel of a platform must have.
 OUT = "http://127.0.0.1:9/"
-NEEDED = {"telegram": {"token": "1:A"}, "generic": {"secret": CREDENTIALS["secret"], "outbound_url": OUT}}
+IDS = {"phone_number_id": "55500", "waba_id": "77700"}
+META = {"access_token": "T", "app_secret": "a" * 32, "verify_token": "v", **IDS}
+NEEDED = {
+    "telegram": {"token": "1:A"},
+    "generic": {"secret": CREDENTIALS["secret"], "outbound_url": OUT},
+    "whatsapp": META,
+}
 
 
 def add(platform: str = "telegram", name: str = "shop", *more: str) -> Channel:
@@ -259,6 +265,14 @@ def test_register_webhook_tells_telegram_everything(settings: Any) -> None:
     assert call["body"]["secret_token"] == channel.open_credentials()["secret_token"]
     assert {"message", "message_reaction", "chat_member", "callback_query"} <= set(call["body"]["allowed_updates"])
     assert channel.options["username"] == "double_bot"
+
+
+def test_register_webhook_tells_whatsapp_our_address(settings: Any) -> None:
+    with Double() as double:
+        channel = add("whatsapp", "shop", "--api-base", double.url)
+        assert json.loads(run("register_webhook", channel.public_id)) == {"success": True}
+        (call,) = double.calls("subscribed_apps")
+    assert call["body"]["override_callback_uri"] == settings.PUBLIC_URL + channel.webhook_path
 
 
 def test_register_webhook_on_a_copy_must_be_meant(settings: Any) -> None:

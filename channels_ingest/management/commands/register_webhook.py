@@ -32,5 +32,5 @@ class Command(BaseCommand):
             said = adapter.register(channel_setup.config(channel), settings.PUBLIC_URL + channel.webhook_path)
         except NotRegistered as error:
             raise CommandError(str(error)) from None
-        channel_setup.change(channel, {name: value for name, value in said["options"].items() if value})
+        channel_setup.change(channel, {name: value for name, value in said.get("options", {}).items() if value})
         self.stdout.write(json.dumps(said["webhook"], indent=2, ensure_ascii=False))
