@@ -155,7 +155,7 @@ def find_app(public_id: str) -> App:
     """Return the app with this public id. Raises ``WrongSetting``."""
     app = App.objects.filter(public_id=public_id).first()
     if app is None:
-        raise WrongSetting(f"no app has the public id {public_id!r}; add_app prints it")
+        raise WrongSetting(f"no app has the public id {public_id!r}; see list_apps")
     return app
 
 

@@ -229,13 +229,19 @@ def test_an_app_is_sealed_audited_and_shown_without_its_secrets() -> None:
     listed = run("list_channels", "--json")
     assert (listed["app"], listed["credentials"], listed["missing"]) == (app.public_id, [], [])
     assert listed["inherited"] == sorted(app.sealed)
+    shown = {"tenant": "Shop", "credentials": sorted(app.sealed), "channels": [channel.name]}
+    assert run("list_apps", "--json").items() >= {"public_id": app.public_id, **shown}.items()
+    table = io.StringIO()
+    call_command("list_apps", stdout=table)
+    assert app.public_id in table.getvalue()
+    assert "hidden" not in table.getvalue()
 
 
 WRONG = [
     (("add_app", "telegram", "--name", "x", "--set=token=1:A"), "telegram has no apps"),
     (("add_app", "numbers", "--name", "x", "--set=number_id=1"), "number_id: a setting of each channel"),
     (("add_app", "numbers", "--name", "app"), "the name is taken"),
-    (("set_app", "nothing"), "no app has the public id 'nothing'"),
+    (("set_app", "nothing"), "no app has the public id 'nothing'; see list_apps"),
     (("add_channel", "numbers", "--name", "x", "--app", "nothing"), "no app has the public id 'nothing'"),
     (("add_channel", "telegram", "--name", "x", "--app", "SHARED"), "another platform's or another tenant's"),
     (("add_channel", "numbers", "--name", "x", "--tenant", "Bank", "--app", "SHOPS"), "or another tenant's"),

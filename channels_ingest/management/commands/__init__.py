@@ -5,6 +5,7 @@ set_channel.py       other settings for one
 add_app.py           secrets that several channels of a platform share
 set_app.py           other secrets for one
 list_channels.py     what there is, without secrets
+list_apps.py         the same of apps
 apply_channels.py    channels kept in a file
 register_webhook.py  tells the platform where to post
 fetch_templates.py   reads the templates of channels from their platform

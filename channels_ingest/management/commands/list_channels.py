@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -11,7 +12,28 @@ from channels_ingest import channel_setup
 from conversations import registry
 from conversations.models import Channel
 
-COLUMNS = ("id", "tenant", "name", "platform", "app", "bot", "active", "missing", "webhook_path")
+
+class Listing(BaseCommand):
+    """Prints ``rows`` as a table of ``columns``, or whole as JSON."""
+
+    columns: ClassVar[Sequence[str]]
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        raise NotImplementedError
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="one JSON line for each")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rows = list(self.rows())
+        if options["json"]:
+            for row in rows:
+                self.stdout.write(json.dumps(row, ensure_ascii=False))
+            return
+        table = [self.columns, *([_cell(row[column]) for column in self.columns] for row in rows)]
+        widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+        for line in table:
+            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def describe(channel: Channel) -> dict[str, Any]:
@@ -34,25 +56,12 @@ def describe(channel: Channel) -> dict[str, Any]:
     }
 
 
-class Command(BaseCommand):
+class Command(Listing):
     help = "List channels."
+    columns = ("id", "tenant", "name", "platform", "app", "bot", "active", "missing", "webhook_path")
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="one JSON line per channel")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        rows = [
-            describe(channel)
-            for channel in Channel.objects.select_related("tenant", "app").order_by("tenant__name", "id")
-        ]
-        if options["json"]:
-            for row in rows:
-                self.stdout.write(json.dumps(row, ensure_ascii=False))
-            return
-        table = [COLUMNS, *([_cell(row[column]) for column in COLUMNS] for row in rows)]
-        widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS))]
-        for line in table:
-            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    def rows(self) -> Iterable[dict[str, Any]]:
+        return map(describe, Channel.objects.select_related("tenant", "app").order_by("tenant__name", "id"))
 
 
 def _cell(value: Any) -> str:
