@@ -2,7 +2,7 @@
 
 access.py       the roles of staff, and who may see and do what
 actions.py      the verbs: retry, skip, park, take over, answer, pause
-answers.py      what an answer is made of: words and files
+answers.py      what an answer is made of: words and files, or a template
 transaction.py  the transaction of a verb: lock, act, audit, COMMIT, wake
 facts.py        the facts about conversations that do not move, from rows
 reasons.py      why a conversation is not moving, in sentences

@@ -22,6 +22,7 @@ from conversations.desk.transaction import Statements, act, audit_step, clean_no
 from conversations.errors import CoreError, LaneMoved
 from conversations.models import App, Audit, Channel, Message, Quarantine, Reply
 from conversations.postgres.database import Statement
+from conversations.template_shapes import Template
 
 # Most replays of one message. Larger: ``next_replay`` looks up more identities for each page.
 REPLAYS = 64
@@ -144,7 +145,9 @@ def take_over(seen: Seen, staff: User, reason: str = "") -> None:
     act(seen.lane(mode="bot"), staff, "take_over", _take_over_steps(staff), reason=reason)
 
 
-def answer(seen: Seen, staff: User, text: str, files: Sequence[str] = (), *, taking_over: bool = False) -> None:
+def answer(
+    seen: Seen, staff: User, text: str | Template, files: Sequence[str] = (), *, taking_over: bool = False
+) -> None:
     """Write a person's reply. ``files``: ids of what ``answers.keep_file`` kept.
 
     With ``taking_over``, take over from the bot in the same transaction, so that the bot cannot
@@ -227,10 +230,12 @@ def decide_unknown_reply(reply: Reply, staff: User, *, sent: bool) -> None:
     _act_on_reply(reply, staff, "decide_sent" if sent else "decide_resend", statement)
 
 
-def resend_reply(reply: Reply, staff: User) -> None:
-    """Send the same words as a new reply of this person, at the tail."""
-    statuses = ["parked", "failed", "expired"]
-    _act_on_reply(reply, staff, "resend", step("resend_reply", reply=reply.pk, statuses=statuses, staff=staff.pk))
+def resend_reply(reply: Reply, staff: User, instead: Template | None = None) -> None:
+    """Send the same words, or a template in their place, as a new reply of this person, at the tail."""
+    bodies = answers.bodies(reply.conversation_id, instead) if instead else []
+    body = msgspec.json.encode(bodies[0]).decode() if bodies else None
+    values = {"statuses": ["parked", "failed", "expired"], "staff": staff.pk, "body": body}
+    _act_on_reply(reply, staff, "resend", step("resend_reply", reply=reply.pk, **values))
 
 
 def cancel_reply(reply: Reply, staff: User, note: str) -> None:

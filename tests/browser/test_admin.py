@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit.stack import Channel, Stack
+from tests.kit.doubles import Double
+from tests.kit.stack import Channel, Stack, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -145,6 +146,37 @@ def test_files_go_both_ways(desk: Page, visitor: Page, stack: Stack) -> None:
     desk.get_by_role("button", name="Take over and send").click()
     desk.wait_for_function(LOADED, arg=[".author-person img", 1])
     visitor.wait_for_function(LOADED, arg=[".theirs img", 1])
+
+
+WHATSAPP = {
+    "app_secret": "a" * 32, "verify_token": "v", "access_token": "T",
+    "phone_number_id": "555000111222333", "waba_id": "777000111222333",
+}  # fmt: skip
+
+
+def test_a_template_takes_the_place_of_text_until_the_person_writes(desk: Page, stack: Stack, double: Double) -> None:
+    channel = stack.add_channel("whatsapp", api_base=double.url, **WHATSAPP)
+    stack.manage("fetch_templates", channel.public_id)
+    write = ("send_webhook", "text", "--channel", channel.public_id, "--fresh")
+    stack.manage(*write)
+    wait_until(lambda: stack.value("SELECT max(id) FROM conversation WHERE channel_id = %s", channel.id), 10, "a lane")
+    stack.query("UPDATE conversation SET window_until = now() WHERE channel_id = %s", channel.id)
+    open_newest(desk, stack)
+    assert desk.locator("#answer").is_hidden()
+    desk.get_by_role("link", name="Choose a template").click()
+    desk.select_option("#template", label="order_shipped (en_US)")
+    desk.get_by_role("button", name="Show").click()
+    desk.set_input_files("#chosen", {"name": "a.png", "mimeType": "image/png", "buffer": base64.b64decode(PICTURE)})
+    for slot, value in (("1", "Ada"), ("2", "no. 17"), ("button 2", "17")):
+        desk.fill(f'[data-slot="{slot}"]', value)
+    desk.locator(".phone").get_by_text("Hello Ada, your order no. no. 17 has left").wait_for()
+    desk.get_by_role("button", name="Take over and send").click()
+    desk.locator(".author-person").get_by_text("Hello Ada").wait_for()
+    desk.wait_for_function(LOADED, arg=[".author-person img", 1])
+    (sent,) = double.wait_for(1, method="template")
+    assert [part["type"] for part in sent["body"]["template"]["components"]] == ["header", "body", "button"]
+    stack.manage(*write)
+    desk.locator("#answer").wait_for()
 
 
 def test_what_is_being_written_stays_while_the_page_lives(desk: Page, visitor: Page, stack: Stack) -> None:

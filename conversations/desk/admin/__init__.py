@@ -3,6 +3,7 @@
 The files are in the order of a working day.
 
 conversations.py  the list, what is stuck, one conversation as a live timeline
+template_form.py  a template that staff fill in and send
 messages.py       messages that were parked
 replies.py        replies that wait for a decision of staff
 quarantine.py     authentic bytes that could not become a message

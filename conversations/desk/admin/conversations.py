@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from conversations.desk import access, actions, answers, facts, reasons, search, timeline
 from conversations.desk.admin import filters
 from conversations.desk.admin.proxies import StuckConversation
+from conversations.desk.admin.template_form import TemplateForm
 from conversations.desk.admin.windows import Verb, Walk, Window, number_in
 from conversations.desk.templatetags.desk import age, visible
 from conversations.errors import CoreError
@@ -71,6 +72,9 @@ class Lanes(Window):
 
     def note_row(self, request: HttpRequest, row: Any) -> None:
         actions.note_reading([row.pk], access.staff_of(request))
+
+    def title_of(self, row: Any) -> str:
+        return name_of(row)
 
     @admin.display(description="with")
     def person(self, lane: Conversation) -> str:
@@ -130,7 +134,7 @@ class Stuck(Lanes):
 
 
 @admin.register(Conversation)
-class Conversations(Lanes):
+class Conversations(TemplateForm, Lanes):
     """The list, and the page of one conversation: why it does not move, timeline, verbs."""
 
     list_filter = (filters.ChannelFilter, filters.ModeFilter, filters.StuckFilter, filters.OldestPendingFilter)
@@ -189,7 +193,6 @@ class Conversations(Lanes):
         # Read before the parts: the next live update then shows what changed in between.
         cursor = timeline.version(lane.pk)
         words = {
-            "title": name_of(lane),
             "cursor": cursor,
             "live": reverse("admin:conversations_conversation_live", args=[lane.pk]),
             "upload": reverse("admin:conversations_conversation_upload", args=[lane.pk]),
@@ -205,7 +208,7 @@ class Conversations(Lanes):
         if request.GET.get("cursor") == cursor:
             return HttpResponse(status=304)
         parts = {**self.parts(request, lane, None), **self.offers(request, lane), "row": lane}
-        names = ("reasons", "timeline", "controls")
+        names = ("reasons", "timeline", "controls", "facts")
         html = {name: render_to_string(f"admin/conversations/_{name}.html", parts, request) for name in names}
         return JsonResponse({"cursor": cursor, "parts": html}, headers={"Cache-Control": "no-store"})
 
@@ -221,8 +224,8 @@ class Conversations(Lanes):
             "human": human,
             "hand": timeline.answered(lane.pk) if human else None,
             "seen": _shown(lane),
-            "now": timezone.now(),
-            "do": {verb: self.address(verb, lane) for verb in self.verbs},
+            "closed": lane.window_until is not None and lane.window_until <= timezone.now(),
+            "do": {verb: self.address(verb, lane) for verb in (*self.verbs, "template")},
         }
 
     def buttons(self, request: HttpRequest, lane: Any) -> list[Verb]:

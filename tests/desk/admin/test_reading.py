@@ -26,6 +26,7 @@ def traces(person: User) -> list[tuple[str, Any, str, str]]:
 OF_A_CONVERSATION = {
     "conversation_change": "conversation",
     "conversation_live": "conversation",
+    "conversation_template": "conversation",
     "message_change": "message",
     "reply_change": "reply",
     "parkedmessage_changelist": None,

@@ -86,7 +86,7 @@ def rule(name: str) -> Role:
         return Role.SUPERUSER
     if page in window.verbs:
         return LEAST[window.verbs[page]]
-    if page == "upload":
+    if page in ("upload", "template"):
         return LEAST["answer"]
     if page in WINDOW_PAGES:
         return LEAST[window.action]
@@ -220,7 +220,7 @@ def test_every_button_asks_for_an_action_that_has_a_least_role() -> None:
 def test_no_page_decides_by_djangos_permissions() -> None:
     for module in (access, *(__import__(f"conversations.desk.admin.{name}", fromlist=["x"]) for name in (
         "channels", "conversations", "credentials", "messages", "operations", "people", "quarantine", "replies",
-        "windows",
+        "template_form", "templates", "windows",
     ))):  # fmt: skip
         tree = ast.parse(inspect.getsource(module))
         names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

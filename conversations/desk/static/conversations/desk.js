@@ -4,7 +4,7 @@
 
 const FRONT_MS = 1000;
 const HIDDEN_MS = 10000;
-const PARTS = ["reasons", "timeline", "controls"];
+const PARTS = ["reasons", "timeline", "controls", "facts"];
 
 function isBusy(node) {
   if (node.contains(document.activeElement) && document.activeElement.matches("input, textarea, select, button")) return true;
@@ -52,6 +52,8 @@ function showSeen(fresh) {
   const answer = document.getElementById("answer");
   if (!answer) return;
   const human = seen.dataset.human === "yes";
+  answer.hidden = seen.dataset.closed === "yes";
+  document.getElementById("offer").hidden = !answer.hidden;
   answer.querySelector("button").textContent = human ? "Send" : "Take over and send";
   const over = answer.querySelector('input[name="take_over"]');
   if (human && over) over.remove();
@@ -122,8 +124,10 @@ function tick() {
 function sendFiles(form) {
   const chosen = form.querySelector("#chosen");
   const status = form.querySelector("#uploading");
+  const text = form.querySelector("textarea");
+  if (!chosen) return;
   chosen.addEventListener("change", () => {
-    form.querySelector("textarea").required = !chosen.files.length;
+    if (text) text.required = !chosen.files.length;
     status.textContent = "";
   });
   form.addEventListener("submit", async (event) => {
@@ -157,8 +161,22 @@ async function sendFile(address, file, form) {
   }
 }
 
+// The preview of a template shows its values as they are typed.
+function preview(fields) {
+  const chips = [...document.querySelectorAll(".phone .variable")];
+  const slots = chips.map((chip) => chip.closest("[data-slot]")?.dataset.slot ?? chip.textContent);
+  for (const field of fields) {
+    const show = () => chips.forEach((chip, place) => { if (slots[place] === field.dataset.slot) chip.textContent = field.value || slots[place]; });
+    field.addEventListener("input", show);
+    show();
+  }
+}
+
 const form = document.getElementById("answer");
-if (form) sendFiles(form);
+if (form) {
+  sendFiles(form);
+  preview(form.querySelectorAll("[data-slot]"));
+}
 const page = document.querySelector(".conversation[data-live]");
 if (page && page.dataset.live) {
   follow(page);
