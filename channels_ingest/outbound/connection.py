@@ -221,7 +221,7 @@ class _Connection:
                 self._socket.sendall(request)
                 for piece in rest:
                     self._socket.sendall(piece)
-            stream_ended = self._read(reader)
+            stream_ended = self._read(reader, watch)
             no_error = True
         except (OSError, HttpParserError, HttpParserUpgrade, ProtocolError):
             pass  # what was read until then decides
@@ -236,13 +236,14 @@ class _Connection:
         answered = Answered(reader.status, reader.headers, bytes(reader.body[:ANSWER_CAP]), complete)
         return answered, complete and no_error and reader.keep_alive
 
-    def _read(self, reader: _Reader) -> bool:
+    def _read(self, reader: _Reader, watch: Watch) -> bool:
         """Read up to the end of the answer or a cap. Return True if the stream ended."""
         head_left, left = HEAD_CAP, READ_CAP + 2 * max(0, reader.most - ANSWER_CAP)
         while not reader.whole and not reader.is_over and left > 0:
             data = self._socket.recv(READ_BYTES if reader.head else head_left)
             if not data:
                 return True
+            watch.received(len(data))
             reader.parser.feed_data(data)
             head_left, left = head_left - len(data), left - len(data)
             if head_left <= 0 and not reader.head:

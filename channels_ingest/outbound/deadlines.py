@@ -19,6 +19,9 @@ from conversations.concurrency import Timer
 # Seconds until a call is looked at again that is over its deadline and still connects. Larger: it
 # may last longer. Smaller: the timer works more often.
 RETRY_SECONDS = 1.0
+# Seconds for which a call with a least rate may get nothing. Larger: a server that sends a byte now and
+# then holds a thread for longer. Smaller: a server that takes long to begin, or a link that stalls, is cut.
+PATIENCE_SECONDS = 15.0
 
 
 class Handle:
@@ -47,14 +50,20 @@ class Handle:
 
 
 class Watch:
-    """The deadline of one call, on the monotonic clock."""
+    """The deadline of one call, on the monotonic clock.
 
-    def __init__(self, deadline: float) -> None:
+    With a ``least_rate``, in bytes a second, it comes sooner for an answer that arrives slower.
+    """
+
+    def __init__(self, deadline: float, least_rate: float = 0.0) -> None:
         self._lock = threading.Lock()
         self._handle: Handle | None = None
         self._ended = self._cut = False
-        self._deadline = deadline
-        _timer().call_later(deadline - time.monotonic(), self._end_in_time)
+        self._deadline = self._latest = deadline
+        self._least_rate = least_rate
+        if least_rate:
+            self._deadline = min(deadline, time.monotonic() + PATIENCE_SECONDS)
+        _timer().call_later(self._deadline - time.monotonic(), self._end_in_time)
 
     def seconds_left(self, most: float) -> float:
         """Return the seconds until the deadline, at most ``most``. Raises ``TimeoutError`` after it."""
@@ -62,6 +71,12 @@ class Watch:
         if left <= 0:
             raise TimeoutError
         return left
+
+    def received(self, size: int) -> None:
+        """Move the deadline of a call with a least rate on, by the time that ``size`` bytes may take."""
+        if self._least_rate:
+            earned = self._deadline + size / self._least_rate
+            self._deadline = min(self._latest, earned, time.monotonic() + PATIENCE_SECONDS)
 
     def hold(self, handle: Handle) -> None:
         """Name the connection that the call uses from here on."""
@@ -84,9 +99,10 @@ class Watch:
             return True
 
     def _end_in_time(self) -> None:
-        """Cut the connection at the deadline. If there is none yet, come back soon."""
-        if not self.cut():
-            _timer().call_later(RETRY_SECONDS, self._end_in_time)
+        """Cut the connection at the deadline. If that has moved on, or there is none yet, come back."""
+        left = 0.0 if self._ended else self._deadline - time.monotonic()
+        if left > 0 or not self.cut():
+            _timer().call_later(left if left > 0 else RETRY_SECONDS, self._end_in_time)
 
 
 @functools.cache

@@ -53,6 +53,9 @@ RETRY_AFTER_SECONDS = 5.0
 # Longest time of a download, in seconds. Larger: a slow server holds a thread for longer. Smaller: large
 # files over slow links never come.
 DOWNLOAD_SECONDS = 120.0
+# Bytes a second below which a download is given up (``deadlines.PATIENCE_SECONDS``). Larger: files do not
+# come over slow links. Smaller: a server that drips holds a thread for longer.
+LEAST_RATE = 8192.0
 # Bytes of a file that are read and sent at once. Larger: more memory for each upload. Smaller: more calls.
 PIECE_BYTES = 64 * 1024
 NO_HEADERS: Mapping[str, str] = {}
@@ -128,12 +131,12 @@ def call(
 ) -> Answered:
     """Send one request, once. The call is cut after ``CONNECT_SECONDS + read_timeout`` in total.
 
-    ``into`` takes the body of a success, in place of the answer.
+    ``into`` takes the body of a success, in place of the answer, which may not come too slowly then.
     Returns any answer, whatever its status. A status that was read stands, even if the rest was cut
     or is not HTTP: then the answer is not ``complete``. Raises ``CallFailed``.
     """
     private = settings.ALLOW_PRIVATE_OUTBOUND if allow_private is None else allow_private
-    watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout)
+    watch = Watch(time.monotonic() + CONNECT_SECONDS + read_timeout, LEAST_RATE if into else 0.0)
     try:
         target = _check_url(url, private, allowed_ports())
         request, rest = _request(method, target, headers, body), body if isinstance(body, Form) else ()
@@ -153,16 +156,14 @@ def call(
         watch.end()
 
 
-def download(
-    url: str, into: BinaryIO, most: int, *, headers: Mapping[str, str] = NO_HEADERS, seconds: float = DOWNLOAD_SECONDS
-) -> Fetching:
+def download(url: str, into: BinaryIO, most: int, *, headers: Mapping[str, str] = NO_HEADERS) -> Fetching:
     """Write the file at ``url`` into ``into``, ``most`` bytes of it.
 
     Final are a file that is larger, a redirect, and an address that may not be called. Anything else
     may pass.
     """
     try:
-        answered = call("GET", url, headers=headers, read_timeout=seconds, into=File(into, most))
+        answered = call("GET", url, headers=headers, read_timeout=DOWNLOAD_SECONDS, into=File(into, most))
     except CallFailed as failed:
         refused = isinstance(failed.outcome, Rejected)
         return Rejected(reason=failed.outcome.reason) if refused else Failed(reason=failed.outcome.reason)

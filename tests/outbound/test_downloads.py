@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import socket
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from channels_ingest.adapters.base import Adapter
 from channels_ingest.adapters.generic import Generic
 from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.telegram import Telegram
-from channels_ingest.outbound import connection, http
+from channels_ingest.outbound import connection, deadlines, http
 from conversations.contracts import Attachment, ChannelConfig, Deferred, Failed, Fetched, Fetching, Rejected, Unknown
 from tests.kit.http_servers import Serve, Server, always, read_request
 
@@ -68,6 +70,43 @@ def test_no_file_comes_from_a_private_network_or_another_protocol(settings: Any,
     settings.ALLOW_PRIVATE_OUTBOUND = False
     assert isinstance(http.download(url, io.BytesIO(), MOST), Rejected)
     assert isinstance(Generic().fetch(config(""), Attachment(kind="image", url=url), io.BytesIO(), MOST), Rejected)
+
+
+def test_a_file_that_drips_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "PATIENCE_SECONDS", 0.3)
+
+    def drip(connected: socket.socket) -> None:
+        read_request(connected)
+        connected.sendall(answer("200 OK", length=100))
+        for _ in range(100):
+            connected.sendall(b"x")
+            time.sleep(0.1)
+
+    server = serve(drip)
+    assert http.download(server.url, io.BytesIO(), MOST) == Failed(reason="it did not arrive whole")
+    assert server.hung_up.acquire(timeout=10)
+
+
+@pytest.mark.parametrize(("rate", "end"), [(0, 15.0), (50, 30.0), (100, 120.0), (10_000, 120.0)])
+def test_a_call_with_a_least_rate_lasts_as_long_as_its_bytes_may_take(
+    monkeypatch: pytest.MonkeyPatch, rate: int, end: float
+) -> None:
+    clock, calls = SimpleNamespace(now=0.0, monotonic=lambda: clock.now), []
+    later = SimpleNamespace(call_later=lambda seconds, call: calls.append((clock.now + seconds, call)))
+    monkeypatch.setattr(deadlines, "time", clock)
+    monkeypatch.setattr(deadlines, "_timer", lambda: later)
+    here, there = socket.socketpair()
+    watch = deadlines.Watch(120.0, 100.0)
+    watch.hold(deadlines.Handle(here))
+    while calls:
+        at, call = calls.pop()
+        while clock.now < at:
+            clock.now += 0.5
+            watch.received(rate // 2)
+        call()
+    assert (clock.now, watch.end()) == (end, False)
+    there.close()
+    here.close()
 
 
 # ---------------------------------------------------------------- platforms
