@@ -1,8 +1,8 @@
 """Fetches files from platforms: claim -> the adapter fetches -> check -> keep.
 
 It is beside the lane: a message is handled whether its files are there or not. A claim is a time in
-the row, so that what a killed process fetched is fetched again. ``sql/settle_file.sql`` writes a
-result only while its attempt is still the newest.
+the row, which the heartbeats of its process move on: what a killed process fetched is fetched again.
+``sql/settle_file.sql`` writes a result only while its attempt is still the newest.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from conversations.contracts import Attachment, Deferred, Failed, Fetched, Fetch
 from conversations.errors import CoreError
 from conversations.media import files, quota, types
 from conversations.media.files import Kept
+from conversations.postgres.database import Statement
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
 from conversations.telemetry import error_places
@@ -34,13 +36,13 @@ log = structlog.get_logger(__name__)
 # Files that a process fetches at once. Larger: more threads, and more room on the disk for what is on
 # its way. Smaller: files wait for each other.
 AT_ONCE = 8
-# How many of them may be one channel's. Larger: a server that answers slowly holds up the files of
-# other channels. Smaller: the files of a busy channel wait.
-OF_CHANNEL = 4
-# Seconds until another process may fetch a file whose process was killed. It must be longer than an
-# adapter takes for its calls and the storage for the file. Larger: such a file comes later. Smaller: a
-# slow file is fetched twice, and the first result is thrown away.
-CLAIM_SECONDS = 240.0
+# Seconds from the last heartbeat of a process until another one may fetch its files. Larger: the files of
+# a killed process come later. Smaller: where heartbeats are late, files are fetched twice, and the first
+# result is thrown away.
+CLAIM_SECONDS = 10.0
+# Seconds for which heartbeats renew a claim: longer than an adapter takes for its calls and the storage for
+# the file. Larger: a file whose storage never answers comes later. Smaller: as above.
+LONGEST_SECONDS = 240.0
 # Attempts after which a file is given up, ten hours after the first. Larger: a platform that is away for
 # longer costs fewer files. Smaller: fewer calls in vain.
 ATTEMPTS = 20
@@ -66,9 +68,10 @@ class Fetcher:
     """Fetches files in this process, ``AT_ONCE`` at once, each on a thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._asked: set[int] = set()  # channels that may have more files
-        self._busy: Counter[int] = Counter()  # files on their way, by channel
+        self._running: dict[Kept, float] = {}  # files on their way, and until when their claims are renewed
+        self._stopped = False
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch")
 
     def fetch(self, channel_ids: Sequence[int]) -> None:
@@ -79,28 +82,32 @@ class Fetcher:
         if installation.held():  # a copy of production calls no platform
             return
         try:
-            with self._lock:
+            with self._changed:
                 self._asked.update(channel_ids)
-                while self._claim():
+                while not self._stopped and self._claim():
                     pass
         except (psycopg.Error, CoreError) as error:
             log.warning("files not claimed", error=type(error).__name__)
 
-    def _claim(self) -> int:
-        """Claim one file of each channel, as far as threads are free. Return how many."""
-        room = AT_ONCE - self._busy.total()
-        asked = [channel for channel in self._asked if self._busy[channel] < OF_CHANNEL]
-        if room <= 0 or not asked:
-            return 0
+    def _claim(self) -> bool:
+        """Claim a file and begin to fetch it. Return False if there is none, or no thread for it.
+
+        A channel gets one more thread while more threads are free than it uses. The last free thread is for
+        a tenant that uses none. So servers that answer slowly leave a thread to the next channel or tenant.
+        """
+        channels = Counter(kept.channel_id for kept in self._running)
+        tenants, free = set(map(_tenant, channels)), AT_ONCE - len(self._running)
+        asked = [id for id in self._asked if channels[id] < free and (free > 1 or _tenant(id) not in tenants)]
         random.shuffle(asked)
-        values = {"channels": asked, "all_in": room, "seconds": CLAIM_SECONDS}
-        rows = [Claimed(*row) for row in runtime.execute(sql("claim_files"), values)]
-        if len(rows) < room:
-            self._asked.difference_update(set(asked) - {row.channel_id for row in rows})
-        for row in rows:
-            self._busy[row.channel_id] += 1
-            self._threads.submit(self._run, row)
-        return len(rows)
+        values = {"channels": asked, "all_in": 1, "seconds": CLAIM_SECONDS}
+        rows = runtime.execute(sql("claim_files"), values) if asked else []
+        if not rows:
+            self._asked.difference_update(asked)
+            return False
+        claimed = Claimed(*rows[0])
+        self._running[claimed.kept] = time.monotonic() + LONGEST_SECONDS
+        self._threads.submit(self._run, claimed)
+        return True
 
     def _run(self, claimed: Claimed) -> None:
         """Make one attempt, then go on. What fails here for a reason of ours is tried again by its claim."""
@@ -108,9 +115,42 @@ class Fetcher:
             attempt(claimed)
         except Exception as error:
             log.warning("file not settled", channel=claimed.channel_id, error=error_places.kind(error))
-        with self._lock:
-            self._busy[claimed.channel_id] -= 1
+        with self._changed:
+            del self._running[claimed.kept]
+            self._changed.notify_all()
         self.fetch(())
+
+    def renewal(self) -> Statement | None:
+        """Return the statement that renews the claims of this process; None while it has none.
+
+        It takes no lock: a heartbeat must not wait for claims that are made meanwhile.
+        """
+        kept = [kept for kept, until in self._running.copy().items() if time.monotonic() < until]
+        return _move_claims(kept, CLAIM_SECONDS) if kept else None
+
+    def stop(self, seconds: float) -> None:
+        """Claim no more files, wait ``seconds`` for those on their way, and release the claims of the rest."""
+        with self._changed:
+            self._stopped = True
+            self._changed.wait_for(lambda: not self._running, seconds)
+            left = list(self._running)
+        try:
+            if left:
+                runtime.execute(*_move_claims(left, None))
+        except (psycopg.Error, CoreError) as error:
+            log.warning("files not released", error=type(error).__name__)
+
+
+def _tenant(channel_id: int) -> int:
+    """Return a channel's tenant; 0 if the channel is gone."""
+    channel = registry.channel(channel_id)
+    return channel.tenant_id if channel else 0
+
+
+def _move_claims(files: Sequence[Kept], seconds: float | None) -> Statement:
+    """Return the statement that lets claims end in ``seconds``; None: now."""
+    ids, attempts = [kept.id for kept in files], [kept.attempts for kept in files]
+    return sql("move_claims"), {"ids": ids, "attempts": attempts, "seconds": seconds}
 
 
 fetcher = runtime.kept(Fetcher)

@@ -58,7 +58,7 @@ class Received(Attachment, frozen=True):
 
 def _wait(media: str) -> Kept:
     """Return the file once it is stored. Ask for it at once, ahead of its channel's other files."""
-    wait = LOOK_SECONDS
+    wait, asked = LOOK_SECONDS, False
     while True:
         row = next(iter(runtime.read(LOOK, {"id": media})), None)
         if row is None:
@@ -70,8 +70,8 @@ def _wait(media: str) -> Kept:
             raise NoFile(f"the file was {status}: {error}" if error else f"the file was {status}")
         if time.monotonic() >= _until.get():
             raise NoFile(f"the file did not come in time: {error}" if error else "the file did not come in time")
-        if wait == LOOK_SECONDS:
-            for channel_id, tenant_id in runtime.execute(sql("ask_for_file"), {"id": media}):
-                wake.fetch([channel_id], tenant_id)
+        for channel_id, tenant_id in () if asked else runtime.execute(sql("ask_for_file"), {"id": media}):
+            asked = True  # until then another process had it, and may have lost it
+            wake.fetch([channel_id], tenant_id)
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_SECONDS)

@@ -26,6 +26,7 @@ from conversations.errors import CoreError
 from conversations.handling import checkouts
 from conversations.handling.handler import Handler
 from conversations.lanes import lock
+from conversations.media import fetching
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import as_json
@@ -123,9 +124,9 @@ class Process:
             self.sender.locks.begin_again(str(self.incarnation))
 
     def beat(self) -> None:
-        """Write a heartbeat every ``BEAT_SECONDS``; replace the process if a turn never ends."""
+        """Beat and renew claims every ``BEAT_SECONDS``; replace the process if a turn never ends."""
         while True:
-            self.announce()
+            self.announce(fetching.fetcher().renewal())
             if self.handler is not None and self.handler.overdue.is_set() and not self._replacing:
                 self._replacing = True
                 threading.Thread(target=self._replace, args=(self.handler,), name="replace", daemon=True).start()
@@ -158,7 +159,7 @@ class Process:
     def stop(self) -> None:
         """Take no new work, let turns, calls and checkouts finish and commit, then delete the row."""
         end = time.monotonic() + GRACE_SECONDS
-        for engine in (self.sender, self.handler):
+        for engine in (self.sender, self.handler, fetching.fetcher()):
             if engine is not None:
                 engine.stop(max(0.0, end - time.monotonic()))
         checkouts.finish(max(0.0, end - time.monotonic()))

@@ -24,8 +24,8 @@ def in_memory(settings: Any) -> dict[str, Any]:
 
 def put(channel_id: int, content: bytes = PNG, **fields: Any) -> Media:
     """A file that was fetched."""
-    values = {"status": "stored", "content_type": "image/png", "size": len(content), **fields}
-    row = Media.objects.create(id=uuid.uuid4(), channel_id=channel_id, **values)
+    values = {"id": uuid.uuid4(), "status": "stored", "content_type": "image/png", "size": len(content), **fields}
+    row = Media.objects.create(channel_id=channel_id, **values)
     files.keep(Kept(row.pk, channel_id, row.attempts), io.BytesIO(content))
     return row
 

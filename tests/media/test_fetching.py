@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pytest
 import redis
+from django.utils import timezone
 
 from conversations import registry, runtime
-from conversations.contracts import Attachment, Deferred, Failed, Fetched, Fetching, Rejected, Scope
+from conversations.contracts import Attachment, Deferred, Failed, Fetched, Fetching, Rejected, Scope, Work
 from conversations.media import fetching, files, quota
 from conversations.models import Media, Message
 from conversations.storing import rows
 from conversations.sweeping import sweeper
 from conversations.sweeping.sweeper import Sweeper
+from conversations.workers import process
 from tests.kit.entries import accept, entry, make_channel, new_user
 from tests.kit.stored_files import OGG, PNG, claim, content
 
@@ -155,32 +158,36 @@ def test_a_file_whose_process_was_killed_is_fetched_again_and_its_late_result_is
     assert not files.storage().exists(files.name(late.kept))
 
 
-def test_a_channel_whose_server_hangs_leaves_threads_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("many", "tenant"), [(1, "Shop"), (2, "Shop"), (3, "Clinic")])
+def test_channels_whose_servers_hang_leave_threads_to_others(
+    monkeypatch: pytest.MonkeyPatch, many: int, tenant: str
+) -> None:
     monkeypatch.setattr(fetching.installation, "held", lambda: "")
     hung, ended = threading.Event(), threading.Event()
-    slow, quick = make_channel(), make_channel()
+    slow, quick = [make_channel() for _ in range(many)], make_channel(tenant_name=tenant)
 
     def fetch(channel: Any, file: Any, into: BinaryIO, most: int) -> Fetching:
-        if channel.id == slow.id:
+        if channel.id != quick.id:
             hung.wait(20)
         into.write(PNG)
         return Fetched()
 
     monkeypatch.setattr(registry.adapter("generic"), "fetch", fetch)
-    for _ in range(fetching.AT_ONCE + 1):
-        say(slow)
+    for each in slow * (fetching.AT_ONCE + 1):
+        say(each)
     others = [say(quick) for _ in range(3)]
-    settle = fetching._settle
+    settle, in_all = fetching._settle, 3 + many * (fetching.AT_ONCE + 1)
 
     def noted(*args: Any) -> bool:
         written = settle(*args)
-        if runtime.read("SELECT count(*) FROM media WHERE status = 'stored'")[0][0] in (3, 3 + fetching.AT_ONCE + 1):
+        if runtime.read("SELECT count(*) FROM media WHERE status = 'stored'")[0][0] in (3, in_all):
             ended.set()
         return written
 
     monkeypatch.setattr(fetching, "_settle", noted)
     try:
-        fetching.fetcher().fetch([slow.id, quick.id])
+        for each in (*slow, quick):
+            fetching.fetcher().fetch([each.id])
         assert ended.wait(20)
         assert {row.channel_id for row in Media.objects.filter(status="stored")} == {quick.id}
     finally:
@@ -188,6 +195,40 @@ def test_a_channel_whose_server_hangs_leaves_threads_to_others(monkeypatch: pyte
         hung.set()
     assert ended.wait(20), "what was left over is fetched when threads are free"
     assert len(others) == 3
+
+
+def test_a_file_stays_claimed_while_its_process_beats_and_is_given_back_when_it_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetching.installation, "held", lambda: "")
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fetch(channel: Any, file: Any, into: BinaryIO, most: int) -> Fetching:
+        begun.set()
+        go_on.wait(20)
+        raise SystemExit  # the process ends
+
+    def after_a_beat(_: float) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(registry.adapter("generic"), "fetch", fetch)
+    monkeypatch.setattr(process, "time", SimpleNamespace(sleep=after_a_beat, monotonic=time.monotonic))
+    channel = make_channel()
+    say(channel)
+    ours = process.Process(Work.SEND, runtime.current())
+    try:
+        fetching.fetcher().fetch([channel.id])
+        assert begun.wait(20)
+        Media.objects.update(due_at="2026-01-01T00:00:00Z")  # the last heartbeat was long ago
+        with pytest.raises(InterruptedError):
+            ours.beat()
+        assert Media.objects.filter(claimed=True, due_at__gt=timezone.now()).exists()
+        ours.stop()
+        assert Media.objects.filter(claimed=False, due_at__lt=timezone.now(), attempts=1).exists()
+    finally:
+        go_on.set()
+        fetching.fetcher()._threads.shutdown()
 
 
 def test_a_copy_of_production_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

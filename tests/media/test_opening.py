@@ -35,15 +35,23 @@ def test_a_stored_file_is_opened_at_once_also_in_an_async_bot(woken: list[int]) 
     assert woken == []
 
 
+# What becomes of the claim of another process that has the file when the turn looks first.
+CLAIMS: list[dict[str, Any]] = [{}, {"claimed": False}, {"due_at": "2026-01-01T00:00:00Z"}]
+
+
+@pytest.mark.parametrize("then", CLAIMS, ids=["not claimed", "given back", "over"])
 def test_a_turn_waits_for_its_file_which_is_asked_for_once_ahead_of_others(
-    woken: list[int], monkeypatch: pytest.MonkeyPatch
+    woken: list[int], monkeypatch: pytest.MonkeyPatch, then: dict[str, Any]
 ) -> None:
     channel = make_channel()
-    row = put(channel.id, status="waiting", due_at="2030-01-01T00:00:00Z")
+    row = put(channel.id, status="waiting", due_at="2030-01-01T00:00:00Z", claimed=bool(then))
     looks: list[float] = []
 
     def look(seconds: float) -> None:
         looks.append(seconds)
+        if then and len(looks) == 1:
+            assert woken == []
+            Media.objects.update(**then)
         if len(looks) == 2:
             Media.objects.update(status="stored", due_at=None)
 

@@ -1,4 +1,4 @@
--- Claims files that are due to be fetched. A claim ends at due_at: then another process may try.
+-- Claims files that are due to be fetched. A claim ends at due_at, unless its process moves that on.
 -- channels: bigint[], each one file at most, the one due first. all_in: most files. seconds: how
 -- long a claim lasts.
 -- Rows: id, channel id, number of the attempt, the attachment. Index: media_due.
