@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 # the storage sooner. Smaller: pictures of phones are refused.
 MOST_BYTES = 16 << 20
 NO_ROOM_SECONDS = 3600  # in ``Retry-After``. Larger: people wait longer. Smaller: more requests in vain
-OWN = """SELECT id, content_type, size, reference FROM media
-          WHERE id = ANY (%s) AND channel_id = %s AND reference ->> 'visitor' = %s AND status = 'stored'"""
+# Takes them for a message that is stored next: what nobody sent is deleted a day later.
+OWN = """UPDATE media SET created_at = CASE WHEN conversation_id IS NULL THEN now() ELSE created_at END
+          WHERE id = ANY (%s) AND channel_id = %s AND reference ->> 'visitor' = %s AND status = 'stored'
+         RETURNING id, content_type, size, reference"""
 
 
 @endpoint("POST")
@@ -83,7 +85,7 @@ def own(channel: ChannelConfig, visitor: str, named: Iterable[str]) -> tuple[Att
     named = tuple(dict.fromkeys(named))
     ids = [id for text in named if (id := files.read_id(text))]
     rows: dict[str, Mapping[str, Any]] = {}
-    for id, content_type, size, told in runtime.read(OWN, (ids, channel.id, visitor)) if ids else ():
+    for id, content_type, size, told in runtime.execute(OWN, (ids, channel.id, visitor)) if ids else ():
         rows[str(id)] = {"mime_type": content_type, "size": size, "kind": told["kind"], "name": told.get("name", "")}
     try:
         return tuple(Attachment(file_id=text, media=text, **rows[text]) for text in named)

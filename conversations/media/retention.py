@@ -1,6 +1,8 @@
 """Deletes files: those that their tenant keeps no longer, and those to which nothing refers.
 
-The file goes first, then its row says so: a crash in between repeats the deletion.
+A row is marked first, unless a message has taken it meanwhile: from then on nobody opens the file. Then
+its bytes go, then the row says so. A crash in between repeats the deletion: a mark is the status
+``refused``, as of a file that was cut off while it was written, and such rows are found again.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -26,38 +29,33 @@ ROUND_SECONDS = 60.0
 # Files of each channel that are found at once. Larger: channels with many old files hold up those of others.
 # Smaller: more queries.
 BATCH = 500
-# Rows that a round looks at for orphans. Larger: an orphan is found sooner. Smaller: less reading.
-WALK = 5_000
-FORGET = "UPDATE media SET status = 'deleted', due_at = NULL WHERE id = ANY (%(ids)s::uuid[]) AND status = 'stored'"
-REMOVE = "DELETE FROM media WHERE id = ANY (%(ids)s::uuid[])"
-NOBODY = uuid.UUID(int=0)
-
-
-@runtime.kept
-def _walk() -> dict[str, uuid.UUID]:
-    """Return where the walk for orphans goes on."""
-    return {}
+# Rows that a round looks at for files whose message is gone, from a random place on: ids are random, so
+# a process needs to know of no other round; also uploads that are deleted in one. Larger: they are found
+# sooner. Smaller: less reading.
+LOOK = 5_000
+# Unless the same file is being added again, which took the mark away.
+FORGET = """UPDATE media SET status = 'deleted', error = ''
+             WHERE id = ANY (%(ids)s::uuid[]) AND status = 'refused' AND error = 'it is kept no longer'"""
+REMOVE = "DELETE FROM media WHERE id = ANY (%(ids)s::uuid[]) AND status = 'refused'"
 
 
 def run() -> int:
     """Delete files until none is old, for ``ROUND_SECONDS`` at most; return how many were deleted."""
     until = time.monotonic() + ROUND_SECONDS
-    seen = runtime.read(sql("find_orphans"), {"after": _walk().get("after", NOBODY), "most": WALK})
-    _walk()["after"] = seen[-1][0] if len(seen) == WALK else NOBODY
-    deleted = _delete([row for row in seen if row[3]], REMOVE, until)
-    old = {"days": settings.MEDIA_DAYS, "most": BATCH}
-    while found := _delete(runtime.read(sql("find_old_files"), old), FORGET, until):
+    orphans = runtime.execute(sql("mark_orphans"), {"place": uuid.uuid4(), "most": LOOK})
+    deleted, old = _delete(orphans, REMOVE, until), {"days": settings.MEDIA_DAYS, "most": BATCH}
+    while found := _delete(runtime.execute(sql("mark_old_files"), old), FORGET, until):
         deleted += found
     return deleted
 
 
-def _delete(rows: Iterable[tuple[object, ...]], then: str, until: float) -> int:
+def _delete(rows: Iterable[tuple[Any, ...]], then: str, until: float) -> int:
     """Delete these files, then write it. A file that the storage does not delete is tried again."""
     gone: list[uuid.UUID] = []
     for row in rows:
         if time.monotonic() > until:
             break
-        kept = Kept(*row[:3])  # type: ignore[arg-type]
+        kept = Kept(*row)
         try:
             files.delete(kept)
         except Exception as error:  # whatever a storage raises

@@ -1,21 +1,11 @@
 """Finds statuses by the key of their reply, and replies of unknown outcome by their key.
 
-The version before it runs meanwhile: the indexes are made beside it. One that was left half made,
-because a lock did not come in time, is made again.
+The version before it runs meanwhile: the indexes are made beside it.
 """
 
 from django.db import migrations, models
 
-
-def index(model: str, made: models.Index, sql: str) -> migrations.SeparateDatabaseAndState:
-    """Make an index that holds up nobody; ``sql``: what stands after its name."""
-    statements = [
-        f"DROP INDEX CONCURRENTLY IF EXISTS {made.name}",
-        f"CREATE INDEX CONCURRENTLY {made.name} {sql}",
-    ]
-    return migrations.SeparateDatabaseAndState(
-        [migrations.RunSQL(statements, f"DROP INDEX IF EXISTS {made.name}")], [migrations.AddIndex(model, made)]
-    )
+from conversations.models.sql import index
 
 
 class Migration(migrations.Migration):

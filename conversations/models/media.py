@@ -17,8 +17,8 @@ class Media(models.Model):
     class Status(models.TextChoices):
         WAITING = "waiting"  # to be fetched; a fetch moves it on
         STORED = "stored"  # in the storage
-        REFUSED = "refused"  # cannot or must not be fetched, see ``error``
-        DELETED = "deleted"  # was in the storage; its tenant keeps files no longer
+        REFUSED = "refused"  # cannot or must not be opened, see ``error``; a part may be in the storage
+        DELETED = "deleted"  # is in the storage no longer
 
     id = models.UUIDField(primary_key=True)
     channel = models.ForeignKey("Channel", on_delete=models.PROTECT, db_constraint=False, db_index=False)
@@ -48,8 +48,12 @@ class Media(models.Model):
         indexes = [
             # serves claim_files and find_files_due
             models.Index(fields=["channel", "due_at"], condition=Q(due_at__isnull=False), name="media_due"),
-            # serves find_old_files
-            models.Index(fields=["channel", "created_at"], condition=Q(status="stored"), name="media_kept"),
+            # serves mark_old_files
+            models.Index(
+                fields=["channel", "created_at"], condition=Q(status__in=["stored", "refused"]), name="media_old"
+            ),
+            # serves mark_orphans
+            models.Index(fields=["created_at"], condition=Q(conversation_id__isnull=True), name="media_unsent"),
             # serves the timeline's cursor
             models.Index(fields=["conversation_id", "created_at"], name="media_of_conversation"),
         ]

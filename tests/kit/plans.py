@@ -390,10 +390,11 @@ def _fetch(run: Watched) -> None:
     run.file("find_files_due")
     claimed = run.file("claim_files", channels=[1, 2], all_in=8, seconds=60.0)
     assert [(str(row[0]), row[2]) for row in claimed] == [(FILE, 1)]
+    run.file("move_claims", ids=[FILE], attempts=[1], seconds=60.0)
     ending = {"status": "stored", "delay": None, "content_type": "image/png", "size": 1, "error": ""}
     assert run.file("settle_file", id=FILE, attempt=1, **ending)
-    run.file("find_old_files", days=30, most=500)
-    run.file("find_orphans", after=uuid.UUID(int=0), most=5_000)
+    run.file("mark_old_files", days=30, most=500)
+    run.file("mark_orphans", place=uuid.UUID(int=2**127), most=5_000)
 
 
 def _poll(run: Watched) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
 from django.test import Client
 
@@ -14,9 +16,11 @@ from channels_ingest.webchat import caps, files
 from channels_ingest.webhooks import body, body_limits, fast_path
 from conversations import registry, runtime
 from conversations.contracts import Attachment
-from conversations.media import quota
+from conversations.media import files as stored
+from conversations.media import quota, retention
 from conversations.models import Channel, Media, Message
 from tests.kit.entries import accept, entry
+from tests.kit.running import until
 from tests.kit.stored_files import PNG, content, in_memory
 from tests.webchat.conftest import Visitor, make_channel
 
@@ -224,3 +228,45 @@ def test_an_upload_that_the_storage_does_not_take_leaves_no_file_to_name(
     row = Media.objects.get()
     assert row.status == "refused"
     assert say(visitor, str(row.pk)).status_code == 400
+
+
+# ---------------------------------------------------------------- a message that meets the upkeep
+
+
+def old_upload(visitor: Visitor) -> str:
+    """An upload that the upkeep deletes now."""
+    Media.objects.filter(pk=(file := send(visitor).json()["file"])).update(created_at="2026-01-01T00:00:00Z")
+    return str(file)
+
+
+def test_a_message_never_names_an_upload_that_is_being_deleted(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, delete, answers = old_upload(visitor), stored.delete, []
+
+    def late(kept: Any) -> None:
+        answers.append(say(visitor, file).status_code)
+        delete(kept)
+
+    monkeypatch.setattr(stored, "delete", late)
+    assert retention.run() == 1
+    assert answers == [400]
+    assert not Message.objects.exists()
+    assert not Media.objects.exists()
+
+
+def test_an_upload_is_not_deleted_while_its_message_takes_it(
+    visitor: Visitor, channel: Channel, own_database: str
+) -> None:
+    file = old_upload(visitor)
+    name = Media.objects.get().reference["visitor"]
+    deleting = threading.Thread(target=retention.run)
+    with psycopg.connect(own_database) as message, psycopg.connect(own_database, autocommit=True) as looking:
+        assert message.execute(files.OWN, ([uuid.UUID(file)], channel.pk, name)).rowcount == 1
+        deleting.start()
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        until(lambda: not deleting.is_alive() or looking.execute(waits).rowcount > 0, 20)
+    deleting.join(20)
+    assert say(visitor, file).status_code == 200
+    assert retention.run() == 0
+    assert content(Media.objects.get()) == PNG
