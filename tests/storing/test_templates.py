@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -17,10 +20,13 @@ from channels_ingest.http_bots.protocol import read_late
 from conversations import registry, runtime, templates, turns
 from conversations.contracts import ChannelConfig, Note, TemplateUpdate, WebhookRequest
 from conversations.models import Channel
+from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import as_json
 from conversations.storing import intake, spool_format
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.templates import CLOCK_SECONDS, keep
 from conversations.template_shapes import ListedTemplate, Template, TemplateShape
+from tests.kit.stack import wait_until
 
 NOW = 1_700_000_000.0
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -99,6 +105,33 @@ def test_reports_come_in_any_order_and_the_newest_of_each_kind_counts(shop: Chan
     assert state(shop, "changed_at > fetched_at") == [True]
     report(shop, 0, status="disabled")
     assert state(shop) == ["disabled green"], "without a time it is of now"
+
+
+def test_two_processes_that_keep_the_same_list_lock_its_rows_in_one_order(
+    shop: ChannelConfig, own_database: str
+) -> None:
+    names = ["a", "b"]
+    keep(shop.id, "777000", [listed(name) for name in names], NOW)
+
+    def keep_beside(order: list[str]) -> Any:
+        values = {
+            "channel": shop.id,
+            "account": "777000",
+            "began": NOW,
+            "items": as_json([listed(name) for name in order]),
+        }
+        with contextlib.closing(psycopg.connect(own_database, autocommit=True)) as own:
+            return own.execute(sql("keep_templates"), values).fetchall()
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(own_database) as gate, ThreadPoolExecutor() as pool:
+        gate.execute("SELECT FROM template WHERE name = 'b' FOR UPDATE")
+        both = []
+        for order in (names[::-1], names):
+            both.append(pool.submit(keep_beside, order))
+            wait_until(lambda: runtime.read(waiting, ()) == [(len(both),)], 20, "it waits for the row")
+        gate.rollback()
+        assert [each.result() for each in both] == [[(2, 0)]] * 2
 
 
 @pytest.mark.parametrize("at", [NOW * 1000, 1e18, -1e18, float(2**63)])
