@@ -137,7 +137,7 @@ def probe() -> None:
 def _write_status(item: statuses.StatusItem) -> None:
     """Queue one status, for nobody who waits: if it is refused, it was kept at its first write."""
     with contextlib.suppress(Busy, NotStored):
-        writer().submit(statuses.STATUSES, [item], lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
+        writer().submit(statuses.AGAIN, [item], lambda tickets: None, deadline=time.monotonic() + ANSWER_SECONDS)
 
 
 def _write(stream: Stream[Any, Result], items: Sequence[Any], seconds: float, size: int = 0) -> list[Result]:
@@ -162,7 +162,7 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
     for ticket in tickets:
         if ticket.error is not None:
             continue
-        if ticket.stream is statuses.STATUSES and ticket.result[1] is not None:
+        if isinstance(ticket.stream, statuses.StatusStream) and ticket.result[1] is not None:
             wake.send([ticket.result[1]], ticket.item[0].tenant_id)
         elif ticket.stream is STORE and ticket.result[0] == "stored":
             _, lane, tenant_id = ticket.result

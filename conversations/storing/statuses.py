@@ -40,12 +40,16 @@ StatusItem = tuple[ChannelConfig, StatusUpdate]
 class StatusStream(Stream[StatusItem, tuple[str, int | None]]):
     """One transaction per batch.
 
-    Results: "joined", or "kept" if the reply is not known yet; and the lane, if it can send now that
-    the status is known.
+    Results: "joined", or "kept" ("repeated", where the status was kept before) if the reply is not
+    known yet; and the lane, if it can send now that the status is known. A repeat stops nothing that
+    the person has allowed meanwhile. ``again``: what is written is the second write of a new status.
     """
 
     name = "statuses"
     patient = False
+
+    def __init__(self, again: bool = False) -> None:
+        self._again = again
 
     def lane(self, item: StatusItem) -> Hashable:
         return item[0].id, item[1].platform_id or item[1].key  # as in ``_values``
@@ -63,7 +67,7 @@ class StatusStream(Stream[StatusItem, tuple[str, int | None]]):
     ) -> Sequence[tuple[str, int | None] | LaneLocked]:
         values = {"items": as_json([_values(place, *item) for place, item in enumerate(items)])}
         statements = {"lock": (sql("lock_status_lanes"), values), "apply": (sql("apply_statuses"), values)}
-        if stops := [_stop(*item) for item in items if item[1].scope in WIDER]:
+        if stops := [_stop(*item, self._again) for item in items if item[1].scope in WIDER]:
             statements["stops"] = (sql("stop_lanes"), {"items": as_json(stops)})
         rows = database.transaction(connection, statements)["apply"]
         return [LANE_LOCKED if outcome == "busy" else (outcome, lane) for _, outcome, lane in rows]
@@ -84,11 +88,15 @@ def _values(place: int, channel: ChannelConfig, update: StatusUpdate) -> dict[st
     }
 
 
-def _stop(channel: ChannelConfig, update: StatusUpdate) -> dict[str, Any]:
+def _stop(channel: ChannelConfig, update: StatusUpdate, again: bool) -> dict[str, Any]:
     """Return what a failure stops, as ``stop_lanes.sql`` reads it."""
-    window_s = registry.adapter(channel.platform).window_seconds
-    platform_id = clean_text(update.platform_id or update.key, 300)
-    return {"channel_id": channel.id, "platform_id": platform_id, "scope": update.scope, "window_s": window_s}
+    return {
+        "channel_id": channel.id,
+        "platform_id": clean_text(update.platform_id or update.key, 300),
+        "again": again,
+        "scope": update.scope,
+        "window_s": registry.adapter(channel.platform).window_seconds,
+    }
 
 
 def _key(update: StatusUpdate) -> str | None:
@@ -102,6 +110,7 @@ def _key(update: StatusUpdate) -> str | None:
 
 
 STATUSES = StatusStream()
+AGAIN = StatusStream(again=True)
 
 
 def write_again(write: Callable[[StatusItem], None], unknown: Sequence[StatusItem]) -> None:

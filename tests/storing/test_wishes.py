@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
+from django.db.models.functions import Now
 
 from conversations import runtime
-from conversations.contracts import Attachment, ChannelConfig, Kind
-from conversations.models import Audit
-from conversations.storing import wishes
+from conversations.contracts import Attachment, ChannelConfig, Kind, StatusUpdate
+from conversations.models import Audit, Reply
+from conversations.storing import statuses, wishes
 from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts
+from tests.kit.rows import add_replies
+from tests.kit.stack import wait_until
 
 WHATSAPP = ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1)
 TELEGRAM = msgspec.structs.replace(WHATSAPP, platform="telegram")
@@ -119,6 +124,37 @@ def test_a_preference_of_the_platform_and_a_block_are_kept_beside_it(channel: Ch
     assert lane(ada, *STOPS) == (False, False, False)
     verbs = ["opted_out", "marketing_refused", "unreachable", "reachable", "opted_in", "marketing_allowed"]
     assert sorted(verb for verb, _ in audit()) == sorted(verbs)
+
+
+def test_a_repeated_refusal_stops_nothing_that_was_allowed_since(
+    channel: ChannelConfig, own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meta refuses marketing (131050), the person allows it, and Meta posts the refusal again."""
+    monkeypatch.setattr(statuses, "AGAIN_SECONDS", 0.2)
+    ada = new_user()
+
+    def refused(reply: str) -> StatusUpdate:
+        return StatusUpdate(platform_id=reply, status="failed", error="131050", scope="marketing")
+
+    def send(reply: str) -> None:
+        add_replies(runtime.read, lane(ada, "id"), ["hello"], ["sent"])
+        Reply.objects.filter(platform_id="").update(platform_id=reply, intent_at=Now())
+
+    accept(channel, entry(ada, "hello"))
+    send("first")
+    with psycopg.connect(own_database) as other:
+        other.execute("SELECT FROM conversation FOR UPDATE")
+        release = threading.Timer(0.2, other.rollback)
+        release.start()
+        accept(channel, refused("first"))  # at first its lane is busy
+        release.join()
+    assert lane(ada, *STOPS)[1] is True
+    accept(channel, entry(ada, "ads", kind=Kind.UNSUPPORTED, starts_turn=False, wish="marketing"))
+    accept(channel, refused("first"))
+    assert lane(ada, *STOPS)[1] is False
+    accept(channel, refused("early"))
+    send("early")  # which the status names: it stops at its second write
+    wait_until(lambda: lane(ada, *STOPS)[1], 5, "the early refusal counts")
 
 
 def test_a_window_only_grows(channel: ChannelConfig) -> None:

@@ -5,18 +5,14 @@
 -- Where the status says no more than that a reply was sent, the next one waits for its phone_wait. A wait
 -- that ended in vain is forgotten at any of its replies' statuses. It is not one statement
 -- with the locking: its snapshot must show what others wrote while they held the lanes.
--- items: as in lock_status_lanes. Rows: ord; joined, kept (no such reply yet) or busy (lane locked
--- elsewhere); and the lane, if it is due now.
+-- The time of a status is that of the transaction that kept it: stop_lanes takes only new ones.
+-- items: as in lock_status_lanes. Rows: ord; joined, kept (no such reply yet), repeated (likewise, and the
+-- status was kept before) or busy (lane locked elsewhere); and the lane, if it is due now.
 -- Indexes: status_once, reply_platform_id, reply_in_doubt_key, reply_claimed, reply_sequence_once, conversation
 -- primary key.
 WITH items AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%(items)s::json)
          AS i(ord integer, channel_id bigint, platform_id text, key uuid, status text, error text)),
-kept AS (
-  INSERT INTO status (channel_id, platform_id, key, status, error)
-  SELECT DISTINCT ON (channel_id, platform_id, status) channel_id, platform_id, key, status, coalesce(error, '') FROM items
-   ORDER BY channel_id, platform_id, status, ord
-  ON CONFLICT (channel_id, platform_id, status) DO NOTHING),
 named AS MATERIALIZED (
   SELECT i.ord, i.platform_id, i.status, i.error, r.id AS reply_id, r.conversation_id, r.sequence, r.phone_wait,
          r.status IN ('unknown', 'pending') AS in_doubt,
@@ -29,6 +25,22 @@ named AS MATERIALIZED (
                                   AND settled_at IS NULL AND claimed_by IS NULL AND intent_at IS NOT NULL OFFSET 0) d WHERE d.status IN ('unknown', 'pending')
                         OFFSET 0) r
    WHERE r.status <> 'pending' OR i.status <> 'failed'),
+told AS MATERIALIZED (
+  SELECT i.ord, n.lane,
+         CASE WHEN n.ours THEN 'joined'
+              WHEN n.ord IS NULL AND NOT EXISTS (
+                   -- Its result may be written just now, by a transaction that does not see this failure.
+                   SELECT FROM reply r WHERE i.status = 'failed' AND r.status = 'sending' AND r.channel_id = i.channel_id AND r.key = i.key
+                      AND r.conversation_id <> ALL (string_to_array(current_setting('app.locked'), ',')::bigint[]) OFFSET 0) THEN 'kept'
+              ELSE 'busy' END AS outcome
+    FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours, min(conversation_id) AS lane FROM named GROUP BY ord) n USING (ord)),
+kept AS (
+  INSERT INTO status (channel_id, platform_id, key, status, error, received_at)
+  SELECT DISTINCT ON (channel_id, platform_id, status) channel_id, platform_id, key, status, coalesce(error, ''), now()
+    FROM items JOIN told USING (ord) WHERE outcome <> 'busy'
+   ORDER BY channel_id, platform_id, status, ord
+  ON CONFLICT (channel_id, platform_id, status) DO NOTHING
+  RETURNING channel_id, platform_id, status),
 said AS MATERIALIZED (
   SELECT reply_id, bool_or(status = 'read') AS read, bool_or(status IN ('delivered', 'read')) AS arrived,
          bool_or(status = 'failed') AS failed, max(error) FILTER (WHERE status = 'failed') AS error, max(platform_id) AS platform_id
@@ -63,14 +75,9 @@ lanes AS (
     FROM freed f
    WHERE c.id = f.id AND c.id = ANY (ARRAY(SELECT id FROM freed))
   RETURNING c.id, c.send_due_at <= now() AS due)
-SELECT i.ord,
-       CASE WHEN n.ours THEN 'joined'
-            WHEN n.ord IS NULL AND NOT EXISTS (
-                 -- Its result may be written just now, by a transaction that does not see this failure.
-                 SELECT FROM reply r WHERE i.status = 'failed' AND r.status = 'sending' AND r.channel_id = i.channel_id AND r.key = i.key
-                    AND r.conversation_id <> ALL (string_to_array(current_setting('app.locked'), ',')::bigint[]) OFFSET 0) THEN 'kept'
-            ELSE 'busy' END,
+SELECT t.ord,
+       CASE WHEN t.outcome = 'kept' AND (i.channel_id, i.platform_id, i.status) NOT IN (SELECT * FROM kept) THEN 'repeated' ELSE t.outcome END,
        l.id
-  FROM items i LEFT JOIN (SELECT ord, bool_and(ours) AS ours, min(conversation_id) AS lane FROM named GROUP BY ord) n USING (ord)
-  LEFT JOIN lanes l ON l.id = n.lane AND l.due
- ORDER BY i.ord
+  FROM told t JOIN items i USING (ord)
+  LEFT JOIN lanes l ON l.id = t.lane AND l.due
+ ORDER BY t.ord
