@@ -78,12 +78,16 @@ class MessageRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A lane as ``add_conversations.sql`` and ``lock_lanes.sql`` read it."""
+    """A lane as ``add_conversations.sql`` and ``lock_lanes.sql`` read it.
+
+    ``may_pass``: ``user`` is an id that may pass to another person, such as a phone number.
+    """
 
     channel_id: int
     chat: str
     user: str
     is_group: bool = False
+    may_pass: bool = False
 
 
 class ContactRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -242,6 +246,7 @@ def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: in
         chat=entry.chat,
         user="" if is_one_lane else sender.user,
         is_group=entry.group,
+        may_pass=sender.user in sender.aliases,
     )
     contact = ContactRow(
         channel_id=channel.id,
@@ -253,7 +258,8 @@ def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: in
         language=clean_text(sender.language, 35),
     )
     row = _make_row(channel, entry, lane, place)
-    return StoreItem(receipt, row, lane, contact, _aliases(channel, entry), _moves(channel, entry), raw=entry.raw)
+    moves = _moves(channel, entry, row.identity)
+    return StoreItem(receipt, row, lane, contact, _aliases(channel, entry), moves, raw=entry.raw)
 
 
 def _make_row(channel: ChannelConfig, entry: Entry, lane: LaneRow, place: int) -> MessageRow:
@@ -339,7 +345,7 @@ def _aliases(channel: ChannelConfig, entry: Entry) -> list[AliasRow]:
     In a private chat that has the id of its person, an alias of the person is one of the chat, too.
     """
     user = entry.sender.user
-    kinds = ("user", "chat") if entry.chat == user else ("user",)
+    kinds = ("chat", "user") if entry.chat == user else ("user",)
     return [
         AliasRow(channel_id=channel.id, of=of, value=value, known_as=user)
         for value in entry.sender.aliases
@@ -347,11 +353,15 @@ def _aliases(channel: ChannelConfig, entry: Entry) -> list[AliasRow]:
     ]
 
 
-def _moves(channel: ChannelConfig, entry: Entry) -> list[dict[str, Any]]:
-    """Return the old and new ids of a chat that moved and so keeps its lane, as ``move_ids.sql`` reads them."""
+def _moves(channel: ChannelConfig, entry: Entry, identity: str) -> list[dict[str, Any]]:
+    """Return the old and new ids of a chat that moved and so keeps its lane, as ``move_ids.sql`` reads them.
+
+    The chat's ids come first, as in ``add_aliases.sql``: two processes lock them in one order.
+    """
     new = entry.new_ids or (entry.new_chat,)
     if entry.kind is not Kind.CHAT_MIGRATED or not new[0]:
         return []
-    kinds = ("user", "chat") if entry.new_ids else ("chat",)
+    kinds = ("chat", "user") if entry.new_ids else ("chat",)
     ids = [*dict.fromkeys((entry.chat, *(entry.sender.aliases if entry.new_ids else ()), *new))]
-    return [{"channel_id": channel.id, "of": of, "ids": ids, "claimable": len(entry.new_ids) == 1} for of in kinds]
+    move = {"channel_id": channel.id, "ids": ids, "claimable": len(entry.new_ids) == 1, "identity": identity}
+    return [{**move, "of": of} for of in kinds]

@@ -113,7 +113,7 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         counts = [_counts(receipt, firsts_of_twins.get(receipt.id, ())) for receipt in receipts.values()]
         values = {"items": as_json(rows), "receipts": as_json(counts)}
         statements["messages"] = (sql("store_messages"), values | _bodies(receipts.values()))
-        if wished := [_wish(row) for row in rows if row.wish]:
+        if wished := [{"ord": row.ord, "wish": row.wish, **_source(row)} for row in rows if row.wish]:
             statements["wishes"] = (sql("apply_wishes"), {"items": as_json(wished)})
         if any(row.external_sequence is not None or row.settle_ms for row in rows):
             statements["release"] = (sql("release_lanes"), {"ids": None})
@@ -127,8 +127,11 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         Usually there are none: most messages come from people who wrote before.
         """
         statements: Statements = {}
-        contacts = {(i.contact.channel_id, i.contact.sender_user): i.contact for i in items if i.contact}
-        changed = [contact for key, contact in contacts.items() if self._contacts.get(key) != contact]
+        changed = [
+            {**msgspec.to_builtins(contact), **_source(item.row)}
+            for item in items
+            if item.row and (contact := item.contact) and self._contacts.get(_person(contact)) != contact
+        ]
         lanes = list(dict.fromkeys(item.lane for item in items if item.lane and item.lane not in self._lanes))
         statements |= _ids(items)  # first, because contacts and lanes are looked up by them
         if changed:
@@ -170,9 +173,8 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
                 self._lanes.pop(item.lane, None)
                 continue
             self._lanes[item.lane] = None
-            key = (item.contact.channel_id, item.contact.sender_user)
-            if key not in stale:
-                self._contacts[key] = item.contact
+            if found[place][0] == "stored" and _person(item.contact) not in stale:
+                self._contacts[_person(item.contact)] = item.contact
 
     def _number_receipts(self, connection: psycopg.Connection[Any], items: Sequence[StoreItem]) -> None:
         """Give each new receipt its id; a receipt keeps it when its batch is written again."""
@@ -191,15 +193,14 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
 def _split_twins(items: Sequence[StoreItem]) -> tuple[dict[int, StoreItem], dict[int, int]]:
     """Return the items to write by their index, and for each twin's index the index of its first.
 
-    The first is the earliest of the equal items; its twins share its outcome. An item with other ids
-    is always written, because they have to be stored.
+    The first is the earliest of the equal items; its twins share its outcome.
     """
     firsts: dict[int, StoreItem] = {}
     twins: dict[int, int] = {}
     places: dict[tuple[str, str], int] = {}
     for place, item in enumerate(items):
         first = places.setdefault((item.row.identity, item.row.content_hash), place) if item.row else place
-        if first == place or item.aliases or item.moves:
+        if first == place:
             firsts[place] = item
         else:
             twins[place] = first
@@ -207,31 +208,47 @@ def _split_twins(items: Sequence[StoreItem]) -> tuple[dict[int, StoreItem], dict
 
 
 def _ids(items: Iterable[StoreItem]) -> Statements:
-    """Return the statements that write ids of people and chats, in the order of the items.
+    """Return the statements that write ids of people and chats, each id once in a statement.
 
-    A statement takes many, each id once: where one comes with another id than before, what that
-    means depends on what is written by then.
+    Where an id comes with another one than before, what that means depends on what is written by
+    then: it belongs to a later step. All else is in the first one, in key order: processes with the
+    same items, in whatever order, lock the same rows one after the other.
     """
     statements: Statements = {}
-    named: dict[tuple[int, str, str], AliasRow] = {}  # what the next statement takes, by each id that it names
-
-    def end() -> None:
-        if named:
-            rows = [*dict.fromkeys(named.values())]
-            statements[f"ids {len(statements)}"] = (sql("add_aliases"), {"items": as_json(rows)})
-            named.clear()
-
-    for item in items:
-        for alias in item.aliases:
-            keys = [(alias.channel_id, alias.of, id_) for id_ in (alias.value, alias.known_as)]
-            if any(named.get(key, alias) != alias for key in keys):
-                end()
-            named |= dict.fromkeys(keys, alias)
-        for move in item.moves:
-            end()
-            statements[f"ids {len(statements)}"] = (sql("move_ids"), move)
-    end()
+    for number, (aliases, moves) in sorted(_steps(items).items()):
+        if aliases:
+            rows = [{**msgspec.to_builtins(alias), "identities": said} for alias, said in aliases.items()]
+            statements[f"ids {number}"] = (sql("add_aliases"), {"items": as_json(rows)})
+        for place, move in enumerate(sorted(moves, key=lambda move: (move["channel_id"], move["of"], move["ids"]))):
+            statements[f"ids {number}, move {place}"] = (sql("move_ids"), move)
     return statements
+
+
+def _steps(items: Iterable[StoreItem]) -> Mapping[int, tuple[dict[AliasRow, list[str]], list[Mapping[str, Any]]]]:
+    """Return aliases, each with the identities of its messages, and moves, by the number of their step.
+
+    A conflict, an item with the identity of an earlier one, changes no ids.
+    """
+    steps: dict[int, Any] = collections.defaultdict(lambda: ({}, []))
+    last: dict[tuple[int, str, str], tuple[int, Any]] = {}  # by id: the last step that names it, and as what
+
+    def step(what: Any, channel_id: int, of: str, ids: Iterable[str]) -> Any:
+        keys = [(channel_id, of, id_) for id_ in ids]
+        number = max(number + (before != what) for number, before in (last.get(key, (0, what)) for key in keys))
+        last.update(dict.fromkeys(keys, (number, what)))
+        return steps[number]
+
+    firsts: dict[str, StoreItem] = {}
+    for item in items:
+        if item.row:
+            firsts.setdefault(item.row.identity, item)
+    for identity, item in firsts.items():
+        for alias in item.aliases:
+            aliases, _ = step(alias, alias.channel_id, alias.of, (alias.value, alias.known_as))
+            aliases.setdefault(alias, []).append(identity)
+        for move in item.moves:
+            step(move, move["channel_id"], move["of"], move["ids"])[1].append(move)
+    return steps
 
 
 def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
@@ -245,9 +262,13 @@ def _counts(receipt: Receipt, twins: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _wish(row: MessageRow) -> dict[str, Any]:
-    """Return what a message says about ours, as ``apply_wishes.sql`` reads it."""
-    return {name: getattr(row, name) for name in ("ord", "identity", "receipt_id", "entry", "wish")}
+def _source(row: MessageRow) -> dict[str, Any]:
+    """Return what tells a message that this request stores from one that was stored before."""
+    return {"identity": row.identity, "receipt_id": row.receipt_id, "entry": row.entry}
+
+
+def _person(contact: ContactRow) -> tuple[int, str]:
+    return contact.channel_id, contact.sender_user
 
 
 def _bodies(receipts: Iterable[Receipt]) -> dict[str, Any]:

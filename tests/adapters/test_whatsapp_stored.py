@@ -7,8 +7,8 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -117,7 +117,7 @@ SEQUENCES = [
     ("aP P>cQ dP dQ c a", "112211", None),
     ("cQ P P>cQ cQ P", "12222", "11111"),  # the new ids wrote first
     ("cQ aP P>cQ c a Q", "122222", "111111"),
-    ("aP P>Q P>Q cQ bP", "11112", None),  # the message comes again
+    ("aP P>Q P>Q cQ bP", "11112", None),  # Meta tells it twice
     ("aP a>c c cP", "1111", "1111"),  # a change of user id
     ("a a>c cP P", "1111", "1111"),
 ]
@@ -138,7 +138,8 @@ def stating(number: int, ids: str) -> dict[str, Any]:
 def people(channel: Channel) -> tuple[str, int]:
     """The person of each message, and how many conversations have none."""
     found = runtime.read(
-        """SELECT c.id, m.platform_id FROM conversation c LEFT JOIN message m ON m.conversation_id = c.id
+        """SELECT c.id, m.platform_id FROM conversation c
+             LEFT JOIN message m ON m.conversation_id = c.id
              JOIN contact k ON k.id = c.contact_id AND k."user" = c."user" AND c."user" = c.chat
             WHERE c.channel_id = %s""", (channel.pk,),
     )  # fmt: skip
@@ -161,33 +162,93 @@ def test_two_people_never_become_one_and_a_person_stays_the_same(shop: Channel) 
     assert found == [(ids, (one, 0), at_once and (at_once, 0)) for ids, one, at_once in SEQUENCES]
 
 
-@pytest.mark.parametrize("order", [("P", "aP"), ("aP", "P")])
-def test_two_processes_that_store_a_new_person_under_two_ids_store_one_person(
-    shop: Channel, own_database: str, order: tuple[str, str]
-) -> None:
-    """Both are held up after they have looked up the ids, and before they have stored anybody."""
+# What came, which of it comes once more, who then writes, and the person of each; the same in one request, as above.
+REPEATS = [
+    ("aP bP", 0, "P", "122", "122"),
+    ("aP P>cQ dQ", 1, "Q", "1122", "1122"),
+    ("aP P>Q cQ bP", 1, "P", "11122", None),
+    ("P bP", 0, "P", "111", "111"),
+]
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["alone", "in one request"])
+def test_a_repeat_gives_nobody_former_ids_back(shop: Channel, at_once: bool) -> None:
+    found, expected = [], [(each[0], each[4 if at_once else 3]) for each in REPEATS if each[4] or not at_once]
+    for ids, again, then, *_ in REPEATS:
+        said = [stating(number, each) for number, each in enumerate(ids.split())]
+        channel = add_shop(ids)
+        posts = [[*said, said[again]]] if at_once else [[each] for each in [*said, said[again]]]
+        assert [post(channel, *each) for each in posts] == [200] * len(posts)
+        assert post(channel, stating(len(said), then)) == 200
+        found.append((ids, people(channel)[0]))
+    assert [each for each in found if each[0] in dict(expected)] == expected
+    wrong = runtime.read(
+        """SELECT k."user", k.phone FROM contact k JOIN alias a ON a.channel_id = k.channel_id AND a.of = 'user'
+              AND a.value = k.phone AND a.known_as <> k."user" """, (),
+    )  # fmt: skip
+    assert wrong == [], "a phone is nobody else's by now"
+
+
+@pytest.fixture
+def store_beside(shop: Channel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Future[Any]]]:
+    """Stores messages on a connection of its own, as another process would; returns once that waits or is over."""
     config = registry.channel(shop.pk)
     assert config is not None
+    monkeypatch.setattr(database, "LIMITS", database.LIMITS.replace("'500'", "'4000'").replace("'2000'", "'4000'"))
+    running: list[Future[Any]] = []
 
-    def store(number: int, ids: str) -> Any:
-        incoming = WebhookRequest(method="POST", url="", headers={}, query={}, body=body(stating(number, ids)))
-        parsed = registry.adapter("whatsapp").parse(config, incoming)
-        with contextlib.closing(database.connect(f"process {number}")) as own:
-            return StoreStream().write(own, make_items(ParsedRequest(config, parsed, incoming)))
+    def store(said: Sequence[dict[str, Any]]) -> list[str]:
+        incoming = WebhookRequest(method="POST", url="", headers={}, query={}, body=body(*said))
+        items = make_items(ParsedRequest(config, registry.adapter("whatsapp").parse(config, incoming), incoming))
+        with contextlib.closing(database.connect("another process")) as own:
+            return [verdict for verdict, *_ in StoreStream().write(own, items)]
 
-    def waiting() -> int:
+    def waits() -> bool:
         query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        return int(runtime.read(query, ())[0][0])
+        return int(runtime.read(query, ())[0][0]) == sum(not each.done() for each in running)
 
-    with psycopg.connect(own_database) as gate, ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
+
+        def begin(*said: dict[str, Any]) -> Future[Any]:
+            running.append(pool.submit(store, said))
+            wait_until(waits, 20, "the process waits")
+            return running[-1]
+
+        yield begin
+
+
+@pytest.mark.parametrize("order", [("P", "aP"), ("aP", "P")])
+def test_two_processes_that_store_a_new_person_under_two_ids_store_one_person(
+    shop: Channel, own_database: str, store_beside: Callable[..., Future[Any]], order: tuple[str, str]
+) -> None:
+    """Both are held up after they have looked up the ids, and before they have stored anybody."""
+    with psycopg.connect(own_database) as gate:
         gate.execute("LOCK TABLE contact IN SHARE MODE")
-        first = pool.submit(store, 1, order[0])
-        wait_until(lambda: waiting() == 1, 20, "the first process waits")
-        second = pool.submit(store, 2, order[1])
-        wait_until(lambda: waiting() == 2, 20, "both processes wait")
+        both = [store_beside(stating(number, ids)) for number, ids in enumerate(order)]
         gate.rollback()
-        assert [each.result()[0][0] for each in (first, second)] == ["stored", "stored"]
+        assert [each.result() for each in both] == [["stored"], ["stored"]]
     assert people(shop) == ("11", 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "held"),
+    [("cQ dQ aP bP", "aP bP cQ dQ", "Q"), ("P>cQ", "cQ", "P")],
+    ids=["the same people in another order", "a change of number and the new one"],
+)
+def test_two_processes_lock_ids_in_one_order(
+    shop: Channel, own_database: str, store_beside: Callable[..., Future[Any]], first: str, second: str, held: str
+) -> None:
+    """The row of one number is held until both wait or are done."""
+    assert post(shop, *[stating(number, each) for number, each in enumerate("PQ", 90)]) == 200
+    row = (shop.pk, f"4915{ord(held)}")
+    with psycopg.connect(own_database) as gate:
+        gate.execute("SELECT FROM alias WHERE channel_id = %s AND of = 'chat' AND value = %s FOR UPDATE", row)
+        both = [
+            store_beside(*[stating(number, each) for number, each in enumerate(ids.split(), start)])
+            for ids, start in ((first, 0), (second, 10))
+        ]
+        gate.rollback()
+        assert {verdict for each in both for verdict in each.result()} == {"stored"}
 
 
 def test_a_number_is_the_phone_of_one_person(shop: Channel) -> None:

@@ -258,7 +258,10 @@ def run_flow(watched: Watched) -> None:
 
 
 def _store(run: Watched) -> list[int]:
-    people = json.dumps([{"channel_id": 1, "sender_user": user, "name": "New"} for user in ("n1", "n2")])
+    sources = [{"identity": word * 16, "receipt_id": 9_000_000 + n, "entry": 0} for n, word in ((1, "aa"), (2, "bb"))]
+    people = json.dumps(
+        [{"channel_id": 1, "sender_user": f"n{n}", "name": "New", **source} for n, source in enumerate(sources, 1)]
+    )
     lanes = json.dumps([{"channel_id": 1, "chat": user, "user": user} for user in ("n1", "n2")])
     common = {"channel_id": 1, "kind": "message", "starts_turn": True, "content_hash": "00" * 16}
     items = [
@@ -268,11 +271,11 @@ def _store(run: Watched) -> list[int]:
         {**common, "ord": 2, "chat": "n2", "user": "n2", "identity": "bb" * 16, "external_sequence": 1,
          "receipt_id": 9_000_002},
     ]  # fmt: skip
-    alias = {"channel_id": 1, "value": "m1", "known_as": "n1"}
+    alias = {"channel_id": 1, "value": "m1", "known_as": "n1", "identities": ["aa" * 16]}
     receipts = [{"id": number, "channel_id": 1, "noted": 0, "quarantined": 0} for number in (9_000_001, 9_000_002)]
     for of in ("user", "chat"):
         run.file("add_aliases", items=json.dumps([{**alias, "of": of}]))
-        run.file("move_ids", channel_id=1, of=of, ids=["n1", "m2"], claimable=True)
+        run.file("move_ids", channel_id=1, of=of, ids=["n1", "m2"], claimable=True, identity="aa" * 16)
     run.file("add_contacts", items=people)
     run.file("add_conversations", items=lanes)
     run.file("lock_lanes", items=lanes)

@@ -4,22 +4,25 @@
 -- is the same person's. Once claimed, it says nothing about who somebody is: it moves to whoever
 -- states it last, so that two people never become one. The unique key decides between processes that
 -- store one new person under two ids: the second finds what the first has committed.
---   An id that leads where it should is not written. Both inserts are in key order. A number that
--- moves is no longer the phone of whoever had it.
--- items: json list of rows.AliasRow, each id once. Returns no rows.
--- Indexes: alias_once, contact_once, conversation_once.
+--   An id that leads where it should is not written, nor what only messages say that were stored before: a
+-- repeat brings back nobody's former ids. Both inserts are in key order. A number that moves is no longer
+-- the phone of whoever had it.
+-- items: json list of rows.AliasRow, each id once, with the identities of the messages that say it. Returns no rows.
+-- Indexes: alias_once, contact_once, conversation_once, message_identity_once.
 WITH items AS MATERIALIZED (
   SELECT i.*,
          coalesce((SELECT a.known_as FROM alias a WHERE a.channel_id = i.channel_id AND a.of = i.of AND a.value = i.known_as),
                   CASE WHEN i.of = 'user' AND EXISTS (SELECT FROM contact k WHERE k.channel_id = i.channel_id AND k."user" = i.known_as OFFSET 0)
                          OR i.of = 'chat' AND EXISTS (SELECT FROM conversation c WHERE c.channel_id = i.channel_id AND c.chat = i.known_as OFFSET 0)
                        THEN i.known_as END) AS root
-    FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text)),
+    FROM json_to_recordset(%(items)s::json) AS i(channel_id bigint, of text, value text, known_as text, identities text[])),
 wanted AS MATERIALIZED (
   SELECT i.*, a.known_as AS led_to FROM items i
     LEFT JOIN LATERAL (SELECT n.known_as, n.claimable FROM alias n
                         WHERE n.channel_id = i.channel_id AND n.of = i.of AND n.value = i.value LIMIT 1) a ON true
-   WHERE a.known_as IS NULL OR i.value <> i.known_as AND (a.claimable OR a.known_as IS DISTINCT FROM i.root)),
+   WHERE (a.known_as IS NULL OR i.value <> i.known_as AND (a.claimable OR a.known_as IS DISTINCT FROM i.root))
+     AND EXISTS (SELECT FROM unnest(i.identities) AS s(identity)
+                  WHERE NOT EXISTS (SELECT FROM message m WHERE m.identity = decode(s.identity, 'hex') OFFSET 0))),
 written AS (
   INSERT INTO alias AS a (channel_id, of, value, known_as, claimable)
   SELECT channel_id, of, value, coalesce(root, known_as), value = known_as FROM wanted ORDER BY channel_id, of, value COLLATE "C"

@@ -1,9 +1,9 @@
 -- Makes ids lead to one person or chat, because the platform says that they are one: one that got
 -- another number, a group that got another id. The first that is known already says to whom. A number
--- is no longer the phone of whoever else had it.
+-- is no longer the phone of whoever else had it. A message that was stored before moves nothing again.
 -- channel_id; of: user or chat; ids: text[], the old ones, then the new ones; claimable: the last one
--- is a number whose new lasting id the platform did not say. Returns no rows.
--- Indexes: alias_once, contact_once, conversation_once.
+-- is a number whose new lasting id the platform did not say; identity: of the message. Returns no rows.
+-- Indexes: alias_once, contact_once, conversation_once, message_identity_once.
 WITH ids AS MATERIALIZED (
   SELECT i.value, i.place, a.known_as AS led_to, a.claimable,
          coalesce(a.known_as,
@@ -12,7 +12,8 @@ WITH ids AS MATERIALIZED (
                        THEN i.value END) AS root
     FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS i(value, place)
     LEFT JOIN LATERAL (SELECT n.known_as, n.claimable FROM alias n
-                        WHERE n.channel_id = %(channel_id)s AND n.of = %(of)s AND n.value = i.value LIMIT 1) a ON true),
+                        WHERE n.channel_id = %(channel_id)s AND n.of = %(of)s AND n.value = i.value LIMIT 1) a ON true
+   WHERE NOT EXISTS (SELECT FROM message m WHERE m.identity = decode(%(identity)s, 'hex') OFFSET 0)),
 root AS MATERIALIZED (
   SELECT coalesce((SELECT root FROM ids WHERE root IS NOT NULL ORDER BY place LIMIT 1), (%(ids)s::text[])[1]) AS known_as),
 phones AS (
