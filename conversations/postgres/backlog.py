@@ -41,15 +41,7 @@ class Backlog:
         self._waiting.setdefault(ticket.stream, collections.deque()).append(ticket)
 
     def requeue(self, tickets: list[AnyTicket]) -> None:
-        """Put tickets of the last batch back, in their order, in front of their stream.
-
-        Of a locked lane, only the first waits for the lane: once it is written, the others follow
-        in one batch, not one by one.
-        """
-        lanes: set[Hashable] = set()
-        for ticket in tickets:
-            ticket.waits_for_lane = ticket.waits_for_lane and ticket.lane not in lanes
-            lanes.add(ticket.lane)
+        """Put tickets of the last batch back, in their order, in front of their stream."""
         if tickets:
             self._waiting.setdefault(tickets[0].stream, collections.deque()).extendleft(reversed(tickets))
 
@@ -57,9 +49,10 @@ class Backlog:
         """Return the tickets of the next batch, and tickets that failed while they waited.
 
         1. Choose the stream whose turn it is.
-        2. Take its tickets in their order, ``BATCH`` at most. Of a lane that was locked at the last
-           attempt, take only the first, and don't count it: such a lane must not keep others out of
-           the batch.
+        2. Take its tickets in their order, ``BATCH`` at most. Those whose lane was locked at the last
+           attempt don't count: they must not keep others out of the batch. All of a lane are tried
+           again together: a person with two ids looks like two lanes, and what of one stayed behind
+           would be overtaken by the other's. Besides each lane's first, ``BATCH`` at most are taken.
         3. Leave passed tickets where they were. Nothing else of their lanes joins this batch: it
            would overtake them.
         """
@@ -72,17 +65,20 @@ class Backlog:
         failed: list[AnyTicket] = []
         passed: list[AnyTicket] = []
         closed_lanes: set[Hashable] = set()
-        size = BATCH
+        locked_lanes: set[Hashable] = set()
+        size = places = BATCH
         while waiting and len(batch) < size:
             ticket = waiting.popleft()
+            again = ticket.waits_for_lane and ticket.lane in locked_lanes
             if ticket.fails(now):
                 failed.append(ticket)
-            elif ticket.owner in left_out or ticket.lane in closed_lanes:
+            elif ticket.owner in left_out or ticket.lane in closed_lanes or (again and not places):
                 closed_lanes.add(ticket.lane)  # the later items of a lane can have another owner
                 passed.append(ticket)
             else:
+                places -= again
                 if ticket.waits_for_lane:
-                    closed_lanes.add(ticket.lane)
+                    locked_lanes.add(ticket.lane)
                     size += 1
                 batch.append(ticket)
         waiting.extendleft(reversed(passed))

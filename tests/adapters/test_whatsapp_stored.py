@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import hmac
@@ -26,7 +27,7 @@ from conversations.contracts import WebhookRequest
 from conversations.models import Channel, Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
-from conversations.storing.rows import ParsedRequest, make_items
+from conversations.storing.rows import ParsedRequest, StoreItem, make_items
 from conversations.storing.store_stream import StoreStream
 from tests.adapters.test_meta import ANYTHING, WHOLE, places, put
 from tests.kit.fixtures import incoming, request
@@ -187,6 +188,42 @@ def test_a_repeat_gives_nobody_former_ids_back(shop: Channel, at_once: bool) -> 
               AND a.value = k.phone AND a.known_as <> k."user" """, (),
     )  # fmt: skip
     assert wrong == [], "a phone is nobody else's by now"
+
+
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
+    """How often each message was queued (its id), and how often it was in a batch ("try <id>")."""
+    seen: collections.Counter[str] = collections.Counter()
+    lane, write = StoreStream.lane, StoreStream.write
+
+    def queued(stream: StoreStream, item: StoreItem) -> Any:
+        seen.update([item.row.platform_id] if item.row else [])
+        return lane(stream, item)
+
+    def tried(stream: StoreStream, connection: Any, items: Sequence[StoreItem]) -> Any:
+        seen.update(f"try {item.row.platform_id}" for item in items if item.row)
+        return write(stream, connection, items)
+
+    monkeypatch.setattr(StoreStream, "lane", queued)
+    monkeypatch.setattr(StoreStream, "write", tried)
+    return seen
+
+
+def test_a_persons_messages_keep_their_order_whichever_id_they_name(
+    shop: Channel, own_database: str, tries: collections.Counter[str]
+) -> None:
+    """Their lane is held while they come, in two requests; a batch that looks at ids alone sees two lanes."""
+    for number, ids in enumerate(("P", "aP")):
+        assert post(shop, stating(number, ids)) == 200
+    with psycopg.connect(own_database) as other, ThreadPoolExecutor(2) as pool:
+        other.execute("SELECT FROM conversation FOR UPDATE")
+        first = pool.submit(post, shop, *[stating(number, ids) for number, ids in enumerate(("a", "a", "P", "a"), 2)])
+        wait_until(lambda: tries["try wamid.2"] > 1, 2, "the first request waits")
+        second = pool.submit(post, shop, *[stating(number, ids) for number, ids in enumerate(("P", "P", "a"), 6)])
+        wait_until(lambda: tries["wamid.8"] > 0, 2, "both wait")
+        other.rollback()
+        assert (first.result(), second.result()) == (200, 200)
+    assert [words for _, _, words in stored()] == ["P", "aP", "a", "a", "P", "a", "P", "P", "a"]
 
 
 @pytest.fixture
