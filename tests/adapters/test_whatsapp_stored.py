@@ -24,7 +24,7 @@ from channels_ingest.webhooks import exchange
 from channels_ingest.webhooks.failed_attempts import FailedAttempts
 from conversations import registry, runtime
 from conversations.contracts import WebhookRequest
-from conversations.models import Channel, Conversation, Reply
+from conversations.models import Audit, Channel, Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.storing.rows import ParsedRequest, StoreItem, make_items
@@ -116,8 +116,8 @@ SEQUENCES = [
     ("P>Q Q cQ dQ c", "11121", None),
     ("aP P>cQ cQ c bQ", "11112", "11112"),
     ("aP P>cQ dP dQ c a", "112211", None),
-    ("cQ P P>cQ cQ P", "12222", "11111"),  # the new ids wrote first
-    ("cQ aP P>cQ c a Q", "122222", "111111"),
+    ("cQ P P>cQ cQ P", "11111", "11111"),  # the new ids wrote first, and nobody has handled that yet
+    ("cQ aP P>cQ c a Q", "111111", "111111"),
     ("aP P>Q P>Q cQ bP", "11112", None),  # Meta tells it twice
     ("aP a>c c cP", "1111", "1111"),  # a change of user id
     ("a a>c cP P", "1111", "1111"),
@@ -140,7 +140,7 @@ def people(channel: Channel) -> tuple[str, int]:
     """The person of each message, and how many conversations have none."""
     found = runtime.read(
         """SELECT c.id, m.platform_id FROM conversation c
-             LEFT JOIN message m ON m.conversation_id = c.id
+             LEFT JOIN message m ON m.conversation_id = c.id AND m.status <> 'skipped'
              JOIN contact k ON k.id = c.contact_id AND k."user" = c."user" AND c."user" = c.chat
             WHERE c.channel_id = %s""", (channel.pk,),
     )  # fmt: skip
@@ -207,6 +207,71 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
     monkeypatch.setattr(StoreStream, "lane", queued)
     monkeypatch.setattr(StoreStream, "write", tried)
     return seen
+
+
+def in_lanes() -> dict[str, list[str]]:
+    """What each conversation has, by the id that it began with, in order; what is over in brackets."""
+    rows = runtime.read(
+        """SELECT c.chat, CASE m.status WHEN 'pending' THEN m.platform_id ELSE '(' || m.platform_id || ')' END
+             FROM message m JOIN conversation c ON c.id = m.conversation_id ORDER BY c.id, m.sequence""", (),
+    )  # fmt: skip
+    lanes: dict[str, list[str]] = {}
+    for chat, name in rows:
+        lanes.setdefault(chat.removeprefix("DE."), []).append(name.replace("wamid.", ""))
+    return lanes
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "its old lane is held"])
+def test_what_a_new_id_wrote_before_its_notice_goes_on_in_front_of_what_it_writes_next(
+    shop: Channel, own_database: str, tries: collections.Counter[str], held: bool
+) -> None:
+    for number, ids in enumerate(("aP", "cQ", "cQ", "cQ")):
+        assert post(shop, stating(number, ids)) == 200
+    runtime.execute(
+        """WITH first AS (UPDATE message SET status = 'handled', settled_at = now() WHERE platform_id = 'wamid.1')
+           UPDATE conversation SET next_sequence = 2, opted_out_at = now() WHERE chat = 'DE.c'"""
+    )
+    runtime.execute(
+        """INSERT INTO once (message_id, name, key) SELECT id, 'pay', gen_random_uuid() FROM message
+            WHERE platform_id = 'wamid.2'"""
+    )
+    assert post(shop, stating(4, "aP>cQ")) == 200
+    assert in_lanes() == {"a": ["0", "4"], "c": ["(1)", "2", "3"]}, "until the person writes again"
+    with psycopg.connect(own_database) as other, ThreadPoolExecutor(1) as pool:
+        if held:
+            other.execute("SELECT FROM conversation WHERE chat = 'DE.c' FOR UPDATE")
+        posted = pool.submit(post, shop, stating(5, "c"))
+        if held:
+            wait_until(lambda: tries["try wamid.5"] > 1, 2, "the message waits")
+            assert in_lanes()["a"] == ["0", "4"]
+        other.rollback()
+        assert posted.result() == 200
+    assert post(shop, stating(6, "Q")) == 200
+    assert in_lanes() == {"a": ["0", "4", "2", "3", "5", "6"], "c": ["(1)", "(2)", "(3)"]}
+    lanes = runtime.read(
+        """SELECT c.epoch, c.due_at IS NULL, c.opted_out_at IS NULL, k."user" FROM conversation c
+             JOIN contact k ON k.id = c.contact_id ORDER BY c.id""", (),
+    )  # fmt: skip
+    assert lanes == [(0, False, False, "DE.a"), (1, True, False, "DE.a")]
+    paid = "SELECT platform_id, status FROM message WHERE id IN (SELECT message_id FROM once)"
+    assert runtime.read(paid, ()) == [("wamid.2", "pending")]
+    notes = Audit.objects.order_by("id").filter(verb="joined_with").values_list("conversation_id", "subject")
+    ours, theirs = Conversation.objects.order_by("id").values_list("id", flat=True)
+    assert list(notes) == [(theirs, f"conversation {ours}"), (ours, f"conversation {theirs}")]
+
+
+@pytest.mark.parametrize(
+    ("held_up", "mode"), [("mode = 'human'", "human"), ("blocked = true", "human"), ("paused_at = now()", "bot")]
+)
+def test_what_holds_the_bot_back_under_the_new_id_does_so_in_the_persons_conversation(
+    shop: Channel, held_up: str, mode: str
+) -> None:
+    for number, ids in enumerate(("aP", "cQ")):
+        assert post(shop, stating(number, ids)) == 200
+    runtime.execute(f"UPDATE conversation SET due_at = NULL, {held_up} WHERE chat = 'DE.c'")
+    assert [post(shop, stating(number, ids)) for number, ids in ((2, "aP>cQ"), (3, "c"))] == [200, 200]
+    lane = Conversation.objects.get(chat="DE.a")
+    assert (lane.mode, lane.due_at, lane.paused_at is None) == (mode, None, mode == "human")
 
 
 def test_a_persons_messages_keep_their_order_whichever_id_they_name(

@@ -135,6 +135,8 @@ def actor(act: Any) -> str:
         return visible(act.staff.get_username())
     if act.verb in STOPS:
         return "the platform" if act.subject.startswith("reply") else "the person"
+    if act.verb == "joined_with":  # ``migrations/sql/join_lanes.sql``
+        return "the platform"
     return "a command"
 
 

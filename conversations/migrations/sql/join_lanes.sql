@@ -1,0 +1,49 @@
+-- Has the lane ended go on in the lane kept: the platform says that the ids of both are one person's. What
+-- was not handled is copied to the tail of kept, in its order, with the results of effects that happen once;
+-- a turn that runs is void. What holds the bot or replies back in ended does so in kept: a person who answers,
+-- or a parked head that blocks, makes it a person's. The caller has locked both. Returns how many were copied.
+-- Run once by migration 0018.
+CREATE FUNCTION join_lanes(ended bigint, kept bigint) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+  b conversation;
+  a conversation;
+  by_staff boolean;
+  added integer;
+BEGIN
+  PERFORM release_waiting(ended, true), release_waiting(kept, true);
+  SELECT * INTO b FROM conversation WHERE id = ended;
+  SELECT * INTO a FROM conversation WHERE id = kept;
+  by_staff := b.mode = 'human' OR b.blocked;
+  WITH copies AS (
+    INSERT INTO message (conversation_id, sequence, identity, content_hash, kind, starts_turn, text, payload, sender,
+                         platform_id, delivery_id, receipt_id, entry, replay_of)
+    SELECT kept, a.last_sequence + row_number() OVER (ORDER BY m.sequence), decode(md5('joined:' || m.id), 'hex'), m.content_hash,
+           m.kind, m.starts_turn, m.text, m.payload, m.sender, m.platform_id, m.delivery_id, m.receipt_id, m.entry, m.id
+      FROM message m WHERE m.conversation_id = ended AND m.sequence >= b.next_sequence AND m.status = 'pending'
+     ORDER BY m.sequence
+    RETURNING id, replay_of),
+  originals AS (
+    UPDATE message m SET status = 'skipped', settled_at = now(), note = 'it goes on in conversation ' || kept
+      FROM copies c WHERE m.id = c.replay_of AND m.id = ANY (ARRAY(SELECT replay_of FROM copies))),
+  effects AS (
+    UPDATE once o SET message_id = c.id
+      FROM copies c WHERE o.message_id = c.replay_of AND o.message_id = ANY (ARRAY(SELECT replay_of FROM copies)))
+  SELECT count(*) INTO added FROM copies;
+  UPDATE conversation
+     SET next_sequence = last_sequence + 1, epoch = epoch + 1, attempts = 0, not_before = NULL, blocked = false, due_at = NULL,
+         contact_id = a.contact_id
+   WHERE id = ended;
+  UPDATE conversation c
+     SET last_sequence = c.last_sequence + added, epoch = c.epoch + by_staff::integer,
+         mode = CASE WHEN by_staff THEN 'human' ELSE c.mode END, paused_at = coalesce(c.paused_at, b.paused_at),
+         opted_out_at = coalesce(c.opted_out_at, b.opted_out_at),
+         no_marketing_since = coalesce(c.no_marketing_since, b.no_marketing_since),
+         due_at = lane_due_at(CASE WHEN by_staff THEN 'human' ELSE c.mode END, coalesce(c.paused_at, b.paused_at), c.blocked,
+                              c.next_sequence, c.last_sequence + added, c.not_before, c.wait_until, now() + interval '3 s')
+   WHERE id = kept;
+  INSERT INTO audit (verb, conversation_id, tenant_id, subject, reason)
+  SELECT 'joined_with', l.id, (SELECT tenant_id FROM channel WHERE id = a.channel_id), 'conversation ' || l.other,
+         'both are one person; what comes goes on in conversation ' || kept
+    FROM (VALUES (ended, kept), (kept, ended)) AS l(id, other);
+  RETURN added;
+END $$;
