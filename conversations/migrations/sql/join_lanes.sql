@@ -2,7 +2,7 @@
 -- was not handled is copied to the tail of kept, in its order, with the results of effects that happen once;
 -- a turn that runs is void. What holds the bot or replies back in ended does so in kept: a person who answers,
 -- or a parked head that blocks, makes it a person's. The caller has locked both. Returns how many were copied.
--- Run once by migration 0018.
+-- Run once by migration 0019.
 CREATE FUNCTION join_lanes(ended bigint, kept bigint) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
   b conversation;

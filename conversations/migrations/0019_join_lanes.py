@@ -9,6 +9,6 @@ from conversations.postgres.sql_files import sql
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0017_phone_wait")]
+    dependencies = [("conversations", "0018_media_indexes")]
 
     operations = [migrations.RunSQL(sql("join_lanes"), migrations.RunSQL.noop)]
