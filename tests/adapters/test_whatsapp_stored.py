@@ -232,9 +232,11 @@ def test_what_a_new_id_wrote_before_its_notice_goes_on_in_front_of_what_it_write
            UPDATE conversation SET next_sequence = 2, opted_out_at = now() WHERE chat = 'DE.c'"""
     )
     runtime.execute(
-        """INSERT INTO once (message_id, name, key) SELECT id, 'pay', gen_random_uuid() FROM message
-            WHERE platform_id = 'wamid.2'"""
-    )
+        """WITH m AS (SELECT m.* FROM message m WHERE platform_id = 'wamid.2'),
+                paid AS (INSERT INTO once (message_id, name, key) SELECT id, 'pay', gen_random_uuid() FROM m)
+           INSERT INTO media (id, channel_id, conversation_id, message_id, status)
+           SELECT gen_random_uuid(), %(shop)s, conversation_id, id, 'stored' FROM m""", {"shop": shop.pk},
+    )  # fmt: skip
     assert post(shop, stating(4, "aP>cQ")) == 200
     assert in_lanes() == {"a": ["0", "4"], "c": ["(1)", "2", "3"]}, "until the person writes again"
     with psycopg.connect(own_database) as other, ThreadPoolExecutor(1) as pool:
@@ -253,8 +255,9 @@ def test_what_a_new_id_wrote_before_its_notice_goes_on_in_front_of_what_it_write
              JOIN contact k ON k.id = c.contact_id ORDER BY c.id""", (),
     )  # fmt: skip
     assert lanes == [(0, False, False, "DE.a"), (1, True, False, "DE.a")]
-    paid = "SELECT platform_id, status FROM message WHERE id IN (SELECT message_id FROM once)"
-    assert runtime.read(paid, ()) == [("wamid.2", "pending")]
+    taken = """SELECT m.platform_id, m.status FROM once o JOIN media f USING (message_id)
+                 JOIN message m ON m.id = f.message_id AND m.conversation_id = f.conversation_id"""
+    assert runtime.read(taken, ()) == [("wamid.2", "pending")], "its effects and its files"
     notes = Audit.objects.order_by("id").filter(verb="joined_with").values_list("conversation_id", "subject")
     ours, theirs = Conversation.objects.order_by("id").values_list("id", flat=True)
     assert list(notes) == [(theirs, f"conversation {ours}"), (ours, f"conversation {theirs}")]

@@ -1,8 +1,8 @@
 -- Has the lane ended go on in the lane kept: the platform says that the ids of both are one person's. What
--- was not handled is copied to the tail of kept, in its order, with the results of effects that happen once;
--- a turn that runs is void. What holds the bot or replies back in ended does so in kept: a person who answers,
--- or a parked head that blocks, makes it a person's. The caller has locked both. Returns how many were copied.
--- Run once by migration 0019.
+-- was not handled is copied to the tail of kept, in its order, and takes its files and the results of effects
+-- that happen once with it; a turn that runs is void. What holds the bot or replies back in ended does so in
+-- kept: a person who answers, or a parked head that blocks, makes it a person's. The caller has locked both.
+-- Returns how many were copied. Run once by migration 0019.
 CREATE FUNCTION join_lanes(ended bigint, kept bigint) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
   b conversation;
@@ -25,6 +25,9 @@ BEGIN
   originals AS (
     UPDATE message m SET status = 'skipped', settled_at = now(), note = 'it goes on in conversation ' || kept
       FROM copies c WHERE m.id = c.replay_of AND m.id = ANY (ARRAY(SELECT replay_of FROM copies))),
+  files AS (
+    UPDATE media f SET message_id = c.id, conversation_id = kept
+      FROM copies c WHERE f.conversation_id = ended AND f.message_id = c.replay_of),
   effects AS (
     UPDATE once o SET message_id = c.id
       FROM copies c WHERE o.message_id = c.replay_of AND o.message_id = ANY (ARRAY(SELECT replay_of FROM copies)))
