@@ -12,12 +12,12 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from conversations import runtime
-from conversations.media import files, retention
+from conversations.media import adding, files, retention
 from conversations.media.files import Kept
 from conversations.models import Audit, Media, Message, Tenant
 from conversations.sweeping import maintenance
 from tests.kit.entries import accept, entry, make_channel, new_user
-from tests.kit.stored_files import put
+from tests.kit.stored_files import PNG, put
 
 
 def is_there(row: Media) -> bool:
@@ -91,6 +91,21 @@ def test_a_file_that_the_storage_does_not_delete_is_tried_again(monkeypatch: pyt
     assert Media.objects.get(pk=row.pk).status == "refused"  # from the mark on, nobody opens it
     assert retention.run() == 1
     assert (Media.objects.get(pk=row.pk).status, is_there(row)) == ("deleted", False)
+
+
+@pytest.mark.usefixtures("woken")
+def test_a_file_that_a_bot_adds_again_while_it_is_deleted_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    ago, delete = timezone.now() - dt.timedelta(days=1000), files.delete
+    row = put(make_channel().id, created_at=ago, conversation_id=1)
+
+    def late(kept: Kept) -> None:
+        adding.add(io.BytesIO(PNG), row.channel_id, "a.png", id=row.pk, conversation_id=1)
+        delete(kept)
+
+    monkeypatch.setattr(files, "delete", late)
+    retention.run()
+    row.refresh_from_db()
+    assert (row.status, is_there(row)) == ("stored", True)
 
 
 @pytest.mark.usefixtures("woken")
