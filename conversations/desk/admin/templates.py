@@ -13,6 +13,7 @@ from conversations.desk.admin.windows import Window
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Template
 from conversations.template_shapes import TemplateShape, slots
+from conversations.templates import SENDABLE
 
 
 @admin.register(Template)
@@ -30,7 +31,8 @@ class Templates(Window):
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
         """Add what the template says, and the line of a bot that sends it."""
         shape = msgspec.convert(row.shape, TemplateShape)
-        return super().show(request, row, template, {**context, "shape": shape, "code": code_of(row, shape)})
+        more = {"shape": shape, "code": code_of(row, shape), "sendable": row.status in SENDABLE}
+        return super().show(request, row, template, {**context, **more})
 
     @admin.display(description="name")
     def name_shown(self, row: Template) -> str:

@@ -124,15 +124,16 @@ def test_marks_and_variables_of_a_template_are_shown_as_on_a_phone(text: str, ht
 
 
 def test_a_template_is_shown_with_the_line_of_a_bot_that_sends_it(chief: Client, shop: Scene) -> None:
-    Template.objects.update(name="order", language="de", changed_at=timezone.now())
+    Template.objects.update(name="order", language="de", status="flagged", changed_at=timezone.now())
     page = chief.get(reverse("admin:conversations_template_change", args=[shop.template.pk])).content.decode()
     assert '<b>words</b> <span class="variable">1</span>' in page
     values = '{"header": Attachment(kind="words", ...), "1": "...", "button 1": "..."}'
     assert escape(f'turn.reply(template=Template("order", language="de", values={values}))') in page
-    assert "words; changed since it was fetched: fetch it again" in page
-    Template.objects.update(shape={"body": "x", "odd": "a part carousel"})
-    page = chief.get(reverse("admin:conversations_template_change", args=[shop.template.pk])).content.decode()
-    assert "It cannot be sent: it has a part carousel" in page
+    assert "flagged; changed since it was fetched: fetch it again" in page
+    for fields, why in (({"status": "paused"}, "is paused"), ({"shape": {"odd": "a carousel"}}, "has a carousel")):
+        Template.objects.update(**fields)
+        page = chief.get(reverse("admin:conversations_template_change", args=[shop.template.pk])).content.decode()
+        assert f"It cannot be sent: it {why}" in page
 
 
 def test_credentials_are_never_shown(chief: Client, shop: Scene) -> None:
