@@ -11,9 +11,17 @@ from django.http import HttpResponseBase
 from django.test import RequestFactory
 
 from channels_ingest.webhooks import file_answers
+from channels_ingest.webhooks.body_limits import Budget
 from conversations.media.serving import CHUNK, FileAnswer
 
 pytestmark = pytest.mark.usefixtures("own_database")  # its connections are closed
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of other tests may be: a test's client does not end what it does not read."""
+    for name in ("to_strangers", "to_staff"):
+        monkeypatch.setattr(file_answers, name, Budget(file_answers.MOST))
 
 
 def sent(size: int, path: str = "/files/x/", address: str = "192.0.2.1") -> HttpResponseBase:
