@@ -45,6 +45,9 @@ PHONE_SECONDS = 5.0
 # Statuses of a reply that nothing more is done with: the lane goes on with the next one.
 SETTLED = frozenset({"sent", "parked", "cancelled", "expired", "failed"})
 
+Claim = uuid.UUID | None  # the claim of the intent whose result is written; None: there was none
+NotSent = Failed | Unknown
+
 
 class Next(msgspec.Struct, frozen=True, array_like=True):
     """A row of ``fetch_replies.sql``: a lane (conversation), its reply, and the message answered.
@@ -141,9 +144,7 @@ NOTHING_WRITTEN = Written(False, False, "", False, 0.0)
 # ---------------------------------------------------------------- judging outcomes
 
 
-def judge(
-    reply: Next, claim: uuid.UUID | None, channel: ChannelConfig, outcome: Outcome, paused: bool, took: float = 0.0
-) -> Step:
+def judge(reply: Next, claim: Claim, channel: ChannelConfig, outcome: Outcome, paused: bool, took: float = 0.0) -> Step:
     """Return the result that a call's outcome means for the reply.
 
     ``paused``: the channel is paused, so that a failure spends no attempt. ``took``: seconds since
@@ -170,14 +171,7 @@ def judge(
             return retry(sending, claim, channel, outcome, paused, took)
 
 
-def retry(
-    reply: Next,
-    claim: uuid.UUID | None,
-    channel: ChannelConfig,
-    outcome: Failed | Unknown,
-    paused: bool,
-    took: float = 0.0,
-) -> Step:
+def retry(reply: Next, claim: Claim, channel: ChannelConfig, outcome: NotSent, paused: bool, took: float = 0.0) -> Step:
     """Return the result of a failed or unknown attempt: pending again, parked, or unknown.
 
     Unknown, where the platform would not recognise a repeated send: first a status may say what
@@ -199,14 +193,7 @@ def unreported(reply: Next, channel: ChannelConfig) -> Step:
     return _try_again(reply, None, channel, outcome, reply.attempts, 0.0)
 
 
-def _try_again(
-    reply: Next,
-    claim: uuid.UUID | None,
-    channel: ChannelConfig,
-    outcome: Failed | Unknown,
-    spent: int,
-    delay: float,
-) -> Step:
+def _try_again(reply: Next, claim: Claim, channel: ChannelConfig, outcome: NotSent, spent: int, delay: float) -> Step:
     """Return the result of an attempt that ended without success: pending again, parked, or unknown.
 
     Unknown, where the channel's ``unknown_policy`` is "ask" and the platform would not recognise a
@@ -241,23 +228,10 @@ def wait_seconds(outcome: Deferred) -> float:
     return min(max(SHORTEST_WAIT_SECONDS, outcome.seconds), LONGEST_WAIT_SECONDS)  # NaN: the shortest
 
 
-def result(
-    reply: Next,
-    claim: uuid.UUID | None,
-    status: str,
-    *,
-    attempts_after: int | None = None,
-    delay: float | None = None,
-    platform_id: str | None = None,
-    error: str | None = None,
-    stops: str | None = None,
-    window_s: float | None = None,
-    phone_wait: float | None = None,
-    new_chat: str | None = None,
-) -> Step:
+def result(reply: Next, claim: Claim, status: str, *, error: str | None = None, **more: Any) -> Step:
     """Return the step that writes ``status``, only if the reply is still as ``reply`` says.
 
-    None leaves a column as it is.
+    ``more``: other fields of ``Step``. What is left out stays as it is.
     """
     return Step(
         id=reply.id,
@@ -269,14 +243,8 @@ def result(
         number=reply.intent_number,
         attempts=reply.attempts,
         status=status,
-        attempts_after=attempts_after,
-        delay=delay,
-        platform_id=platform_id,
         error=clean_text(error, 300) if error is not None else None,
-        stops=stops,
-        window_s=window_s,
-        phone_wait=phone_wait,
-        new_chat=new_chat,
+        **more,
     )
 
 

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-import redis
 import structlog
 
 from conversations import installation, registry, runtime
@@ -84,14 +83,7 @@ class Sender:
 
         ``probe``: try one reply although the channel is paused; ``locked=False``: without Redis.
         """
-        if self._stopping:
-            return
-        try:
-            mine = self.locks.hold(conversation_ids) if locked else self.locks.hold_unlocked(conversation_ids)
-        except redis.RedisError as error:
-            log.warning("lanes not held", error=type(error).__name__, lanes=len(conversation_ids))
-            return
-        if mine:
+        if not self._stopping and (mine := self.locks.take(conversation_ids, locked=locked)):
             self._reads.run([Lane(lane, probe) for lane in mine])
 
     def stop(self, seconds: float) -> None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import psycopg
-import redis
 import structlog
 from django.conf import settings
 
@@ -100,11 +99,7 @@ class Handler:
         if self._closing():
             return
         failpoint("T1")
-        try:
-            mine = self.locks.hold(conversation_ids) if locked else self.locks.hold_unlocked(conversation_ids)
-        except redis.RedisError as error:
-            log.warning("lanes not held", error=type(error).__name__, lanes=len(conversation_ids))
-            return
+        mine = self.locks.take(conversation_ids, locked=locked)
         if not mine:
             return
         next_stage = self._releases  # if a failpoint of the tests raises, the lanes are released
@@ -266,7 +261,6 @@ class Handler:
         It must not read the database: all commits would wait for it.
         """
         failpoint("T6")
-        to_wake: dict[int, list[int]] = {}  # by tenant: lanes whose first waiting reply was committed
         lines: dict[str, list[logs.Line]] = {}
         for ticket in tickets:
             held: Held = ticket.about
@@ -279,10 +273,8 @@ class Handler:
             line = {"conversation": held.id, "sequence": head.sequence, "trace": verdicts.trace(head)}
             lines.setdefault(word if word == "moved" else ticket.item.verdict.outcome, []).append(line)
             if wakes_sender:
-                to_wake.setdefault(head.tenant_id, []).append(held.id)
+                wake.send([held.id], head.tenant_id)
             self._continue(held, head, behind, word == "moved")
-        for tenant_id, lanes in to_wake.items():
-            wake.send(lanes, tenant_id)
         for word, its in lines.items():
             logs.together(log, "turn written", its, status=word)
 
@@ -319,11 +311,8 @@ class Handler:
         kept = set(self.locks.release([held.id for held in leaving], keep=not self._closing()))
         failpoint("T8")
         self._backpressure.leave(held.id for held in leaving if held.id not in kept)
-        to_wake: dict[int, list[int]] = {}  # by tenant
         for held in leaving:
             if held.wakes is not None and held.id not in kept:
-                to_wake.setdefault(held.wakes, []).append(held.id)
+                wake.handle([held.id], held.wakes)
             held.hold()
-        for tenant_id, lanes in to_wake.items():
-            wake.handle(lanes, tenant_id)
         self._reads.put(held for held in leaving if held.id in kept)

@@ -69,15 +69,30 @@ class Locks:
 
         On the others leave word: their owner looks at them again before it releases them.
         """
-        wanted = self._add_new(conversation_ids)
+        wanted = self.hold_unlocked(conversation_ids)
         return self._hold_in_redis(wanted) if wanted else []
 
     def hold_unlocked(self, conversation_ids: Iterable[int]) -> list[int]:
         """Hold lanes in this process only, while Redis is away; return those that were free here.
 
-        Two processes may then work on one lane; the COMMIT of only one of them succeeds.
+        The others are marked, so that ``release`` returns them to be looked at again. Two processes
+        may then work on one lane; the COMMIT of only one of them succeeds.
         """
-        return self._add_new(conversation_ids)
+        wanted = []
+        with self._lock:
+            for lane in dict.fromkeys(conversation_ids):
+                if lane not in self._held:
+                    wanted.append(lane)
+                self._held[lane] = lane in self._held
+        return wanted
+
+    def take(self, conversation_ids: Sequence[int], *, locked: bool) -> list[int]:
+        """Hold lanes, with ``locked`` in Redis, too. Return those that were free: none if Redis fails."""
+        try:
+            return self.hold(conversation_ids) if locked else self.hold_unlocked(conversation_ids)
+        except redis.RedisError as error:
+            log.warning("lanes not held", kind=self.kind, error=type(error).__name__, lanes=len(conversation_ids))
+            return []
 
     def release(self, conversation_ids: Sequence[int], *, keep: bool = True) -> list[int]:
         """Release lanes. Return those that stay ours because new work came: look at them again.
@@ -169,21 +184,6 @@ class Locks:
                     self._held[lane] = False
                     woken.append(lane)
         return woken
-
-    def _add_new(self, conversation_ids: Iterable[int]) -> list[int]:
-        """Add lanes to ``_held``, and return those that were not there.
-
-        The others are marked, so that ``release`` returns them to be looked at again.
-        """
-        wanted = []
-        with self._lock:
-            for lane in dict.fromkeys(conversation_ids):
-                if lane in self._held:
-                    self._held[lane] = True
-                else:
-                    self._held[lane] = False
-                    wanted.append(lane)
-        return wanted
 
     def _abandon_hold(self, wanted: Sequence[int], token: str) -> None:
         """Free locks that Redis may have given us: there was no answer, or it is another life's."""

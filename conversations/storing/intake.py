@@ -156,8 +156,6 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
 
     So no request waits for Redis. A wake that is lost costs time only: the sweeper finds the lane.
     """
-    lanes: dict[int, list[int]] = {}
-    channels: dict[int, list[int]] = {}  # that have files to fetch
     log_lines: list[logs.Line] = []
     for ticket in tickets:
         if ticket.error is not None:
@@ -165,17 +163,13 @@ def _wake(tickets: list[Ticket[Any, Any]]) -> None:
         if isinstance(ticket.stream, statuses.StatusStream) and ticket.result[1] is not None:
             wake.send([ticket.result[1]], ticket.item[0].tenant_id)
         elif ticket.stream is STORE and ticket.result[0] == "stored":
-            _, lane, tenant_id = ticket.result
-            lanes.setdefault(tenant_id, []).append(lane)
-            if ticket.item.row.kind == Kind.CHECKOUT:
-                wake.checkout(ticket.item.row.identity, tenant_id)
-            if (ticket.item.row.payload or {}).get("attachments"):
-                channels.setdefault(tenant_id, []).append(ticket.item.row.channel_id)
-            log_lines.append({"conversation": lane, "trace": ticket.item.row.identity[:16]})
-    for tenant_id, ids in lanes.items():
-        wake.handle(ids, tenant_id)
-    for tenant_id, ids in channels.items():
-        wake.fetch(ids, tenant_id)
+            (_, lane, tenant_id), row = ticket.result, ticket.item.row
+            wake.handle([lane], tenant_id)
+            if row.kind == Kind.CHECKOUT:
+                wake.checkout(row.identity, tenant_id)
+            if (row.payload or {}).get("attachments"):
+                wake.fetch([row.channel_id], tenant_id)
+            log_lines.append({"conversation": lane, "trace": row.identity[:16]})
     logs.together(log, "stored", log_lines)
 
 
