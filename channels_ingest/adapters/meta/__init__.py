@@ -10,7 +10,7 @@ whatsapp_people.py     who wrote it: phone number and business-scoped user id
 whatsapp_messages.py   a reply as Meta's JSON
 whatsapp_templates.py  the list of templates, and a filled one as Meta's JSON
 whatsapp_files.py      a file or a place as Meta's JSON
-whatsapp_errors.py     each error code: its words, and what it means for a send
+whatsapp_errors.py     each error code: its words, and what it means for a send (``whatsapp_errors.csv``)
 """
 
 from channels_ingest.adapters.meta.whatsapp import WhatsApp
