@@ -14,6 +14,7 @@ templates.py      templates of channels, as they look on a phone
 operations.py     workers, audit
 accounts.py       users and groups, whose changes are audited
 windows.py        what every list and page shares
+columns.py        a column of a list; what messages and replies share
 filters.py        filters of the lists
 proxies.py        the same rows under the names of the lists
 """

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 
 from conversations.desk import access, actions
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.credentials import SealedWindow
 from conversations.desk.admin.windows import Verb, Walk, Window
 from conversations.desk.templatetags.desk import age, clock, visible
@@ -35,23 +36,14 @@ class Channels(SealedWindow):
         "stop_sending": "start_pause",
         "stop_handling": "start_pause",
     }
+    bot_shown = column("bot", lambda row: row.bot)
+    on = column("on", lambda row: row.active, boolean=True)
+    webhook = column("webhook", lambda row: row.webhook_path)
 
     @admin.display(description="app")
     def app_shown(self, row: Channel) -> Any:
         """Return the app, as a link unless it is one of all tenants, whose page few may open."""
         return row.app if row.app and row.app.tenant_id else str(row.app or "none")
-
-    @admin.display(description="bot")
-    def bot_shown(self, row: Channel) -> str:
-        return visible(row.bot)
-
-    @admin.display(description="on", boolean=True)
-    def on(self, row: Channel) -> bool:
-        return row.active
-
-    @admin.display(description="webhook")
-    def webhook(self, row: Channel) -> str:
-        return row.webhook_path
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
         """Add the pauses of the channel, and whether it takes visitors' files."""
@@ -132,6 +124,9 @@ class Pauses(Window):
     sortable_by = ()
     shown = ("what", "stops", "state", "reason", "failures", "since", "probe_at")
     verbs = {"end": "end_pause"}
+    reason_shown = column("why", lambda row: row.reason)
+    for_how_long = column("for", lambda row: age(row.since))
+    next_try = column("next try", lambda row: clock(row.probe_at))
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Return the pauses of the channels that this person may see, of their bots and tenants."""
@@ -157,18 +152,6 @@ class Pauses(Window):
         if row.since is None:
             return "counting failures" if row.failures else "nothing is stopped: the fault of a few"
         return "stopped by staff" if row.by_staff else "paused"
-
-    @admin.display(description="why")
-    def reason_shown(self, row: Pause) -> str:
-        return visible(row.reason)
-
-    @admin.display(description="for")
-    def for_how_long(self, row: Pause) -> str:
-        return age(row.since)
-
-    @admin.display(description="next try")
-    def next_try(self, row: Pause) -> str:
-        return clock(row.probe_at)
 
     def title_of(self, row: Pause) -> str:
         return f"Pause of {self.what(row)}"
@@ -225,6 +208,7 @@ class Tenants(Window):
     list_display_links = ("name_shown",)
     sortable_by = ()
     shown = ("name", "created_at", "channels", "staff")
+    name_shown = column("name", lambda row: row.name)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = Tenant.objects.all()
@@ -232,10 +216,6 @@ class Tenants(Window):
 
     def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
         return [row.pk]
-
-    @admin.display(description="name")
-    def name_shown(self, row: Tenant) -> str:
-        return visible(row.name)
 
     def channels(self, row: Tenant) -> str:
         return ", ".join(str(channel) for channel in Channel.objects.filter(tenant=row).order_by("id")[:100])
@@ -268,13 +248,10 @@ class StaffOfTenants(Window):
     list_display = ("staff", "tenant", "role_shown")
     list_select_related = ("staff", "tenant")
     fields = ("staff", "tenant", "role")
+    role_shown = column("role", _role_of)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return TenantStaff.objects.all()
-
-    @admin.display(description="role")
-    def role_shown(self, row: TenantStaff) -> str:
-        return _role_of(row)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)

@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse
 
 from conversations import registry
 from conversations.desk import access, actions
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.windows import Window
-from conversations.desk.templatetags.desk import visible
 from conversations.errors import UnknownPlatform
 from conversations.models import App, Channel
 from conversations.models.channels import SealedCredentials
@@ -29,13 +29,8 @@ class SealedWindow(Window):
     page_template = "admin/conversations/channel.html"
     verbs = {"credentials": "set_credentials"}
 
-    @admin.display(description="name")
-    def name_shown(self, row: Any) -> str:
-        return visible(row.name)
-
-    @admin.display(description="tenant")
-    def tenant_shown(self, row: Any) -> str:
-        return visible(row.tenant or "all tenants")
+    name_shown = column("name", lambda row: row.name)
+    tenant_shown = column("tenant", lambda row: row.tenant or "all tenants")
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
         """Add the form for credentials, without their values."""
@@ -80,6 +75,7 @@ class Apps(SealedWindow):
     list_display = ("name_shown", "platform", "tenant_shown")
     list_select_related = ("tenant",)
     shown = ("tenant_shown", "platform", "name", "id_shown", "channels")
+    id_shown = column("public id", lambda row: row.public_id)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = App.objects.all()
@@ -88,10 +84,6 @@ class Apps(SealedWindow):
     def tenants_of(self, request: HttpRequest, row: Any) -> Collection[int]:
         """Return the app's tenant; nobody but superusers has a role in an app of all tenants."""
         return [row.tenant_id] if row.tenant_id else []
-
-    @admin.display(description="public id")
-    def id_shown(self, row: App) -> str:
-        return row.public_id
 
     def channels(self, row: App) -> str:
         return ", ".join(str(channel) for channel in Channel.objects.filter(app=row).order_by("id")[:CHANNELS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import admin
@@ -59,68 +60,64 @@ class ChannelOfConversationFilter(ChannelFilter):
     lookup = "conversation__channel_id"
 
 
-class ModeFilter(admin.SimpleListFilter):
+class WordFilter(admin.SimpleListFilter):
+    """A filter that offers everybody the same: ``offers`` has value -> label. Other values filter nothing."""
+
+    offers: Mapping[str, str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(self.offers.items())
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        value = self.value()
+        return queryset.filter(**self.narrow(request, value)) if value in self.offers else queryset
+
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
+        """Return the lookups of the rows with this value."""
+        raise NotImplementedError
+
+
+class ModeFilter(WordFilter):
     title = "who answers"
     parameter_name = "mode"
+    offers = {"bot": "the bot", "human": "a person", "paused": "paused", "blocked": "blocked by its head"}
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("bot", "the bot"), ("human", "a person"), ("paused", "paused"), ("blocked", "blocked by its head")]
-
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        narrow: dict[str, dict[str, Any]] = {
-            "bot": {"mode": "bot"},
-            "human": {"mode": "human"},
-            "paused": {"paused_at__isnull": False},
-            "blocked": {"blocked": True},
-        }
-        return queryset.filter(**narrow.get(self.value() or "", {}))
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
+        others: dict[str, dict[str, Any]] = {"paused": {"paused_at__isnull": False}, "blocked": {"blocked": True}}
+        return others.get(value, {"mode": value})
 
 
-class StuckFilter(admin.SimpleListFilter):
+class StuckFilter(WordFilter):
     """Conversations of the page "Stuck", as a filter of the list."""
 
-    title = "stuck"
-    parameter_name = "stuck"
+    title = parameter_name = "stuck"
+    offers = {"yes": "needs a person, or is late"}
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "needs a person, or is late")]
-
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        if self.value() != "yes":
-            return queryset
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
         channels = access.channel_ids(request)
-        return queryset.filter(pk__in=facts.find_stuck(channels, facts.look_around(channels), STUCK))
+        return {"pk__in": facts.find_stuck(channels, facts.look_around(channels), STUCK)}
 
 
-class OldestPendingFilter(admin.SimpleListFilter):
+class OldestPendingFilter(WordFilter):
     """Conversations whose next message has been pending for longer than an age."""
 
     title = "oldest pending"
     parameter_name = "pending"
+    offers = AGES
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return list(AGES.items())
-
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        if self.value() not in AGES:
-            return queryset
-        age = dt.timedelta(seconds=int(self.value() or 0))
-        channels = access.channel_ids(request)
-        return queryset.filter(pk__in=RawSQL(sql("find_old"), [channels, channels, age]))  # noqa: S611  (constant)
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
+        channels, age = access.channel_ids(request), dt.timedelta(seconds=int(value))
+        return {"pk__in": RawSQL(sql("find_old"), [channels, channels, age])}  # noqa: S611  (constant)
 
 
-class OpenFilter(admin.SimpleListFilter):
+class OpenFilter(WordFilter):
     """Open or settled items."""
 
-    title = "settled"
-    parameter_name = "settled"
+    title = parameter_name = "settled"
+    offers = {"no": "open", "yes": "settled"}
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("no", "open"), ("yes", "settled")]
-
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        value = self.value()
-        return queryset.filter(settled_at__isnull=value == "no") if value in ("yes", "no") else queryset
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
+        return {"settled_at__isnull": value == "no"}
 
 
 class WhoFilter(admin.SimpleListFilter):
@@ -141,28 +138,21 @@ class WhoFilter(admin.SimpleListFilter):
         return queryset if person is None else queryset.filter(staff=person)
 
 
-class WhatFilter(admin.SimpleListFilter):
+class WhatFilter(WordFilter):
     title = "what was done"
     parameter_name = "what"
+    offers = {verb: words(verb) for verb in VERBS}
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(verb, words(verb)) for verb in VERBS]
-
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        return queryset.filter(verb=self.value()) if self.value() in VERBS else queryset
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
+        return {"verb": value}
 
 
-class WhenFilter(admin.SimpleListFilter):
-    title = "when"
-    parameter_name = "when"
+class WhenFilter(WordFilter):
+    title = parameter_name = "when"
+    offers = PERIODS
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return list(PERIODS.items())
-
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        if self.value() not in PERIODS:
-            return queryset
-        return queryset.filter(at__gt=timezone.now() - dt.timedelta(hours=int(self.value() or 0)))
+    def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
+        return {"at__gt": timezone.now() - dt.timedelta(hours=int(value))}
 
 
 class TenantFilter(admin.SimpleListFilter):
@@ -170,11 +160,9 @@ class TenantFilter(admin.SimpleListFilter):
     parameter_name = "tenant"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        rows = (
-            Tenant.objects.all()
-            if access.is_superuser(request)
-            else Tenant.objects.filter(pk__in=access.tenants(request))
-        )
+        rows = Tenant.objects.all()
+        if not access.is_superuser(request):
+            rows = rows.filter(pk__in=access.tenants(request))
         return [(str(pk), visible(name)) for pk, name in rows.order_by("name").values_list("pk", "name")[:CHANNELS]]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.db import models
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 
 from conversations.desk import access, actions
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import OfConversation, WithoutPages, column
 from conversations.desk.admin.proxies import ParkedMessage
-from conversations.desk.admin.windows import Unlisted, Verb, Window, number_in
-from conversations.desk.templatetags.desk import age, visible
+from conversations.desk.admin.windows import Unlisted, Verb, number_in
+from conversations.desk.templatetags.desk import age
 from conversations.models import Message
 
 PREVIEW_CHARACTERS = 120  # of a message's text in the list; larger: taller rows
@@ -22,82 +21,32 @@ UNPARK = "The bot handles the message once more, behind what waits; or in its pl
 REPLAY = "The bot handles a copy of the message, behind what waits. The person may read its replies twice."
 
 
-class Messages(Window):
+class Messages(OfConversation):
     """What the list of parked messages and the page of one message share."""
 
     channel_path = "conversation__channel_id"
     list_select_related = ("conversation__channel", "conversation__contact")
-    sortable_by = ()
     shown = (
-        "conversation",
-        "sequence",
-        "kind",
-        "status",
-        "text",
-        "note",
-        "received",
-        "settled",
-        "platform_id",
+        "conversation", "sequence", "kind", "status", "text", "note", "received_at", "settled_at", "platform_id",
         "trace",
-    )
-
-    def note_row(self, request: HttpRequest, row: Any) -> None:
-        self.note_list(request, [row])
-
-    def note_list(self, request: HttpRequest, rows: Sequence[Any]) -> None:
-        actions.note_reading([row.conversation_id for row in rows], access.staff_of(request))
-
-    def received(self, message: Message) -> Any:
-        return message.received_at
-
-    def settled(self, message: Message) -> Any:
-        return message.settled_at
-
-    def after(self, request: HttpRequest, row: Message) -> str:
-        """Return the conversation's page, where the message's new copy is to be seen."""
-        return reverse("admin:conversations_conversation_change", args=[row.conversation_id])
+    )  # fmt: skip
 
 
 @admin.register(ParkedMessage)
-class ParkedMessages(Messages):
+class ParkedMessages(Messages, WithoutPages):
     """The list of parked messages."""
 
     list_display = ("message", "person", "where", "preview", "note_shown", "since")
     list_display_links = ("message",)
     list_filter = (filters.ChannelOfConversationFilter,)
+    message = column("message", lambda row: f"{row.conversation_id}/{row.sequence}")
+    where = column("channel", lambda row: row.conversation.channel)
+    preview = column("text", lambda row: row.text[:PREVIEW_CHARACTERS])
+    note_shown = column("why", lambda row: row.note)
+    since = column("for", lambda row: age(row.settled_at))
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return super().get_queryset(request).filter(parked=True)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Redirect to the conversation."""
-        return self.redirect(self.after(request, self.find(request, object_id)))
-
-    @admin.display(description="message")
-    def message(self, message: Message) -> str:
-        return f"{message.conversation_id}/{message.sequence}"
-
-    @admin.display(description="with")
-    def person(self, message: Message) -> str:
-        return visible(message.conversation.contact or message.conversation.user)
-
-    @admin.display(description="channel")
-    def where(self, message: Message) -> str:
-        return visible(message.conversation.channel)
-
-    @admin.display(description="text")
-    def preview(self, message: Message) -> str:
-        return visible(message.text[:PREVIEW_CHARACTERS])
-
-    @admin.display(description="why")
-    def note_shown(self, message: Message) -> str:
-        return visible(message.note)
-
-    @admin.display(description="for")
-    def since(self, message: Message) -> str:
-        return age(message.settled_at)
 
 
 @admin.register(Message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from itertools import starmap
 from typing import Any
 
 from django.contrib import admin
@@ -18,6 +19,7 @@ from django.utils.html import format_html
 
 from conversations.desk import access
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.conversations import name_of
 from conversations.desk.admin.windows import Walk, Window
 from conversations.desk.templatetags.desk import actor, age, in_words, visible, words
@@ -61,6 +63,11 @@ class Workers(Window):
         "running",
         "bots",
     )
+    where = column("where", lambda row: f"{row.host}:{row.pid}")
+    lives_for = column("for", lambda row: age(row.started_at))
+    last_beat = column("last heartbeat, ago", lambda row: age(row.beat_at))
+    heartbeats = column("heartbeats", lambda row: row.beat)
+    in_hand = column("conversations in hand", lambda row: len(row.running))
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return Worker.objects.all()
@@ -71,10 +78,6 @@ class Workers(Window):
     def title_of(self, row: Worker) -> str:
         return visible(f"Worker {row.kind} {row.host}:{row.pid}")
 
-    @admin.display(description="where")
-    def where(self, row: Worker) -> str:
-        return visible(f"{row.host}:{row.pid}")
-
     @admin.display(description="state")
     def state(self, row: Worker) -> str:
         if row.dead:
@@ -82,23 +85,8 @@ class Workers(Window):
         silent = (timezone.now() - row.beat_at).total_seconds()
         return "silent" if silent > SILENT_SECONDS else "alive"
 
-    @admin.display(description="for")
-    def lives_for(self, row: Worker) -> str:
-        return age(row.started_at)
-
-    @admin.display(description="last heartbeat, ago")
-    def last_beat(self, row: Worker) -> str:
-        return age(row.beat_at)
-
-    def heartbeats(self, row: Worker) -> int:
-        return row.beat
-
     def last_heartbeat(self, row: Worker) -> Any:
         return row.beat_at
-
-    @admin.display(description="conversations in hand")
-    def in_hand(self, row: Worker) -> int:
-        return len(row.running)
 
 
 class AuditList(Walk):
@@ -141,6 +129,12 @@ class AuditWindow(Window):
     list_select_related = ("staff",)
     sortable_by = ()
     shown = ("at", "who", "did", "lane_or_text", "subject_shown", "changes_shown", "reason_shown")
+    moment = column("when", lambda row: in_words(row.at))
+    did = column("what was done", lambda row: words(row.verb))
+    who = column("who", actor)
+    subject_shown = column("on", lambda row: row.subject_in_words)
+    changes_shown = column("changes", lambda row: "; ".join(starmap(_change, (row.changes or {}).items())))
+    reason_shown = column("why", lambda row: row.reason)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Return what was done in this person's tenants, and their own entries of no tenant."""
@@ -163,18 +157,6 @@ class AuditWindow(Window):
     def title_of(self, row: Audit) -> str:
         return f"Audit entry {row.pk}"
 
-    @admin.display(description="when")
-    def moment(self, row: Audit) -> str:
-        return in_words(row.at)
-
-    @admin.display(description="what was done")
-    def did(self, row: Audit) -> str:
-        return words(row.verb)
-
-    @admin.display(description="who")
-    def who(self, row: Audit) -> str:
-        return actor(row)
-
     @admin.display(description="conversation")
     def lane_or_text(self, row: Any) -> Conversation | str:
         """Return the entry's conversation; its number as text where this person may not see it."""
@@ -187,18 +169,6 @@ class AuditWindow(Window):
             return str(self.lane_or_text(row))
         address = reverse("admin:conversations_conversation_change", args=[row.lane.pk])
         return format_html('<a href="{}">{}</a>', address, name_of(row.lane))
-
-    @admin.display(description="on")
-    def subject_shown(self, row: Any) -> str:
-        return visible(row.subject_in_words)
-
-    @admin.display(description="changes")
-    def changes_shown(self, row: Audit) -> str:
-        return visible("; ".join(_change(name, values) for name, values in (row.changes or {}).items()))
-
-    @admin.display(description="why")
-    def reason_shown(self, row: Audit) -> str:
-        return visible(row.reason)
 
 
 def _change(name: str, values: list[Any] | None) -> str:

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from conversations.desk import access, actions, search
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.windows import PER_PAGE, Window
 from conversations.desk.templatetags.desk import visible
 from conversations.models import Alias, Contact, Conversation
@@ -37,6 +38,13 @@ class Contacts(Window):
     sortable_by = ()
     shown = ("channel", "name", "username", "phone", "email", "language", "user", "created_at")
     page_template = "admin/conversations/contact.html"
+    name_shown = column("name", lambda row: row)
+    username_shown = column("username", lambda row: row.username)
+    phone_shown = column("phone", lambda row: row.phone)
+    email_shown = column("e-mail", lambda row: row.email)
+    language_shown = column("language", lambda row: row.language)
+    where = column("channel", lambda row: row.channel)
+    platform_user = column("id on the platform", lambda row: row.user)
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
@@ -67,31 +75,3 @@ class Contacts(Window):
 
     def note_list(self, request: HttpRequest, rows: Sequence[Any]) -> None:
         actions.note_page(access.staff_of(request), "read", "contacts", tenant=access.only_tenant(request))
-
-    @admin.display(description="name")
-    def name_shown(self, row: Contact) -> str:
-        return visible(row)
-
-    @admin.display(description="username")
-    def username_shown(self, row: Contact) -> str:
-        return visible(row.username)
-
-    @admin.display(description="phone")
-    def phone_shown(self, row: Contact) -> str:
-        return visible(row.phone)
-
-    @admin.display(description="e-mail")
-    def email_shown(self, row: Contact) -> str:
-        return visible(row.email)
-
-    @admin.display(description="language")
-    def language_shown(self, row: Contact) -> str:
-        return visible(row.language)
-
-    @admin.display(description="channel")
-    def where(self, row: Contact) -> str:
-        return visible(row.channel)
-
-    @admin.display(description="id on the platform")
-    def platform_user(self, row: Contact) -> str:
-        return visible(row.user)

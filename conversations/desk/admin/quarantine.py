@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from conversations.desk import access, actions
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.windows import Verb, Window
 from conversations.desk.templatetags.desk import age, visible
 from conversations.models import Quarantine
@@ -29,6 +30,12 @@ class QuarantineWindow(Window):
     sortable_by = ()
     shown = ("channel", "why", "created_at", "seen", "entry", "receipt_id", "size", "settled_at", "bytes_shown")
     verbs = {"settle": "settle_quarantine"}
+    item = column("item", lambda row: f"item {row.pk}")
+    where = column("channel", lambda row: row.channel)
+    why = column("why", lambda row: row.reason)
+    size = column("size", lambda row: f"{row.body_bytes:,} bytes")
+    since = column("for", lambda row: age(row.created_at))
+    open = column("open", lambda row: row.settled_at is None, boolean=True)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Leave out the bytes and read their length: a list of them could take hundreds of MB."""
@@ -40,30 +47,6 @@ class QuarantineWindow(Window):
 
     def title_of(self, row: Quarantine) -> str:
         return f"Item {row.pk} in quarantine"
-
-    @admin.display(description="item")
-    def item(self, row: Quarantine) -> str:
-        return f"item {row.pk}"
-
-    @admin.display(description="channel")
-    def where(self, row: Quarantine) -> str:
-        return visible(row.channel)
-
-    @admin.display(description="why")
-    def why(self, row: Quarantine) -> str:
-        return visible(row.reason)
-
-    @admin.display(description="size")
-    def size(self, row: Any) -> str:
-        return f"{row.body_bytes:,} bytes"
-
-    @admin.display(description="for")
-    def since(self, row: Quarantine) -> str:
-        return age(row.created_at)
-
-    @admin.display(description="open", boolean=True)
-    def open(self, row: Quarantine) -> bool:
-        return row.settled_at is None
 
     @admin.display(description="as text")
     def bytes_shown(self, row: Quarantine) -> str:

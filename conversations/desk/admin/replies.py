@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.db import models
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import HttpRequest
 
 from conversations.desk import access, actions
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import OfConversation, WithoutPages, column
 from conversations.desk.admin.proxies import ReplyForStaff
-from conversations.desk.admin.windows import Unlisted, Verb, Window
-from conversations.desk.templatetags.desk import age, visible
+from conversations.desk.admin.windows import Unlisted, Verb
+from conversations.desk.templatetags.desk import age
 from conversations.models import Reply
 
 PREVIEW_CHARACTERS = 120  # of a reply's text in the list; larger: taller rows
@@ -22,79 +21,33 @@ PREVIEW_CHARACTERS = 120  # of a reply's text in the list; larger: taller rows
 FOR_STAFF = (Reply.Status.PARKED, Reply.Status.UNKNOWN, Reply.Status.FAILED)
 
 
-class Replies(Window):
+class Replies(OfConversation):
     """What the list of replies and the page of one reply share."""
 
     list_select_related = ("conversation__contact", "channel")
-    sortable_by = ()
     shown = (
-        "conversation",
-        "sequence",
-        "author",
-        "status",
-        "words",
-        "error",
-        "attempts",
-        "created_at",
-        "settled_at",
+        "conversation", "sequence", "author", "status", "words", "error", "attempts", "created_at", "settled_at",
         "platform_id",
-    )
-
-    def note_row(self, request: HttpRequest, row: Any) -> None:
-        self.note_list(request, [row])
-
-    def note_list(self, request: HttpRequest, rows: Sequence[Any]) -> None:
-        actions.note_reading([row.conversation_id for row in rows], access.staff_of(request))
-
-    def words(self, reply: Reply) -> str:
-        return str(reply.body.get("text", ""))
-
-    def after(self, request: HttpRequest, row: Reply) -> str:
-        """Return the conversation's page, where the reply is seen among the others."""
-        return reverse("admin:conversations_conversation_change", args=[row.conversation_id])
+    )  # fmt: skip
+    words = column("words", lambda row: row.body.get("text", ""))
 
 
 @admin.register(ReplyForStaff)
-class RepliesForStaff(Replies):
+class RepliesForStaff(Replies, WithoutPages):
     """The list of replies that staff must look at."""
 
     list_display = ("reply", "person", "where", "preview", "status", "error_shown", "since")
     list_display_links = ("reply",)
     list_filter = (filters.ChannelFilter,)
+    reply = column("reply", lambda row: f"{row.conversation_id}/{row.sequence}")
+    where = column("channel", lambda row: row.channel)
+    preview = column("words", lambda row: row.body.get("text", "")[:PREVIEW_CHARACTERS])
+    error_shown = column("error", lambda row: row.error)
+    since = column("for", lambda row: age(row.created_at))
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         waiting = models.Q(status=Reply.Status.UNKNOWN, not_before__isnull=False)  # a status may still come
         return super().get_queryset(request).filter(status__in=FOR_STAFF).exclude(waiting)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Redirect to the conversation."""
-        return self.redirect(self.after(request, self.find(request, object_id)))
-
-    @admin.display(description="reply")
-    def reply(self, reply: Reply) -> str:
-        return f"{reply.conversation_id}/{reply.sequence}"
-
-    @admin.display(description="with")
-    def person(self, reply: Reply) -> str:
-        return visible(reply.conversation.contact or reply.conversation.user)
-
-    @admin.display(description="channel")
-    def where(self, reply: Reply) -> str:
-        return visible(reply.channel)
-
-    @admin.display(description="words")
-    def preview(self, reply: Reply) -> str:
-        return visible(self.words(reply)[:PREVIEW_CHARACTERS])
-
-    @admin.display(description="error")
-    def error_shown(self, reply: Reply) -> str:
-        return visible(reply.error)
-
-    @admin.display(description="for")
-    def since(self, reply: Reply) -> str:
-        return age(reply.created_at)
 
 
 @admin.register(Reply)

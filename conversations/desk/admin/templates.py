@@ -9,11 +9,14 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.windows import Window
-from conversations.desk.templatetags.desk import age, visible
+from conversations.desk.templatetags.desk import age
 from conversations.models import Template
 from conversations.template_shapes import TemplateShape, slots
 from conversations.templates import SENDABLE
+
+CHANGED = "; changed since it was fetched: fetch it again"
 
 
 @admin.register(Template)
@@ -27,40 +30,19 @@ class Templates(Window):
     sortable_by = ()
     shown = ("channel", "name", "language", "state", "category", "quality", "account", "fetched_at")
     page_template = "admin/conversations/template.html"
+    name_shown = column("name", lambda row: row.name)
+    language_shown = column("language", lambda row: row.language)
+    where = column("channel", lambda row: row.channel)
+    state = column("status", lambda row: row.status + (CHANGED if row.is_old else ""))
+    category_shown = column("category", lambda row: row.category)
+    quality_shown = column("quality", lambda row: row.quality)
+    since = column("fetched", lambda row: f"{age(row.fetched_at)} ago")
 
     def show(self, request: HttpRequest, row: Any, template: str, context: dict[str, Any]) -> HttpResponse:
         """Add what the template says, and the line of a bot that sends it."""
         shape = msgspec.convert(row.shape, TemplateShape)
         more = {"shape": shape, "code": code_of(row, shape), "sendable": row.status in SENDABLE}
         return super().show(request, row, template, {**context, **more})
-
-    @admin.display(description="name")
-    def name_shown(self, row: Template) -> str:
-        return visible(row.name)
-
-    @admin.display(description="language")
-    def language_shown(self, row: Template) -> str:
-        return visible(row.language)
-
-    @admin.display(description="channel")
-    def where(self, row: Template) -> str:
-        return visible(row.channel)
-
-    @admin.display(description="status")
-    def state(self, row: Template) -> str:
-        return visible(row.status) + ("; changed since it was fetched: fetch it again" if row.is_old else "")
-
-    @admin.display(description="category")
-    def category_shown(self, row: Template) -> str:
-        return visible(row.category)
-
-    @admin.display(description="quality")
-    def quality_shown(self, row: Template) -> str:
-        return visible(row.quality)
-
-    @admin.display(description="fetched")
-    def since(self, row: Template) -> str:
-        return f"{age(row.fetched_at)} ago"
 
 
 def code_of(row: Template, shape: TemplateShape) -> str:
