@@ -77,19 +77,9 @@ class Postgres(Server):
 
     def launch(self) -> subprocess.Popen[bytes]:
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
-        command = [str(self._program("postgres")), "-D", str(self.data), f"-cport={self.port}", *options]
-        with self.open_log() as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=clean_environment(),
-                # Ctrl-C must not stop the server before its clients.
-                start_new_session=True,
-                **as_user(self._user),
-            )
+        command: list[str | Path] = [self._program("postgres"), "-D", self.data, f"-cport={self.port}", *options]
+        # Ctrl-C must not stop the server before its clients.
+        return self.spawn(command, start_new_session=True, **self._surroundings())
 
     def answers(self) -> bool:
         """Return True if a Postgres with our data answers; another one may have taken the port."""
@@ -114,8 +104,8 @@ class Postgres(Server):
         fresh.rename(self.data)
 
     def _run_initdb(self, folder: Path, password_file: Path) -> None:
-        command = [
-            str(self._program("initdb")),
+        command: list[str | Path] = [
+            self._program("initdb"),
             f"--pgdata={folder}",
             "--username=postgres",
             f"--pwfile={password_file}",
@@ -124,18 +114,12 @@ class Postgres(Server):
             "--encoding=UTF8",
             *locale_options(self._binary.version),
         ]
-        with self.open_log() as log:
-            result = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=clean_environment(),
-                **as_user(self._user),
-            )
-        if result.returncode:
+        if self.spawn(command, **self._surroundings()).wait():
             raise ServerFailed(f"initdb failed; {self.log} ends with:\n{self._last_words()}")
+
+    def _surroundings(self) -> dict[str, Any]:
+        """Return what ``Popen`` needs to run a program of Postgres, as the server's user."""
+        return {"cwd": "/", "env": clean_environment(), **as_user(self._user)}
 
     def _program(self, name: str) -> Path:
         """Return a program of Postgres, at a place where the server's user can run it."""

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from botproject.local.places import make_room, write_private
 
@@ -63,6 +64,11 @@ class Server(ABC):
 
     @abstractmethod
     def launch(self) -> subprocess.Popen[bytes]: ...
+
+    def spawn(self, command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program of this server, which writes into its log."""
+        with self.open_log() as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
 
     @abstractmethod
     def answers(self) -> bool:

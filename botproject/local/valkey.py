@@ -59,17 +59,9 @@ class Valkey(Server):
         make_folder(self.data)
 
     def launch(self) -> subprocess.Popen[bytes]:
-        with self.open_log() as log:
-            return subprocess.Popen(
-                [self._binary.path, self._write_configuration()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.data,
-                umask=0o077,  # its files hold what it is told
-                # Ctrl-C must not stop the server before its clients.
-                start_new_session=True,
-            )
+        command = [self._binary.path, self._write_configuration()]
+        # Ctrl-C must not stop the server before its clients; its files hold what it is told (umask).
+        return self.spawn(command, cwd=self.data, umask=0o077, start_new_session=True)
 
     def answers(self) -> bool:
         try:
