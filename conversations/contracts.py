@@ -100,8 +100,18 @@ class Attachment(Struct, frozen=True):
     media: str = ""
 
 
-class Sender(Struct, frozen=True):
-    """The person who wrote an entry, as described by the webhook; unknown fields are empty.
+class Names(Struct, frozen=True):
+    """What a platform tells of a person; what it does not tell is empty."""
+
+    name: str = ""
+    username: str = ""
+    phone: str = ""
+    email: str = ""
+    language: str = ""
+
+
+class Sender(Names, frozen=True, kw_only=True):
+    """The person who wrote an entry, as described by the webhook.
 
     ``user`` is the platform's id, the most lasting one that the webhook states. ``aliases`` are ids
     that may pass to another person (a WhatsApp number beside a BSUID); one that comes with another
@@ -109,11 +119,6 @@ class Sender(Struct, frozen=True):
     """
 
     user: str
-    name: str = ""
-    username: str = ""
-    phone: str = ""
-    email: str = ""
-    language: str = ""
     aliases: tuple[str, ...] = ()
 
 

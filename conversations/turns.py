@@ -22,7 +22,7 @@ from django.db import connections
 
 from conversations import runtime, templates
 from conversations.choices import checked
-from conversations.contracts import Attachment, Choice, Invoice, ReplyBody, Struct
+from conversations.contracts import Attachment, Choice, Invoice, Names, ReplyBody, Struct
 from conversations.errors import BadOutput, WrongFile
 from conversations.media import adding, opening
 from conversations.media.opening import Received
@@ -65,15 +65,15 @@ class Incoming(Struct, frozen=True):
     data: Mapping[str, Any] = {}
 
 
-class Person(Struct, frozen=True):
-    """The person who wrote; what the platform does not tell is empty."""
+class Person(Names, frozen=True):
+    """The person who wrote."""
 
     user: str = ""
-    name: str = ""
-    username: str = ""
-    phone: str = ""
-    email: str = ""
-    language: str = ""
+
+    @classmethod
+    def of(cls, row: Any) -> Person:
+        """Return the person in a row that has these columns; null is empty."""
+        return cls(**{name: getattr(row, name) or "" for name in cls.__struct_fields__})
 
 
 class Checkout(Struct, frozen=True):

@@ -156,11 +156,9 @@ def task_of(head: Head, channel: ChannelConfig) -> turns.Task:
         **{name: payload.get(name, "") for name in ("payload", "command", "args", "target", "thread")},
         data=payload.get("data", {}),
     )
-    person = turns.Person(user=head.user, name=head.name or "", username=head.username or "", phone=head.phone or "",
-                          email=head.email or "", language=head.language or "")  # fmt: skip
     state = msgspec.json.decode(msgspec.json.encode(head.state)) if head.state else {}
-    return turns.Task(conversation_id=head.id, channel_id=channel.id, bot=channel.bot, message=message, contact=person,
-                      state=state, platform=channel.platform)  # fmt: skip
+    return turns.Task(conversation_id=head.id, channel_id=channel.id, bot=channel.bot, message=message,
+                      contact=turns.Person.of(head), state=state, platform=channel.platform)  # fmt: skip
 
 
 def _expected(head: Head) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from conversations.contracts import (
     ChannelConfig,
     Entry,
     Kind,
+    Names,
     Note,
     Parsed,
     StatusUpdate,
@@ -90,16 +91,11 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     may_pass: bool = False
 
 
-class ContactRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ContactRow(Names, frozen=True, kw_only=True):
     """A sender as ``add_contacts.sql`` and ``update_contacts.sql`` read it."""
 
     channel_id: int
     sender_user: str
-    name: str = ""
-    username: str = ""
-    phone: str = ""
-    email: str = ""
-    language: str = ""
 
 
 class AliasRow(msgspec.Struct, frozen=True, kw_only=True):
