@@ -2,6 +2,7 @@
 
 base.py      the base class: facts, and defaults for the verbs
 reading.py   foreign values, checked
+tables.py    tables of a platform's words, in CSV files
 setting_checks.py  patterns and URLs of settings
 telegram/    Telegram
 meta/        WhatsApp, and what Meta's platforms share

@@ -11,22 +11,21 @@ passes. The gate's words (``conversations.delivering.decision``) are those of 13
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from channels_ingest.adapters.meta.graph import Meaning, Meanings
+from channels_ingest.adapters.tables import read_table
 from conversations.contracts import Scope
 
 
 def _read() -> Iterator[tuple[Any, Meaning]]:
-    with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            scope = Scope(row["scope"]) if row["scope"] else None
-            wait, bucket = float(row["wait"] or 0), row["bucket"] or "channel"
-            meaning = Meaning(words=row["words"], scope=scope, wait=wait, bucket=bucket)
-            yield from ((code, meaning) for code in _codes(row["code"]))
+    for row in read_table(Path(__file__).with_suffix(".csv")):
+        scope = Scope(row["scope"]) if row["scope"] else None
+        wait, bucket = float(row["wait"] or 0), row["bucket"] or "channel"
+        meaning = Meaning(words=row["words"], scope=scope, wait=wait, bucket=bucket)
+        yield from ((code, meaning) for code in _codes(row["code"]))
 
 
 def _codes(text: str) -> list[Any]:

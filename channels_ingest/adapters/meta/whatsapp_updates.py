@@ -10,6 +10,7 @@ to another number than the channel's own says so in ``channel_ref``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from channels_ingest.adapters.meta.whatsapp_content import read_around, read_con
 from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
 from channels_ingest.adapters.meta.whatsapp_people import GROUP, Value, is_phone, read_address
 from channels_ingest.adapters.reading import Json, any_id, maybe_text, moment, obj, text, text_id
+from channels_ingest.adapters.tables import read_table
 from channels_ingest.formats.strict_json import Unreadable
 from conversations.contracts import (
     ChannelConfig,
@@ -37,42 +39,10 @@ from conversations.contracts import (
 
 OBJECT = "whatsapp_business_account"
 # Fields that hold nothing a person wrote to us now: only noted, with these words.
-NOTED = {
-    "smb_message_echoes": "a person wrote on the business's own phone",
-    "smb_app_state_sync": "contacts of the business's phone",
-    "history": "earlier chats of the business's phone",
-    "calls": "a call",
-    "account_update": "the account changed",
-    "account_alerts": "an alert about the account",
-    "account_review_update": "the account was reviewed",
-    "account_settings_update": "the account's settings changed",
-    "business_capability_update": "what the account may do changed",
-    "business_username_updates": "the business's username changed",
-    "phone_number_name_update": "the number's display name was reviewed",
-    "phone_number_quality_update": "the number's quality or throughput changed",
-    "message_template_status_update": "a template's status changed",
-    "message_template_quality_update": "a template's quality changed",
-    "message_template_components_update": "a template's content changed",
-    "template_category_update": "a template's category changes",
-    "template_correct_category_detection": "a template has the wrong category",
-    "group_lifecycle_update": "a group was made or deleted",
-    "group_participants_update": "members of a group changed",
-    "group_participant_update": "members of a group changed",
-    "group_settings_update": "a group's settings changed",
-    "group_status_update": "a group was suspended, or is no longer",
-    "flows": "a flow's status or health changed",
-    "security": "the account's security settings changed",
-    "tracking_events": "an event of a marketing message",
-    "automatic_events": "an event that Meta found in a chat",
-    "partner_solutions": "a partner solution changed",
-    "payment_configuration_update": "a payment configuration changed",
-    "messaging_handovers": "another app has the chat",
-}
+FIELDS = read_table(Path(__file__).with_name("whatsapp_fields.csv"))
+NOTED = {row["field"]: row["words"] for row in FIELDS}
 # Those of them that say something about a template.
-TEMPLATE_FIELDS = frozenset(
-    {"message_template_status_update", "message_template_quality_update", "message_template_components_update",
-     "template_category_update"}
-)  # fmt: skip
+TEMPLATE_FIELDS = frozenset(row["field"] for row in FIELDS if row["template"])
 SHAPE = Shape(
     lists=("messages", "statuses", "errors", "message_echoes", "user_preferences"),
     unread=NOTED.keys() - TEMPLATE_FIELDS,

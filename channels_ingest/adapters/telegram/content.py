@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from channels_ingest.adapters.reading import Json, bigint, int_id, maybe_list, maybe_obj, maybe_text, number, obj, text
+from channels_ingest.adapters.tables import read_table
 from channels_ingest.adapters.telegram.payments import read_payment
 from channels_ingest.formats.strict_json import Unreadable
 from conversations.contracts import Attachment, ChannelConfig, Kind
@@ -48,35 +50,12 @@ RICH_WORDS = {
     "caption": "",
     "credit": "",
 }
+MEMBERS = {row["member"]: row["of"] for row in read_table(Path(__file__).with_suffix(".csv"))}
 # Members that surround the content. Any other member is content of a kind that this file does not
 # know.
-ENVELOPE = frozenset({
-    "message_id", "message_thread_id", "direct_messages_topic", "from", "sender_chat", "sender_boost_count",
-    "sender_business_bot", "sender_tag", "receiver_user", "ephemeral_message_id", "date",
-    "business_connection_id", "guest_query_id", "chat", "forward_origin", "forward_from", "forward_from_chat",
-    "forward_from_message_id", "forward_signature", "forward_sender_name", "forward_date", "is_topic_message",
-    "is_automatic_forward", "reply_to_message", "external_reply", "quote", "reply_to_story",
-    "reply_to_checklist_task_id", "reply_to_poll_option_id", "via_bot", "edit_date", "has_protected_content",
-    "is_from_offline", "is_paid_post", "media_group_id", "author_signature", "paid_star_count", "entities",
-    "caption", "caption_entities", "link_preview_options", "effect_id", "suggested_post_info",
-    "show_caption_above_media", "has_media_spoiler", "reply_markup", "guest_bot_caller_user",
-    "guest_bot_caller_chat",
-})  # fmt: skip
+ENVELOPE = frozenset(name for name, of in MEMBERS.items() if of == "envelope")
 # Service messages: nobody wrote them, so they are noted and start no turn.
-SERVICE = frozenset({
-    "new_chat_title", "new_chat_photo", "delete_chat_photo", "group_chat_created", "supergroup_chat_created",
-    "channel_chat_created", "message_auto_delete_timer_changed", "pinned_message", "connected_website",
-    "write_access_allowed", "proximity_alert_triggered", "boost_added", "chat_background_set",
-    "checklist_tasks_done", "checklist_tasks_added", "direct_message_price_changed", "forum_topic_created",
-    "forum_topic_edited", "forum_topic_closed", "forum_topic_reopened", "general_forum_topic_hidden",
-    "general_forum_topic_unhidden", "giveaway", "giveaway_created", "giveaway_winners", "giveaway_completed",
-    "paid_message_price_changed", "gift", "unique_gift", "gift_upgrade_sent",
-    "suggested_post_approved", "suggested_post_approval_failed", "suggested_post_declined",
-    "suggested_post_paid", "suggested_post_refunded", "video_chat_scheduled", "video_chat_started",
-    "video_chat_ended", "video_chat_participants_invited", "chat_owner_left", "chat_owner_changed",
-    "poll_option_added", "poll_option_deleted", "managed_bot_created", "community_chat_added",
-    "community_chat_removed", "community_chat_joined",
-})  # fmt: skip
+SERVICE = MEMBERS.keys() - ENVELOPE
 # A command, perhaps with a bot's name (/help@bot), that ends at white space or the text's end.
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,64})(?:@([A-Za-z0-9_]{1,64}))?(?!\S)")
 

@@ -8,6 +8,7 @@ The readers raise ``Unreadable`` for a value that is missing or of a wrong type.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from channels_ingest.adapters.reading import (
@@ -22,6 +23,7 @@ from channels_ingest.adapters.reading import (
     text,
     text_id,
 )
+from channels_ingest.adapters.tables import read_table
 from channels_ingest.adapters.telegram import people
 from channels_ingest.adapters.telegram.content import (
     SERVICE,
@@ -50,21 +52,7 @@ MESSAGES = {
     "guest_message": Kind.MESSAGE,
 }
 # Kinds of updates that have no chat or no person: only noted, with these words.
-NOTED = {
-    "business_connection": "a business account was connected or changed",
-    "message_reaction_count": "counts of anonymous reactions",
-    "inline_query": "an inline query",
-    "chosen_inline_result": "an inline result was chosen",
-    "shipping_query": "a shipping query",
-    "purchased_paid_media": "paid media was bought",
-    "poll": "a poll changed",
-    "poll_answer": "an answer to a poll",
-    "chat_boost": "a chat was boosted",
-    "removed_chat_boost": "a boost was removed",
-    "managed_bot": "a managed bot was created or changed",
-    "subscription": "a subscription changed",
-    "stopped_message_generation": "a person stopped a draft",
-}
+NOTED = {row["update"]: row["words"] for row in read_table(Path(__file__).with_suffix(".csv"))}
 # Kinds of updates that ``register`` asks for: Telegram sends some of them only if they are named.
 ALLOWED_UPDATES = (
     *MESSAGES, *NOTED, "deleted_business_messages", "message_reaction", "callback_query", "pre_checkout_query",
