@@ -86,7 +86,7 @@ def unverified(request: HttpRequest, headers: Mapping[str, str]) -> Iterator[Web
     given back while the body is read.
     """
     with body_limits.LimitedBody(request.META, body_limits.WEBHOOK_SECONDS, _share_of):
-        with fast_path.without_webhook_slot():
+        with fast_path.given_back(fast_path.webhook_slots()):
             body = raw_body.read(request.META, settings.WEBHOOK_BODY_CAP)
         yield as_value(request, headers, body)
 

@@ -90,23 +90,13 @@ def webhook_slots() -> threading.Semaphore:
 
 
 @contextlib.contextmanager
-def without_webhook_slot() -> Iterator[None]:
+def given_back(slots: threading.Semaphore) -> Iterator[None]:
     """Give this thread's slot back for the length of the block."""
-    webhook_slots().release()
+    slots.release()
     try:
         yield
     finally:
-        webhook_slots().acquire()
-
-
-@contextlib.contextmanager
-def without_page_slot() -> Iterator[None]:
-    """Give this thread's slot for pages back for the length of the block."""
-    page_threads().release()
-    try:
-        yield
-    finally:
-        page_threads().acquire()
+        slots.acquire()
 
 
 def on_page_thread(

@@ -40,19 +40,19 @@ def run() -> dict[str, int]:
     }
 
 
-def make_partitions(today: dt.date | None = None) -> int:
+def make_partitions() -> int:
     """Create the missing daily partitions of the next ``DAYS_AHEAD`` days; return how many.
 
     Rows of a day without its own go to the default partition, where old rows must be
     deleted row by row.
     """
-    first = today or _today()
+    first = _today()
     return sum(_make(first + dt.timedelta(days=ahead)) for ahead in range(1, DAYS_AHEAD + 1))
 
 
-def drop_partitions(today: dt.date | None = None) -> int:
+def drop_partitions() -> int:
     """Drop partitions older than ``RAW_BODY_DAYS``; delete such rows of the default partition."""
-    limit = (today or _today()) - dt.timedelta(days=settings.RAW_BODY_DAYS)
+    limit = _today() - dt.timedelta(days=settings.RAW_BODY_DAYS)
     rows = runtime.read("SELECT relname FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$' AND relkind = 'r'")
     old = [name for (name,) in rows if name[-8:] < limit.strftime("%Y%m%d")]
     dropped = sum(_alone(f"DROP TABLE {name}") for name in old)

@@ -136,7 +136,7 @@ class Results(DatabaseBackend):
             return None
         if isinstance(result, BaseException):
             traceback = "\n".join([*error_places.frames(result), error_places.kind(result)])
-        if state in states.EXCEPTION_STATES and not _room_for_one():
+        if state in states.EXCEPTION_STATES and not _minute().room_for_one():
             return None
         try:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
@@ -174,10 +174,4 @@ class _Minute:
             return self._count <= STORED_A_MINUTE
 
 
-@functools.cache
-def _minute() -> _Minute:
-    return _Minute()
-
-
-def _room_for_one() -> bool:
-    return _minute().room_for_one()
+_minute = functools.cache(_Minute)
