@@ -34,7 +34,7 @@ from conversations.postgres import committer, database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import Ticket
 from conversations.telemetry import error_places, logs
-from conversations.waking import delayed_wake, wake
+from conversations.waking import wake
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +163,7 @@ class Handler:
         if head is None or step is Step.RELEASE:
             self._releases.put([held])
         elif step is Step.WAIT:
-            delayed_wake.wake_later(held.id, head.tenant_id, head.release_in or 0.0)
+            wake.handle_later(held.id, head.tenant_id, head.release_in or 0.0)
             self._releases.put([held])
         elif step is Step.NUMBER:
             self.writer.submit(RELEASE, [head.id], self._on_numbered, about=held)

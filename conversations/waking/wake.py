@@ -28,6 +28,13 @@ BREAKER_SECONDS = 1.0
 # Hints kept for the ringing thread; further ones are dropped. Larger: a longer stall of Redis costs
 # no hint, but memory; smaller: more conversations wait for the sweeper.
 HINTS = 10_000
+# Longest delay of a hint, in seconds, that is kept here; the sweeper looks every 2 s and finds what
+# waits longer. Longer: more delays in memory, little gain; shorter: the sweeper's rounds delay more
+# messages.
+LONGEST_SECONDS = 2.0
+# Seconds added to a delay, so that the window has surely ended. Longer: messages wait longer;
+# shorter: a hint may come too early, and another must follow.
+MARGIN_SECONDS = 0.005
 
 Hint = tuple[str, int, Sequence[int]]  # kind of work, tenant, conversations; of files: channels
 
@@ -35,6 +42,13 @@ Hint = tuple[str, int, Sequence[int]]  # kind of work, tenant, conversations; of
 def handle(conversation_ids: Sequence[int], tenant_id: int) -> None:
     """Hint that these conversations have messages to handle."""
     _waker().put(Work.HANDLE, conversation_ids, tenant_id)
+
+
+def handle_later(conversation_id: int, tenant_id: int, seconds: float) -> None:
+    """Hint in ``seconds``, at the end of a settle window. Do nothing after ``LONGEST_SECONDS``."""
+    if seconds <= LONGEST_SECONDS:
+        call = functools.partial(handle, [conversation_id], tenant_id)
+        runtime.timer().call_later(seconds + MARGIN_SECONDS, call)
 
 
 def send(conversation_ids: Sequence[int], tenant_id: int) -> None:
