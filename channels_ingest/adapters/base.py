@@ -87,6 +87,10 @@ BOT_SECRETS = tuple(
 )
 
 
+class Unsendable(Exception):
+    """Nothing that the platform takes can carry this reply."""
+
+
 class NotRegistered(Exception):
     """The platform did not accept our webhook URL; the message says why."""
 

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from channels_ingest.adapters.base import NotRegistered
+from channels_ingest.adapters.base import NotRegistered, Unsendable
 from channels_ingest.adapters.meta import WhatsApp
-from channels_ingest.adapters.meta.whatsapp_files import Unsendable
 from channels_ingest.adapters.meta.whatsapp_messages import as_seen, message
 from channels_ingest.adapters.meta.whatsapp_templates import template_object
 from conversations.contracts import (

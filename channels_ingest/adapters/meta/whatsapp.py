@@ -18,11 +18,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from channels_ingest.adapters.base import NotListed, NotRegistered, Option
+from channels_ingest.adapters.base import NotListed, NotRegistered, Option, Unsendable
 from channels_ingest.adapters.meta import graph
 from channels_ingest.adapters.meta.platform import MetaPlatform
 from channels_ingest.adapters.meta.whatsapp_errors import MEANINGS
-from channels_ingest.adapters.meta.whatsapp_files import Unsendable
 from channels_ingest.adapters.meta.whatsapp_messages import FORMS, MEDIA, WITH_CAPTION, as_seen, message
 from channels_ingest.adapters.meta.whatsapp_templates import read_page
 from channels_ingest.adapters.meta.whatsapp_updates import STATUSES, read

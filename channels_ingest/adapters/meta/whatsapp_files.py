@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from channels_ingest.adapters.base import Unsendable
 from conversations.contracts import Attachment
-
-
-class Unsendable(Exception):
-    """No message of WhatsApp can carry this reply."""
 
 
 def media_object(media: Attachment, kind: str) -> dict[str, Any]:

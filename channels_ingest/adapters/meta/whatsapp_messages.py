@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from channels_ingest.adapters.base import Form
-from channels_ingest.adapters.meta.whatsapp_files import Unsendable, location_object, media_object
+from channels_ingest.adapters.base import Form, Unsendable
+from channels_ingest.adapters.meta.whatsapp_files import location_object, media_object
 from channels_ingest.adapters.meta.whatsapp_people import GROUP, is_phone
 from channels_ingest.adapters.meta.whatsapp_templates import template_object
 from channels_ingest.formats import text as cut

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from channels_ingest.adapters.base import Adapter, Form, Option, Secret
+from channels_ingest.adapters.base import Adapter, Form, Option, Secret, Unsendable
 from channels_ingest.adapters.reading import Json, int_id
 from channels_ingest.adapters.telegram import api, payments
 from channels_ingest.adapters.telegram.content import ephemeral_id
@@ -133,7 +133,7 @@ class Telegram(Adapter):
         try:
             method, payload = _request(channel, reply)
             answered = api.call(channel, method, payload, self.read_timeout_seconds, file, reply.content)
-        except api.Unsendable as error:
+        except Unsendable as error:
             return Rejected(reason=str(error))
         except http.CallFailed as failed:
             return failed.outcome
@@ -237,7 +237,7 @@ def _answering(reply: OutboundReply) -> dict[str, Any]:
     if ephemeral is None:
         return {}
     if not reply.user.isdigit():
-        raise api.Unsendable("an ephemeral message is answered to its person alone, and the group has one lane for all")
+        raise Unsendable("an ephemeral message is answered to its person alone, and the group has one lane for all")
     message_id, sent_at = ephemeral
     is_fresh = time.time() - sent_at < EPHEMERAL_SECONDS
     quoted = {"reply_parameters": {"ephemeral_message_id": message_id}} if is_fresh else {}
@@ -261,7 +261,7 @@ def _media(media: Attachment, body: ReplyBody) -> tuple[str, dict[str, Any]]:
     method, field = SEND.get(media.kind, SEND["file"])
     source = media.file_id or media.url
     if not source:
-        raise api.Unsendable("media has neither file id nor URL")
+        raise Unsendable("media has neither file id nor URL")
     caption = _marked(body, "caption", "caption_entities")
     return method, {field: source, **(caption if caption["caption"] else {})}
 
@@ -298,4 +298,4 @@ def _chat_id(reply: OutboundReply) -> int:
     try:
         return int(reply.address.get("chat") or reply.chat.partition("@")[0])
     except ValueError:
-        raise api.Unsendable("chat is no Telegram id") from None
+        raise Unsendable("chat is no Telegram id") from None

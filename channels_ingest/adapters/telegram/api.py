@@ -48,10 +48,6 @@ CONVERSATION_ERRORS = (
 )
 
 
-class Unsendable(Exception):
-    """No method of the Bot API can carry this reply."""
-
-
 def call(
     channel: ChannelConfig,
     method: str,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from channels_ingest.adapters.base import Unsendable
 from channels_ingest.adapters.reading import Json, bigint, maybe_obj, maybe_text, obj, text_id
 from channels_ingest.adapters.telegram import api
 from channels_ingest.outbound import http
@@ -51,10 +52,10 @@ def request(channel: ChannelConfig, invoice: Invoice, address: Json) -> tuple[st
     The provider's token is a secret of the channel. It is no part of the stored reply.
     """
     if address.get("business_connection_id") or address.get("guest_query_id"):
-        raise api.Unsendable("Telegram takes no invoice in a business account's chat, or from a guest")
+        raise Unsendable("Telegram takes no invoice in a business account's chat, or from a guest")
     provider = "" if invoice.currency == STARS else channel.credentials.get("provider_token", "")
     if not provider and invoice.currency != STARS:
-        raise api.Unsendable(f"the channel has no provider_token, without which nobody can pay in {invoice.currency}")
+        raise Unsendable(f"the channel has no provider_token, without which nobody can pay in {invoice.currency}")
     return "sendInvoice", {
         "title": invoice.title,
         "description": invoice.description,
