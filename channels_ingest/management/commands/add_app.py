@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from channels_ingest import app_setup
-from channels_ingest.management.commands.add_channel import add_pairs, read_settings
-from conversations.errors import WrongSetting
+from channels_ingest.management.commands.add_channel import SettingCommand, add_pairs
 
 
-class Command(BaseCommand):
+class Command(SettingCommand):
     help = "Add an app for add_channel --app. Prints one JSON line: id, public_id."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -21,10 +19,6 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", help="only its channels may use the app; default: those of all tenants")
         add_pairs(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            given = read_settings(options["set"])
-            app = app_setup.add(options["platform"], options["name"], tenant=options["tenant"], given=given)
-        except WrongSetting as error:
-            raise CommandError(str(error)) from None
-        self.stdout.write(json.dumps({"id": app.pk, "public_id": app.public_id}))
+    def write(self, given: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+        app = app_setup.add(options["platform"], options["name"], tenant=options["tenant"], given=given)
+        return {"id": app.pk, "public_id": app.public_id}

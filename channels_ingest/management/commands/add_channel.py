@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from channels_ingest import channel_setup
+from conversations.errors import WrongSetting
 
 
 def add_pairs(parser: CommandParser) -> None:
@@ -29,11 +30,26 @@ def read_settings(pairs: list[str]) -> dict[str, str]:
     """Read ``KEY=VALUE`` pairs. VALUE may be ``env:NAME`` or ``-``."""
     for pair in pairs:
         if "=" not in pair:
-            raise channel_setup.WrongSetting(f"--set takes KEY=VALUE, not {pair!r}")
+            raise WrongSetting(f"--set takes KEY=VALUE, not {pair!r}")
     return {name: channel_setup.read_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-class Command(BaseCommand):
+class SettingCommand(BaseCommand):
+    """Takes ``--set``, and prints what it wrote as a line of JSON. Raises ``CommandError`` for a wrong setting."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            written = self.write(read_settings(options["set"]), options)
+        except WrongSetting as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(json.dumps(written))
+
+    def write(self, given: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+        """Write the settings; return the line."""
+        raise NotImplementedError
+
+
+class Command(SettingCommand):
     help = "Add a channel. Prints one JSON line: id, public_id, webhook_path."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -42,20 +58,7 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", default="default")
         add_settings(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            given = read_settings(options["set"])
-            channel, _ = channel_setup.apply(
-                options["platform"],
-                options["name"],
-                tenant=options["tenant"],
-                given=given,
-                bot=options["bot"],
-                api_base=options["api_base"],
-                app=options["app"],
-                fresh=True,
-            )
-        except channel_setup.WrongSetting as error:
-            raise CommandError(str(error)) from None
-        line = {"id": channel.pk, "public_id": channel.public_id, "webhook_path": channel.webhook_path}
-        self.stdout.write(json.dumps(line))
+    def write(self, given: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+        about = {name: options[name] for name in ("platform", "name", "tenant", "bot", "api_base", "app")}
+        channel, _ = channel_setup.apply(**about, given=given, fresh=True)
+        return {"id": channel.pk, "public_id": channel.public_id, "webhook_path": channel.webhook_path}

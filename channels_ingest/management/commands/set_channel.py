@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from channels_ingest import channel_setup
-from channels_ingest.management.commands.add_channel import add_settings, read_settings
+from channels_ingest.management.commands.add_channel import SettingCommand, add_settings
 from conversations.models import Channel
 
 
@@ -20,7 +19,7 @@ def find_channel(public_id: str) -> Channel:
     return channel
 
 
-class Command(BaseCommand):
+class Command(SettingCommand):
     help = "Change a channel's credentials and options; an empty VALUE removes a setting, an empty ID the app."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,14 +27,9 @@ class Command(BaseCommand):
         add_settings(parser)
         parser.add_argument("--active", choices=("yes", "no"), help="no: its messages are stored and wait")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def write(self, given: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
         channel = find_channel(options["public_id"])
         active = None if options["active"] is None else options["active"] == "yes"
-        try:
-            given = read_settings(options["set"])
-            verdict = channel_setup.change(
-                channel, given, bot=options["bot"], api_base=options["api_base"], active=active, app=options["app"]
-            )
-        except channel_setup.WrongSetting as error:
-            raise CommandError(str(error)) from None
-        self.stdout.write(json.dumps({"id": channel.pk, "public_id": channel.public_id, "result": verdict}))
+        about = {name: options[name] for name in ("bot", "api_base", "app")}
+        verdict = channel_setup.change(channel, given, active=active, **about)
+        return {"id": channel.pk, "public_id": channel.public_id, "result": verdict}

@@ -61,7 +61,7 @@ class ChannelOfConversationFilter(ChannelFilter):
 
 
 class WordFilter(admin.SimpleListFilter):
-    """A filter that offers everybody the same: ``offers`` has value -> label. Other values filter nothing."""
+    """A filter that offers everybody the same: value -> label. Another value filters nothing."""
 
     offers: Mapping[str, str]
 
