@@ -69,7 +69,7 @@ class WordFilter(admin.SimpleListFilter):
         return list(self.offers.items())
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        value = self.value()
+        value = self.value() or ""
         return queryset.filter(**self.narrow(request, value)) if value in self.offers else queryset
 
     def narrow(self, request: HttpRequest, value: str) -> dict[str, Any]:
