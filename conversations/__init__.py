@@ -21,6 +21,8 @@ For bots and adapters:
 
 What the steps stand on:
 
+    reports/          what is said about our messages: statuses, templates, wishes
+    acts/             what a platform is told beside messages: typing, presses, checkouts
     media/            files that people send: fetched beside the lane, kept, shown, deleted
     lanes/            what handling and delivering share of a lane: its lock, pauses
     postgres/         connections, statements, and many callers in one transaction

@@ -72,7 +72,7 @@ class Kind(enum.StrEnum):
 
 
 class Wish(enum.StrEnum):
-    """What a person says about our messages to them. ``conversations.storing.wishes`` keeps it."""
+    """What a person says about our messages to them. ``conversations.reports.wishes`` keeps it."""
 
     NOTHING = "nothing"  # no message at all: STOP
     ALL = "all"  # messages again: START

@@ -70,7 +70,7 @@ def bot(
     ``by_channel``: each channel's turns go to a service of its own, so that failures in some
     channels say nothing about the others. On a copy of production its turns wait, since those
     services are production's. ``checkout``: a plain function that gets a ``turns.Checkout`` and
-    returns True, or why the payment may not go on; see ``handling/checkouts.py``. Raises
+    returns True, or why the payment may not go on; see ``acts/checkouts.py``. Raises
     ``ValueError`` if another module has a bot of that name, or if ``checkout`` is ``async def``.
     """
     if inspect.iscoroutinefunction(checkout):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from celery import shared_task
 
+from conversations.acts import checkouts
 from conversations.contracts import Work
-from conversations.handling import checkouts
 from conversations.media import fetching
-from conversations.sweeping import maintenance
+from conversations.operating import maintenance
 from conversations.waking import doorbell, publisher
 from conversations.waking.queues import FETCH
 from conversations.workers import lifecycle

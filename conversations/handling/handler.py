@@ -18,11 +18,12 @@ import structlog
 from django.conf import settings
 
 from conversations import registry, runtime, turns
+from conversations.acts import acknowledgements
 from conversations.concurrency import Stage
 from conversations.contracts import ChannelConfig, Kind, Work
 from conversations.errors import CoreError
 from conversations.failpoints import failpoint
-from conversations.handling import acknowledgements, verdicts
+from conversations.handling import verdicts
 from conversations.handling.backpressure import ROOM_SECONDS, Backpressure
 from conversations.handling.held import Held, Turn
 from conversations.handling.turn_runner import TurnRunner

@@ -20,8 +20,9 @@ import structlog
 from django.conf import settings
 
 from conversations import turns
+from conversations.acts import acknowledgements
 from conversations.concurrency import vital_thread
-from conversations.handling import acknowledgements, isolated_turn
+from conversations.handling import isolated_turn
 from conversations.handling.async_turns import Holder, enter, event_loop
 from conversations.handling.backpressure import Backpressure
 from conversations.handling.held import Turn

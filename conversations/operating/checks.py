@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from conversations import crypto, registry
 from conversations.errors import CoreError, UnknownBot
 from conversations.failpoints import failpoint
-from conversations.postgres import connection_budget, database, durability
+from conversations.postgres import database, durability
 from conversations.storing import intake, spool
 from conversations.telemetry import error_places
 
@@ -112,8 +112,8 @@ def spool_is_of_one_host(app_configs: Any, databases: Sequence[str] | None = Non
 
     It would store newer requests before those in our spool, out of order.
     """
-    rows = _rows(connection_budget.WEB_HOSTS) if databases and settings.SPOOL_DIR else []
-    others = ", ".join(connection_budget.other_hosts(rows))
+    rows = _rows(database.WEB_HOSTS) if databases and settings.SPOOL_DIR else []
+    others = ", ".join(database.other_hosts(rows))
     text = f"SPOOL_DIR is for one web host, and another is alive: {others}"
     return [Error(text, hint=HINT, id="conversations.E014")] if others else []
 

@@ -16,9 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from conversations import crypto
 from conversations.contracts import Work
 from conversations.lanes import redis_client
-from conversations.operating import checks
+from conversations.operating import checks, connection_budget
 from conversations.operating.checks import HINT, connect
-from conversations.postgres import connection_budget
 from conversations.telemetry import error_places
 
 # Limits failed logins. It must come first: a backend before it would answer without a limit.

@@ -24,9 +24,9 @@ from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.lanes import redis_client
 from conversations.operating import delays, webhook_counts
+from conversations.operating.spool_tally import tally
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
-from conversations.storing.spool_tally import tally
 from conversations.telemetry import error_places, logs
 
 # Seconds for which an answer is used again. Larger: later news. Smaller: more load by health

@@ -20,9 +20,9 @@ from conversations import installation, runtime
 from conversations.contracts import Work
 from conversations.errors import CoreError
 from conversations.operating import delays, health, webhook_counts
+from conversations.operating.spool_tally import tally
 from conversations.postgres.sql_files import sql
 from conversations.storing import intake, spool
-from conversations.storing.spool_tally import tally
 
 # Columns of read_health.sql after the first, in its order.
 NUMBERS = {

@@ -12,6 +12,5 @@ reads.py              reads that ride with the committer's batches
 sql_files.py          every statement, by name
 storable_text.py      what Postgres can hold of texts from outside
 durability.py         refuses a server that can lose what it confirmed
-connection_budget.py  how many connections a formation opens
 bot_connections/      Django's backend in workers: a bot holds a connection only while it needs it
 """

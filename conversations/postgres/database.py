@@ -6,8 +6,9 @@ Batches are written through ``conversations.postgres.committer``. What a process
 
 from __future__ import annotations
 
+import platform
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import psycopg
@@ -15,7 +16,7 @@ from django.conf import settings
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 from conversations.failpoints import failpoint
-from conversations.postgres import connection_budget, durability, pipeline
+from conversations.postgres import durability, pipeline
 from conversations.postgres.pipeline import Params, Row, Statement
 
 # Seconds to open a connection, at most. Larger: a caller waits longer for a database that is away.
@@ -48,9 +49,24 @@ TRANSACTION_LIMIT_SINCE = 170_000
 SESSION = """SELECT set_config(name, value, pg_backend_pid() <> %s)
              FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
                           ('enable_bitmapscan', 'off'), ('lock_timeout', '500')) AS ours(name, value)"""
+# The hosts from which web processes store, read from the names of their connections. Behind a
+# PgBouncer, a session has the name of the client that used it last.
+WEB_HOSTS = """SELECT DISTINCT split_part(application_name, '@', 2) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
+NAME_BYTES = 63  # Postgres cuts a longer application_name; we cut alike, to recognise our own
 
 set_json_dumps(lambda value: msgspec.json.encode(value).decode())
 set_json_loads(msgspec.json.decode)
+
+
+def named(name: str) -> str:
+    """Return the application name of a connection: its purpose and its host."""
+    return f"{name}@{platform.node()}".encode("ascii", "replace")[:NAME_BYTES].decode()
+
+
+def other_hosts(rows: Iterable[tuple[str]]) -> list[str]:
+    """Return the hosts in the rows of ``WEB_HOSTS`` without this one."""
+    return sorted(host for (host,) in rows if named("store") != f"store@{host}")
 
 
 def connect(name: str) -> psycopg.Connection[Row]:
@@ -59,7 +75,7 @@ def connect(name: str) -> psycopg.Connection[Row]:
         settings.DATABASE_URL,
         autocommit=True,
         client_encoding="utf8",  # whatever a role or the environment says: ``pipeline`` writes UTF-8
-        application_name=connection_budget.named(name),
+        application_name=named(name),
         connect_timeout=CONNECT_SECONDS,
         # A lost server is given up after 25 s without traffic, or 15 s after an unanswered packet.
         keepalives_idle=10,

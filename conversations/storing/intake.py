@@ -24,7 +24,8 @@ from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
 from conversations.postgres import committer, database
 from conversations.postgres.stream import Result, Stream, Ticket
-from conversations.storing import routing, spool, statuses, templates
+from conversations.reports import statuses, templates
+from conversations.storing import routing, spool
 from conversations.storing.rows import ParsedRequest, as_quarantined, kept_headers, make_items
 from conversations.storing.store_stream import STORE
 from conversations.telemetry import logs

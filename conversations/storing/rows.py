@@ -23,7 +23,7 @@ from conversations.contracts import (
     WebhookRequest,
 )
 from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
-from conversations.storing import wishes
+from conversations.reports import wishes
 
 # The headers that are stored; others may hold a signature or a token.
 KEPT_HEADERS = frozenset(

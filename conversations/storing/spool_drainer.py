@@ -18,7 +18,7 @@ from conversations.concurrency import vital_thread
 from conversations.contracts import Unusable
 from conversations.errors import CoreError, NotStored
 from conversations.failpoints import failpoint
-from conversations.postgres import connection_budget
+from conversations.postgres import database
 from conversations.storing import intake, spool
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.spool_format import Line, unseal
@@ -75,7 +75,7 @@ def look_for_other_hosts() -> None:
     """Update ``spool.other_hosts``. While the database is away, the last answer stays."""
     try:
         intake.writer()  # from now on the process reads through it
-        spool.other_hosts()[:] = connection_budget.other_hosts(runtime.read(connection_budget.WEB_HOSTS))
+        spool.other_hosts()[:] = database.other_hosts(runtime.read(database.WEB_HOSTS))
     except (psycopg.Error, CoreError):
         return
     if others := spool.other_hosts():

@@ -4,5 +4,4 @@ sweeper.py       one round: the dead, what is due, probes, timers, upkeep
 heartbeats.py    which workers' heartbeats have stopped
 dead_workers.py  recovers what a dead worker left behind
 timers.py        due timers become messages of their lanes
-maintenance.py   partitions and retention
 """

@@ -37,9 +37,10 @@ from conversations.failpoints import failpoint
 from conversations.handling.handler import Handler
 from conversations.lanes import pauses
 from conversations.media import fetching
+from conversations.operating import maintenance
 from conversations.postgres import committer
 from conversations.postgres.sql_files import sql
-from conversations.sweeping import dead_workers, maintenance, timers
+from conversations.sweeping import dead_workers, timers
 from conversations.sweeping.heartbeats import Beats
 from conversations.waking import doorbell, publisher
 from conversations.waking.queues import FETCH

@@ -18,12 +18,12 @@ import structlog
 from django.conf import settings
 
 from conversations import registry, runtime
+from conversations.acts import checkouts
 from conversations.concurrency import Fresh
 from conversations.contracts import Work
 from conversations.delivering.limiter import Limiter
 from conversations.delivering.sender import Sender
 from conversations.errors import CoreError
-from conversations.handling import checkouts
 from conversations.handling.handler import Handler
 from conversations.lanes import lock
 from conversations.media import fetching

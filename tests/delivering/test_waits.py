@@ -22,7 +22,7 @@ from conversations.models import Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import LANE_LOCKED, as_json
-from conversations.storing.statuses import STATUSES
+from conversations.reports.statuses import STATUSES
 from conversations.sweeping import dead_workers
 from tests.kit.desk_scenes import make_channel, make_lane, make_staff, seen
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from conversations.handling import acknowledgements
-from conversations.handling.acknowledgements import Acts
+from conversations.acts import acknowledgements
+from conversations.acts.acknowledgements import Acts
 from conversations.handling.held import Held, Turn
 from conversations.handling.turn_runner import TYPING_SECONDS
 from tests.handling.test_async_turns import TASK

@@ -12,9 +12,9 @@ import pytest
 import structlog
 
 from conversations import turns
+from conversations.acts import checkouts
+from conversations.acts.checkouts import BUSY, REFUSED, Asked
 from conversations.concurrency import Shares
-from conversations.handling import checkouts
-from conversations.handling.checkouts import BUSY, REFUSED, Asked
 from conversations.workers.process import Process
 from tests.kit.stack import wait_until
 

@@ -47,8 +47,8 @@ from conversations.handling.verdicts import Finished, Head
 from conversations.models import Message, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.reports.statuses import STATUSES
 from conversations.storing.late_replies import LATE, LateItem
-from conversations.storing.statuses import STATUSES
 from conversations.sweeping import dead_workers, timers
 from conversations.waking import wake
 from tests.kit.desk_scenes import make_staff

@@ -15,7 +15,7 @@ from conversations import runtime
 from conversations.media import adding, files, retention
 from conversations.media.files import Kept
 from conversations.models import Audit, Media, Message, Tenant
-from conversations.sweeping import maintenance
+from conversations.operating import maintenance
 from tests.kit.entries import accept, entry, make_channel, new_user
 from tests.kit.stored_files import PNG, put
 

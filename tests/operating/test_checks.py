@@ -20,8 +20,8 @@ from channels_ingest.webhooks import body_limits
 from conversations.lanes import redis_client
 from conversations.management.commands import release
 from conversations.models import Channel, Tenant, Worker
-from conversations.operating import checks, deploy_checks
-from conversations.postgres import connection_budget, database, pipeline
+from conversations.operating import checks, connection_budget, deploy_checks
+from conversations.postgres import database, pipeline
 from conversations.storing import intake
 from tests.kit.stack import ROOT
 

@@ -32,9 +32,9 @@ from conversations.contracts import (
     WebhookRequest,
 )
 from conversations.errors import NotStored
-from conversations.operating import checks
-from conversations.postgres import connection_budget
-from conversations.storing import intake, spool, spool_drainer, spool_format, spool_tally
+from conversations.operating import checks, spool_tally
+from conversations.postgres import database
+from conversations.storing import intake, spool, spool_drainer, spool_format
 from conversations.storing.rows import ParsedRequest
 from tests.kit import fixtures
 from tests.kit.entries import entry, make_channel, new_user, texts
@@ -464,8 +464,8 @@ def test_another_host_turns_it_off_and_check_says_so(channel: ChannelConfig, own
 
 
 def test_a_long_host_name_is_still_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_budget.platform, "node", lambda: "x" * 100)
-    assert connection_budget.other_hosts([(connection_budget.named("store").partition("@")[2],)]) == []
+    monkeypatch.setattr(database.platform, "node", lambda: "x" * 100)
+    assert database.other_hosts([(database.named("store").partition("@")[2],)]) == []
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay", "nfs4"])

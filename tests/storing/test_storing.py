@@ -26,7 +26,8 @@ from conversations import registry, runtime
 from conversations.contracts import ChannelConfig, Parsed, StatusUpdate, Unusable, WebhookRequest
 from conversations.errors import Busy, NotStored
 from conversations.postgres import room
-from conversations.storing import intake, statuses
+from conversations.reports import statuses
+from conversations.storing import intake
 from conversations.storing.rows import ParsedRequest
 from conversations.storing.store_stream import STORE
 from conversations.waking import wake

@@ -22,9 +22,9 @@ from conversations.contracts import ChannelConfig, Note, TemplateUpdate, Webhook
 from conversations.models import Channel
 from conversations.postgres.sql_files import sql
 from conversations.postgres.stream import as_json
+from conversations.reports.templates import CLOCK_SECONDS, keep
 from conversations.storing import intake, spool_format
 from conversations.storing.rows import ParsedRequest
-from conversations.storing.templates import CLOCK_SECONDS, keep
 from conversations.template_shapes import ListedTemplate, Template, TemplateShape
 from tests.kit.stack import wait_until
 

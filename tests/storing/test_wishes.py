@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from conversations import runtime
 from conversations.contracts import Attachment, ChannelConfig, Kind, StatusUpdate
 from conversations.models import Audit, Reply
-from conversations.storing import statuses, wishes
+from conversations.reports import statuses, wishes
 from tests.kit.entries import accept, entry, lane, make_channel, new_user, texts
 from tests.kit.rows import add_replies
 from tests.kit.stack import wait_until

@@ -9,7 +9,8 @@ import pytest
 import time_machine
 
 from conversations import runtime
-from conversations.sweeping import maintenance, sweeper
+from conversations.operating import maintenance
+from conversations.sweeping import sweeper
 from tests.kit.entries import make_channel
 
 

@@ -129,6 +129,6 @@ def test_upkeep_makes_days_ahead_and_forgets_old_results(lanes: Lanes) -> None:
              (task_id, status, content_type, content_encoding, date_created, date_done, meta, result, worker, task_name)
              VALUES ('old', 'SUCCESS', '', '', now() - interval '8 d', now() - interval '8 d', '', '', '', '')"""
     lanes.stack.query(old)
-    ran = "import conversations.sweeping.maintenance as m; print(m.run())"
+    ran = "import conversations.operating.maintenance as m; print(m.run())"
     assert "'results': 1" in lanes.stack.manage("shell", "-c", ran)
     assert lanes.stack.value("SELECT count(*) FROM pg_class WHERE relname ~ '^receipt_body_[0-9]{8}$'") == 7

@@ -13,7 +13,7 @@ from channels_ingest.adapters.base import NotListed
 from channels_ingest.management.commands.set_channel import find_channel
 from conversations import registry
 from conversations.models import Channel
-from conversations.storing import templates
+from conversations.reports import templates
 from conversations.template_shapes import ListedTemplate
 
 

@@ -7,8 +7,7 @@ scaled by hand is counted by its living processes.
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -29,16 +28,11 @@ LIMIT = """SELECT least(current_setting('max_connections')::int,
                         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
                         (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))"""
 
-# The hosts from which web processes store, read from the names of their connections. Behind a
-# PgBouncer, a session has the name of the client that used it last.
-WEB_HOSTS = """SELECT DISTINCT split_part(application_name, '@', 2) FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
 # Living processes by kind: workers by their rows, web processes by the sessions in which they store.
 LIVING = """SELECT kind, count(*) FROM worker WHERE NOT dead GROUP BY kind
             UNION ALL
             SELECT 'web', count(*) FROM pg_stat_activity
              WHERE datname = current_database() AND application_name LIKE 'store@_%%'"""
-NAME_BYTES = 63  # Postgres cuts a longer application_name; we cut alike, to recognise our own
 
 
 def of_formation() -> int:
@@ -85,16 +79,6 @@ def limit(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute(LIMIT).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def named(name: str) -> str:
-    """Return the application name of a connection: its purpose and its host."""
-    return f"{name}@{platform.node()}".encode("ascii", "replace")[:NAME_BYTES].decode()
-
-
-def other_hosts(rows: Iterable[tuple[str]]) -> list[str]:
-    """Return the hosts in the rows of ``WEB_HOSTS`` without this one."""
-    return sorted(host for (host,) in rows if named("store") != f"store@{host}")
 
 
 def _roles(name: str) -> list[str]:

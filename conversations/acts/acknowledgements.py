@@ -13,13 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from conversations import installation, registry, runtime
 from conversations.contracts import ChannelConfig
-from conversations.handling.held import Turn
 from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
@@ -33,6 +32,14 @@ WAITING = 64
 # Seconds before the end of what a platform shows in which it is shown again. Larger: more calls in a
 # long turn; smaller than the tick of ``TurnRunner`` (1 s): it goes out in between.
 EARLIER_SECONDS = 1.0
+
+
+class SlowTurn(Protocol):
+    """What is read of a turn that takes long, and when it must be shown again."""
+
+    channel: ChannelConfig
+    head: Any
+    typing_at: float
 
 
 class Acts:
@@ -64,7 +71,7 @@ def acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, da
     _acknowledging().start(_acknowledge, channel, user, chat, is_group, data)
 
 
-def show_typing(turn: Turn, is_running: Callable[[], bool]) -> bool:
+def show_typing(turn: SlowTurn, is_running: Callable[[], bool]) -> bool:
     """Show that an answer is being written, and that the message was read, if the turn still runs then.
 
     Return False if too many acts wait. Sets its ``typing_at``: when it must be shown again.
@@ -86,7 +93,7 @@ def _acknowledge(channel: ChannelConfig, user: str, chat: str, is_group: bool, d
         registry.adapter(channel.platform).acknowledge(channel, data)
 
 
-def _show_typing(channel: ChannelConfig, turn: Turn, is_running: Callable[[], bool]) -> None:
+def _show_typing(channel: ChannelConfig, turn: SlowTurn, is_running: Callable[[], bool]) -> None:
     head = turn.head
     if is_running() and installation.may_send_to(channel, head.user, head.chat, head.is_group):
         adapter = registry.adapter(channel.platform)
