@@ -12,3 +12,7 @@
 
 ``make chaos-smoke``, ``make chaos``, ``make chaos FAULT=F6 SEED=1``; see README.md here.
 """
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botproject.settings")  # its bots and checks import the core
