@@ -27,6 +27,7 @@ from conversations.contracts import (
     Scope,
     Sent,
 )
+from tests.kit.fixtures import channel
 from tests.kit.meta_schema import validate, validate_message
 
 TO = {"to": "4915112345678", "recipient": "DE.7001"}
@@ -177,10 +178,9 @@ def test_what_one_message_cannot_hold_goes_ahead(body: ReplyBody, wanted: list[t
 
 
 def config(server: Any, **options: str) -> ChannelConfig:
-    return ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1,
-                         credentials={"access_token": "EAAtoken", "verify_token": "our words"},
-                         options={"phone_number_id": "555000", **options},
-                         api_base=server.url_for("").rstrip("/"))  # fmt: skip
+    keys = {"access_token": "EAAtoken", "verify_token": "our words"}
+    base = server.url_for("").rstrip("/")
+    return channel("whatsapp", api_base=base, credentials=keys, phone_number_id="555000", **options)
 
 
 def test_a_send_goes_to_the_number_with_the_token(httpserver: Any) -> None:

@@ -80,10 +80,11 @@ def test_each_part_of_a_template_is_read_or_named_as_unfillable(components: list
                                     shape=shape)  # fmt: skip
 
 
+TOKEN = {"access_token": "EAAtoken"}
+
+
 def config(server: Any, **options: str) -> ChannelConfig:
-    base = server.url_for("").rstrip("/")
-    return ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1, api_base=base, options=options,
-                         credentials={"access_token": "EAAtoken"})  # fmt: skip
+    return channel("whatsapp", api_base=server.url_for("").rstrip("/"), credentials=TOKEN, **options)
 
 
 def test_pages_are_followed_by_their_cursor_with_the_token(httpserver: Any) -> None:

@@ -18,11 +18,11 @@ from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.meta.whatsapp_messages import message
 from channels_ingest.adapters.telegram.adapter import Telegram
 from channels_ingest.fake_platform.world import Account, File, World
-from conversations.contracts import Attachment, ChannelConfig, Choice, OutboundReply, ReplyBody, Sent
+from conversations.contracts import Attachment, Choice, OutboundReply, ReplyBody, Sent
 from conversations.template_shapes import Template, fill, slots
 from tests.adapters.test_whatsapp_sending import MESSAGES
 from tests.kit.doubles import Double
-from tests.kit.fixtures import CREDENTIALS
+from tests.kit.fixtures import CREDENTIALS, channel
 from tests.kit.meta_schema import validate, validate_message
 from tests.kit.platforms import signed_generic
 from tests.kit.stack import Channel
@@ -307,15 +307,11 @@ BODIES = [
 @pytest.mark.parametrize("adapter", [Telegram(), WhatsApp(), Generic()], ids=lambda each: each.platform)
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 def test_no_part_of_a_reply_is_refused(double: Double, adapter: Any, body: ReplyBody) -> None:
-    channel = ChannelConfig(
-        id=1, public_id="p", platform=adapter.platform, tenant_id=1, credentials=CREDENTIALS,
-        options={"phone_number_id": "555000111222333"},
-        api_base=double.url + ("/out" if adapter.platform == "generic" else ""),
-    )  # fmt: skip
+    ours = channel(adapter.platform, api_base=double.url + ("/out" if adapter.platform == "generic" else ""))
     address = {"to": "4915112345678"} if adapter.platform == "whatsapp" else {}
     for number, part in enumerate(adapter.split(body)):
         out = OutboundReply(key=f"{id(body)}-{number}", chat="42", user="42", address=address, body=part)
-        assert isinstance(adapter.send(channel, out), Sent), double.calls()[-1]["decision"]
+        assert isinstance(adapter.send(ours, out), Sent), double.calls()[-1]["decision"]
 
 
 @pytest.mark.parametrize("out", [out for _, out, _ in MESSAGES], ids=range(len(MESSAGES)))
@@ -327,8 +323,7 @@ def test_each_form_of_a_whatsapp_message_is_accepted(double: Double, out: Outbou
 
 
 def test_each_template_that_the_double_lists_is_accepted_as_we_fill_it(double: Double) -> None:
-    ours = ChannelConfig(id=1, public_id="p", platform="whatsapp", tenant_id=1, api_base=double.url,
-                         credentials={"access_token": "EAAfixture"}, options={"waba_id": "777"})  # fmt: skip
+    ours = channel("whatsapp", api_base=double.url, waba_id="777")
     found: dict[str, list[int]] = {}
     for each in (each for page in WhatsApp().list_templates(ours) for each in page):
         picture = Attachment(kind="image", file_id=FILE)

@@ -96,8 +96,7 @@ def generic(stack: Stack, bot: Bot, double: Double) -> Channel:
 
 
 def write(stack: Stack, channel: Channel, user: str, text: str) -> None:
-    body, headers = generic_text(channel, user, uuid.uuid4().hex, text)
-    assert stack.post(channel, body, headers) == 200
+    assert stack.post(channel, *generic_text(channel, user, uuid.uuid4().hex, text)) == 200
 
 
 def shown(double: Double, chat: str) -> list[str]:
@@ -203,8 +202,7 @@ def test_a_long_choice_comes_back_whole_pressed_or_typed_and_the_button_stops_sp
     values = {"token": "5:e", "secret_token": "s3cret-Token-0123456789", "secret": GENERIC_SECRET, "bot_url": bot.url,
               "limits": "off"}  # fmt: skip
     channel = stack.add_channel("telegram", bot="http", api_base=double.url, **values)
-    body, headers = telegram_text(channel, 4242, 1, "choose")
-    assert stack.post(channel, body, headers) == 200
+    assert stack.post(channel, *telegram_text(channel, 4242, 1, "choose")) == 200
     wait_until(lambda: shown(double, "4242") == ["which?"], 20, "the question")
     question = next(line for line in double.accepted() if line["chat"] == "4242")
     pressed = question["body"]["reply_markup"]["inline_keyboard"][0][0]["callback_data"]
@@ -214,8 +212,7 @@ def test_a_long_choice_comes_back_whole_pressed_or_typed_and_the_button_stops_sp
     chat = {"id": 4242, "type": "private", "first_name": "User"}
     message = {"message_id": question["message_id"], "date": 1_790_000_000, "chat": chat, "text": "which?"}
     query = {"id": "cb1", "from": person, "chat_instance": "1", "data": pressed, "message": message}
-    body, headers = telegram(channel, {"update_id": 99, "callback_query": query})
-    assert stack.post(channel, body, headers) == 200
+    assert stack.post(channel, *telegram(channel, {"update_id": 99, "callback_query": query})) == 200
     wait_until(lambda: shown(double, "4242")[-1] == f"chosen {LONG}", 20, "the bot reads the whole choice")
     wait_until(lambda: len(double.calls("answerCallbackQuery")) == 1, 10, "the button was answered")
     assert double.calls("answerCallbackQuery")[0]["body"] == {"callback_query_id": "cb1"}

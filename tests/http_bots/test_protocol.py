@@ -14,14 +14,14 @@ from channels_ingest.formats.strict_json import Unreadable
 from channels_ingest.http_bots.protocol import MAX_LATE_BYTES, BotFailed, ask, read_answer, read_late, verify
 from conversations.contracts import ChannelConfig, ReplyBody
 from conversations.storing import late_replies
+from tests.kit import fixtures
 from tests.kit.fixtures import CREDENTIALS, incoming
 
 TURN = {"id": "turn-7", "message": {"text": "hello"}, "state": {}}
 
 
 def channel(url: str, **credentials: str) -> ChannelConfig:
-    return ChannelConfig(id=1, public_id="p", platform="generic", tenant_id=1, credentials=credentials or CREDENTIALS,
-                         options={"bot_url": url})  # fmt: skip
+    return fixtures.channel("generic", credentials=credentials or CREDENTIALS, bot_url=url)
 
 
 def test_a_turn_is_posted_signed_with_its_id_and_answered(httpserver: Any) -> None:

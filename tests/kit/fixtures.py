@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ def names(platform: str) -> list[str]:
     return sorted(path.stem for path in (FIXTURES / platform).glob("*.json"))
 
 
-def channel(platform: str, **options: Any) -> ChannelConfig:
-    options = {**OPTIONS.get(platform, {}), **options}
-    return ChannelConfig(id=1, public_id="p", platform=platform, tenant_id=1, credentials=CREDENTIALS, options=options)
+def channel(
+    platform: str, *, api_base: str = "", credentials: Mapping[str, str] = CREDENTIALS, **options: Any
+) -> ChannelConfig:
+    return ChannelConfig(id=1, public_id="p", platform=platform, tenant_id=1, credentials=dict(credentials),
+                         options={**OPTIONS.get(platform, {}), **options}, api_base=api_base)  # fmt: skip
 
 
 def request(platform: str, name: str) -> WebhookRequest:

@@ -18,6 +18,7 @@ from channels_ingest.adapters.meta import WhatsApp
 from channels_ingest.adapters.telegram import Telegram
 from channels_ingest.outbound import connection, deadlines, http
 from conversations.contracts import Attachment, ChannelConfig, Deferred, Failed, Fetched, Fetching, Rejected, Unknown
+from tests.kit.fixtures import channel
 from tests.kit.http_servers import Serve, Server, always, read_request
 
 MOST = 3 << 20
@@ -113,11 +114,8 @@ def test_a_call_with_a_least_rate_lasts_as_long_as_its_bytes_may_take(
 
 
 def config(api_base: str) -> ChannelConfig:
-    credentials = {"token": "4242:ABC", "access_token": "EAAtoken"}
-    options = {"phone_number_id": "555000"}
-    return ChannelConfig(
-        id=1, public_id="p", platform="x", tenant_id=1, credentials=credentials, options=options, api_base=api_base
-    )
+    keys = {"token": "4242:ABC", "access_token": "EAAtoken"}
+    return channel("x", api_base=api_base, credentials=keys, phone_number_id="555000")
 
 
 def platform(serve: Serve, say: Callable[[str, str], bytes]) -> tuple[Server, list[str]]:

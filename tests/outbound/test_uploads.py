@@ -24,6 +24,7 @@ from conversations.contracts import (
     Sent,
     Uploaded,
 )
+from tests.kit.fixtures import channel
 
 PICTURE = Attachment(kind="image", name='a"\r\nb é.png', mime_type="image/png")
 CONTENT = b"\x89PNG\r\n\r\n--\x00"
@@ -48,12 +49,8 @@ class Disk(io.BytesIO):
 
 
 def config(server: HTTPServer) -> ChannelConfig:
-    credentials = {"token": "4242:ABC", "access_token": "EAAtoken"}
-    options = {"phone_number_id": "555000"}
-    base = server.url_for("").rstrip("/")
-    return ChannelConfig(
-        id=1, public_id="p", platform="x", tenant_id=1, credentials=credentials, options=options, api_base=base
-    )
+    keys = {"token": "4242:ABC", "access_token": "EAAtoken"}
+    return channel("x", api_base=server.url_for("").rstrip("/"), credentials=keys, phone_number_id="555000")
 
 
 class Form(NamedTuple):

@@ -50,8 +50,7 @@ def add_channel(stack: Stack) -> Channel:
 
 
 def say(stack: Stack, channel: Channel, user: int, number: int, web: int = 0) -> int:
-    body, headers = telegram_text(channel, user, number, str(number))
-    return stack.post(channel, body, headers, web)
+    return stack.post(channel, *telegram_text(channel, user, number, str(number)), web)
 
 
 def spooled(stack: Stack, web: int = 0) -> Any:

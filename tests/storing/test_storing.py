@@ -635,8 +635,7 @@ def test_without_redis_webhooks_are_answered_and_windows_and_gaps_end_later(
     wait_until(lambda: handled(stack, "stops") == ["1", "2", ""], 10, "the gap ends and the lane stops at it")
     stopped = stack.query("SELECT blocked, due_at, next_sequence FROM conversation WHERE chat = 'stops'")
     assert stopped == [(True, None, 3)]
-    body, headers = generic_text(generic, "goes", "goes-4", "4", seq=4)
-    assert stack.post(generic, body, headers) == 200
+    assert stack.post(generic, *generic_text(generic, "goes", "goes-4", "4", seq=4)) == 200
     wait_until(lambda: handled(stack, "goes")[-1] == "4", 5, "a late one is handled, too")
     note = stack.value("SELECT note FROM message WHERE text = '4' AND late")
     assert note == "late: it belongs to the hole at number 3"
