@@ -17,11 +17,7 @@ from conversations.models import Audit, Channel, Tenant
 SHOP, BANK = (
     ChannelConfig(id=n, public_id=name, platform="telegram", tenant_id=n) for n, name in enumerate(("shop", "bank"))
 )
-
-
-@pytest.fixture(autouse=True)
-def _database(own_database: str) -> None:
-    return None
+pytestmark = pytest.mark.usefixtures("own_database")
 
 
 def run(*arguments: str) -> str:

@@ -19,13 +19,9 @@ from conversations.models.channels import new_public_id
 from tests.kit.doubles import Double
 from tests.kit.fixtures import CREDENTIALS
 
+pytestmark = pytest.mark.usefixtures("own_database")  # commands and the core look at the same one
 TOKEN = "test_secret-Token-0123456789"
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _own_database(own_database: str) -> None:
-    """Commands and the core look at the same database."""
 
 
 def run(*arguments: str) -> str:

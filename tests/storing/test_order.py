@@ -13,13 +13,9 @@ from conversations import runtime
 from conversations.contracts import ChannelConfig
 from tests.kit.entries import accept, entry, lane, later, make_channel, new_user, numbers, release, texts, told
 
-pytestmark = pytest.mark.xdist_group("order")
+# Everything here is committed by the core's own writer.
+pytestmark = [pytest.mark.xdist_group("order"), pytest.mark.usefixtures("own_database")]
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(autouse=True)
-def _own_database(own_database: str) -> None:
-    """Everything here is committed by the core's own writer."""
 
 
 @pytest.fixture
