@@ -109,16 +109,13 @@ def test_a_reply_of_unknown_outcome_waits_in_its_row_for_a_status(sender: psycop
     assert lane.intend(lane.look(2))
 
 
-@pytest.mark.parametrize(
-    ("options", "told", "attempts", "becomes"),
-    [
-        ({}, "", 1, "pending"),
-        ({}, "", results.ATTEMPTS, "parked"),
-        ({"unknown_policy": "ask"}, "", 1, "unknown"),
-        ({"unknown_policy": "ask"}, "delivered", 1, "sent"),  # a status that was kept before its reply was known by it
-        ({}, "failed", 1, "failed"),
-    ],
-)
+@pytest.mark.parametrize(("options", "told", "attempts", "becomes"), [
+    ({}, "", 1, "pending"),
+    ({}, "", results.ATTEMPTS, "parked"),
+    ({"unknown_policy": "ask"}, "", 1, "unknown"),
+    ({"unknown_policy": "ask"}, "delivered", 1, "sent"),  # a status that was kept before its reply was known by it
+    ({}, "failed", 1, "failed"),
+])  # fmt: skip
 def test_what_a_reply_becomes_that_no_status_named_in_time(
     sender: psycopg.Connection[Any], options: dict[str, str], told: str, attempts: int, becomes: str
 ) -> None:

@@ -61,20 +61,17 @@ def raises(error: BaseException) -> Callable[[Any], Any]:
     return function
 
 
-@pytest.mark.parametrize(
-    ("function", "refusal"),
-    [
-        (lambda checkout: True, ""),
-        (lambda checkout: "Sold out, sorry.", "Sold out, sorry."),
-        (lambda checkout: "no\0 " + "x" * 300, None),
-        (lambda checkout: "  ", REFUSED),
-        (lambda checkout: None, REFUSED),  # somebody forgot to return
-        (lambda checkout: 1, REFUSED),
-        (raises(ValueError("a bug")), REFUSED),
-        (raises(SystemExit(3)), REFUSED),
-        (None, REFUSED),  # the bot takes no payments
-    ],
-)
+@pytest.mark.parametrize(("function", "refusal"), [
+    (lambda checkout: True, ""),
+    (lambda checkout: "Sold out, sorry.", "Sold out, sorry."),
+    (lambda checkout: "no\0 " + "x" * 300, None),
+    (lambda checkout: "  ", REFUSED),
+    (lambda checkout: None, REFUSED),  # somebody forgot to return
+    (lambda checkout: 1, REFUSED),
+    (raises(ValueError("a bug")), REFUSED),
+    (raises(SystemExit(3)), REFUSED),
+    (None, REFUSED),  # the bot takes no payments
+])  # fmt: skip
 def test_a_payment_goes_on_only_if_the_bot_says_so(shop: Shop, function: Any, refusal: str | None) -> None:
     shop.function = function
     ((data, told),) = shop.decide(asked())
@@ -151,12 +148,9 @@ def test_a_process_that_stops_answers_the_checkouts_that_it_has_before_it_leaves
     row = [getattr(asked(), name) for name in Asked.__struct_fields__]
     monkeypatch.setattr(checkouts.runtime, "read", lambda *_: [row])
     told_before: list[Any] = []
-    process: Any = SimpleNamespace(
-        sender=None,
-        handler=SimpleNamespace(stop=lambda seconds: go_on.set()),
-        leave=lambda: told_before.extend(shop.told),
-        writer=SimpleNamespace(stop=lambda seconds: None),
-    )
+    process: Any = SimpleNamespace(sender=None, handler=SimpleNamespace(stop=lambda seconds: go_on.set()),
+                                   leave=lambda: told_before.extend(shop.told),
+                                   writer=SimpleNamespace(stop=lambda seconds: None))  # fmt: skip
     for _ in range(3):
         checkouts.answer("00ff", 1, shop.replaced.set)
     Process.stop(process)

@@ -114,12 +114,8 @@ def test_two_processes_that_keep_the_same_list_lock_its_rows_in_one_order(
     keep(shop.id, "777000", [listed(name) for name in names], NOW)
 
     def keep_beside(order: list[str]) -> Any:
-        values = {
-            "channel": shop.id,
-            "account": "777000",
-            "began": NOW,
-            "items": as_json([listed(name) for name in order]),
-        }
+        values = {"channel": shop.id, "account": "777000", "began": NOW,
+                  "items": as_json([listed(name) for name in order])}  # fmt: skip
         with contextlib.closing(psycopg.connect(own_database, autocommit=True)) as own:
             return own.execute(sql("keep_templates"), values).fetchall()
 
