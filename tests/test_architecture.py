@@ -192,9 +192,8 @@ def defines(path: Path, names: list[str]) -> bool:
 def test_every_name_that_a_comment_refers_to_exists() -> None:
     """What stands after "see" with a dot in it: in comments, docstrings and the headers of statements."""
     texts = [*sorted(ROOT.glob("*.py")), *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
-    texts += [
-        path for name in PRODUCT for ending in ("py", "sql", "lua") for path in (ROOT / name).rglob(f"*.{ending}")
-    ]
+    endings = [(name, ending) for name in PRODUCT for ending in ("py", "sql", "lua")]
+    texts += [path for name, ending in endings for path in (ROOT / name).rglob(f"*.{ending}")]
     referred = [(path, name) for path in texts for name in SEE.findall(path.read_text())]
     assert len(referred) > 15
     assert [f"{path.relative_to(ROOT)}: {name}" for path, name in referred if not is_there(name, path)] == []

@@ -132,9 +132,9 @@ def test_numbered_text_holds_every_choice_once() -> None:
     assert part.text.startswith("1. Tea")
 
 
-@pytest.mark.parametrize(
-    ("kind", "many", "parts"), [("image", 3, 1), ("audio", 3, 2), ("image", 4, 2), ("image", 11, 1)]
-)
+@pytest.mark.parametrize(("kind", "many", "parts"), [
+    ("image", 3, 1), ("audio", 3, 2), ("image", 4, 2), ("image", 11, 1),
+])  # fmt: skip
 def test_media_that_cannot_stand_beside_the_choices_goes_ahead(kind: str, many: int, parts: int) -> None:
     media = Attachment(kind=kind, url="https://example.org/a")
     body = msgspec.structs.replace(question(*["a"] * many), media=media)

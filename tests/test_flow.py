@@ -81,10 +81,8 @@ def test_every_message_is_answered_once_and_in_order_while_everything_is_killed(
                 kills[role] += len(stack.kill(role))
 
         with every(1.0, stack.flush_redis) as flushes, every(3.0, kill), ThreadPoolExecutor(2 * users) as pool:
-            jobs = [
-                pool.submit(telegram_user, stack, telegram, 1000 + n, random.Random(seed + n), pause)
-                for n in range(users)
-            ]
+            chances = [random.Random(seed + n) for n in range(users)]
+            jobs = [pool.submit(telegram_user, stack, telegram, 1000 + n, chances[n], pause) for n in range(users)]
             jobs += [pool.submit(generic_user, stack, generic, f"g{n}", random.Random(seed - n)) for n in range(users)]
             for job in jobs:
                 job.result()

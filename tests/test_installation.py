@@ -14,9 +14,8 @@ from conversations.contracts import ChannelConfig
 from conversations.errors import WrongKeys
 from conversations.models import Audit, Channel, Tenant
 
-SHOP, BANK = (
-    ChannelConfig(id=n, public_id=name, platform="telegram", tenant_id=n) for n, name in enumerate(("shop", "bank"))
-)
+NAMES = enumerate(("shop", "bank"))
+SHOP, BANK = (ChannelConfig(id=n, public_id=name, platform="telegram", tenant_id=n) for n, name in NAMES)
 pytestmark = pytest.mark.usefixtures("own_database")
 
 

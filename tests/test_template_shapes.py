@@ -16,9 +16,8 @@ OURS = Attachment(kind="image", media="2b1f0c9e-0000-4000-8000-000000000001")
 OFFICE = Attachment(kind="location", latitude=1.5, longitude=2.5, name="Office")
 LINK = TemplateButton(kind="url", text="Track", leads="https://shop.example/{{1}}", takes=True, must=True)
 YES = TemplateButton(kind="quick_reply", text="Yes", takes=True, room=5)
-SHIPPED = TemplateShape(
-    header="Order {{1}}", body="Hi {{2}}, order {{1}} left.", footer="Your shop", buttons=(YES, LINK), header_room=5
-)
+SHIPPED = TemplateShape(header="Order {{1}}", body="Hi {{2}}, order {{1}} left.", footer="Your shop",
+                        buttons=(YES, LINK), header_room=5)  # fmt: skip
 TRIP = TemplateShape(header="To {{city}}", body="{{ name }} goes to {{city}}", named=True)
 PHOTO = TemplateShape(media="image", body="Look, {{1}}")
 PLACE = TemplateShape(media="location", body="Here")

@@ -32,9 +32,8 @@ def read(parsed: Parsed) -> list[Any]:
         return [*summary(parsed)]
     found = {"user": parsed.sender.user} | {name: getattr(parsed, name) for name in ALWAYS if getattr(parsed, name)}
     if parsed.attachments:
-        found["attachments"] = [
-            [item.kind, item.file_id or item.url or item.phone or str(item.latitude)] for item in parsed.attachments
-        ]
+        told = [(item, item.file_id or item.url or item.phone or str(item.latitude)) for item in parsed.attachments]
+        found["attachments"] = [[item.kind, where] for item, where in told]
     if data := {name: value for name, value in parsed.data.items() if name in DATA}:
         found["data"] = data
     return [*summary(parsed), found]

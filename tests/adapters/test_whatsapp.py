@@ -77,10 +77,8 @@ def test_what_came_to_another_number_of_the_app_says_so() -> None:
 def test_a_failed_status_says_why_in_plain_words() -> None:
     (status,) = parse("whatsapp", "status_failed")
     assert isinstance(status, StatusUpdate)
-    assert status.error == (
-        "131047 more than 24 hours since the person's last message: only a template can be sent"
-        " (More than 24 hours have passed.)"
-    )
+    why = "more than 24 hours since the person's last message: only a template can be sent"
+    assert status.error == f"131047 {why} (More than 24 hours have passed.)"
     assert (status.platform_id, status.chat, status.scope) == ("wamid.OUT1", "DE.7001", Scope.WINDOW)
 
 

@@ -207,9 +207,8 @@ def test_markdown_is_sent_with_whatsapps_marks(httpserver: Any) -> None:
 def test_typing_marks_the_message_as_read_and_may_fail(httpserver: Any) -> None:
     for answer, status in (({"success": True}, 200), ({"error": {"code": 131000}}, 500)):
         httpserver.expect_oneshot_request("/v26.0/555000/messages", "POST").respond_with_json(answer, status)
-    asked = [
-        WhatsApp().show_typing(config(httpserver), TO, message_id) for message_id in ("wamid.IN1", "wamid.IN1", "")
-    ]
+    ours, messages = config(httpserver), ("wamid.IN1", "wamid.IN1", "")
+    asked = [WhatsApp().show_typing(ours, TO, each) for each in messages]
     assert asked == [25.0, 0.0, 0.0]
     sent, again = (json.loads(request.data) for request, _ in httpserver.log)
     assert sent == again == as_seen("wamid.IN1")

@@ -263,9 +263,9 @@ def test_what_a_new_id_wrote_before_its_notice_goes_on_in_front_of_what_it_write
     assert list(notes) == [(theirs, f"conversation {ours}"), (ours, f"conversation {theirs}")]
 
 
-@pytest.mark.parametrize(
-    ("held_up", "mode"), [("mode = 'human'", "human"), ("blocked = true", "human"), ("paused_at = now()", "bot")]
-)
+@pytest.mark.parametrize(("held_up", "mode"), [
+    ("mode = 'human'", "human"), ("blocked = true", "human"), ("paused_at = now()", "bot"),
+])  # fmt: skip
 def test_what_holds_the_bot_back_under_the_new_id_does_so_in_the_persons_conversation(
     shop: Channel, held_up: str, mode: str
 ) -> None:

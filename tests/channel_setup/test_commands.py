@@ -236,9 +236,9 @@ def test_apply_channels_twice_changes_nothing(tmp_path: Path, monkeypatch: pytes
     assert Audit.objects.filter(verb="change channel").count() == 1
 
 
-@pytest.mark.parametrize(
-    "content", ["[[channel]]\nname='a'\n", "[[channel", "[[channel]]\nname='a'\nplatform='telegram'\ncolour='red'\n"]
-)
+@pytest.mark.parametrize("content", [
+    "[[channel]]\nname='a'\n", "[[channel", "[[channel]]\nname='a'\nplatform='telegram'\ncolour='red'\n",
+])  # fmt: skip
 def test_a_file_that_cannot_be_is_refused(content: str, tmp_path: Path) -> None:
     file = tmp_path / "channels.toml"
     file.write_text(content)

@@ -245,28 +245,20 @@ class Rig:
         numbers = list(range(1, len(person.texts) + 1))
         if person.refused:
             yield f"authentic webhooks were answered {person.refused}"
-        stored = ask(
-            "SELECT m.sequence, m.text, m.status FROM message m JOIN conversation c ON c.id = m.conversation_id"
-            f" WHERE {lane} ORDER BY m.sequence"
-        )
+        stored = ask("SELECT m.sequence, m.text, m.status FROM message m"
+                     f" JOIN conversation c ON c.id = m.conversation_id WHERE {lane} ORDER BY m.sequence")  # fmt: skip
         if stored != [(number, text, "handled") for number, text in zip(numbers, person.texts, strict=True)]:
             yield f"messages are {stored}"
-        seen = ask(
-            "SELECT s.state -> 'seen' FROM conversation_state s JOIN conversation c ON c.id = s.conversation_id"
-            f" WHERE {lane}"
-        )
+        seen = ask("SELECT s.state -> 'seen' FROM conversation_state s JOIN conversation c ON c.id = s.conversation_id"
+                   f" WHERE {lane}")  # fmt: skip
         if seen != [(numbers,)]:
             yield f"the bot remembers {seen}"
-        turns = ask(
-            "SELECT m.sequence, t.outcome FROM turn t JOIN conversation c ON c.id = t.conversation_id"
-            f" JOIN message m ON m.id = t.message_id WHERE {lane} ORDER BY t.id"
-        )
+        turns = ask("SELECT m.sequence, t.outcome FROM turn t JOIN conversation c ON c.id = t.conversation_id"
+                    f" JOIN message m ON m.id = t.message_id WHERE {lane} ORDER BY t.id")  # fmt: skip
         if turns != [(number, "committed") for number in numbers]:
             yield f"turns are {turns}"
-        replies = ask(
-            "SELECT r.sequence, r.body ->> 'text', r.status, r.attempts FROM reply r"
-            f" JOIN conversation c ON c.id = r.conversation_id WHERE {lane} ORDER BY r.sequence"
-        )
+        replies = ask("SELECT r.sequence, r.body ->> 'text', r.status, r.attempts FROM reply r"
+                      f" JOIN conversation c ON c.id = r.conversation_id WHERE {lane} ORDER BY r.sequence")  # fmt: skip
         if [row[:3] for row in replies] != [(n, text, "sent") for n, text in zip(numbers, person.replies, strict=True)]:
             yield f"replies are {replies}"
         yield from self._shown(person, {row[1] for row in replies if row[3] > 1})

@@ -188,10 +188,8 @@ def _recovery(runs: Sequence[Json]) -> Iterator[str]:
     ])  # fmt: skip
     titles = ("from the end of a fault", "times", "median", "p95", "max", "not before the next fault")
     yield _table(titles, list(_times(runs)))
-    rows = [
-        (name, title, *_spread(times), f"{bound:g} s")
-        for (name, title, bound), times in sorted(by_fault.items(), key=_by_number)
-    ]
+    faults = sorted(by_fault.items(), key=_by_number)
+    rows = [(name, title, *_spread(times), f"{bound:g} s") for (name, title, bound), times in faults]
     yield _table(("fault", "", "times", "median", "p95", "max", "target"), rows)
     yield from _most(runs)
 

@@ -30,9 +30,8 @@ CLAIM = uuid.uuid4()
 NOW = timezone.now()
 PAST, AHEAD = NOW - dt.timedelta(minutes=1), NOW + dt.timedelta(hours=1)
 TEXT: dict[str, Any] = {"text": "hi"}
-UTILITY, MARKETING = (
-    {"text": "hi", "template": {"name": "t", "language": "de", "category": word}} for word in ("utility", "MARKETING")
-)
+KIND = {"name": "t", "language": "de"}
+UTILITY, MARKETING = ({"text": "hi", "template": {**KIND, "category": word}} for word in ("utility", "MARKETING"))
 WINDOW = "more than 24 hours since the person's last message: only a template can be sent"
 
 

@@ -259,9 +259,8 @@ def run_flow(watched: Watched) -> None:
 
 def _store(run: Watched) -> list[int]:
     sources = [{"identity": word * 16, "receipt_id": 9_000_000 + n, "entry": 0} for n, word in ((1, "aa"), (2, "bb"))]
-    people = json.dumps(
-        [{"channel_id": 1, "sender_user": f"n{n}", "name": "New", **source} for n, source in enumerate(sources, 1)]
-    )
+    new = {"channel_id": 1, "name": "New"}
+    people = json.dumps([{**new, "sender_user": f"n{n}", **source} for n, source in enumerate(sources, 1)])
     lanes = json.dumps([{"channel_id": 1, "chat": user, "user": user} for user in ("n1", "n2")])
     common = {"channel_id": 1, "kind": "message", "starts_turn": True, "content_hash": "00" * 16}
     items = [

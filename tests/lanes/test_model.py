@@ -355,9 +355,8 @@ class Lanes(RuleBasedStateMachine):
             assert sequence == lane.last + 1, "numbers are dense"
             assert status == ("missing" if not text and status == "missing" else "pending")
             if place is not None and status == "pending" and self.order != "as it comes":
-                behind = lane.greatest is not None and (
-                    place < lane.greatest or (place == lane.greatest and self.order == "numbers")
-                )
+                numbers = self.order == "numbers"
+                behind = lane.greatest is not None and (place < lane.greatest or (place == lane.greatest and numbers))
                 assert late == behind, f"{text} has place {place}, after {lane.greatest}: late {late}"
                 if not late:
                     lane.greatest = place
@@ -851,9 +850,8 @@ class Lanes(RuleBasedStateMachine):
         rows = seen.replies
         for answer, row in zip(lane.answers, rows, strict=False):
             answer.id = row[0]
-        assert [(n, a.text, a.status, a.author, a.attempts, a.claim) for n, a in enumerate(lane.answers, 1)] == [
-            tuple(row[1:7]) for row in rows
-        ], "replies are dense, in order, and where the model has them"
+        found = [(n, a.text, a.status, a.author, a.attempts, a.claim) for n, a in enumerate(lane.answers, 1)]
+        assert found == [tuple(row[1:7]) for row in rows], "replies are dense, in order, and where the model has them"
         assert sum(row[3] == "sending" for row in rows) <= 1, "one reply of a lane is in flight"
         settled = list(itertools.takewhile(lambda answer: answer.status not in UNSETTLED, lane.answers))
         assert lane.next_reply <= seen.next_reply <= len(settled) + 1, "the head of replies passes nothing unsettled"

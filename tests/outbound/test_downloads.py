@@ -64,9 +64,9 @@ def test_after_a_download_the_connection_serves_other_calls(serve: Serve) -> Non
     assert server.connections == 1
 
 
-@pytest.mark.parametrize(
-    "url", ["https://127.0.0.1/a", "https://169.254.169.254/", "http://e.org/", "file:///etc/passwd"]
-)
+@pytest.mark.parametrize("url", [
+    "https://127.0.0.1/a", "https://169.254.169.254/", "http://e.org/", "file:///etc/passwd",
+])  # fmt: skip
 def test_no_file_comes_from_a_private_network_or_another_protocol(settings: Any, url: str) -> None:
     settings.ALLOW_PRIVATE_OUTBOUND = False
     assert isinstance(http.download(url, io.BytesIO(), MOST), Rejected)
@@ -174,9 +174,9 @@ def test_whatsapps_files_come_from_the_address_that_meta_tells_with_the_token(se
     assert asked == [f"GET /v26.0/900%2F100?phone_number_id=555000 {token}", f"GET /v/t62?x=1 {token}"]
 
 
-@pytest.mark.parametrize(
-    "url", ["https://evil.example/a", "https://fbcdn.net.evil.example/", "https://x@fbcdn.net.evil/", 7]
-)
+@pytest.mark.parametrize("url", [
+    "https://evil.example/a", "https://fbcdn.net.evil.example/", "https://x@fbcdn.net.evil/", 7,
+])  # fmt: skip
 def test_no_other_server_gets_metas_token(monkeypatch: pytest.MonkeyPatch, url: Any) -> None:
     calls: list[str] = []
 

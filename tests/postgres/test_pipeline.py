@@ -226,9 +226,7 @@ def test_a_lost_connection_is_closed_and_nothing_is_known(connection: psycopg.Co
 def test_a_name_never_means_another_statement() -> None:
     """Behind an old PgBouncer a session may hold what another process prepared under the same name."""
     pipeline._compile("SELECT 3")  # so that numbers, if names were numbers, would differ
-    code = (
-        "from conversations.postgres.pipeline import _compile; print(*(_compile(f'SELECT {n}').name for n in (2, 1)))"
-    )
+    code = "from conversations.postgres.pipeline import _compile as c; print(*(c(f'SELECT {n}').name for n in (2, 1)))"
     elsewhere = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert elsewhere == [str(pipeline._compile(f"SELECT {number}").name) for number in (2, 1)]
     assert elsewhere[0] != elsewhere[1]

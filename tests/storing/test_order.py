@@ -67,9 +67,8 @@ def test_any_order_of_arrival_ends_dense_and_in_order(
     assert [int(text) for text in texts(user) if text != "-"] == came
     assert numbers(user) == list(range(1, len(texts(user)) + 1))
     assert not any(message.late or message.status == "waiting" for message in told(user))
-    spans = [  # neighbours that are missing are one hole; before the base nothing is missing
-        (before + 1, after - 1) for before, after in itertools.pairwise(came) if after > before + 1
-    ]
+    # Neighbours that are missing are one hole; before the base nothing is missing.
+    spans = [(before + 1, after - 1) for before, after in itertools.pairwise(came) if after > before + 1]
     assert holes_of(user) == spans
     assert lane(user, "wait_until", "gap_since") == (None, None)
 

@@ -24,9 +24,8 @@ class Chat:
         self.number += 1
         kind = fields.pop("kind", "message")
         message = Incoming(id=self.number, sequence=self.number, kind=kind, text=text, **fields)
-        task = Task(
-            conversation_id=1, channel_id=1, bot=self.bot, message=message, contact=self.contact, state=self.state
-        )
+        task = Task(conversation_id=1, channel_id=1, bot=self.bot, message=message, contact=self.contact,
+                    state=self.state)  # fmt: skip
         output = turns.run(registry.find_bot(self.bot), task)
         assert not output.error_type, output
         self.state = output.state or {}
@@ -86,9 +85,9 @@ def test_the_demo_hands_over_to_a_person() -> None:
     assert "colleague" in words(output)
 
 
-@pytest.mark.parametrize(
-    "choice", ["buy", "cancel", "tea:unknown", "tea:", "orders", "hours", "forget", "", "x" * 5000, "9" * 5000]
-)
+@pytest.mark.parametrize("choice", [
+    "buy", "cancel", "tea:unknown", "tea:", "orders", "hours", "forget", "", "x" * 5000, "9" * 5000,
+])  # fmt: skip
 def test_the_demo_survives_any_button_at_any_time(choice: str) -> None:
     for before in ([], ["order"], ["tea:sencha"], ["tea:sencha", "2"], ["tea:sencha", "2", "buy"]):
         chat = Chat("demo")

@@ -161,9 +161,8 @@ def test_a_channel_takes_so_many_files_of_its_visitors_in_a_day(visitor: Visitor
     take(channel, 1)
     answers = [send(visitor) for _ in range(5)]  # each counts as a quarter of it
     assert [answer.status_code for answer in answers] == [200] * 4 + [429]
-    assert answers[-1].json() == {
-        "error": "This chat takes no more files today. Please write, or send the file tomorrow."
-    }
+    words = "This chat takes no more files today. Please write, or send the file tomorrow."
+    assert answers[-1].json() == {"error": words}
     assert visitor.say("hello").status_code == 200
     Media.objects.update(created_at="2026-01-01T00:00:00Z")
     assert send(visitor).status_code == 200

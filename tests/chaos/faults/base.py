@@ -206,9 +206,8 @@ def fault(
     def enter(act: Act) -> Act:
         assert name not in FAULTS, name
         lasts = min(seconds, MOST_SECONDS) if scaled is None else scaled
-        FAULTS[name] = Fault(
-            name=name, title=title, act=act, bound=bound, seconds=seconds, scaled=lasts, links=frozenset(links), **more
-        )
+        FAULTS[name] = Fault(name=name, title=title, act=act, bound=bound, seconds=seconds, scaled=lasts,
+                             links=frozenset(links), **more)  # fmt: skip
         return act
 
     return enter

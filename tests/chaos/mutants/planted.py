@@ -63,10 +63,8 @@ SEND_IN_ANY_ORDER = (
 
 def fetched_by(order: str) -> tuple[Sql, Sql]:
     """The next replies of a lane in another order; ``%`` stands for the row."""
-    return (
-        Sql("fetch_replies", Ordered("p.sequence"), order.replace("%", "p")),
-        Sql("fetch_replies", Ordered("c.id", "r.sequence"), f"c.id, {order.replace('%', 'r')}"),
-    )
+    return (Sql("fetch_replies", Ordered("p.sequence"), order.replace("%", "p")),
+            Sql("fetch_replies", Ordered("c.id", "r.sequence"), f"c.id, {order.replace('%', 'r')}"))  # fmt: skip
 
 
 # ---------------------------------------------------------------- the classics

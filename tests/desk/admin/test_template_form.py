@@ -37,9 +37,8 @@ def lane() -> Conversation:
 
 def add(lane: Conversation, name: str, status: str = "approved", **shape: Any) -> Template:
     times = dict.fromkeys(("fetched_at", "status_at", "quality_at"), timezone.now())
-    return Template.objects.create(
-        channel=lane.channel, account="1", name=name, language="de", status=status, shape=shape, **times
-    )
+    of = {"channel": lane.channel, "account": "1", "language": "de"}
+    return Template.objects.create(**of, name=name, status=status, shape=shape, **times)
 
 
 def page_of(client: Client, lane: Conversation, name: str = "change") -> str:
