@@ -66,8 +66,9 @@ def test_an_answer_is_read_as_the_standard_library_reads_it(
     data = written(status, headers, body, framing)
     wanted = http.client.HTTPResponse(Wire(data), method="POST")  # type: ignore[arg-type]
     wanted.begin()
+    read = wanted.read() if status not in (204, 304) else b""  # these have none: it takes chunks for one
     answered = ask(data, cuts)
-    assert (answered.status, answered.body, answered.complete) == (wanted.status, wanted.read(), True)
+    assert (answered.status, answered.body, answered.complete) == (wanted.status, read, True)
     assert {name: answered.headers[name] for name in headers} == {name: wanted.headers[name] for name in headers}
 
 
