@@ -158,13 +158,12 @@ def _ask(channel: ChannelConfig, asked: Asked, put: Callable[[str], object]) -> 
 
 def _checkout(channel: ChannelConfig, asked: Asked) -> turns.Checkout:
     """Return what the bot gets."""
-    known = {name: getattr(asked, name) or "" for name in ("name", "username", "phone", "email", "language")}
     data = asked.payload.get("data", {})
     return turns.Checkout(
         payload=asked.payload.get("payload", ""),
         currency=data.get("currency", ""),
         amount=data.get("amount") or 0,
-        contact=turns.Person(user=asked.user, **known),
+        contact=turns.Person.of(asked),
         details=data.get("order_info") or {},
         channel_id=channel.id,
         platform=channel.platform,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from conversations.contracts import (
     Note,
     Parsed,
     StatusUpdate,
-    Unusable,
     WebhookRequest,
 )
 from conversations.postgres.storable_text import clean_text, clean_tree, storable, storable_tree
@@ -166,17 +166,14 @@ def make_items(request: ParsedRequest) -> list[StoreItem]:
     items: list[StoreItem] = []
     quarantine: list[Quarantined] = []
     for place, thing in enumerate(parsed):
-        match thing:
-            case Entry():
-                problem = _find_problem(thing)
-                if problem:
-                    quarantine.append(_make_quarantined(place, problem, thing.raw or receipt.body))
-                else:
-                    items.append(_make_item(channel, thing, receipt, place))
-            case StatusUpdate() | Note():
-                receipt.noted += 1
-            case Unusable():
-                quarantine.append(_make_quarantined(place, thing.reason, thing.raw or receipt.body))
+        if isinstance(thing, StatusUpdate | Note):
+            receipt.noted += 1
+            continue
+        problem = _find_problem(thing) if isinstance(thing, Entry) else thing.reason
+        if isinstance(thing, Entry) and not problem:
+            items.append(_make_item(channel, thing, receipt, place))
+        else:
+            quarantine.append(_make_quarantined(place, problem, thing.raw or receipt.body))
     receipt.quarantined = len(quarantine)
     if any(item.row.external_sequence is not None for item in items if item.row):
         items = _in_given_order(items)
@@ -205,9 +202,8 @@ def as_quarantined(item: StoreItem, reason: str) -> StoreItem:
     """Return an item that quarantines the bytes of ``item`` instead of storing its message."""
     assert item.row is not None
     item.receipt.quarantined += 1
-    return StoreItem(
-        item.receipt, quarantine=[_make_quarantined(item.row.entry, reason, item.raw or item.receipt.body)]
-    )
+    made = _make_quarantined(item.row.entry, reason, item.raw or item.receipt.body)
+    return StoreItem(item.receipt, quarantine=[made])
 
 
 def _make_quarantined(place: int, reason: str, body: bytes) -> Quarantined:
@@ -237,13 +233,8 @@ def _make_item(channel: ChannelConfig, entry: Entry, receipt: Receipt, place: in
     """
     sender = entry.sender
     is_one_lane = entry.group and channel.options.get("group_lane") == "chat"
-    lane = LaneRow(
-        channel_id=channel.id,
-        chat=entry.chat,
-        user="" if is_one_lane else sender.user,
-        is_group=entry.group,
-        may_pass=sender.user in sender.aliases,
-    )
+    user, may_pass = "" if is_one_lane else sender.user, sender.user in sender.aliases
+    lane = LaneRow(channel_id=channel.id, chat=entry.chat, user=user, is_group=entry.group, may_pass=may_pass)
     contact = ContactRow(
         channel_id=channel.id,
         sender_user=sender.user,
@@ -312,9 +303,8 @@ def _payload(entry: Entry) -> dict[str, Any] | None:
 
 def _media(file: Attachment) -> dict[str, str]:
     """Return the id under which an attachment's file is kept, if it has one: ``store_messages.sql`` adds its row."""
-    if file.media or not (file.file_id or file.url) or file.kind in ("location", "contact"):
-        return {}
-    return {"media": str(uuid.uuid4())}
+    is_new = not file.media and (file.file_id or file.url) and file.kind not in ("location", "contact")
+    return {"media": str(uuid.uuid4())} if is_new else {}
 
 
 # The fields of an attachment that make it another one, in the order in which they are hashed. Never
@@ -342,11 +332,8 @@ def _aliases(channel: ChannelConfig, entry: Entry) -> list[AliasRow]:
     """
     user = entry.sender.user
     kinds = ("chat", "user") if entry.chat == user else ("user",)
-    return [
-        AliasRow(channel_id=channel.id, of=of, value=value, known_as=user)
-        for value in entry.sender.aliases
-        for of in kinds
-    ]
+    pairs = itertools.product(entry.sender.aliases, kinds)
+    return [AliasRow(channel_id=channel.id, of=of, value=value, known_as=user) for value, of in pairs]
 
 
 def _moves(channel: ChannelConfig, entry: Entry, identity: str) -> list[dict[str, Any]]:
