@@ -15,6 +15,7 @@ from django.utils.html import format_html
 
 from conversations.desk import access, actions, answers, facts, reasons, search, timeline
 from conversations.desk.admin import filters
+from conversations.desk.admin.columns import column
 from conversations.desk.admin.proxies import StuckConversation
 from conversations.desk.admin.template_form import TemplateForm
 from conversations.desk.admin.windows import Verb, Walk, Window, number_in
@@ -66,6 +67,9 @@ class Lanes(Window):
     list_select_related = ("contact", "channel")
     sortable_by = ()
     change_list_template = "admin/conversations/list.html"
+    person = column("with", name_of)
+    where = column("channel", lambda lane: lane.channel)
+    oldest = column("oldest pending", lambda lane: age(lane.facts.oldest_pending_at) if lane.facts else "")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Walk]:
         return ConversationList
@@ -75,14 +79,6 @@ class Lanes(Window):
 
     def title_of(self, row: Any) -> str:
         return name_of(row)
-
-    @admin.display(description="with")
-    def person(self, lane: Conversation) -> str:
-        return name_of(lane)
-
-    @admin.display(description="channel")
-    def where(self, lane: Conversation) -> str:
-        return visible(lane.channel)
 
     @admin.display(description="answers")
     def answers(self, lane: Any) -> str:
@@ -94,10 +90,6 @@ class Lanes(Window):
     def progress(self, lane: Conversation) -> str:
         pending = lane.last_sequence - lane.next_sequence + 1
         return f"{lane.last_sequence} ({pending} pending)" if pending else f"{lane.last_sequence}"
-
-    @admin.display(description="oldest pending")
-    def oldest(self, lane: Any) -> str:
-        return age(lane.facts.oldest_pending_at) if lane.facts else ""
 
     @admin.display(description="why it does not move")
     def reason(self, lane: Any) -> str:
