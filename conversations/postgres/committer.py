@@ -262,8 +262,8 @@ class Committer:
                 break
             if not patient and self._liveness.silent():  # a locked table: each item would wait for it
                 ticket.fail(NotStored(SILENCE))
-            elif ticket.lane in waiting_lanes or not self._write_alone(ticket):
-                waiting_lanes.add(ticket.lane)
+            elif ticket.wider_lane in waiting_lanes or not self._write_alone(ticket):
+                waiting_lanes.add(ticket.wider_lane)
                 waiting.append(ticket)
                 continue
             self._answer([ticket])

@@ -58,6 +58,13 @@ class Stream(abc.ABC, Generic[Item, Result]):
     def lane(self, item: Item) -> Hashable:
         """Return the item's lane: items of one lane are written in the order of submission."""
 
+    def wider_lane(self, item: Item) -> Hashable:
+        """Return the item's lane, or a wider one: a person with two ids looks like two lanes.
+
+        Where an item is not written that was tried alone, or fails, it holds back those of its wider lane.
+        """
+        return self.lane(item)
+
     def owner(self, item: Item) -> Hashable:
         """Return the tenant or channel, so that its large backlog does not delay other owners."""
         return None
@@ -80,12 +87,13 @@ class Ticket(Generic[Item, Result]):
     done: Callable[[list[Ticket[Item, Result]]], None]
     deadline: float  # time of the monotonic clock after which the item fails
     size: int  # bytes in memory; the first ticket of a slice counts for its whole request
-    # Lanes in which an item of the same request failed; shared by its tickets. Later items of these
-    # lanes fail, too: the request is repeated as a whole, and a later item must not be written
+    # Wider lanes in which an item of the same request failed; shared by its tickets. Later items of
+    # these fail, too: the request is repeated as a whole, and a later item must not be written
     # before an earlier one.
     failed_lanes: set[Hashable]
     about: Any  # whatever the caller needs in ``done``
     lane: Hashable = field(init=False)
+    wider_lane: Hashable = field(init=False)
     owner: Hashable = field(init=False)
     result: Result = field(init=False)
     error: Exception | None = field(init=False, default=None)
@@ -94,6 +102,7 @@ class Ticket(Generic[Item, Result]):
 
     def __post_init__(self) -> None:
         self.lane, self.owner = self.stream.lane(self.item), self.stream.owner(self.item)
+        self.wider_lane = self.stream.wider_lane(self.item)
 
     def takes(self, result: Result | LaneLocked) -> bool:
         """Keep ``result`` and return True. Return False if it says that the lane is locked."""
@@ -105,11 +114,11 @@ class Ticket(Generic[Item, Result]):
     def fail(self, error: Exception) -> None:
         """Fail with ``error``, and so close the lane to later items of the request."""
         self.error = error
-        self.failed_lanes.add(self.lane)
+        self.failed_lanes.add(self.wider_lane)
 
     def fails(self, now: float) -> bool:
         """Fail and return True if the deadline is over, or an earlier item of the lane failed."""
-        if self.lane in self.failed_lanes:
+        if self.wider_lane in self.failed_lanes:
             self.fail(NotStored("an earlier item of its lane could not be stored"))
         elif now >= self.deadline:
             self.fail(NotStored("its lane was locked, or the database was away, until the deadline"))

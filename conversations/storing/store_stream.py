@@ -54,6 +54,10 @@ class StoreStream(Stream[StoreItem, tuple[str, int, int]]):
         """Return the person's lane. Without a message, the order within the request is enough."""
         return (item.lane.channel_id, item.lane.chat, item.lane.user) if item.lane else id(item.receipt)
 
+    def wider_lane(self, item: StoreItem) -> Hashable:
+        """Return the channel: only the database knows which ids are one person's."""
+        return item.lane.channel_id if item.lane else self.lane(item)
+
     def owner(self, item: StoreItem) -> Hashable:
         return item.receipt.channel.tenant_id
 

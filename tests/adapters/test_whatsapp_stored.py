@@ -294,6 +294,27 @@ def test_a_persons_messages_keep_their_order_whichever_id_they_name(
     assert [words for _, _, words in stored()] == ["P", "aP", "a", "a", "P", "a", "P", "P", "a"]
 
 
+def test_nothing_overtakes_where_a_batch_failed_and_each_is_written_alone(
+    shop: Channel, own_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, ids in enumerate(("P", "aP")):
+        assert post(shop, stating(number, ids)) == 200
+    write = StoreStream.write
+    with psycopg.connect(own_database) as other:
+        other.execute("SELECT FROM conversation FOR UPDATE")
+
+        def alone(stream: StoreStream, connection: Any, items: Sequence[StoreItem]) -> Any:
+            if len(items) > 1:
+                raise psycopg.DataError("one of them cannot be stored")
+            results = write(stream, connection, items)
+            other.rollback()  # the lane was locked for the first one only
+            return results
+
+        monkeypatch.setattr(StoreStream, "write", alone)
+        assert post(shop, stating(2, "P"), stating(3, "a")) == 200
+    assert [words for _, _, words in stored()] == ["P", "aP", "P", "a"]
+
+
 @pytest.fixture
 def store_beside(shop: Channel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Future[Any]]]:
     """Stores messages on a connection of its own, as another process would; returns once that waits or is over."""
