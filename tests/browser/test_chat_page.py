@@ -122,6 +122,7 @@ def test_a_visitor_orders_tea_reloads_and_asks_for_a_person(
 
 def test_two_pages_of_one_visitor_show_the_same(page: Page, stack: Stack, echo: Channel) -> None:
     page.goto(address(stack, echo))
+    assert page.evaluate("document.documentElement.scrollHeight - innerHeight") == 0
     say(page, "from the first")
     wait_for_replies(page, 1)
     second = page.context.new_page()
