@@ -55,9 +55,7 @@ FILLED: list[tuple[TemplateShape, Any, str, FilledTemplate]] = [
 
 
 @pytest.mark.parametrize(("shape", "values", "text", "stored"), FILLED)
-def test_values_fill_a_template_and_it_is_stored_whole(
-    shape: TemplateShape, values: Any, text: str, stored: Any
-) -> None:
+def test_values_fill_a_template_that_is_stored_whole(shape: TemplateShape, values: Any, text: str, stored: Any) -> None:
     body = made(shape, values)
     assert body == ReplyBody(text=text, template=stored)
     assert msgspec.json.decode(msgspec.json.encode(body), type=ReplyBody) == body

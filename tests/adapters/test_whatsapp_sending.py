@@ -78,9 +78,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("kind", "out", "content"), MESSAGES)
-def test_each_reply_becomes_a_message_as_meta_published_it(
-    kind: str, out: OutboundReply, content: dict[str, Any]
-) -> None:
+def test_each_reply_is_a_message_as_meta_published_it(kind: str, out: OutboundReply, content: dict[str, Any]) -> None:
     sent = message(out, "Choose")
     assert sent == {"messaging_product": "whatsapp", "recipient_type": "individual", "to": "+4915112345678",
                     "type": kind, **content, "biz_opaque_callback_data": "0f1e"}  # fmt: skip

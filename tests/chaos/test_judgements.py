@@ -133,9 +133,7 @@ def release(key: str, owner: str, second: float) -> list[str]:
     ([*hold(A, "x", 1), f'2 [0 127.0.0.1:6] "DEL" "{A}"'], 1, 1),
     ([*hold(A, "x", 1), '2 [0 127.0.0.1:5] "FLUSHALL"', *hold(A, "y", 3)], 0, 0),
 ])  # fmt: skip
-def test_a_lock_that_another_owner_takes_is_reported(
-    monitor: LockMonitor, lines: list[str], wrong: int, releases: int
-) -> None:
+def test_a_lock_that_another_takes_is_reported(monitor: LockMonitor, lines: Any, wrong: int, releases: int) -> None:
     for line in lines:
         monitor.see(line)
     assert (len(monitor.faults), monitor.releases) == (wrong, releases), monitor.faults

@@ -159,7 +159,7 @@ def test_a_reply_without_limits_asks_no_stage(sender: Sender, sends: Any, monkey
     wait_until(lambda: [reply.status for reply in Reply.objects.filter(conversation=lane)] == ["sent"] * 2, 10, "sent")
 
 
-def test_a_probe_that_must_wait_for_the_platform_is_over(
+def test_probes_that_wait_for_the_platform_are_over(
     sender: Sender, sends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []

@@ -93,9 +93,7 @@ def quiet_of(channel: Channel) -> float:
     return early_retry._streaks()[channel.pk].quiet
 
 
-def test_a_channel_that_did_not_fail_and_waits_that_are_no_retries_are_left_alone(
-    own_database: str, quick: None
-) -> None:
+def test_who_did_not_fail_and_waits_that_are_no_retries_are_left_alone(own_database: str, quick: None) -> None:
     channel, never_failed = make_channel(), make_channel()
     waiting(never_failed)
     waiting(channel, attempts=0)  # the platform said when
@@ -119,9 +117,7 @@ def test_a_lane_that_somebody_holds_is_not_waited_for(own_database: str, quick: 
         assert due() == {free}
 
 
-def test_many_are_due_in_parts_longest_wait_first(
-    own_database: str, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_are_due_in_parts_longest_first(own_database: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each lane is looked at once: what waits for other reasons stands before nobody."""
     monkeypatch.setattr(early_retry, "LANES", 2)
     channel = make_channel()

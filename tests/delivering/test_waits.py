@@ -227,9 +227,7 @@ def test_the_delivery_of_a_picture_of_which_only_a_status_says_that_it_was_sent_
     assert lane.intend(lane.look(2))
 
 
-def test_nothing_waits_for_a_delivery_that_was_reported_before_the_send_was_recorded(
-    sender: psycopg.Connection[Any],
-) -> None:
+def test_nothing_waits_for_a_delivery_reported_before_the_send_was_recorded(sender: psycopg.Connection[Any]) -> None:
     lane = Lane(sender)
     picture = lane.send(1, Sent(platform_id="w1"))
     assert lane.hear("delivered") == ("kept", None)

@@ -32,9 +32,7 @@ def test_a_lock_without_an_expiry_gets_one_also_from_its_owner() -> None:
     assert client.pttl(keys[FREE]) > 0
 
 
-def test_who_begins_again_lost_the_lanes_in_hand_and_gets_none_asked_for_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_who_begins_again_lost_the_lanes_in_hand_and_gets_none_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweeper took the process for dead, and freed its locks: others may work on these lanes."""
     mine, run_script = locks_of(Work.HANDLE, "first life"), lock.run_script
     assert mine.hold([7_100_004]) == [7_100_004]

@@ -197,9 +197,7 @@ def test_channels_whose_servers_hang_leave_threads_to_others(
     assert len(others) == 3
 
 
-def test_a_file_stays_claimed_while_its_process_beats_and_is_given_back_when_it_stops(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_file_stays_claimed_while_its_process_beats_and_is_given_back_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching.installation, "held", lambda: "")
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.0)
     begun, go_on = threading.Event(), threading.Event()
@@ -239,9 +237,7 @@ def test_a_copy_of_production_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert runtime.read("SELECT attempts FROM media") == [(0,)]
 
 
-def test_what_nobody_took_is_woken_by_the_sweeper_and_without_a_broker_fetched_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_nobody_took_the_sweeper_wakes_and_without_a_broker_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
     rung: list[Any] = []
     fetched: list[Any] = []
     ours = Sweeper(None, None)  # type: ignore[arg-type]

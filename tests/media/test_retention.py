@@ -55,9 +55,7 @@ def test_a_round_goes_on_until_nothing_is_old_or_its_time_is_over(monkeypatch: p
 
 
 @pytest.mark.usefixtures("woken")
-def test_files_without_their_message_and_uploads_that_nobody_sent_go_with_their_rows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_files_without_a_message_and_uploads_nobody_sent_go_with_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "LOOK", 2)
     channel, user, old = make_channel(), new_user(), timezone.now() - dt.timedelta(days=2)
     accept(channel, entry(user, "hello"))

@@ -128,9 +128,7 @@ def test_a_settle_window_brings_messages_into_the_platforms_order(settling: Chan
     assert lane(user, "wait_until") is None
 
 
-def test_messages_up_to_the_greatest_key_of_an_expired_window_are_released_others_wait(
-    settling: ChannelConfig,
-) -> None:
+def test_messages_up_to_the_greatest_key_of_an_expired_window_are_released_others_wait(settling: ChannelConfig) -> None:
     user = new_user()
     accept(settling, keyed(user, 20, "b"))
     later(user, 1)
@@ -239,9 +237,7 @@ def test_a_jump_a_used_number_and_a_fall_back_are_no_order(generic: ChannelConfi
     assert set(marked) == {"used", "5000", "back"}
 
 
-def test_messages_without_number_come_in_order_of_arrival_but_never_before_what_waits(
-    generic: ChannelConfig,
-) -> None:
+def test_messages_without_number_come_in_order_of_arrival_but_never_before_what_waits(generic: ChannelConfig) -> None:
     user = new_user()
     say(generic, user, 1, "free", 3, "waits", 4, "waits, too")
     assert texts(user) == ["1", "free"]

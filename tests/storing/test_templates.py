@@ -107,9 +107,7 @@ def test_reports_come_in_any_order_and_the_newest_of_each_kind_counts(shop: Chan
     assert state(shop) == ["disabled green"], "without a time it is of now"
 
 
-def test_two_processes_that_keep_the_same_list_lock_its_rows_in_one_order(
-    shop: ChannelConfig, own_database: str
-) -> None:
+def test_two_processes_that_keep_one_list_lock_its_rows_in_one_order(shop: ChannelConfig, own_database: str) -> None:
     names = ["a", "b"]
     keep(shop.id, "777000", [listed(name) for name in names], NOW)
 

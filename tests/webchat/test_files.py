@@ -238,9 +238,7 @@ def old_upload(visitor: Visitor) -> str:
     return str(file)
 
 
-def test_a_message_never_names_an_upload_that_is_being_deleted(
-    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_message_names_an_upload_that_is_being_deleted(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     file, delete, answers = old_upload(visitor), stored.delete, []
 
     def late(kept: Any) -> None:
@@ -254,9 +252,7 @@ def test_a_message_never_names_an_upload_that_is_being_deleted(
     assert not Media.objects.exists()
 
 
-def test_an_upload_is_not_deleted_while_its_message_takes_it(
-    visitor: Visitor, channel: Channel, own_database: str
-) -> None:
+def test_no_upload_is_deleted_while_its_message_takes_it(visitor: Visitor, channel: Channel, own_database: str) -> None:
     file = old_upload(visitor)
     name = Media.objects.get().reference["visitor"]
     deleting = threading.Thread(target=retention.run)

@@ -111,9 +111,7 @@ def test_a_clients_own_headers_do_not_choose_its_address(servers: dict[str, int]
     assert seen(port, "X_Forwarded_For: 6.6.6.6", "X-Forwarded-For: 203.0.113.9") == "203.0.113.9"
 
 
-def test_a_name_with_underscores_replaces_the_routers_header_unless_that_has_no_dash(
-    servers: dict[str, int],
-) -> None:
+def test_a_name_with_underscores_replaces_the_routers_header_unless_that_has_no_dash(servers: dict[str, int]) -> None:
     """Why routers must drop such names, or name their own header without a dash.
 
     Granian passes on no original names: of two that WSGI writes alike, the one that appears last

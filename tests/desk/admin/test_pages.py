@@ -272,9 +272,7 @@ def test_staff_read_the_audit_of_their_tenants_only(anna_of_shop: Client, shop: 
     assert "theirs" not in found
 
 
-def test_staff_see_no_entries_of_a_tenant_they_left_nor_their_own(
-    anna_of_shop: Client, anna: User, shop: Scene
-) -> None:
+def test_staff_see_no_entries_of_a_tenant_they_left_nor_own(anna_of_shop: Client, anna: User, shop: Scene) -> None:
     bank = make_scene("Bank")
     lane, tenant = bank.lane.pk, bank.channel.tenant_id
     Audit.objects.create(verb="take_over", staff=anna, tenant_id=tenant, conversation_id=lane, subject="theirs")
