@@ -12,9 +12,9 @@ from tests.kit.stack import Stack
 
 
 @contextlib.contextmanager
-def working(roles: str = "handle,send,sweep", **options: Any) -> Iterator[Stack]:
-    """A stack whose workers are there."""
-    with Stack(roles=roles, **options) as stack:
+def working(roles: str = "handle,send,sweep", of: type[Stack] = Stack, **options: Any) -> Iterator[Any]:
+    """A stack whose workers are there; ``of``: of which kind."""
+    with of(roles=roles, **options) as stack:
         stack.wait_for_workers(*roles.split(","))
         yield stack
 

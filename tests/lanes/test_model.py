@@ -11,12 +11,13 @@ A story that fails is shrunk and printed as the steps that lead to it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ from tests.kit.desk_scenes import make_staff
 from tests.kit.entries import accept, entry, make_channel, new_user
 
 # A story that failed once is a failure, also where the next ones do not find it again.
-pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.xdist_group("model"), pytest.mark.timeout(3600), pytest.mark.usefixtures("_no_wakes")]
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 STORIES = settings(max_examples=1_000 if LONG else 40, stateful_step_count=80 if LONG else 40, deadline=None,
@@ -949,18 +950,25 @@ def _no_wakes(own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Lanes.anna = make_staff("anna")
 
 
+@contextlib.contextmanager
+def told(order: str) -> Iterator[Lanes]:
+    """One story, told here."""
+    story = Lanes()
+    try:
+        story.channel_is_added(order=order, parked="human", gap="go_on", unknown="resend")
+        yield story
+    finally:
+        story.teardown()
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("_no_wakes")
 def test_whatever_meets_in_a_lane_nothing_is_lost_doubled_or_out_of_order() -> None:
     run_state_machine_as_test(Lanes, settings=STORIES)
 
 
-@pytest.mark.usefixtures("_no_wakes")
 def test_an_intent_that_rides_with_a_late_result_is_not_written() -> None:
     """The sender of a result that came too late does not have the lane: it must not begin the next call."""
-    story = Lanes()
-    try:
-        story.channel_is_added(order="as it comes", parked="human", gap="go_on", unknown="resend")
+    with told(order="as it comes") as story:
         story.people_write(lane=1, count=1, starts_turn=True, places=[1, 1, 1])
         story.a_message_is_handled(lane=1, ending="answers", meanwhile=[], replies=2)
         call = story.a_call_begins(lane=1)
@@ -968,15 +976,10 @@ def test_an_intent_that_rides_with_a_late_result_is_not_written() -> None:
         story.people_write(lane=1, count=1, starts_turn=True, places=[1, 1, 1])  # reachable again
         story.a_call_ends(call=call, ending="rejected", paused=False)
         story.postgres_agrees_with_the_model()
-    finally:
-        story.teardown()
 
 
-@pytest.mark.usefixtures("_no_wakes")
 def test_a_refused_hand_back_numbers_no_message_that_waits_for_its_window() -> None:
-    story = Lanes()
-    try:
-        story.channel_is_added(order="settle", parked="human", gap="go_on", unknown="resend")
+    with told(order="settle") as story:
         story.people_write(count=1, lane=0, places=[1, 1, 1], starts_turn=False)
         story.postgres_agrees_with_the_model()
         story.staff_act(lane=0, message=1, page="new", verb="take over or hand back")
@@ -984,16 +987,11 @@ def test_a_refused_hand_back_numbers_no_message_that_waits_for_its_window() -> N
         story.postgres_agrees_with_the_model()
         story.staff_act(lane=0, message=1, page="new", verb="take over or hand back")
         story.postgres_agrees_with_the_model()
-    finally:
-        story.teardown()
 
 
-@pytest.mark.usefixtures("_no_wakes")
 def test_a_hand_back_passes_the_hole_that_it_closes() -> None:
     """What waited is numbered first: the next message is the first pending one, behind the hole."""
-    story = Lanes()
-    try:
-        story.channel_is_added(order="numbers", parked="human", gap="go_on", unknown="resend")
+    with told(order="numbers") as story:
         for _ in range(6):
             story.machines_go_on(lane=0, what="1 s")
         story.a_reply_is_sent(lane=1, ending="sent", meanwhile=["answer"])
@@ -1002,5 +1000,3 @@ def test_a_hand_back_passes_the_hole_that_it_closes() -> None:
             story.machines_go_on(lane=0, what="1 s")
         story.a_reply_is_sent(lane=1, ending="sent", meanwhile=["take over or hand back"])
         story.postgres_agrees_with_the_model()
-    finally:
-        story.teardown()

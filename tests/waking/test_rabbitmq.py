@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import sys
 import time
-from collections.abc import Iterator
 from subprocess import run
 
 import pytest
@@ -14,6 +13,7 @@ from tests.kit import rabbitmq
 from tests.kit.doubles import Double
 from tests.kit.lanes import BOTS, Lanes
 from tests.kit.people import Crowd, open_channel
+from tests.kit.shared import shared
 from tests.kit.stack import ROOT, Channel, Stack, wait_until
 
 pytestmark = [
@@ -51,20 +51,12 @@ print(*lengths("handle"), *lengths("handle-probes"))
 class OnRabbitMQ(Stack):
     """Its tasks go through a node of its own."""
 
-    def __init__(self) -> None:
-        super().__init__(webs=2, env=BOTS)
-
     def _environment(self) -> dict[str, str]:
         self.broker = self._stack.enter_context(rabbitmq.running(self.folder))
         return {**super()._environment(), "CELERY_BROKER_URL": self.broker.url}
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[OnRabbitMQ]:
-    stack = OnRabbitMQ()
-    with stack:
-        stack.wait_for_workers("handle", "send", "sweep")
-        yield stack
+stack = shared(of=OnRabbitMQ, webs=2, env=BOTS)
 
 
 @pytest.fixture
