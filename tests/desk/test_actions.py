@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,13 +31,19 @@ def reply(lane: Conversation, sequence: int) -> Reply:
     return Reply.objects.get(conversation=lane, sequence=sequence)
 
 
+def act(lane: Conversation, verb: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Act as a person of staff does; then the lane is read again."""
+    done = verb(*arguments, **more)
+    lane.refresh_from_db()
+    return done
+
+
 # ---------------------------------------------------------------- the head
 
 
 def test_retry_gives_the_head_all_its_attempts_and_makes_it_due(anna: User, woken: list[Any]) -> None:
     lane = make_lane("handled pending pending", attempts=3, not_before=timezone.now() + dt.timedelta(minutes=5))
-    actions.retry(seen(lane), anna)
-    lane.refresh_from_db()
+    act(lane, actions.retry, seen(lane), anna)
     assert (lane.attempts, lane.not_before, lane.epoch, lane.next_sequence) == (0, None, 1, 2)
     assert is_due_now(lane.due_at)
     assert ("handle", [lane.pk]) in woken
@@ -44,8 +51,7 @@ def test_retry_gives_the_head_all_its_attempts_and_makes_it_due(anna: User, woke
 
 def test_retry_of_a_blocking_head_unblocks_its_lane(anna: User) -> None:
     lane = make_lane("handled parked pending", next_sequence=2, blocked=True)
-    actions.retry(seen(lane), anna)
-    lane.refresh_from_db()
+    act(lane, actions.retry, seen(lane), anna)
     assert messages(lane) == "handled pending pending"
     assert not lane.blocked
     assert is_due_now(lane.due_at)
@@ -54,8 +60,7 @@ def test_retry_of_a_blocking_head_unblocks_its_lane(anna: User) -> None:
 @pytest.mark.parametrize(("verb", "status"), [("skip", "skipped"), ("park", "parked")])
 def test_skip_and_park_pass_over_the_head(anna: User, verb: str, status: str) -> None:
     lane = make_lane("handled pending pending", attempts=2)
-    getattr(actions, verb)(seen(lane), anna, "a test order")
-    lane.refresh_from_db()
+    act(lane, getattr(actions, verb), seen(lane), anna, "a test order")
     assert messages(lane) == f"handled {status} pending"
     assert message(lane, 2).note == f"{status} by anna: a test order"
     assert (lane.next_sequence, lane.epoch, lane.attempts) == (3, 1, 0)
@@ -64,16 +69,14 @@ def test_skip_and_park_pass_over_the_head(anna: User, verb: str, status: str) ->
 
 def test_skip_of_the_only_message_leaves_nothing_due(anna: User) -> None:
     lane = make_lane("pending", due_at=timezone.now())
-    actions.skip(seen(lane), anna, "")
-    lane.refresh_from_db()
+    act(lane, actions.skip, seen(lane), anna, "")
     assert (lane.next_sequence, lane.due_at) == (2, None)
 
 
 @pytest.mark.parametrize("head", ["parked", "missing"])
 def test_skip_of_a_blocking_head_unblocks_its_lane(anna: User, head: str) -> None:
     lane = make_lane(f"{head} pending", next_sequence=1, blocked=True)
-    actions.skip(seen(lane), anna, "known")
-    lane.refresh_from_db()
+    act(lane, actions.skip, seen(lane), anna, "known")
     assert messages(lane) == ("missing pending" if head == "missing" else "skipped pending")
     assert (lane.blocked, lane.next_sequence) == (False, 2)
 
@@ -117,8 +120,7 @@ def test_unpark_puts_a_copy_at_the_tail_once(anna: User) -> None:
 
 def test_unpark_of_a_blocking_head_tries_it_in_its_place(anna: User) -> None:
     lane = make_lane("parked pending", next_sequence=1, blocked=True)
-    actions.unpark(seen(lane), anna, message(lane, 1))
-    lane.refresh_from_db()
+    act(lane, actions.unpark, seen(lane), anna, message(lane, 1))
     assert (messages(lane), lane.blocked) == ("pending pending", False)
 
 
@@ -137,8 +139,7 @@ def test_replay_puts_copies_at_the_tail_each_once(anna: User) -> None:
 def test_replay_does_not_hurry_a_head_that_waits(anna: User) -> None:
     later = timezone.now() + dt.timedelta(minutes=3)
     lane = make_lane("handled pending", not_before=later, attempts=2)
-    actions.replay(anna, message(lane, 1), 1)
-    lane.refresh_from_db()
+    act(lane, actions.replay, anna, message(lane, 1), 1)
     assert lane.due_at == later
 
 
@@ -153,8 +154,7 @@ def test_a_message_that_is_still_next_is_not_replayed(anna: User) -> None:
 
 def test_take_over_makes_drafts_of_what_the_bot_has_not_begun(anna: User, woken: list[Any]) -> None:
     lane = make_lane("handled pending", "sent pending pending", due_at=timezone.now(), send_due_at=timezone.now())
-    actions.take_over(seen(lane), anna, "asked for a person")
-    lane.refresh_from_db()
+    act(lane, actions.take_over, seen(lane), anna, "asked for a person")
     assert (lane.mode, lane.epoch, lane.due_at, lane.cancelled_through) == ("human", 1, None, 3)
     assert replies(lane) == "sent cancelled cancelled"
     assert (lane.next_reply_sequence, lane.send_due_at) == (4, None)
@@ -165,16 +165,14 @@ def test_take_over_makes_drafts_of_what_the_bot_has_not_begun(anna: User, woken:
 def test_take_over_leaves_what_is_being_sent_to_its_sender(anna: User) -> None:
     soon = timezone.now() + dt.timedelta(seconds=5)
     lane = make_lane("handled", "sent sending pending", send_due_at=soon)
-    actions.take_over(seen(lane), anna)
-    lane.refresh_from_db()
+    act(lane, actions.take_over, seen(lane), anna)
     assert replies(lane) == "sent sending cancelled"
     assert (lane.next_reply_sequence, lane.send_due_at) == (2, soon)
 
 
 def test_take_over_cancels_neither_sorry_text_nor_people(anna: User) -> None:
     lane = make_lane("handled", "pending system:pending person:pending")
-    actions.take_over(seen(lane), anna)
-    lane.refresh_from_db()
+    act(lane, actions.take_over, seen(lane), anna)
     assert replies(lane) == "cancelled pending pending"
     assert lane.next_reply_sequence == 2
     assert is_due_now(lane.send_due_at)
@@ -183,8 +181,7 @@ def test_take_over_cancels_neither_sorry_text_nor_people(anna: User) -> None:
 def test_take_over_releases_what_waits_first(anna: User) -> None:
     lane = make_lane("handled")
     make_message(lane, 0, "waiting", order_key=5, release_at=timezone.now() + dt.timedelta(seconds=2))
-    actions.take_over(seen(lane), anna)
-    lane.refresh_from_db()
+    act(lane, actions.take_over, seen(lane), anna)
     assert (messages(lane), lane.last_sequence, lane.due_at) == ("handled pending", 2, None)
 
 
@@ -225,8 +222,7 @@ def test_answer_takes_the_next_reply_number(anna: User, woken: list[Any]) -> Non
 
 def test_answer_with_taking_over_is_one_act(anna: User) -> None:
     lane = make_lane("pending", "sent pending")
-    actions.answer(seen(lane), anna, "I am here", taking_over=True)
-    lane.refresh_from_db()
+    act(lane, actions.answer, seen(lane), anna, "I am here", taking_over=True)
     assert (lane.mode, replies(lane), lane.next_reply_sequence) == ("human", "sent cancelled pending", 3)
     assert lane.cancelled_through == 2
     assert list(Audit.objects.order_by("id").values_list("verb", flat=True)) == ["take_over", "answer"]
@@ -242,16 +238,14 @@ def test_answer_where_the_bot_answers_is_refused(anna: User) -> None:
 def test_an_answer_waits_behind_a_reply_that_is_not_settled(anna: User) -> None:
     later = timezone.now() + dt.timedelta(minutes=1)
     lane = make_lane("handled", "pending", mode="human", send_due_at=later)
-    actions.answer(seen(lane), anna, "hello")
-    lane.refresh_from_db()
+    act(lane, actions.answer, seen(lane), anna, "hello")
     assert (lane.next_reply_sequence, lane.send_due_at) == (1, later)
 
 
 def test_hand_back_skips_what_a_person_answered_and_says_who(anna: User) -> None:
     lane = make_lane("handled pending missing pending", "person:sent", mode="human", attempts=2, next_sequence=2)
     Reply.objects.filter(conversation=lane).update(staff=make_staff("berta"))
-    assert actions.hand_back(seen(lane), anna, skip_answered=True) == 2
-    lane.refresh_from_db()
+    assert act(lane, actions.hand_back, seen(lane), anna, skip_answered=True) == 2
     assert messages(lane) == "handled skipped missing skipped"
     assert message(lane, 2).note == "answered by berta"
     assert (lane.mode, lane.epoch, lane.next_sequence, lane.due_at, lane.attempts) == ("bot", 1, 5, None, 0)
@@ -297,15 +291,13 @@ def test_hand_back_leaves_what_came_after_the_answer_to_the_bot(anna: User) -> N
     lane = make_lane("pending", "person:sent", mode="human")
     make_message(lane, 2, "pending")
     Conversation.objects.filter(pk=lane.pk).update(last_sequence=2)
-    assert actions.hand_back(seen(lane), anna, skip_answered=True) == 1
-    lane.refresh_from_db()
+    assert act(lane, actions.hand_back, seen(lane), anna, skip_answered=True) == 1
     assert (messages(lane), lane.next_sequence) == ("skipped pending", 2)
 
 
 def test_hand_back_can_leave_what_came_meanwhile_to_the_bot(anna: User) -> None:
     lane = make_lane("parked missing pending pending", mode="human", next_sequence=1, blocked=True)
-    actions.hand_back(seen(lane), anna, skip_answered=False)
-    lane.refresh_from_db()
+    act(lane, actions.hand_back, seen(lane), anna, skip_answered=False)
     assert messages(lane) == "parked missing pending pending"
     assert (lane.mode, lane.next_sequence, lane.blocked) == ("bot", 3, False)
     assert is_due_now(lane.due_at)
@@ -314,8 +306,7 @@ def test_hand_back_can_leave_what_came_meanwhile_to_the_bot(anna: User) -> None:
 def test_hand_back_keeps_what_staff_put_back(anna: User) -> None:
     lane = make_lane("parked pending", "person:sent", mode="human", next_sequence=2)
     actions.unpark(seen(lane), anna, message(lane, 1))
-    actions.hand_back(seen(lane), anna, skip_answered=True)
-    lane.refresh_from_db()
+    act(lane, actions.hand_back, seen(lane), anna, skip_answered=True)
     assert messages(lane) == "skipped skipped pending"
     assert lane.next_sequence == 3
     assert is_due_now(lane.due_at)
@@ -324,8 +315,7 @@ def test_hand_back_keeps_what_staff_put_back(anna: User) -> None:
 def test_hand_back_releases_what_waits_first_and_leaves_it_to_the_bot(anna: User) -> None:
     lane = make_lane("handled", mode="human")
     make_message(lane, 0, "waiting", order_key=5, release_at=timezone.now() + dt.timedelta(seconds=2))
-    actions.hand_back(seen(lane), anna, skip_answered=True)
-    lane.refresh_from_db()
+    act(lane, actions.hand_back, seen(lane), anna, skip_answered=True)
     assert (messages(lane), lane.next_sequence, lane.last_sequence) == ("handled pending", 2, 2)
 
 
@@ -335,23 +325,20 @@ def test_hand_back_never_skips_what_the_person_had_not_seen(anna: User) -> None:
     make_message(lane, 3, "pending")
     Conversation.objects.filter(pk=lane.pk).update(last_sequence=3)
     actions.answer(page, anna, "an answer to both")
-    actions.hand_back(page, anna, skip_answered=True)
-    lane.refresh_from_db()
+    act(lane, actions.hand_back, page, anna, skip_answered=True)
     assert (messages(lane), lane.next_sequence) == ("handled skipped pending", 3)
     assert is_due_now(lane.due_at)
 
 
 def test_pause_and_resume_keep_mode_and_epoch(anna: User) -> None:
     lane = make_lane("pending", "pending", due_at=timezone.now(), send_due_at=timezone.now(), epoch=3)
-    actions.pause(lane.pk, anna, "a strange order")
-    lane.refresh_from_db()
+    act(lane, actions.pause, lane.pk, anna, "a strange order")
     assert lane.paused_at is not None
     assert (lane.mode, lane.epoch, lane.due_at) == ("bot", 3, None)
     assert lane.send_due_at is not None
     with pytest.raises(LaneMoved):
         actions.pause(lane.pk, anna, "")
-    actions.resume(lane.pk, anna)
-    lane.refresh_from_db()
+    act(lane, actions.resume, lane.pk, anna)
     assert (lane.paused_at, lane.epoch) == (None, 3)
     assert is_due_now(lane.due_at)
 
@@ -359,8 +346,7 @@ def test_pause_and_resume_keep_mode_and_epoch(anna: User) -> None:
 def test_wake_looks_at_once_but_keeps_retry_times(anna: User) -> None:
     later = timezone.now() + dt.timedelta(minutes=4)
     lane = make_lane("pending", "pending", not_before=later, due_at=later, send_due_at=later)
-    actions.wake_up(lane.pk, anna)
-    lane.refresh_from_db()
+    act(lane, actions.wake_up, lane.pk, anna)
     assert lane.due_at == later
     assert is_due_now(lane.send_due_at)
 
@@ -370,8 +356,7 @@ def test_wake_looks_at_once_but_keeps_retry_times(anna: User) -> None:
 
 def test_an_unknown_reply_that_arrived_lets_the_next_one_go(anna: User) -> None:
     lane = make_lane("handled", "unknown pending")
-    actions.decide_unknown_reply(reply(lane, 1), anna, sent=True)
-    lane.refresh_from_db()
+    act(lane, actions.decide_unknown_reply, reply(lane, 1), anna, sent=True)
     assert (replies(lane), lane.next_reply_sequence) == ("sent pending", 2)
     assert is_due_now(lane.send_due_at)
 
@@ -379,8 +364,7 @@ def test_an_unknown_reply_that_arrived_lets_the_next_one_go(anna: User) -> None:
 def test_an_unknown_reply_is_sent_again_with_its_key(anna: User) -> None:
     lane = make_lane("handled", "unknown pending")
     key = reply(lane, 1).key
-    actions.decide_unknown_reply(reply(lane, 1), anna, sent=False)
-    lane.refresh_from_db()
+    act(lane, actions.decide_unknown_reply, reply(lane, 1), anna, sent=False)
     assert (replies(lane), lane.next_reply_sequence, reply(lane, 1).key) == ("pending pending", 1, key)
     with pytest.raises(LaneMoved):
         actions.decide_unknown_reply(reply(lane, 1), anna, sent=False)
@@ -388,8 +372,7 @@ def test_an_unknown_reply_is_sent_again_with_its_key(anna: User) -> None:
 
 def test_an_unknown_reply_from_before_a_take_over_becomes_a_draft(anna: User) -> None:
     lane = make_lane("handled", "unknown", cancelled_through=1, mode="human")
-    actions.decide_unknown_reply(reply(lane, 1), anna, sent=False)
-    lane.refresh_from_db()
+    act(lane, actions.decide_unknown_reply, reply(lane, 1), anna, sent=False)
     assert (replies(lane), lane.next_reply_sequence, lane.send_due_at) == ("cancelled", 2, None)
 
 
@@ -414,19 +397,16 @@ def test_an_answer_keeps_the_time_until_which_its_lane_waits_for_a_status(anna: 
     lane = make_lane("handled", word, mode="human", **waits)
     Reply.objects.filter(conversation=lane, status="unknown").update(not_before=end)
     for words in ("hello", "are you there?"):
-        actions.answer(seen(lane), anna, words)
-        lane.refresh_from_db()
+        act(lane, actions.answer, seen(lane), anna, words)
         assert lane.send_due_at == end
-    actions.cancel_reply(reply(lane, 2), anna, "a typo")
-    lane.refresh_from_db()
+    act(lane, actions.cancel_reply, reply(lane, 2), anna, "a typo")
     assert (replies(lane), lane.send_due_at) == (f"{word} cancelled pending", end)
 
 
 @pytest.mark.parametrize(("before", "after"), [("pending pending", "cancelled pending"), ("parked", "cancelled")])
 def test_cancel_sets_a_reply_aside(anna: User, before: str, after: str) -> None:
     lane = make_lane("handled", before)
-    actions.cancel_reply(reply(lane, 1), anna, "wrong price")
-    lane.refresh_from_db()
+    act(lane, actions.cancel_reply, reply(lane, 1), anna, "wrong price")
     assert (replies(lane), lane.next_reply_sequence) == (after, 2)
     assert reply(lane, 1).error == "set aside by anna: wrong price"
 
@@ -483,6 +463,5 @@ def test_every_verb_leaves_one_audit_entry_that_nobody_can_change(anna: User) ->
 def test_replies_of_a_lane_without_any_do_not_trouble_a_sender(anna: User) -> None:
     lane = make_lane("pending")
     make_reply(make_lane("pending"), 1)
-    actions.take_over(seen(lane), anna)
-    lane.refresh_from_db()
+    act(lane, actions.take_over, seen(lane), anna)
     assert (lane.next_reply_sequence, lane.send_due_at) == (1, None)
