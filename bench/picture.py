@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.cases import Target
 
-WIDTH, LINE, LEFT, BAR = 900, 24, 470, 330
+# In pixels. LEFT has room for the longest words of a target, in the widest font that browsers choose.
+WIDTH, LINE, LEFT, BAR = 1040, 24, 660, 280
 GOOD, BAD, PLAIN = "#2e7d32", "#c62828", "#546e7a"
 RATES = (
     ("do-nothing view", "limit", "per_second"),
@@ -25,17 +26,18 @@ RATES = (
 def picture(run: dict[str, Any], judged: Sequence[tuple[Target, float]]) -> str:
     """In the second part a bar is value / bound, or bound / value where more is better: up to the line it is met."""
     lines = [*rates(run), "", *targets(judged)]
-    height = LINE * (len(lines) + 3)
-    body = [f'<text x="10" y="20" font-weight="bold">{escape(title(run))}</text>']
+    height = LINE * (len(lines) + 4)
+    body = [f'<text x="10" y="{20 + 20 * place}" font-weight="bold">{escape(line)}</text>'
+            for place, line in enumerate(title(run))]  # fmt: skip
     for place, line in enumerate(lines):
-        body.append(f'<g transform="translate(0 {LINE * (place + 2)})">{line}</g>')
-    return svg(height, body)
+        body.append(f'<g transform="translate(0 {LINE * (place + 3)})">{line}</g>')
+    return svg(WIDTH, height, body)
 
 
-def title(run: dict[str, Any]) -> str:
+def title(run: dict[str, Any]) -> tuple[str, str]:
     versions = run["versions"]
-    return (f"commit {run['commit']}, {run['date']} UTC, {run['machine']}, Python {versions['python']},"
-            f" PostgreSQL {versions['postgres']}")  # fmt: skip
+    commit = f"commit {run['commit']}, {run['date']} UTC"
+    return f"{commit}, Python {versions['python']}, PostgreSQL {versions['postgres']}", run["machine"]
 
 
 def rates(run: dict[str, Any]) -> Iterator[str]:
@@ -72,7 +74,7 @@ def bar(name: str, value: str, share: float, colour: str) -> str:
 
 # ---------------------------------------------------------------- latencies by rate
 
-HIGH, EDGE, RIGHT = 420, 60, 190  # both axes are logarithmic
+WIDE, HIGH, EDGE, RIGHT = 900, 420, 60, 190  # both axes are logarithmic
 CURVES = (
     ("platform_p99_ms", "webhook to platform, p99", BAD),
     ("platform_p50_ms", "webhook to platform, p50", BAD),
@@ -86,7 +88,7 @@ def curves(case: Mapping[str, Any]) -> str:
     table, figures = case["tables"], case["figures"]
     rates = [float(name.removesuffix("/s")) for name in table]
     decades = math.ceil(math.log10(max(its[name] for its in table.values() for name, _, _ in CURVES)))
-    end = WIDTH - RIGHT
+    end = WIDE - RIGHT
 
     def x(rate: float) -> float:
         return EDGE + (end - EDGE) * math.log(rate / rates[0]) / math.log(rates[-1] / rates[0])
@@ -105,26 +107,33 @@ def curves(case: Mapping[str, Any]) -> str:
     for step in (10**decade for decade in range(decades + 1)):
         body += [level(step, "#ddd"), text(EDGE - 8, y(step), f"{step:,}", 'text-anchor="end"')]
     body += [text(x(rate), HIGH - EDGE + 18, f"{rate:g}", 'text-anchor="middle"') for rate in rates]
+    labels = [(y(figures["floor_all_at_100_ms"]), "the floor", "black")]
     for name, words, colour in CURVES:
         values = [its[name] for its in table.values()]
         points = " ".join(f"{x(rate):.1f},{y(value):.1f}" for rate, value in zip(rates, values, strict=True))
         dashes = 'stroke-dasharray="5 4"' if "p99" in name else ""
         body.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" {dashes}/>')
-        body.append(text(end + 8, y(values[-1]), words, f'fill="{colour}"'))
-    body += [
-        level(figures["floor_all_at_100_ms"], "black"),
-        text(end + 8, y(figures["floor_all_at_100_ms"]), "the floor"),
-    ]
+        labels.append((y(values[-1]), words, colour))
+    body.append(level(figures["floor_all_at_100_ms"], "black"))
+    body += [text(end + 8, at, words, f'fill="{colour}"') for at, words, colour in apart(labels)]
     for share in ("p50", "p99"):
         at = y(figures[f"procrastinate_{share}_ms"])
         body.append(f'<circle cx="{x(100):.1f}" cy="{at:.1f}" r="4" fill="{PLAIN}"/>')
         body.append(text(x(100) + 8, at, f"procrastinate, {share}", f'fill="{PLAIN}"'))
-    return svg(HIGH, body)
+    return svg(WIDE, HIGH, body)
 
 
-def svg(height: float, body: Sequence[str]) -> str:
+def apart(labels: Sequence[tuple[float, str, str]]) -> Iterator[tuple[float, str, str]]:
+    """Yield labels from above, each at its height or so far below that it does not touch the one before."""
+    free = 0.0
+    for at, words, colour in sorted(labels):
+        yield max(at, free), words, colour
+        free = max(at, free) + 16
+
+
+def svg(width: float, height: float, body: Sequence[str]) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         ' font-family="sans-serif" font-size="13">\n<rect width="100%" height="100%" fill="white"/>\n'
         + "\n".join(body) + "\n</svg>\n"
     )  # fmt: skip

@@ -179,6 +179,8 @@ def page(run: Run) -> Iterator[str]:
     yield "`make bench-docs` writes this page: do not edit. [bench/README.md](../bench/README.md) explains the cases."
     yield "Compare the ratios: both sides were measured in one run, with load generator and platform on the same cores."
     yield ""
+    yield from in_short(run)
+    yield from missed(run)
     yield f"{run['date']} UTC, commit {run['commit']}, {run['machine']};"
     yield ", ".join(f"{name} {number}" for name, number in run["versions"].items()) + "."
     yield ""
@@ -193,6 +195,52 @@ def page(run: Run) -> Iterator[str]:
     for name, case in (CASES | ASKED_FOR).items():
         if name in run["cases"]:
             yield from section(name, case.__doc__ or "", run["cases"][name])
+
+
+READING = """\
+**p50** is the median, **p99** what 99 of 100 stay under, **x** how many times. A target is what is asked for. An *aim*
+is a higher goal, by which nothing is judged. In the sections below, names that end in `_ms` are milliseconds, in `_us`
+microseconds of processor time a message (1,000 are one millisecond), in `_mb` megabytes; `at_10` is at 10 messages a
+second. `p50_ms` of `e2e` is the time in the queue of a flood, with 1,000 messages on their way: `latency` says how fast
+a message is."""
+
+
+def in_short(run: Run) -> Iterator[str]:
+    """Yield in plain words how fast a message is and how many there may be, and how to read the tables."""
+    cases = run["cases"]
+    if latency := cases.get("latency"):
+        took = ", ".join(
+            f"{shown(its['platform_p50_ms'])} ms at {rate} (p99 {shown(its['platform_p99_ms'])} ms)"
+            for rate, its in latency["tables"].items()
+            if rate in ("10/s", "100/s", "400/s")
+        )
+        floors = [shown(latency["figures"][f"floor_all_at_{rate}_ms"]) for rate in (10, 100)]
+        yield f"**In short.** From the webhook to the platform the median message took {took}."
+        yield "A **floor** is the time of what no pipeline can leave out, measured alone on the same machine: two"
+        yield "commits, a read, two trips to Redis and a call to the platform."
+        yield f"It is {floors[0]} ms at 10/s, {floors[1]} ms at 100/s."
+    if "e2e" in cases and "limit" in cases:
+        most, view = (shown(cases[name]["figures"]["per_second"]) for name in ("e2e", "limit"))
+        yield f"At most {most} messages a second went all the way; a Django view that does nothing answered {view}."
+    yield ""
+    yield READING
+    yield ""
+
+
+def missed(run: Run) -> Iterator[str]:
+    """Yield how many targets are met, and those that are not with figure and reason; one reason stands once."""
+    verdicts = list(judged(run))
+    reasons: dict[str, list[str]] = {}
+    for target, value in verdicts:
+        if not target.met(value):
+            said = f"{target.words} ({shown(value)}{target.unit} instead of {shown(target.bound)})"
+            reasons.setdefault(target.why or "The reason is not known.", []).append(said)
+    not_met = sum(map(len, reasons.values()))
+    yield f"**{len(verdicts) - not_met} of {len(verdicts)} targets are met{'; not met:**' if reasons else '.**'}"
+    yield ""
+    for why, all_said in reasons.items():
+        yield f"* {'; '.join(all_said)}. {why}"
+    yield ""
 
 
 def faults(run: Run) -> Iterator[str]:
