@@ -50,7 +50,7 @@ def demo(turn: Turn) -> None:
     asked = turn.state.pop("asked", "")
     wish = wanted(turn)
     typed = not turn.message.payload and not turn.message.command
-    if asked == "name" and typed and wish not in ("person", "forget"):
+    if asked == "name" and typed and not wish:
         remember_name(turn)
     elif asked == "packs" and wish.isdecimal() and len(wish) < 4:
         choose_packs(turn, int(wish))

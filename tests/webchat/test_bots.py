@@ -60,6 +60,8 @@ def test_echo_says_what_else_it_got(fields: dict[str, Any], answer: str) -> None
 def test_the_demo_learns_a_name_and_takes_an_order() -> None:
     chat = Chat("demo")
     assert "call you" in words(chat.says("Hi"))
+    assert ids(chat.says("Order tea")) == ["tea:assam", "tea:sencha", "tea:rooibos"], "no name"
+    assert "call you" in words(chat.says("Hello"))
     assert "Ada" in words(chat.says("My name is Ada."))
     assert ids(chat.presses("order")) == ["tea:assam", "tea:sencha", "tea:rooibos"]
     assert ids(chat.presses("tea:sencha")) == ["1", "2", "3"]
