@@ -169,10 +169,10 @@ def _refused(facts: Facts) -> Reason | None:
     """
     if facts.opted_out_at:
         by = f" ({facts.opted_out_by})" if facts.opted_out_by else ""
-        text = f"The person wants no more messages{by}; replies are parked until that ends."
+        text = f"The person wants no more messages{by}; each reply is parked and goes out only if sent again."
         return _waits(text, since=facts.opted_out_at)
     if facts.unreachable_since:
-        text = "The person has blocked us; replies are parked until they write."
+        text = "The person has blocked us; each reply is parked until they write and goes out only if sent again."
         return _waits(text, since=facts.unreachable_since)
     if facts.refused_sequence is None or facts.refused_sequence == facts.reply_sequence:
         return None

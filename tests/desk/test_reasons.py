@@ -160,9 +160,9 @@ SCENES: list[tuple[str, Callable[[], Conversation], str, str]] = [
     ("failed later", lambda: make_lane("handled", "failed"), "stuck",
      "Reply 1 was taken by the platform, which later said that it failed."),
     ("blocked us", lambda: make_lane("handled", "parked", unreachable_since=NOW()), "waits",
-     "The person has blocked us; replies are parked until they write."),
+     "The person has blocked us; each reply is parked until they write and goes out only if sent again."),
     ("opted out", opted_out, "waits",
-     "The person wants no more messages (anna); replies are parked until that ends."),
+     "The person wants no more messages (anna); each reply is parked and goes out only if sent again."),
 ]  # fmt: skip
 
 
