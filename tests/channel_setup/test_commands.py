@@ -73,6 +73,7 @@ def test_a_secret_that_is_ours_to_invent_is_invented() -> None:
 WRONG = [
     (("telegram", "--set", "tokken=1"), "no setting 'tokken'; known: token"),
     (("telegram", "--set", "token"), "KEY=VALUE"),
+    (("telegram", "--set", "token=..."), "token cannot be that"),
     (("telegram", "--set", "token=env:NOT_THERE"), "no NOT_THERE"),
     (("telegram", "--set", "secret_token=with space"), "secret_token cannot be that"),
     (("telegram", "--set", "secret_token=a"), "secret_token can be guessed"),

@@ -68,7 +68,7 @@ WITHOUT_CAPTION = frozenset({"sticker", "location", "contact"})
 class Telegram(Adapter):
     platform = "telegram"
     secrets = (
-        Secret(name="token", help="the bot's token from @BotFather"),
+        Secret(name="token", help="the bot's token from @BotFather, digits:letters", pattern=r"\d+:\S+"),
         Secret(
             name="secret_token",
             help="22 to 256 of A-Z a-z 0-9 _ -, random; sent by Telegram with each webhook",
