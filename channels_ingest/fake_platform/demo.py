@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import secrets
 import time
@@ -13,9 +14,9 @@ from typing import Any
 from django.core.management import call_command
 
 from channels_ingest import channel_setup
-from channels_ingest.fake_platform.phones import SAMPLES, Phones
+from channels_ingest.fake_platform.phones import SAMPLES, Phones, ids_of
 from channels_ingest.fake_platform.world import File
-from conversations.models import Channel
+from conversations.models import Channel, Conversation
 
 FOLDER = Path(__file__).parent
 DEMO: dict[str, Any] = json.loads((FOLDER / "demo.json").read_text(encoding="utf-8"))
@@ -42,13 +43,15 @@ def _secrets(platform: str) -> dict[str, str]:
 
 
 def play(phones: Phones) -> None:
-    """Let people write to the demo bot, each step after the answer to the one before."""
+    """Let people write to the demo bot, each step after the answer to the one before; at the first run only."""
     channels = {channel.platform: channel.public_id for channel in phones.channels.values()}
     call_command("fetch_templates", channels["whatsapp"], stdout=io.StringIO(), stderr=io.StringIO())
+    if Conversation.objects.filter(channel__public_id__in=channels.values()).exists():
+        for account, person in itertools.product(phones.accounts.values(), SAMPLES["people"]):
+            phones.world.write(account.token, ids_of(person))
+        return
     for step in DEMO["steps"]:
         before = len(phones.calls())
-        if "rule" in step:
-            phones.script(step["rule"])
         person, values = SAMPLES["people"][step["person"]], dict(step["values"])
         if "file" in values:
             values["file"] = phones.world.keep(
@@ -57,7 +60,7 @@ def play(phones: Phones) -> None:
         shown = [call for call in phones.shown() if call["platform"] == step["platform"]]
         if shown:
             values["target"] = shown[-1]["message_id" if step["platform"] == "telegram" else "name"]
-        phones.write(channels[step["platform"]], step["event"], person, values)
+        phones.write(channels[step["platform"]], step["event"], person, values, step.get("rule"))
         deadline = time.monotonic() + ANSWER_SECONDS
         while len(phones.calls()) == before and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -103,16 +103,32 @@ class Phones(FakePlatform):
                 return super().control(path, body)
         return {}
 
-    def write(self, public_id: str, event: str, person: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Let a person do something: post its webhook."""
+    def write(
+        self,
+        public_id: str,
+        event: str,
+        person: Mapping[str, Any],
+        values: Mapping[str, Any],
+        rule: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Let a person do something: post its webhook. ``rule``: what the platform does from then on.
+
+        Who does anything on Telegram has unblocked the bot, unless it is to block it.
+        """
         facts, file = {}, self.world.files.get(values.get("file", ""))
         if file:
             digest = base64.b64encode(hashlib.sha256(file.content).digest()).decode()
             facts = {"mime_type": file.mime_type, "size": len(file.content), "file_name": file.name, "sha256": digest}
             facts["url"] = f"{self.url}/_file/{values['file']}"
         self.world.write(self.accounts[public_id].token, ids_of(person))
+        chat = str(person["user"])
+        if self.channels[public_id].platform == "telegram":
+            with self._lock:
+                self._rules = [each for each in self._rules if (each["do"], each.get("chat")) != ("403", chat)]
         if event == "block":
-            self.script({"do": "403", "chat": str(person["user"]), "times": 0})
+            rule = {"do": "403", "chat": chat, "times": 0}
+        if rule:
+            self.script(dict(rule))
         self._add("wrote", channel=public_id, person=person, what=event, values=values)
         self._post(self.channels[public_id], event, {**person, **facts, **values})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,13 @@ import urllib3
 from django.core.management import CommandError, call_command
 
 from botproject.local import __main__ as launcher
+from channels_ingest import channel_setup
 from channels_ingest.fake_platform import demo
 from channels_ingest.fake_platform.phones import SAMPLES, Phones, filled
 from conversations import registry
 from conversations.contracts import ChannelConfig, Entry, OutboundReply, Parsed, ReplyBody, Sent, StatusUpdate, Unusable
 from conversations.models import Channel
+from tests.kit.desk_scenes import make_lane
 from tests.kit.fixtures import CREDENTIALS, OPTIONS, incoming, names
 from tests.kit.stack import free_port, wait_until
 
@@ -69,7 +72,7 @@ def posted(httpserver: Any, count: int) -> list[tuple[str, list[Parsed]]]:
 # Of an event that is no plain message; "": the adapter says what it is.
 KINDS = {
     "press": "button", "pick": "button", "template_press": "button", "reaction": "reaction", "block": "blocked",
-    "checkout": "", "paid": "",
+    "unblock": "followed", "checkout": "", "paid": "",
 }  # fmt: skip
 EVENTS = [(platform, event) for platform in PLATFORMS for event in SAMPLES[platform]["events"] if event != "status"]
 
@@ -140,6 +143,9 @@ def test_the_page_hears_of_everything_in_its_order(phones: Phones, httpserver: A
     heard = [(each["event"], each.get("decision", "")) for each in events if each["event"] != "answered"]
     assert heard == [("wrote", ""), ("called", "ok"), ("sent", "ok"), ("delivered", "ok"), ("wrote", ""),
                      ("called", "403")]  # fmt: skip
+    for event in ("text", "block", "unblock"):
+        order(phones, "/_write", {"channel": "t", "event": event, "person": ADA, "values": {"text": "I am back"}})
+        assert isinstance(reply(phones, "telegram"), Sent) == (event != "block"), "whoever writes has unblocked"
     later = HTTP.request("GET", f"{phones.url}/_events?after={len(events)}").json()
     assert {each["event"] for each in later} <= {"answered"}, "what our server says may come at any time"
     about = HTTP.request("GET", f"{phones.url}/_about").json()
@@ -166,6 +172,11 @@ def test_members_without_a_value_are_left_out() -> None:
 def test_it_runs_only_where_local_is_set_and_a_channel_leads_to_it(own_database: str, settings: Any) -> None:
     with pytest.raises(CommandError, match=r"set_channel <public id> --api-base http://127\.0\.0\.1:8010"):
         call_command("fake_platform")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        demo.set_up(f"http://127.0.0.1:{port}")
+        with pytest.raises(CommandError, match="Address already in use"):
+            call_command("fake_platform", port=port)
     settings.LOCAL = False
     with pytest.raises(CommandError, match="LOCAL is not set"):
         call_command("fake_platform")
@@ -179,6 +190,21 @@ def test_the_demos_channels_are_made_once_and_follow_the_port(own_database: str)
     assert {row.platform: (row.public_id, row.sealed) for row in Channel.objects.all()} == before
     bases = {row.platform: row.api_base for row in Channel.objects.all()}
     assert bases == {**dict.fromkeys(PLATFORMS, "http://127.0.0.1:8011"), "generic": "http://127.0.0.1:8011/generic"}
+
+
+def test_the_demo_is_played_once_and_its_people_stay_known(
+    own_database: str, httpserver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    demo.set_up(f"http://127.0.0.1:{port}")
+    rows = list(Channel.objects.all())
+    make_lane("handled", channel=rows[0])
+    double = Phones([channel_setup.config(row) for row in rows], httpserver.url_for("").rstrip("/"), port)
+    threading.Thread(target=double.serve, daemon=True).start()
+    monkeypatch.setattr(double, "write", lambda *step: pytest.fail(f"played again: {step}"))
+    demo.play(double)
+    assert all(double.world.knows(token, str(ADA["user"])) for token in double.world.accounts)
+    double.stop()
 
 
 @pytest.mark.parametrize("phones_port", [0, 8010])

@@ -249,7 +249,7 @@ function anchorFile(view) {
 }
 
 function mine({ what, values }) {
-  const signs = { location: "📍 Location", contact: "👤 Contact", voice: "🎤 Voice message", reaction: "👍", block: "Blocked the bot", file: "📎 File" };
+  const signs = { location: "📍 Location", contact: "👤 Contact", voice: "🎤 Voice message", reaction: "👍", block: "Blocked the bot", unblock: "Unblocked the bot", file: "📎 File" };
   const node = make("li", "bubble mine");
   if (what === "picture") node.append(Object.assign(make("img"), { src: `/_file/${values.file}`, alt: "Picture" }));
   node.append(signs[what] || "", signs[what] && values.text ? "\n" : "", values.text || "");

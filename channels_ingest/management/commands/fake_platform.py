@@ -30,7 +30,10 @@ class Command(BaseCommand):
         rows = [row for row in Channel.objects.filter(active=True, platform__in=SAMPLES) if leads_to(row, here)]
         if not rows:
             raise CommandError(f"no channel leads here: set_channel <public id> --api-base http://{here}")
-        phones = Phones([channel_setup.config(row) for row in rows], settings.PUBLIC_URL, options["port"])
+        try:
+            phones = Phones([channel_setup.config(row) for row in rows], settings.PUBLIC_URL, options["port"])
+        except OSError as error:
+            raise CommandError(f"no listening on {here}: {error.strerror} (`make demo` runs a double too)") from None
         self.stdout.write(f"phones on {phones.url}/ for {', '.join(row.name for row in rows)}")
         if options["demo"]:
             threading.Thread(target=demo.play, args=(phones,), daemon=True).start()
