@@ -17,7 +17,7 @@ from django.db.models import F, Q
 
 from conversations.media import types
 from conversations.media.files import read_id
-from conversations.models import Audit, Conversation, ConversationState, Media, Message, Reply, Turn
+from conversations.models import Audit, Conversation, ConversationState, Media, Message, Reply, Template, Turn
 from conversations.postgres.sql_files import sql
 
 # Messages of a window. Larger: the live page is slower. Smaller: reading back needs more clicks.
@@ -92,6 +92,7 @@ def window(lane: Conversation, before: int | None = None) -> Window:
     beside = _Beside(lane, [message.pk for message in messages], start, end)
     blocks = _merge([_block(message, beside) for message in messages], beside.alone())
     _add_files(lane, blocks)
+    _add_buttons(lane, blocks)
     return Window(blocks=blocks, older=older)
 
 
@@ -206,6 +207,16 @@ def _add_files(lane: Conversation, blocks: Iterable[Block]) -> None:
     kept = {str(row.pk): row for row in rows}
     for row, attachments in told:
         vars(row)["files"] = [File(file, kept.get(str(file.get("media")))) for file in attachments]
+
+
+def _add_buttons(lane: Conversation, blocks: Iterable[Block]) -> None:
+    """Give each reply that is a template its ``buttons``, as the template has them now."""
+    sent = [(reply, told) for block in blocks for reply in block.replies if (told := reply.body.get("template"))]
+    names = [told["name"] for _, told in sent]
+    rows = Template.objects.filter(channel=lane.channel_id, name__in=names) if names else ()
+    shapes = {(row.name, row.language): row.shape for row in rows}
+    for reply, told in sent:
+        vars(reply)["buttons"] = shapes.get((told["name"], told["language"]), {}).get("buttons")
 
 
 def _merge(messages: list[Block], alone: list[Block]) -> list[Block]:

@@ -91,7 +91,7 @@ class Lanes(Window):
         pending = lane.last_sequence - lane.next_sequence + 1
         return f"{lane.last_sequence} ({pending} pending)" if pending else f"{lane.last_sequence}"
 
-    @admin.display(description="why it does not move")
+    @admin.display(description="where it stands")
     def reason(self, lane: Any) -> str:
         """Return the first reason; '' where nothing waits, so that the other rows stand out."""
         reason = lane.reasons[0] if lane.reasons else None

@@ -23,7 +23,7 @@ PREVIEW_BYTES = 4_000  # of an item that its page shows; larger: longer pages
 class QuarantineWindow(Window):
     """Items of the quarantine, until staff have looked at them and settled them."""
 
-    list_display = ("item", "where", "why", "size", "seen", "since", "open")
+    list_display = ("item", "where", "why", "size", "seen", "since", "settled")
     list_display_links = ("item",)
     list_filter = (filters.ChannelFilter, filters.OpenFilter)
     list_select_related = ("channel",)
@@ -35,7 +35,7 @@ class QuarantineWindow(Window):
     why = column("why", lambda row: row.reason)
     size = column("size", lambda row: f"{row.body_bytes:,} bytes")
     since = column("for", lambda row: age(row.created_at))
-    open = column("open", lambda row: row.settled_at is None, boolean=True)
+    settled = column("settled", lambda row: row.settled_at is not None, boolean=True)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Leave out the bytes and read their length: a list of them could take hundreds of MB."""

@@ -10,9 +10,10 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.test import Client, RequestFactory
 from django.urls import reverse
+from django.utils import timezone
 
 from channels_ingest.webhooks import fast_path
-from conversations.models import Conversation, Media, Message, Reply
+from conversations.models import Conversation, Media, Message, Reply, Template
 from tests.desk.admin.conftest import Scene, make_scene
 from tests.kit.stored_files import PNG, put
 
@@ -114,8 +115,22 @@ def test_the_picture_of_a_template_is_shown_where_it_was_sent(anna_of_shop: Clie
     sent = {"name": "t", "language": "de", "media": {"kind": "image", "media": str(file.pk)}}
     Reply.objects.filter(pk=shop.reply.pk).update(body={"text": "Look", "template": sent})
     page = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
-    assert address(shop.lane, file) in anna_of_shop.get(page).content.decode()
+    Template.objects.create(channel=shop.channel, name="t", language="de", shape={"buttons": [{"text": "Yes, please"}]},
+                            **dict.fromkeys(("fetched_at", "status_at", "quality_at"), timezone.now()))  # fmt: skip
+    content = anna_of_shop.get(page).content.decode()
+    assert address(shop.lane, file) in content
+    assert "Yes, please" in content
     assert anna_of_shop.get(address(shop.lane, file)).getvalue() == PNG
+
+
+@pytest.mark.parametrize(("url", "links"), [("https://e.org/tea.png", 1), ("javascript:alert(1)", 0)])
+def test_a_picture_sent_by_its_url_is_a_link_and_is_not_loaded(
+    anna_of_shop: Client, shop: Scene, url: str, links: int
+) -> None:
+    Reply.objects.filter(pk=shop.reply.pk).update(body={"media": {"kind": "image", "url": url}})
+    page = reverse("admin:conversations_conversation_change", args=[shop.lane.pk])
+    content = anna_of_shop.get(page).content.decode()
+    assert (content.count(f'href="{url}"'), content.count(f'src="{url}"')) == (links, 0)
 
 
 def test_the_live_page_changes_when_a_file_has_come(anna_of_shop: Client, shop: Scene) -> None:

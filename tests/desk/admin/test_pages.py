@@ -123,6 +123,11 @@ def test_marks_and_variables_of_a_template_are_shown_as_on_a_phone(text: str, ht
     assert as_on_phone(text) == html
 
 
+def test_no_tick_marks_an_open_item_of_the_quarantine(chief: Client, shop: Scene) -> None:
+    content = chief.get(reverse("admin:conversations_quarantine_changelist")).content.decode()
+    assert ("icon-no" in content, "icon-yes" in content) == (True, False)
+
+
 def test_a_template_is_shown_with_the_line_of_a_bot_that_sends_it(chief: Client, shop: Scene) -> None:
     Template.objects.update(name="order", language="de", status="flagged", changed_at=timezone.now())
     page = chief.get(reverse("admin:conversations_template_change", args=[shop.template.pk])).content.decode()
