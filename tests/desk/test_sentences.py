@@ -74,8 +74,8 @@ TABLE: list[tuple[str, Around | None, dict[str, Any], list[tuple[str, str]]]] = 
     ("unreachable outranks the reply that was refused", None,
      {"unreachable_since": NOW, "refused_sequence": 7, "refused_status": "parked"},
      [("waits", "The person has blocked us; each reply is parked until they write and goes out only if sent again.")]),
-    ("an opt-out outranks that", None, {"opted_out_at": NOW, "opted_out_by": "message 4", "unreachable_since": NOW},
-     [("waits", "The person wants no more messages (message 4); each reply is parked and goes out only if sent again.")]),
+    ("an opt-out outranks that", None, {"opted_out_at": NOW, "opted_out_by": "anna", "unreachable_since": NOW},
+     [("waits", "The person wants no more messages (anna); each reply is parked and goes out only if sent again.")]),
 ]  # fmt: skip
 
 
