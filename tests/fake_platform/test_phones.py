@@ -143,13 +143,13 @@ def test_the_page_hears_of_everything_in_its_order(phones: Phones, httpserver: A
     heard = [(each["event"], each.get("decision", "")) for each in events if each["event"] != "answered"]
     assert heard == [("wrote", ""), ("called", "ok"), ("sent", "ok"), ("delivered", "ok"), ("wrote", ""),
                      ("called", "403")]  # fmt: skip
-    for event in ("text", "block", "unblock"):
-        order(phones, "/_write", {"channel": "t", "event": event, "person": ADA, "values": {"text": "I am back"}})
-        assert isinstance(reply(phones, "telegram"), Sent) == (event != "block"), "whoever writes has unblocked"
     later = HTTP.request("GET", f"{phones.url}/_events?after={len(events)}").json()
     assert {each["event"] for each in later} <= {"answered"}, "what our server says may come at any time"
     about = HTTP.request("GET", f"{phones.url}/_about").json()
     assert [each["platform"] for each in about["channels"]] == list(PLATFORMS)
+    for event in ("text", "block", "unblock"):
+        order(phones, "/_write", {"channel": "t", "event": event, "person": ADA, "values": {"text": "I am back"}})
+        assert isinstance(reply(phones, "telegram"), Sent) == (event != "block"), "whoever writes has unblocked"
 
 
 def test_a_page_of_another_site_can_neither_write_nor_read(phones: Phones) -> None:
