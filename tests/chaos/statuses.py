@@ -34,7 +34,8 @@ class Statuses:
     ``post``: one request of several statuses; returns once it was taken.
     """
 
-    def __init__(self, record: Path, account: str, chance: random.Random, post: Callable[..., object]) -> None:
+    def __init__(self, record: Path, account: str, chance: random.Random,
+                 post: Callable[[list[Status]], object]) -> None:  # fmt: skip
         self._record, self._account, self._chance, self._post = record, account, chance, post
         self._read, self._number = 0, itertools.count()
         self._due: list[tuple[float, int, Status]] = []

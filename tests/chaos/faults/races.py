@@ -175,7 +175,7 @@ def taken_over_meanwhile(scene: Scene) -> Iterator[None]:
     calls = len(senders_of(scene, calling))
     yield
     scene.saw("lanes were taken over, in the middle of calls", taken == len(users) and calls)
-    _act(scene, users, HAND_BACK)
+    scene.saw("all were handed back", _act(scene, users, HAND_BACK) == len(users))
 
 
 SAID_ONCE = "SELECT count(*) FROM message m JOIN conversation c ON c.id = m.conversation_id WHERE c.user = ANY (%s)"
