@@ -40,7 +40,7 @@ Around them:
 
     workers/          the life of a worker process
     desk/             what staff see and do
-    operating/        health, metrics, and what must hold before a start
+    operating/        health, metrics, what must hold before a start, upkeep
     management/       `manage.py` commands
     tasks.py          every Celery entry point
     urls.py           /healthz/, /metrics/
