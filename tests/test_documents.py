@@ -7,6 +7,8 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from django.conf import global_settings
@@ -197,6 +199,16 @@ def test_every_promise_of_the_readme_has_its_tests_in_the_architecture() -> None
     held = {number: re.findall(r"`(test_\w+)`", tests) for number, tests in rows}
     assert sorted(held) == promised
     assert all(held.values())
+
+
+def test_the_bot_of_the_readme_hands_over_by_its_own_button_and_by_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conversations.registry.bot", lambda name: lambda function: function)
+    made: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)[0], made)
+    for payload, text in (("", "Agent"), ("agent", "A person, please")):
+        turn = mock.Mock(state={}, message=mock.Mock(payload=payload, text=text))
+        made["orders"](turn)
+        turn.hand_over.assert_called_once()
 
 
 def test_the_first_deployment_tells_the_platform_where_to_post() -> None:
