@@ -21,8 +21,9 @@ from django.core.exceptions import ImproperlyConfigured
 from conversations import crypto, registry
 from conversations.errors import CoreError, UnknownBot
 from conversations.failpoints import failpoint
+from conversations.operating import health
 from conversations.postgres import database, durability
-from conversations.storing import intake, spool
+from conversations.storing import spool
 from conversations.telemetry import error_places
 
 HINT = "see docs/deploy.md"
@@ -155,7 +156,7 @@ def prepared_statements_last(
     try:
         with database.connect("check") as first, database.connect("check") as second:
             for connection in (first, second):
-                database.transaction(connection, {"probe": intake.PROBE.STATEMENT})
+                database.transaction(connection, {"probe": health.PROBE.STATEMENT})
     except psycopg.errors.DuplicatePreparedStatement:
         text = "the pooler before Postgres mixes up prepared statements: set PREPARED_STATEMENTS=0"
         return [Error(text, hint=HINT, id="conversations.E017")]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hmac
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -21,11 +22,13 @@ from django.views.decorators.http import require_safe
 
 from conversations import installation, runtime
 from conversations.contracts import Work
-from conversations.errors import CoreError
+from conversations.errors import CoreError, NotStored
 from conversations.lanes import redis_client
 from conversations.operating import delays, webhook_counts
 from conversations.operating.spool_tally import tally
+from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.postgres.stream import Stream
 from conversations.storing import intake, spool
 from conversations.telemetry import error_places, logs
 
@@ -141,6 +144,24 @@ class Look:
         done.set()
 
 
+class Probe(Stream[None, list[database.Row]]):
+    """A transaction that writes nothing, on the connection that stores and sent as a batch is."""
+
+    name = "probe"
+    patient = False
+    short = True
+    STATEMENT: database.Statement = ("SELECT %(number)s::integer", {"number": 1})
+
+    def lane(self, item: None) -> Hashable:
+        return None
+
+    def write(self, connection: psycopg.Connection[Any], items: Sequence[None]) -> Sequence[list[database.Row]]:
+        return [database.transaction(connection, {"probe": self.STATEMENT})["probe"]] * len(items)
+
+
+PROBE = Probe()
+
+
 def ask_storing() -> str:
     """Ask over the connection that stores webhooks, with the key that makes their identities."""
     intake.writer()
@@ -148,7 +169,10 @@ def ask_storing() -> str:
     (recovering, read_only), *_ = runtime.read(CAN_WRITE)
     if recovering or read_only == "on":
         return "read-only"
-    intake.probe()
+    try:
+        intake.writer().write(PROBE, None, intake.ANSWER_SECONDS)
+    except psycopg.Error as error:
+        raise NotStored(type(error).__name__) from error
     return "ok"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from conversations import runtime
 from conversations.contracts import ChannelConfig, Kind, Note, Parsed, StatusUpdate, WebhookRequest
 from conversations.errors import Busy, Conflict, NotStored
 from conversations.failpoints import failpoint
-from conversations.postgres import committer, database
+from conversations.postgres import committer
 from conversations.postgres.stream import Result, Stream, Ticket
 from conversations.reports import statuses, templates
 from conversations.storing import routing, spool
@@ -110,29 +110,6 @@ def store(requests: Sequence[ParsedRequest], seconds: float = ANSWER_SECONDS) ->
     outcomes = _write(statuses.STATUSES, updates, until - time.monotonic())
     unknown = [update for update, (outcome, _) in zip(updates, outcomes, strict=True) if outcome == "kept"]
     statuses.write_again(_write_status, unknown)
-
-
-class Probe(Stream[None, list[database.Row]]):
-    """A transaction that writes nothing, on the connection that stores and sent as a batch is."""
-
-    name = "probe"
-    patient = False
-    short = True
-    STATEMENT: database.Statement = ("SELECT %(number)s::integer", {"number": 1})
-
-    def lane(self, item: None) -> Hashable:
-        return None
-
-    def write(self, connection: psycopg.Connection[Any], items: Sequence[None]) -> Sequence[list[database.Row]]:
-        return [database.transaction(connection, {"probe": self.STATEMENT})["probe"]] * len(items)
-
-
-PROBE = Probe()
-
-
-def probe() -> None:
-    """Raise ``NotStored`` if a transaction with prepared statements fails, as a webhook's would."""
-    _write(PROBE, [None], ANSWER_SECONDS)
 
 
 def _write_status(item: statuses.StatusItem) -> None:

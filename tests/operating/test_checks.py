@@ -20,9 +20,8 @@ from channels_ingest.webhooks import body_limits
 from conversations.lanes import redis_client
 from conversations.management.commands import release
 from conversations.models import Channel, Tenant, Worker
-from conversations.operating import checks, connection_budget, deploy_checks
+from conversations.operating import checks, connection_budget, deploy_checks, health
 from conversations.postgres import database, pipeline
-from conversations.storing import intake
 from tests.kit.stack import ROOT
 
 SAFE: dict[str, Any] = {
@@ -106,7 +105,7 @@ def test_a_pooler_that_mixes_up_prepared_statements_is_refused(
 ) -> None:
     """As an old PgBouncer does, which gives the second connection the session of the first."""
     connect = database.connect
-    compiled = pipeline._compile(intake.PROBE.STATEMENT[0])
+    compiled = pipeline._compile(health.PROBE.STATEMENT[0])
 
     def share(name: str) -> psycopg.Connection[Any]:
         connection = connect(name)
