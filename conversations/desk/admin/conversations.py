@@ -62,7 +62,7 @@ def name_of(lane: Conversation) -> str:
 class Lanes(Window):
     """The columns that both lists of conversations have."""
 
-    list_display: Any = ("person", "where", "answers", "progress", "oldest", "reason")
+    list_display: Any = ("person", "reason", "where", "answers", "progress", "oldest")
     list_display_links = ("person",)
     list_select_related = ("contact", "channel")
     sortable_by = ()

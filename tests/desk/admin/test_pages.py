@@ -201,6 +201,8 @@ def test_a_page_asks_as_much_for_a_long_conversation_as_for_a_short_one(chief: C
 def test_lists_are_walked_by_id(chief: Client) -> None:
     lanes = [make_lane() for _ in range(53)]
     first = lane_list(chief)
+    columns = re.findall(r"<th[^>]*column-(\w+)", first.content.decode())
+    assert columns[:2] == ["person", "reason"], "these two fit on a phone"
     assert [lane.pk for lane in first.context["cl"].result_list] == [lane.pk for lane in reversed(lanes[3:])]
     second = chief.get(reverse("admin:conversations_conversation_changelist") + first.context["cl"].older_address)
     assert [lane.pk for lane in second.context["cl"].result_list] == [lane.pk for lane in reversed(lanes[:3])]
