@@ -73,7 +73,8 @@ class Person(Names, frozen=True):
     @classmethod
     def of(cls, row: Any) -> Person:
         """Return the person in a row that has these columns; null is empty."""
-        return cls(**{name: getattr(row, name) or "" for name in cls.__struct_fields__})
+        return cls(user=row.user, name=row.name or "", username=row.username or "", phone=row.phone or "",
+                   email=row.email or "", language=row.language or "")  # fmt: skip
 
 
 class Checkout(Struct, frozen=True):
