@@ -3,10 +3,11 @@
 Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes.
 The same codes come in the answer to a send and, later, in a status ``failed``.
 
-A row: ``code`` (``200-299`` are all between them, ``100/33`` a code with its subcode), and how the send
-ends, see ``graph.Meaning``: with a ``scope`` it is refused, as the same request would be again; with a
-``wait`` in seconds a limit of the ``bucket`` was met, and Meta states none; with neither the reason
-passes. The gate's words (``conversations.delivering.decision``) are those of 131047 and 131050.
+A row: ``code`` (``200-299``: all of them; ``100/33``: a code with its subcode), and how the send
+ends, see ``graph.Meaning``. With a ``scope`` it is refused, as the same request would be again.
+With a ``wait`` (seconds; Meta states none) it met a limit of the ``bucket``. With neither, the
+reason passes. The gate's words (``conversations.delivering.decision``) are those of 131047 and
+131050.
 """
 
 from __future__ import annotations

@@ -35,7 +35,10 @@ def read_settings(pairs: list[str]) -> dict[str, str]:
 
 
 class SettingCommand(BaseCommand):
-    """Takes ``--set``, and prints what it wrote as a line of JSON. Raises ``CommandError`` for a wrong setting."""
+    """Takes ``--set``, and prints what it wrote as a line of JSON.
+
+    Raises ``CommandError`` for a wrong setting.
+    """
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

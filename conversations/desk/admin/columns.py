@@ -15,7 +15,7 @@ from conversations.desk.templatetags.desk import visible
 
 
 def column(label: str, value: Callable[[Any], Any], boolean: bool | None = None) -> Any:
-    """Return a column of a list, or a line of a page: ``value`` of a row, as text that is safe to show.
+    """Return a column of a list, or a line of a page: ``value`` of a row, safe to show.
 
     ``boolean``: a mark for yes or no instead.
     """
@@ -28,7 +28,7 @@ def column(label: str, value: Callable[[Any], Any], boolean: bool | None = None)
 
 
 class OfConversation(Window):
-    """Rows of a conversation. Who reads one has read in the conversation, and a verb leads back there."""
+    """Rows of a conversation: who reads one has read there, and a verb leads back there."""
 
     sortable_by = ()
     person = column("with", lambda row: row.conversation.contact or row.conversation.user)
