@@ -124,13 +124,13 @@ SEQUENCES = [
 ]
 
 
-def stating(number: int, ids: str) -> dict[str, Any]:
+def stating(number: int, ids: str, **more: str) -> dict[str, Any]:
     """A message that states ``ids``, as ``SEQUENCES`` has them."""
     old, _, new = ids.partition(">")
     names = {letter: f"DE.{letter}" if letter.islower() else f"4915{ord(letter)}" for letter in ids}
     told = {("from_user_id" if letter.islower() else "from"): names[letter] for letter in old}
     if not new:
-        return text(number, ids, **told)
+        return text(number, ids, **told, **more)
     changed = {("user_id" if letter.islower() else "wa_id"): names[letter] for letter in new}
     kind = "user_changed_number" if new[-1].isupper() else "user_changed_user_id"
     return {**text(number, "", **told), "type": "system", "system": {"body": "changed", "type": kind, **changed}}
@@ -212,12 +212,12 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
 def in_lanes() -> dict[str, list[str]]:
     """What each conversation has, by the id that it began with, in order; what is over in brackets."""
     rows = runtime.read(
-        """SELECT c.chat, CASE m.status WHEN 'pending' THEN m.platform_id ELSE '(' || m.platform_id || ')' END
+        """SELECT c."user", CASE m.status WHEN 'pending' THEN m.platform_id ELSE '(' || m.platform_id || ')' END
              FROM message m JOIN conversation c ON c.id = m.conversation_id ORDER BY c.id, m.sequence""", (),
     )  # fmt: skip
     lanes: dict[str, list[str]] = {}
-    for chat, name in rows:
-        lanes.setdefault(chat.removeprefix("DE."), []).append(name.replace("wamid.", ""))
+    for user, name in rows:
+        lanes.setdefault(user.removeprefix("DE."), []).append(name.replace("wamid.", ""))
     return lanes
 
 
@@ -263,6 +263,17 @@ def test_what_a_new_id_wrote_before_its_notice_goes_on_in_front_of_what_it_write
     assert list(notes) == [(theirs, f"conversation {ours}"), (ours, f"conversation {theirs}")]
 
 
+def test_in_a_group_too_a_new_id_goes_on_where_the_old_one_was(shop: Channel) -> None:
+    said = [
+        stating(0, "aP", group_id="g"),
+        stating(1, "cQ", group_id="g"),
+        stating(2, "aP>cQ"),
+        stating(3, "c", group_id="g"),
+    ]
+    assert [post(shop, each) for each in said] == [200] * 4
+    assert in_lanes() == {"a": ["0", "1", "3", "2"], "c": ["(1)"]}, "the last lane is the private one"
+
+
 @pytest.mark.parametrize(("held_up", "mode"), [
     ("mode = 'human'", "human"), ("blocked = true", "human"), ("paused_at = now()", "bot"),
 ])  # fmt: skip
@@ -275,6 +286,7 @@ def test_what_holds_the_bot_back_under_the_new_id_does_so_in_the_persons_convers
     assert [post(shop, stating(number, ids)) for number, ids in ((2, "aP>cQ"), (3, "c"))] == [200, 200]
     lane = Conversation.objects.get(chat="DE.a")
     assert (lane.mode, lane.due_at, lane.paused_at is None) == (mode, None, mode == "human")
+    assert in_lanes() == {"a": ["0", "2", "1", "3"], "c": ["(1)"]}
 
 
 def test_a_persons_messages_keep_their_order_whichever_id_they_name(
