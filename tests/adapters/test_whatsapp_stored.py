@@ -31,7 +31,7 @@ from conversations.storing.rows import ParsedRequest, StoreItem, make_items
 from conversations.storing.store_stream import StoreStream
 from tests.adapters.test_meta import ANYTHING, WHOLE, places, put
 from tests.kit.fixtures import incoming, request
-from tests.kit.rows import add_replies
+from tests.kit.rows import add_messages, add_replies
 from tests.kit.stack import wait_until
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -274,6 +274,23 @@ def test_in_a_group_too_a_new_id_goes_on_where_the_old_one_was(shop: Channel) ->
     assert in_lanes() == {"a": ["0", "1", "3", "2"], "c": ["(1)"]}, "the last lane is the private one"
 
 
+def test_a_long_backlog_goes_on_in_several_transactions(shop: Channel) -> None:
+    """Between them the bot takes nothing from the old lane, and the message that found it waits."""
+    for number, ids in enumerate(("aP", "cQ", "aP>cQ")):
+        assert post(shop, stating(number, ids)) == 200
+    kept, ended = (Conversation.objects.get(chat=chat) for chat in ("DE.a", "DE.c"))
+    add_messages(runtime.read, ended.pk, [str(number) for number in range(2001)])
+    runtime.read("SELECT join_lanes(%s, %s)", (ended.pk, kept.pk))
+    between = "next_sequence, not_before > now() + interval '50 s', due_at = not_before"
+    assert runtime.read(f"SELECT {between} FROM conversation WHERE id = %s", (ended.pk,)) == [(1001, True, True)]
+    assert (post(shop, stating(3, "c")), Audit.objects.filter(verb="joined_with").count()) == (200, 2)
+    of_one = "SELECT max(n) FROM (SELECT count(*) AS n FROM message WHERE conversation_id = %s GROUP BY xmin::text) t"
+    assert runtime.read(of_one, (kept.pk,)) == [(1000,)]
+    words = runtime.read("SELECT text FROM message WHERE conversation_id = %s ORDER BY sequence", (kept.pk,))
+    assert [each for (each,) in words] == ["aP", "", "cQ", *map(str, range(2001)), "c"]
+    assert not runtime.read("SELECT FROM conversation WHERE id = %s AND due_at IS NOT NULL", (ended.pk,))
+
+
 @pytest.mark.parametrize(("held_up", "mode"), [
     ("mode = 'human'", "human"), ("blocked = true", "human"), ("paused_at = now()", "bot"),
 ])  # fmt: skip
@@ -287,6 +304,10 @@ def test_what_holds_the_bot_back_under_the_new_id_does_so_in_the_persons_convers
     lane = Conversation.objects.get(chat="DE.a")
     assert (lane.mode, lane.due_at, lane.paused_at is None) == (mode, None, mode == "human")
     assert in_lanes() == {"a": ["0", "2", "1", "3"], "c": ["(1)"]}
+    Conversation.objects.filter(pk=lane.pk).update(mode="bot")
+    runtime.read("SELECT join_lanes(c.id, %s) FROM conversation c WHERE chat = 'DE.c'", (lane.pk,))
+    lane.refresh_from_db()
+    assert (lane.mode, Audit.objects.filter(verb="joined_with").count()) == ("bot", 2), "once, whoever looked too early"
 
 
 def test_a_persons_messages_keep_their_order_whichever_id_they_name(

@@ -3,8 +3,8 @@
 -- is left out: its items are written with the next batch.
 -- An id that cannot pass to another person may have a lane of its own and lead to another one, because
 -- the platform said later that both are one person's. Then both are locked, or neither counts, and
--- join_lanes has what was not handled go on in front of the batch's messages. In a group both lanes
--- are in the same chat.
+-- join_lanes has what was not handled go on in front of the batch's messages. Until nothing is left
+-- behind, neither counts. In a group both lanes are in the same chat.
 -- items: json list of rows.LaneRow. Returns one row, ignored. Indexes: conversation_once,
 -- alias_once, primary key.
 WITH wanted AS MATERIALIZED (
@@ -24,9 +24,12 @@ WITH wanted AS MATERIALIZED (
                           AND c.contact_id <> l.contact_id LIMIT 1) b ON true),
 locked AS MATERIALIZED (
   SELECT c.id FROM conversation c WHERE c.id = ANY (ARRAY(SELECT id FROM wanted UNION SELECT left_behind FROM wanted))
-   ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED)
-SELECT set_config('app.locked', coalesce(string_agg(k.id::text, ','), ''), true),
-       (SELECT sum(join_lanes(w.left_behind, w.id)) FROM wanted w
-         WHERE w.left_behind IN (SELECT id FROM locked) AND w.id IN (SELECT id FROM locked))
+   ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED),
+apart AS MATERIALIZED (
+  SELECT w.id, w.left_behind FROM wanted w
+   WHERE w.left_behind IS NOT NULL
+     AND CASE WHEN w.left_behind IN (SELECT id FROM locked) AND w.id IN (SELECT id FROM locked)
+              THEN NOT join_lanes(w.left_behind, w.id) ELSE true END)
+SELECT set_config('app.locked', coalesce(string_agg(k.id::text, ','), ''), true)
   FROM locked k
- WHERE NOT EXISTS (SELECT FROM wanted w WHERE w.id = k.id AND w.left_behind NOT IN (SELECT id FROM locked))
+ WHERE k.id <> ALL (ARRAY(SELECT id FROM apart UNION ALL SELECT left_behind FROM apart))
