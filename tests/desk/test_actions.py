@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, connection
 from django.utils import timezone
 
-from conversations.desk import actions
+from conversations.desk import actions, timeline
 from conversations.errors import LaneMoved
 from conversations.models import Audit, Conversation, Desk, Message, Pause, Quarantine, Reply
 from tests.kit.desk_scenes import make_channel, make_lane, make_message, make_reply, make_staff, messages, replies, seen
@@ -310,6 +310,21 @@ def test_hand_back_keeps_what_staff_put_back(anna: User) -> None:
     assert messages(lane) == "skipped skipped pending"
     assert lane.next_sequence == 3
     assert is_due_now(lane.due_at)
+
+
+def test_hand_back_skips_what_a_person_answered_in_the_lane_that_it_came_from(anna: User) -> None:
+    """An answer of the lane that goes on, from before the two were joined, is none to a message of the other."""
+    old = make_lane("pending pending", "person:sent", mode="human")
+    lane = make_lane("handled", "person:sent", channel=old.channel, mode="human")
+    for moment, rows in enumerate([message(old, 1), reply(old, 1), message(old, 2), reply(lane, 1)]):
+        field = "created_at" if isinstance(rows, Reply) else "received_at"
+        type(rows).objects.filter(pk=rows.pk).update(**{field: timezone.now() - dt.timedelta(minutes=9 - moment)})
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT join_lanes(%s, %s)", (old.pk, lane.pk))
+    lane.refresh_from_db()
+    assert timeline.answered(lane.pk)[:2] == (2, 1)
+    assert act(lane, actions.hand_back, seen(lane), anna, skip_answered=True) == 1
+    assert (messages(lane), lane.next_sequence) == ("handled skipped pending", 3)
 
 
 def test_hand_back_releases_what_waits_first_and_leaves_it_to_the_bot(anna: User) -> None:

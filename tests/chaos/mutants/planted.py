@@ -154,7 +154,7 @@ RACES = (
     mutant("old_turn_commits_after_take_over", "a turn that began before a take-over is written after it", "take_over",
            "I26", whatever_the_lane_is("l.epoch", "i.epoch"), whatever_the_lane_is("l.mode")),
     mutant("hand_back_skips_unseen", "handing back skips messages that the person never saw", "hand_back", "faults",
-           Sql("skip_answered", Output("waiting", "shown"), "m.replay_of IS NULL")),
+           Sql("skip_answered", Output("waiting", "shown"), "p.asks")),
     mutant("intent_without_claim", "an intent bears no name: nobody settles it when its sender dies", "killed_senders",
            "I11 I15", Ddl("ALTER TABLE reply DROP CONSTRAINT claimed_while_sending"),
            Sql("commit_sends", Assigned("intents", "claimed_by"), "NULL"),
