@@ -20,12 +20,8 @@ FILES_MB_PER_DAY = 2048
 # Each file counts as so many bytes at least. Larger: a channel takes fewer small files. Smaller: more rows are
 # read for each upload.
 LEAST_BYTES = 256 << 10
-# Files that a process fetches at once. Larger: more threads, and more room on the disk for what is on
-# its way. Smaller: files wait for each other.
-AT_ONCE = 8
 # Bytes of the disk that stay free: below, visitors' files are refused and others are not fetched. Larger: more
-# of the disk is never used. Smaller: what else is written there, the database perhaps, may find it full. In
-# the folder of temporary files, room for what a process fetches at once is enough.
+# of the disk is never used. Smaller: what else is written there, the database perhaps, may find it full.
 FREE_BYTES = 1 << 30
 ADDED = """SELECT coalesce(sum(greatest(size, %(least)s)), 0)::bigint FROM media
             WHERE channel_id = %(channel)s AND status = 'stored' AND reference ? 'visitor'
@@ -47,12 +43,11 @@ def added(channel_id: int) -> int:
 
 def disk_is_full() -> bool:
     """Return True if too little is free where files arrive, or in the storage if that is a folder."""
-    floors = {tempfile.gettempdir(): min(FREE_BYTES, AT_ONCE * settings.MEDIA_MAX_BYTES)}
-    storage = files.storage() if "media" in settings.STORAGES else None
+    folders, storage = [tempfile.gettempdir()], files.storage() if "media" in settings.STORAGES else None
     if isinstance(storage, FileSystemStorage):
-        floors[str(storage.location)] = FREE_BYTES
-    for folder, floor in floors.items():
+        folders.append(str(storage.location))
+    for folder in folders:
         with contextlib.suppress(FileNotFoundError):  # it is made for the first file
-            if shutil.disk_usage(folder).free < floor:
+            if shutil.disk_usage(folder).free < FREE_BYTES:
                 return True
     return False

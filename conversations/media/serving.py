@@ -43,10 +43,8 @@ class FileAnswer(StreamingHttpResponse):
         self.headers["Content-Length"] = str(size)
 
     def close(self) -> None:
-        try:
-            self._file.close()
-        finally:
-            super().close()
+        self._file.close()
+        super().close()
 
 
 def respond(request: HttpRequest, kept: Kept, content_type: str, told: Mapping[str, Any]) -> HttpResponseBase:

@@ -27,6 +27,7 @@ from conversations.contracts import WebhookRequest
 from conversations.models import Audit, Channel, Conversation, Reply
 from conversations.postgres import database
 from conversations.postgres.sql_files import sql
+from conversations.storing.late_replies import LATE, LateItem
 from conversations.storing.rows import ParsedRequest, StoreItem, make_items
 from conversations.storing.store_stream import StoreStream
 from tests.adapters.test_meta import ANYTHING, WHOLE, places, put
@@ -261,6 +262,12 @@ def test_what_a_new_id_wrote_before_its_notice_goes_on_in_front_of_what_it_write
     notes = Audit.objects.order_by("id").filter(verb="joined_with").values_list("conversation_id", "subject")
     ours, theirs = Conversation.objects.order_by("id").values_list("id", flat=True)
     assert list(notes) == [(theirs, f"conversation {ours}"), (ours, f"conversation {theirs}")]
+    turns = runtime.read("SELECT id FROM message WHERE platform_id = 'wamid.2' ORDER BY id", ())
+    parts, ours = [{"key": "k", "body": {"text": "done"}}], {"tenant_id": shop.tenant_id, "channel_id": shop.pk}
+    late = [LateItem(message_id=turn, parts=parts, **ours) for (turn,) in turns]
+    with contextlib.closing(database.connect("another process")) as own:
+        verdicts = [each[0] for each in LATE.write(own, late)]
+    assert verdicts == ["unknown", "early"], "the turn of a message that goes on elsewhere is another one"
 
 
 def test_in_a_group_too_a_new_id_goes_on_where_the_old_one_was(shop: Channel) -> None:

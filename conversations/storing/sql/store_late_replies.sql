@@ -5,8 +5,8 @@
 -- past them. send_due_at is 3 s ahead: normally the wake is faster, and the sweeper finds the lane
 -- only if the wake was lost.
 -- items: json list of late_replies.LateItem. Rows: ord, verdict, conversation id. Verdicts: stored,
--- duplicate, unknown (no such turn), early (its turn is not committed), busy (lane locked
--- elsewhere).
+-- duplicate, unknown (no such turn, or join_lanes copied its message, and the bot is asked again),
+-- early (its turn is not committed), busy (lane locked elsewhere).
 -- Indexes: primary keys, reply_external_key_once.
 WITH items AS MATERIALIZED (
   SELECT i.*, m.conversation_id, m.status AS message_status, i.parts -> 0 ->> 'key' AS key,
@@ -15,7 +15,10 @@ WITH items AS MATERIALIZED (
     LEFT JOIN LATERAL (
          SELECT h.conversation_id, h.status FROM message h
           WHERE h.id = i.message_id
-            AND (SELECT l.channel_id FROM conversation l WHERE l.id = h.conversation_id) = i.channel_id LIMIT 1) m ON true),
+            AND (SELECT l.channel_id FROM conversation l WHERE l.id = h.conversation_id) = i.channel_id
+            AND NOT (h.status = 'skipped' AND EXISTS (
+                SELECT FROM message c WHERE c.identity = decode(md5('joined:' || h.id), 'hex') OFFSET 0))
+          LIMIT 1) m ON true),
 known AS MATERIALIZED (
   SELECT i.ord FROM items i
    WHERE EXISTS (SELECT FROM reply r WHERE r.channel_id = i.channel_id AND r.external_key = i.key OFFSET 0)),
