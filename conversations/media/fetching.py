@@ -22,10 +22,11 @@ import structlog
 from django.conf import settings
 
 from conversations import installation, registry, runtime
-from conversations.contracts import Attachment, Deferred, Failed, Fetched, Fetching, Rejected, Scope, Unknown
+from conversations.contracts import Attachment, Deferred, Fetched, Fetching, Rejected, Scope, Unknown
 from conversations.errors import CoreError
 from conversations.media import files, quota, types
 from conversations.media.files import Kept
+from conversations.media.quota import AT_ONCE
 from conversations.postgres.database import Statement
 from conversations.postgres.sql_files import sql
 from conversations.postgres.storable_text import clean_text
@@ -33,9 +34,6 @@ from conversations.telemetry import error_places
 
 log = structlog.get_logger(__name__)
 
-# Files that a process fetches at once. Larger: more threads, and more room on the disk for what is on
-# its way. Smaller: files wait for each other.
-AT_ONCE = 8
 # Seconds from the last heartbeat of a process until another one may fetch its files. Larger: the files of
 # a killed process come later. Smaller: where heartbeats are late, files are fetched twice, and the first
 # result is thrown away.
@@ -46,6 +44,9 @@ LONGEST_SECONDS = 240.0
 # Attempts after which a file is given up, ten hours after the first. Larger: a platform that is away for
 # longer costs fewer files. Smaller: fewer calls in vain.
 ATTEMPTS = 20
+# Attempts that faults of ours may use up: beyond, only failures of the platform count. Larger: fewer of
+# these are left afterwards. Smaller: such faults are repeated sooner, in vain.
+OUR_ATTEMPTS = 10
 # Longest wait between two attempts, in seconds. Larger: fewer calls in vain. Smaller: a file comes
 # sooner once its platform works again.
 RETRY_SECONDS = 3600.0
@@ -77,17 +78,20 @@ class Fetcher:
     def fetch(self, channel_ids: Sequence[int]) -> None:
         """Begin with the files of these channels that are due; go on when threads are free.
 
-        Returns at once, raises nothing.
+        Returns at once, raises nothing. While the disk is nearly full, files wait for the sweeper.
         """
         if installation.held():  # a copy of production calls no platform
             return
         try:
+            if quota.disk_is_full():  # before a claim, which would cost an attempt
+                log.warning("files wait: the disk is nearly full")
+                return
             with self._changed:
                 self._asked.update(channel_ids)
                 while not self._stopped and self._claim():
                     pass
-        except (psycopg.Error, CoreError) as error:
-            log.warning("files not claimed", error=type(error).__name__)
+        except Exception as error:
+            log.warning("files not claimed", error=error_places.kind(error))
 
     def _claim(self) -> bool:
         """Claim a file and begin to fetch it. Return False if there is none, or no thread for it.
@@ -110,7 +114,7 @@ class Fetcher:
         return True
 
     def _run(self, claimed: Claimed) -> None:
-        """Make one attempt, then go on. What fails here for a reason of ours is tried again by its claim."""
+        """Make one attempt, then go on. What could not be written is tried again once its claim ends."""
         try:
             attempt(claimed)
         except Exception as error:
@@ -157,7 +161,16 @@ fetcher = runtime.kept(Fetcher)
 
 
 def attempt(claimed: Claimed) -> None:
-    """Fetch one file, check it, keep it, and write what came of it."""
+    """Fetch one file, check it, keep it, and write what came of it. A fault of ours is tried again."""
+    try:
+        _attempt(claimed)
+    except Exception as error:
+        place = error_places.place(error)
+        log.error("file not kept", channel=claimed.channel_id, error=error_places.kind(error), place=place)
+        _settle(claimed, Unknown(reason=f"a fault of ours: {error_places.kind(error)}"), ours=True)
+
+
+def _attempt(claimed: Claimed) -> None:
     with tempfile.TemporaryFile() as file:
         outcome = _fetch(claimed, file)
         size, content_type = file.tell(), ""
@@ -176,8 +189,6 @@ def _fetch(claimed: Claimed, into: BinaryIO) -> Fetching:
         return Rejected(reason="its channel is gone")
     if file.size is not None and file.size > most:
         return Rejected(reason=f"it is larger than {most >> 20} MB")
-    if quota.disk_is_full():
-        return Failed(reason="our disk is nearly full")
     try:
         return registry.adapter(channel.platform).fetch(channel, file, into, most)
     except Exception as error:
@@ -186,26 +197,23 @@ def _fetch(claimed: Claimed, into: BinaryIO) -> Fetching:
 
 
 def _keep(claimed: Claimed, file: BinaryIO, content_type: str) -> Fetching:
-    """Put a file into the storage, unless its content is not what it may be."""
+    """Put a file into the storage, unless its content is not what it may be. Raises what the storage raises."""
     problem = types.problem(file, str(claimed.reference.get("kind")), content_type)
     if problem:
         return Rejected(reason=problem)
-    try:
-        files.keep(claimed.kept, file)
-    except Exception as error:  # whatever a storage raises: full, away, not allowed
-        log.error("file not kept", channel=claimed.channel_id, error=error_places.kind(error))
-        return Unknown(reason=f"the storage did not take it: {error_places.kind(error)}")
+    files.keep(claimed.kept, file)
     return Fetched()
 
 
-def _settle(claimed: Claimed, outcome: Fetching, content_type: str, size: int) -> bool:
+def _settle(claimed: Claimed, outcome: Fetching, content_type: str = "", size: int = 0, *, ours: bool = False) -> bool:
     """Write what an attempt came to. Return False if a newer attempt has begun."""
     stored = isinstance(outcome, Fetched)
     refused = isinstance(outcome, Rejected) and outcome.scope is not Scope.CHANNEL  # a token may be renewed
-    final = refused or claimed.attempts >= ATTEMPTS
+    final = refused or (claimed.attempts >= ATTEMPTS and not ours)
     values = {
         "id": claimed.id,
         "attempt": claimed.attempts,
+        "counted": claimed.attempts - (ours and claimed.attempts > OUR_ATTEMPTS),
         "status": "stored" if stored else "refused" if final else "waiting",
         "delay": None if stored or final else _delay(claimed.attempts, outcome),
         "content_type": content_type,
@@ -219,4 +227,4 @@ def _delay(attempts: int, outcome: Fetching) -> float:
     """Return the seconds until the next attempt: what the platform asks for, or 2, 4, 8, ... with jitter."""
     if isinstance(outcome, Deferred):
         return min(outcome.seconds, RETRY_SECONDS)
-    return random.uniform(0.5, 1.0) * min(RETRY_SECONDS, 2.0**attempts)
+    return random.uniform(0.5, 1.0) * min(RETRY_SECONDS, 2.0 ** min(attempts, ATTEMPTS))

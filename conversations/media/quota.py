@@ -20,8 +20,12 @@ FILES_MB_PER_DAY = 2048
 # Each file counts as so many bytes at least. Larger: a channel takes fewer small files. Smaller: more rows are
 # read for each upload.
 LEAST_BYTES = 256 << 10
+# Files that a process fetches at once. Larger: more threads, and more room on the disk for what is on
+# its way. Smaller: files wait for each other.
+AT_ONCE = 8
 # Bytes of the disk that stay free: below, visitors' files are refused and others are not fetched. Larger: more
-# of the disk is never used. Smaller: what else is written there, the database perhaps, may find it full.
+# of the disk is never used. Smaller: what else is written there, the database perhaps, may find it full. In
+# the folder of temporary files, room for what a process fetches at once is enough.
 FREE_BYTES = 1 << 30
 ADDED = """SELECT coalesce(sum(greatest(size, %(least)s)), 0)::bigint FROM media
             WHERE channel_id = %(channel)s AND status = 'stored' AND reference ? 'visitor'
@@ -43,11 +47,12 @@ def added(channel_id: int) -> int:
 
 def disk_is_full() -> bool:
     """Return True if too little is free where files arrive, or in the storage if that is a folder."""
-    folders, storage = [tempfile.gettempdir()], files.storage() if "media" in settings.STORAGES else None
+    floors = {tempfile.gettempdir(): min(FREE_BYTES, AT_ONCE * settings.MEDIA_MAX_BYTES)}
+    storage = files.storage() if "media" in settings.STORAGES else None
     if isinstance(storage, FileSystemStorage):
-        folders.append(str(storage.location))
-    for folder in folders:
+        floors[str(storage.location)] = FREE_BYTES
+    for folder, floor in floors.items():
         with contextlib.suppress(FileNotFoundError):  # it is made for the first file
-            if shutil.disk_usage(folder).free < FREE_BYTES:
+            if shutil.disk_usage(folder).free < floor:
                 return True
     return False

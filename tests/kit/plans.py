@@ -394,8 +394,8 @@ def _fetch(run: Watched) -> None:
     assert [(str(row[0]), row[2]) for row in claimed] == [(FILE, 1)]
     run.file("move_claims", ids=[FILE], attempts=[1], seconds=60.0)
     ending = {"status": "stored", "delay": None, "content_type": "image/png", "size": 1, "error": ""}
-    assert run.file("settle_file", id=FILE, attempt=1, **ending)
-    run.file("mark_old_files", days=30, most=500)
+    assert run.file("settle_file", id=FILE, attempt=1, counted=1, **ending)
+    run.file("mark_old_files", days=30, most=500, all_in=2_000)
     run.file("mark_orphans", place=uuid.UUID(int=2**127), most=5_000)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
@@ -120,14 +122,49 @@ def test_a_file_that_says_that_it_is_too_large_is_not_asked_for(monkeypatch: pyt
     assert (row.status, row.error) == ("refused", "it is larger than 1 MB")
 
 
-def test_a_disk_that_is_nearly_full_fetches_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_fetches_later(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fetching.installation, "held", lambda: "")
+    free = {"bytes": 255 << 20}
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free["bytes"]))
+    fetch_by(monkeypatch, PNG)
+    row = say(make_channel())
+    for _ in range(2):
+        fetching.fetcher().fetch([row.channel_id])
+    assert runtime.read("SELECT status, attempts FROM media") == [("waiting", 0)], "a file costs no attempt"
+    free["bytes"] = 256 << 20  # enough for files on their way, in a small /tmp
+    fetching.fetcher().fetch([row.channel_id])
+    fetching.fetcher().stop(20)
+    assert runtime.read("SELECT status, attempts FROM media") == [("stored", 1)]
+    location = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": tmp_path}}
+    settings.STORAGES = {**settings.STORAGES, "media": location}
+    assert quota.disk_is_full()  # not enough for a storage
+
+
+def test_faults_of_ours_are_tried_again_later_and_cost_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     fetch_by(monkeypatch, PNG)
     channel = make_channel()
     row = say(channel)
-    monkeypatch.setattr(quota, "FREE_BYTES", 1 << 62)
-    fetching.attempt(*claim(channel.id))
-    row.refresh_from_db()
-    assert (row.status, row.error) == ("waiting", "our disk is nearly full")
+
+    def attempts(many: int) -> None:
+        for _ in range(many):
+            Media.objects.filter(status="waiting").update(due_at="2026-01-01T00:00:00Z")
+            fetching.attempt(*claim(channel.id))
+            row.refresh_from_db()
+
+    for module, name in ((fetching.types, "find"), (files, "keep")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, lambda *_: (_ for _ in ()).throw(OSError))
+            attempts(fetching.ATTEMPTS + 1)
+        assert (row.status, row.claimed, row.error) == ("waiting", False, "a fault of ours: OSError")
+        assert row.due_at
+        assert row.due_at > timezone.now() + dt.timedelta(seconds=60)
+    fetch_by(monkeypatch, Failed(reason="HTTP 503"))
+    attempts(5)
+    fetch_by(monkeypatch, PNG)
+    attempts(1)
+    assert row.status == "stored"
 
 
 def test_after_its_last_attempt_a_file_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +210,10 @@ def test_channels_whose_servers_hang_leave_threads_to_others(
         return Fetched()
 
     monkeypatch.setattr(registry.adapter("generic"), "fetch", fetch)
-    for each in slow * (fetching.AT_ONCE + 1):
+    for each in slow * (quota.AT_ONCE + 1):
         say(each)
     others = [say(quick) for _ in range(3)]
-    settle, in_all = fetching._settle, 3 + many * (fetching.AT_ONCE + 1)
+    settle, in_all = fetching._settle, 3 + many * (quota.AT_ONCE + 1)
 
     def noted(*args: Any) -> bool:
         written = settle(*args)
