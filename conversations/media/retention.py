@@ -29,6 +29,8 @@ ROUND_SECONDS = 60.0
 # Files of each channel that are found at once. Larger: channels with many old files hold up those of others.
 # Smaller: more queries.
 BATCH = 500
+# Files of all channels that one statement marks. Larger: it holds up other statements. Smaller: more queries.
+ALL_IN = 2_000
 # Rows that a round looks at for files whose message is gone, from a random place on: ids are random, so
 # a process needs to know of no other round; also uploads that are deleted in one. Larger: they are found
 # sooner. Smaller: less reading.
@@ -43,7 +45,8 @@ def run() -> int:
     """Delete files until none is old, for ``ROUND_SECONDS`` at most; return how many were deleted."""
     until = time.monotonic() + ROUND_SECONDS
     orphans = runtime.execute(sql("mark_orphans"), {"place": uuid.uuid4(), "most": LOOK})
-    deleted, old = _delete(orphans, REMOVE, until), {"days": settings.MEDIA_DAYS, "most": BATCH}
+    deleted = _delete(orphans, REMOVE, until)
+    old = {"days": settings.MEDIA_DAYS, "most": BATCH, "all_in": ALL_IN}
     while found := _delete(runtime.execute(sql("mark_old_files"), old), FORGET, until):
         deleted += found
     return deleted

@@ -34,10 +34,15 @@ def test_each_tenants_files_go_after_its_days_and_their_rows_say_so(settings: An
     gone = [put(usual.id, conversation_id=1, created_at=ago[31]), put(short.id, conversation_id=1, created_at=ago[8])]
     # What was cut off while it was written; it may be on its way for a day.
     gone.append(put(usual.id, conversation_id=1, created_at=ago[31], status="refused", attempts=2))
-    kept.append(put(make_channel(tenant_name="Press").id, conversation_id=1, status="refused"))
+    at_once = make_channel(tenant_name="Press")
     Tenant.objects.filter(name="Press").update(media_days=0)
-    assert maintenance.run()["files"] == 3
-    assert [is_there(row) for row in (*kept, *gone)] == [True] * 3 + [False] * 3
+    kept.append(put(at_once.id, conversation_id=1, status="refused"))
+    kept.append(put(at_once.id, conversation_id=1))  # of a reply that may not be sent yet
+    accept(at_once, entry(new_user(), "see"))
+    gone.append(put(at_once.id, conversation_id=1, message_id=Message.objects.get().pk))
+    gone.append(put(at_once.id, conversation_id=1, created_at=timezone.now() - dt.timedelta(hours=25)))
+    assert maintenance.run()["files"] == 5
+    assert [is_there(row) for row in (*kept, *gone)] == [True] * 4 + [False] * 5
     assert {row.status for row in Media.objects.filter(pk__in=[each.pk for each in gone])} == {"deleted"}
     assert retention.run() == 0
 
@@ -45,13 +50,22 @@ def test_each_tenants_files_go_after_its_days_and_their_rows_say_so(settings: An
 @pytest.mark.usefixtures("woken")
 def test_a_round_goes_on_until_nothing_is_old_or_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)
-    channel, old = make_channel(), timezone.now() - dt.timedelta(days=1000)
-    for _ in range(5):
+    monkeypatch.setattr(retention, "ALL_IN", 3, raising=False)
+    delete, marked = retention._delete, [0]
+    channels, old = [make_channel() for _ in range(2)], timezone.now() - dt.timedelta(days=1000)
+    for channel in (*channels, *channels, *channels):
         put(channel.id, conversation_id=1, created_at=old)
+
+    def noted(rows: Any, *rest: Any) -> int:
+        marked.append(len(rows))
+        return delete(rows, *rest)
+
+    monkeypatch.setattr(retention, "_delete", noted)
     with monkeypatch.context() as patched:
         patched.setattr(retention, "ROUND_SECONDS", -1.0)
         assert retention.run() == 0
-    assert (retention.run(), retention.run()) == (5, 0)
+    assert (retention.run(), retention.run()) == (6, 0)
+    assert max(marked) == 3, "one statement marks so many at most, of all channels"
 
 
 @pytest.mark.usefixtures("woken")
