@@ -143,27 +143,27 @@ def test_a_disk_that_is_nearly_full_fetches_later(
 
 
 def test_faults_of_ours_are_tried_again_later_and_cost_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch_by(monkeypatch, PNG)
     channel = make_channel()
     row = say(channel)
 
-    def attempts(many: int) -> None:
+    def attempts(many: int, found: Any) -> None:
+        fetch_by(monkeypatch, found)
         for _ in range(many):
             Media.objects.filter(status="waiting").update(due_at="2026-01-01T00:00:00Z")
             fetching.attempt(*claim(channel.id))
-            row.refresh_from_db()
+        row.refresh_from_db()
 
-    for module, name in ((fetching.types, "find"), (files, "keep")):
+    most = fetching.ATTEMPTS - 1
+    for module, name, left in ((fetching.types, "find", most - fetching.OUR_ATTEMPTS), (files, "keep", 0)):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, lambda *_: (_ for _ in ()).throw(OSError))
-            attempts(fetching.ATTEMPTS + 1)
+            attempts(most + 2, PNG)
         assert (row.status, row.claimed, row.error) == ("waiting", False, "a fault of ours: OSError")
         assert row.due_at
         assert row.due_at > timezone.now() + dt.timedelta(seconds=60)
-    fetch_by(monkeypatch, Failed(reason="HTTP 503"))
-    attempts(5)
-    fetch_by(monkeypatch, PNG)
-    attempts(1)
+        attempts(left, Failed(reason="HTTP 503"))
+        assert row.attempts == most
+    attempts(1, PNG)
     assert row.status == "stored"
 
 
