@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -48,6 +49,8 @@ UNREAD_SECONDS = 60
 UNREAD_BYTES = 256 << 10
 # Where granian's worker finds its WSGI layer, which is not a public name: see ``guarded``.
 LAYER = "_wsgi_call_wrap"
+
+log = logging.getLogger(__name__)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -104,7 +107,14 @@ def limit_unread() -> None:
     Connections inherit both from the listening socket. granian makes that by itself, so it is looked for at the
     first request.
     """
-    for number in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+    try:
+        numbers = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
+    except OSError as error:
+        numbers = []
+        log.warning(
+            "without /proc, clients that do not read their answers are not cut off", extra={"error": str(error)}
+        )
+    for number in numbers:
         with contextlib.suppress(OSError), socket.fromfd(int(number), socket.AF_INET, socket.SOCK_STREAM) as found:
             if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)

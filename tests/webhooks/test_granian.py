@@ -86,6 +86,15 @@ def test_the_kernel_keeps_little_for_a_client_that_does_not_read_and_not_for_lon
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * web.UNREAD_BYTES
 
 
+def test_requests_are_answered_without_proc(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def missing(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(web.os, "listdir", missing)
+    web.limit_unread.__wrapped__()
+    assert "without /proc" in caplog.text
+
+
 @pytest.mark.parametrize(("status", "scope", "closes"), [
     ("401 Unauthorized", {"CONTENT_LENGTH": "2"}, True),
     ("413 Content Too Large", {"HTTP_TRANSFER_ENCODING": "chunked"}, True),
