@@ -43,8 +43,10 @@ class FileAnswer(StreamingHttpResponse):
         self.headers["Content-Length"] = str(size)
 
     def close(self) -> None:
-        self._file.close()
-        super().close()
+        try:
+            self._file.close()
+        finally:
+            super().close()
 
 
 def respond(request: HttpRequest, kept: Kept, content_type: str, told: Mapping[str, Any]) -> HttpResponseBase:

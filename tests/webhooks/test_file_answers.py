@@ -46,6 +46,16 @@ def test_an_address_has_a_share_of_the_files_on_their_way_and_staff_have_a_count
     assert file_answers.to_strangers.taken == file_answers.to_staff.taken == 0
 
 
+def test_a_file_that_the_storage_cannot_close_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: File[bytes]) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(File, "close", fail)
+    with pytest.raises(OSError, match="gone"):
+        sent(60).close()
+    assert file_answers.to_strangers.taken == 0
+
+
 def test_a_client_that_lags_far_behind_gets_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
     monkeypatch.setattr(file_answers, "time", clock)
