@@ -124,6 +124,7 @@ def wait_to_upload(channel: ChannelConfig, visitor: str, request: HttpRequest) -
 
 def no_room(channel: ChannelConfig, request: HttpRequest, size: int) -> str:
     """Return why a file of ``size`` bytes is not taken, in words for the visitor; '' counts it now."""
+    size = max(size, quota.LEAST_BYTES)
     if quota.disk_is_full():
         return "Files cannot be taken at the moment. Your message can."
     most = quota.day_bytes(channel.options)
@@ -131,9 +132,19 @@ def no_room(channel: ChannelConfig, request: HttpRequest, size: int) -> str:
         return ""
     if quota.added(channel.id) + size > most:
         return "This chat takes no more files today. Please write, or send the file tomorrow."
-    seconds = DAY * size / max(most * ADDRESS_SHARE, size)  # that the file takes of the address's day
-    early = _uploads().wait(("day", channel.id, client_address(request)), seconds, DAY / seconds)
+    early = _uploads().wait_for_all([_day_of_address(channel, request, size, most)])
     return "Too many files came from your connection today. Please write, or send the file tomorrow." if early else ""
+
+
+def give_room_back(channel: ChannelConfig, request: HttpRequest, size: int) -> None:
+    """Count a file for which there was room no more in its address's day: it was not kept."""
+    if most := quota.day_bytes(channel.options):
+        _uploads().give_back([_day_of_address(channel, request, max(size, quota.LEAST_BYTES), most)], 1.0)
+
+
+def _day_of_address(channel: ChannelConfig, request: HttpRequest, size: int, most: int) -> Limit:
+    seconds = DAY * size / max(most * ADDRESS_SHARE, size)  # that the file takes of the address's day
+    return Limit(("day", channel.id, client_address(request)), seconds, DAY / seconds)
 
 
 def wait_to_poll(channel: ChannelConfig, visitor: str, request: HttpRequest) -> float:

@@ -5,10 +5,11 @@ POST /web/<channel>/files/?name=<name>    the bytes    -> {"file": <id>, "kind",
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from django.conf import settings
@@ -39,8 +40,7 @@ def upload(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
     """Keep a file. Nothing is read of a body before the token has told whose it is."""
     visitor = visitor_of(request, channel)
     refuse_if_early(caps.wait_to_upload(channel, visitor, request))
-    _refuse_without_room(request, channel)
-    with body_limits.upload(request.META), tempfile.TemporaryFile() as file:
+    with _room(request, channel), body_limits.upload(request.META), tempfile.TemporaryFile() as file:
         _read(request, file)
         try:
             told = adding.add(file, channel.id, request.GET.get("name", ""), visitor=visitor)
@@ -49,13 +49,22 @@ def upload(request: HttpRequest, channel: ChannelConfig) -> HttpResponse:
     return as_json({"file": told.media, "kind": told.kind, "name": told.name, "size": told.size})
 
 
-def _refuse_without_room(request: HttpRequest, channel: ChannelConfig) -> None:
-    """Raise ``Refused`` if the channel, the address or the disk has no room for the file, by its stated size."""
+@contextlib.contextmanager
+def _room(request: HttpRequest, channel: ChannelConfig) -> Iterator[None]:
+    """Count the file by its stated size, unless the block fails.
+
+    Raises ``Refused`` if the channel, the address or the disk has no room for it.
+    """
     stated = request.META.get("CONTENT_LENGTH") or ""
-    size = int(stated) if re.fullmatch("[0-9]{1,12}", stated) else most_bytes()
-    if words := caps.no_room(channel, request, max(1, min(size, most_bytes()))):
+    size = min(int(stated) if re.fullmatch("[0-9]{1,12}", stated) else most_bytes(), most_bytes())
+    if words := caps.no_room(channel, request, size):
         log.warning("no room for a visitor's file", extra={"channel": channel.id})
         raise Refused(429, words, NO_ROOM_SECONDS)
+    try:
+        yield
+    except BaseException:
+        caps.give_room_back(channel, request, size)
+        raise
 
 
 def most_bytes() -> int:

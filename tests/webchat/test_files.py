@@ -31,7 +31,8 @@ def _storage(settings: Any) -> None:
     settings.STORAGES = in_memory(settings)
 
 
-def send(visitor: Visitor, body: bytes = PNG, name: str = "a picture.png", **headers: str) -> Any:
+def send(visitor: Visitor, body: bytes = PNG, name: str = "a picture.png", at: str = "", **headers: str) -> Any:
+    visitor.client.defaults |= {"REMOTE_ADDR": at} if at else {}
     headers = {"Origin": visitor.origin, "Authorization": f"Bearer {visitor.token}", **headers}
     path = f"{visitor.base}/files/?name={name}"
     return visitor.client.post(path, body, content_type="application/octet-stream", headers=headers)
@@ -160,7 +161,7 @@ def take(channel: Channel, megabytes: int) -> None:
 
 def test_a_channel_takes_so_many_files_of_its_visitors_in_a_day(visitor: Visitor, channel: Channel) -> None:
     take(channel, 1)
-    answers = [send(visitor) for _ in range(5)]  # each counts as a quarter of it
+    answers = [send(visitor, at=f"192.0.2.{number}") for number in range(5)]  # each counts as a quarter of it
     assert [answer.status_code for answer in answers] == [200] * 4 + [429]
     words = "This chat takes no more files today. Please write, or send the file tomorrow."
     assert answers[-1].json() == {"error": words}
@@ -169,15 +170,15 @@ def test_a_channel_takes_so_many_files_of_its_visitors_in_a_day(visitor: Visitor
     assert send(visitor).status_code == 200
 
 
-def test_an_address_takes_a_part_of_a_channels_day(visitor: Visitor, channel: Channel) -> None:
+@pytest.mark.parametrize("body", [PNG, bytes(140_000)], ids=["small", "large"])
+def test_an_address_takes_a_part_of_a_channels_day(visitor: Visitor, channel: Channel, body: bytes) -> None:
     take(channel, 1)
-    answers = [send(visitor, bytes(140_000)) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [200, 429]
-    assert "from your connection today" in answers[1].json()["error"]
-    visitor.client.defaults["REMOTE_ADDR"] = "192.0.2.9"
-    assert send(visitor, bytes(140_000)).status_code == 200
+    answers = [send(visitor, sent) for sent in (b"MZ\0" + bytes(140_000), body, body)]  # a program is not kept
+    assert [answer.status_code for answer in answers] == [415, 200, 429]
+    assert "from your connection today" in answers[-1].json()["error"]
+    assert send(visitor, body, at="192.0.2.9").status_code == 200
     take(channel, 0)
-    assert send(visitor, bytes(140_000)).status_code == 200
+    assert send(visitor, body).status_code == 200
 
 
 def test_a_disk_that_is_nearly_full_takes_no_files_of_visitors(
