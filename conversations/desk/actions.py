@@ -45,6 +45,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     epoch: int
     next_sequence: int
     last_sequence: int = 0  # the newest message that the page showed
+    last_reply_sequence: int | None = None  # the newest reply; an answer of this form goes out once
 
     def lane(self, **more: Any) -> dict[str, Any]:
         """Return what must still hold for an act on who answers: no person acted meanwhile."""
@@ -159,7 +160,8 @@ def answer(
         steps = {**_take_over_steps(staff), "took": audit_step(staff, "take_over"), "answer": statement}
         act(seen.lane(mode="bot"), staff, "answer", steps)
     else:
-        act(seen.lane(mode="human"), staff, "answer", {"answer": statement})
+        expected = seen.lane(mode="human", last_reply_sequence=seen.last_reply_sequence)
+        act(expected, staff, "answer", {"answer": statement})
 
 
 def hand_back(seen: Seen, staff: User, *, skip_answered: bool) -> int:

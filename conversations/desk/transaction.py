@@ -29,7 +29,7 @@ TRIES = 3
 # Longest note or reason; the rest is cut off. Larger: longer rows in the audit.
 NOTE_CHARACTERS = 2_000
 # Values for ``lock.sql`` that accept a lane in any state. An act replaces those that it depends on.
-ANYTHING = {"epoch": None, "next_sequence": None, "mode": None, "paused": None}
+ANYTHING = dict.fromkeys(("epoch", "next_sequence", "last_reply_sequence", "mode", "paused"))
 
 Statements = dict[str, Statement]
 Rows = dict[str, list[Row]]

@@ -82,5 +82,6 @@ def _send(request: HttpRequest, lane: Conversation, chosen: Template | None, ins
     if instead:
         actions.resend_reply(instead, staff, filled)
         return
-    seen = actions.Seen(conversation=lane.pk, epoch=number_in(request, "epoch"), next_sequence=lane.next_sequence)
+    shown = {name: number_in(request, name) for name in ("epoch", "last_reply_sequence")}
+    seen = actions.Seen(conversation=lane.pk, next_sequence=lane.next_sequence, **shown)
     actions.answer(seen, staff, filled, taking_over=lane.mode == Conversation.Mode.BOT)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models.expressions import RawSQL
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.desk import answers
+from conversations.desk import answers, timeline
 from conversations.models import Conversation, Reply, Template
 from tests.kit.desk_scenes import make_channel, make_lane, make_reply, replies
 from tests.kit.stored_files import PNG
@@ -46,12 +48,17 @@ def page_of(client: Client, lane: Conversation, name: str = "change") -> str:
     return str(answer.json()["parts"]) if name == "live" else answer.content.decode()
 
 
-def send(client: Client, lane: Conversation, template: Any, *, instead: Any = "", file: Any = "", **values: str) -> str:
-    """Post the form; the page that follows."""
+def send(
+    client: Client, lane: Conversation, template: Any, *,
+    instead: Any = "", file: Any = "", shown: tuple[int, int] = (0, 1), **values: str,
+) -> str:  # fmt: skip
+    """Post the form, as filled while epoch and last reply were as ``shown``; the page that follows."""
     chosen = f"?template={getattr(template, 'pk', template)}&instead={instead}"
     address = reverse("admin:conversations_conversation_template", args=[lane.pk]) + chosen
     typed = {f"value {name}": value for name, value in values.items()} | ({"file": str(file)} if file else {})
-    return client.post(address, {"epoch": 0, **typed}, follow=True).content.decode()
+    return client.post(
+        address, {"epoch": shown[0], "last_reply_sequence": shown[1], **typed}, follow=True
+    ).content.decode()
 
 
 def test_a_template_is_offered_in_place_of_text_while_the_window_is_closed(chief: Client, lane: Conversation) -> None:
@@ -70,6 +77,14 @@ def test_a_template_is_offered_in_place_of_text_while_the_window_is_closed(chief
     assert "Send a template instead" not in opened
 
 
+def test_the_live_page_shows_that_the_window_closes(lane: Conversation) -> None:
+    with transaction.atomic():  # now() is when it began
+        Conversation.objects.update(window_until=RawSQL("clock_timestamp()", ()))
+        opened = timeline.version(lane.pk)
+        assert timeline.version(lane.pk) == opened
+    assert timeline.version(lane.pk) != opened
+
+
 def test_a_template_is_filled_seen_and_sent(chief: Client, lane: Conversation) -> None:
     page = page_of(chief, lane, "template")
     assert re.findall(r"<option[^>]*>(.*?)</option>", page) == ["shipped (de)"]
@@ -86,6 +101,8 @@ def test_a_template_is_filled_seen_and_sent(chief: Client, lane: Conversation) -
     sent = Reply.objects.get(conversation=lane, sequence=2)
     assert (sent.body["text"], sent.author, lane.mode) == ("Order 17 comes today\ufffd.", "person", "human")
     assert "changed meanwhile" in send(chief, lane, shipped, **FILLED)
+    for words in ("on its way", "changed meanwhile"):  # a double click while a person answers
+        assert words in send(chief, lane, shipped, shown=(1, 2), **FILLED)
 
 
 def test_a_template_takes_the_place_of_a_parked_reply_once(chief: Client, lane: Conversation) -> None:

@@ -172,9 +172,17 @@ function preview(fields) {
   }
 }
 
+// A double click sends an answer once.
+function sendOnce(form) {
+  const button = form.querySelector("button");
+  form.addEventListener("submit", (event) => { if (!event.defaultPrevented) button.disabled = true; });
+  addEventListener("pageshow", () => { button.disabled = false; });  // the page came back from the history
+}
+
 const form = document.getElementById("answer");
 if (form) {
   sendFiles(form);
+  sendOnce(form);
   preview(form.querySelectorAll("[data-slot]"));
 }
 const page = document.querySelector(".conversation[data-live]");
