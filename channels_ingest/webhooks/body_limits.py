@@ -90,6 +90,7 @@ class Budget:
 
 budget = Budget()
 uploads = Budget(UPLOADS)
+looks: list[Callable[[], None]] = []  # what else ``watch`` calls in each round
 # The bodies for which a thread waits at this moment. Adding and removing one is atomic.
 _waiting: dict[LimitedBody, bool] = {}
 
@@ -167,10 +168,12 @@ def start_watch() -> None:
 
 
 def watch() -> None:
-    """Look for bodies that take too long, for as long as the process lives."""
+    """Look for bodies that take too long, and into ``looks``, for as long as the process lives."""
     while True:
         time.sleep(LOOK_SECONDS)
         cut_slow(time.monotonic())
+        for look in looks:
+            look()
 
 
 def cut_slow(now: float) -> None:

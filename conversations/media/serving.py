@@ -39,12 +39,12 @@ class FileAnswer(StreamingHttpResponse):
 
     def __init__(self, file: File[Any], size: int, **about: Any) -> None:
         super().__init__(_chunks(file, size), **about)
-        self.size, self._file = size, file
+        self.size, self.file = size, file
         self.headers["Content-Length"] = str(size)
 
     def close(self) -> None:
         try:
-            self._file.close()
+            self.file.close()
         finally:
             super().close()
 

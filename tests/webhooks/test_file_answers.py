@@ -10,7 +10,7 @@ from django.core.files import File
 from django.http import HttpResponseBase
 from django.test import RequestFactory
 
-from channels_ingest.webhooks import file_answers
+from channels_ingest.webhooks import body_limits, file_answers
 from channels_ingest.webhooks.body_limits import Budget
 from conversations.media.serving import CHUNK, FileAnswer
 
@@ -70,3 +70,13 @@ def test_a_client_that_lags_far_behind_gets_no_more(monkeypatch: pytest.MonkeyPa
     clock.now += file_answers.LAG_SECONDS + 1
     assert len(b"".join(chunks)) == 4 * CHUNK
     answer.close()
+    answer = sent(5 * CHUNK)
+    file_answers.end_lagging()
+    assert file_answers.to_strangers.taken == 5 * CHUNK
+    clock.now += file_answers.LAG_SECONDS + 1  # while the thread waits for the client
+    for look in body_limits.looks:
+        look()
+    assert (file_answers.to_strangers.taken, answer.file.closed) == (0, True)  # type: ignore[attr-defined]
+    assert b"".join(answer) == b""  # type: ignore[call-overload]
+    answer.close()
+    assert file_answers.to_strangers.taken == 0
