@@ -95,7 +95,8 @@ class EventLoop:
         place = error_places.place_of(frame) if frame else ""
         while frame is not None and frame.f_code is not asyncio.Handle._run.__code__:
             frame = frame.f_back
-        return Holder(frame.f_locals["self"]._context.get(current) if frame else None, place)
+        handle = frame.f_locals["self"] if frame else None  # asyncio sets it to None when the callback is over
+        return Holder(handle._context.get(current) if handle else None, place)
 
 
 event_loop = runtime.kept(EventLoop)  # the process's event loop for bots; the first call starts it

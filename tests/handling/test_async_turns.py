@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -36,6 +37,25 @@ async def in_a_callback(block: Callable[[], object]) -> None:
 
 async def after_its_turn(block: Callable[[], object]) -> None:
     asyncio.get_running_loop().call_later(0.01, block)
+
+
+def test_a_callback_that_is_just_over_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio forgets it before its frame is gone. The thread that looks must not fail: that ends its process."""
+    loop, found = EventLoop(), list[Any]()
+
+    def look(frame: Any, event: str, _: object) -> Any:
+        if frame.f_code is asyncio.Handle._run.__code__ and event == "return":
+            monkeypatch.setattr(sys, "_current_frames", lambda: {loop._thread.ident or 0: frame})
+            found.append(loop.holder().turn)
+        return look
+
+    handle = asyncio.Handle(lambda: None, (), asyncio.new_event_loop())
+    sys.settrace(look)
+    try:
+        handle._run()
+    finally:
+        sys.settrace(None)
+    assert found == [None]
 
 
 @pytest.mark.parametrize("bot", [itself, in_a_child_task, in_a_callback, after_its_turn])
